@@ -1,0 +1,134 @@
+"""The user's own examples: `X` and `y` in an .npz file."""
+
+import dataclasses
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from data.dataset import Dataset, Split
+from data.errors import InputError
+from data.options import Options, option
+from data.splits import make_dataset
+
+
+@dataclasses.dataclass
+class Source(Options):
+    """Files made by `numpy.savez(path, X=X, y=y)`: X (N, ...) numbers, y (N,) whole or text."""
+
+    train: str
+    val: str | None
+    test: str | None
+    val_fraction: float = option(minimum=0, below=1)
+    test_fraction: float = option(minimum=0, below=1)
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Read the files, number the classes, and split off what has no file of its own."""
+        paths = {"train": self.train, "val": self.val, "test": self.test}
+        read = {name: read_examples(path) for name, path in paths.items() if path is not None}
+        shape = read["train"][0].shape[1:]
+        for name, (X, _) in read.items():
+            if X.shape[1:] != shape:
+                raise InputError(
+                    f"data.{name}={paths[name]}: its examples have shape {X.shape[1:]}, those of "
+                    f"data.train have {shape}"
+                )
+        classes = _classes(paths, {name: y for name, (_, y) in read.items()})
+        splits = {name: Split(X, np.searchsorted(classes, y)) for name, (X, y) in read.items()}
+        return make_dataset(
+            splits["train"],
+            val=splits.get("val"),
+            test=splits.get("test"),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            rng=rng,
+            name=Path(self.train).stem,
+            classes=classes,
+            image_shape=_image_shape(shape),
+            origin=str(self.train),
+        )
+
+
+def read_examples(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read X (N, ...) and y (N,) from an .npz file.
+
+    Labels are integers or text; booleans and whole floats become integers.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        When there is no such file, or it is not an .npz of numbers with N labels.
+    """
+    arrays = read_npz(path)
+    for key in ("X", "y"):
+        if key not in arrays:
+            raise InputError(f"{path}: no array named {key}; it holds {_names(arrays)}")
+    X, y = check_features(arrays["X"], path), check_labels(arrays["y"], path)
+    if len(X) != len(y):
+        raise InputError(f"{path}: X holds {len(X)} examples and y {len(y)} labels")
+    return X, y
+
+
+def read_npz(path: str) -> dict[str, np.ndarray]:
+    """Read every array of an .npz file; pickled objects are refused, never loaded.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        When there is no such file, or it is not a whole .npz file without pickles.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"{path}: no such file")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: not an .npz file; make one with numpy.savez(path, X=X, y=y)")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable .npz file ({reason})") from error
+
+
+def check_features(X: np.ndarray, where: str) -> np.ndarray:
+    """Return X if it is (N, ...) real numbers, or raise InputError."""
+    if X.dtype.kind not in "biuf" or X.ndim < 2:
+        raise InputError(
+            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape (N, ...)"
+        )
+    return X
+
+
+def check_labels(y: np.ndarray, where: str) -> np.ndarray:
+    """Return y (N,) as integers or text, or raise InputError."""
+    if y.ndim != 1 or y.dtype.kind not in "biufUS":
+        raise InputError(
+            f"{where}: y is {y.dtype} of shape {y.shape}; it must be integers or text, "
+            "one label an example"
+        )
+    if y.dtype.kind == "S":
+        return np.char.decode(y, "utf-8")
+    if y.dtype.kind != "f":
+        return y if y.dtype.kind == "U" else y.astype(np.int64)
+    whole = np.isfinite(y) & (y == np.floor(y))
+    if not whole.all():
+        first = int(np.flatnonzero(~whole)[0])
+        raise InputError(f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text")
+    return y.astype(np.int64)
+
+
+def _classes(paths: dict[str, str | None], labels: dict[str, np.ndarray]) -> np.ndarray:
+    kinds = {name: y.dtype.kind for name, y in labels.items()}
+    if len(set(kinds.values())) > 1:
+        text = ", ".join(f"data.{n}={paths[n]}" for n, kind in kinds.items() if kind == "U")
+        raise InputError(f"{text}: labels are text, those of the other files are numbers")
+    return np.unique(np.concatenate(list(labels.values())))
+
+
+def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
+        return shape
+    return None
+
+
+def _names(arrays: dict[str, np.ndarray]) -> str:
+    return ", ".join(arrays) or "no arrays"

@@ -1,0 +1,49 @@
+"""Gaussian clusters, one a class: the problem to look at first."""
+
+import dataclasses
+
+import numpy as np
+
+from data.dataset import Dataset, Split
+from data.errors import InputError
+from data.options import Options, option
+from data.splits import make_dataset
+
+
+@dataclasses.dataclass
+class Source(Options):
+    """`sklearn.datasets.make_blobs`: isotropic clusters around random centres in [-10, 10]."""
+
+    n_samples: int = option(minimum=1)
+    n_features: int = option(minimum=1)
+    n_classes: int = option(minimum=2)
+    spread: float = option(minimum=0)
+    val_fraction: float = option(minimum=0, below=1)
+    test_fraction: float = option(minimum=0, below=1)
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Draw the clusters and split them."""
+        from sklearn.datasets import make_blobs
+
+        if self.n_samples < self.n_classes:
+            raise InputError(
+                f"data.n_samples={self.n_samples}: fewer than the {self.n_classes} classes; "
+                f"use at least {self.n_classes}"
+            )
+        X, y = make_blobs(
+            n_samples=self.n_samples,
+            n_features=self.n_features,
+            centers=self.n_classes,
+            cluster_std=self.spread,
+            random_state=int(rng.integers(2**32)),
+        )
+        return make_dataset(
+            Split(X.astype(np.float32), y.astype(np.int64)),
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            rng=rng,
+            name="blobs",
+            classes=np.arange(self.n_classes),
+            image_shape=None,
+            origin=f"generated blobs, spread {self.spread:g}",
+        )

@@ -1,0 +1,242 @@
+"""CIFAR-10 and CIFAR-100 as they are published.
+
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. The python
+version holds pickled dicts, the binary version records of label bytes and 3,072 pixel bytes; in
+both the pixels are the red, then the green, then the blue 32 x 32 plane.
+"""
+
+import dataclasses
+import tarfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.dataset import Dataset, Split
+from data.download import fetch
+from data.errors import InputError
+from data.options import Options, option
+from data.restricted_pickle import read_pickle
+from data.splits import make_dataset
+
+PIXELS = 3 * 32 * 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The names that one published version gives its folder, its archive and its files."""
+
+    folder: str
+    archive: str
+    train: tuple[str, ...]
+    test: str
+    names: dict[str, str]  # kind of label -> the file with the names of its classes
+    label_columns: tuple[str, ...] = ()  # binary: the label bytes of a record, in order
+
+
+PYTHON_10 = Layout(
+    folder="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test="test_batch",
+    names={"labels": "batches.meta"},
+)
+BINARY_10 = Layout(
+    folder="cifar-10-batches-bin",
+    archive="cifar-10-binary.tar.gz",
+    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    test="test_batch.bin",
+    names={"labels": "batches.meta.txt"},
+    label_columns=("labels",),
+)
+PYTHON_100 = Layout(
+    folder="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    train=("train",),
+    test="test",
+    names={"fine_labels": "meta", "coarse_labels": "meta"},
+)
+BINARY_100 = Layout(
+    folder="cifar-100-binary",
+    archive="cifar-100-binary.tar.gz",
+    train=("train.bin",),
+    test="test.bin",
+    names={"fine_labels": "fine_label_names.txt", "coarse_labels": "coarse_label_names.txt"},
+    label_columns=("coarse_labels", "fine_labels"),
+)
+LAYOUTS = {"cifar10": (PYTHON_10, BINARY_10), "cifar100": (PYTHON_100, BINARY_100)}
+SHA256 = {  # of the archives that data.download fetches
+    PYTHON_10.archive: "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    PYTHON_100.archive: "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+}
+MAX_BYTES = 2**28  # of one file; the largest published one (CIFAR-100's train) has 155 MB
+
+
+@dataclasses.dataclass(kw_only=True)
+class Source(Options):
+    """The official files, python or binary version, in a folder or in the .tar.gz.
+
+    `root` is the folder with the files, a folder that holds that folder or the archive, or the
+    archive itself. The official test split is kept as the test split.
+    """
+
+    version: str = option(choices=("cifar10", "cifar100"))
+    labels: str = option(choices=("labels", "fine_labels", "coarse_labels"))
+    root: str
+    download: bool
+    mirror: str
+    val_fraction: float = option(minimum=0, below=1)
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Read both splits, downloading the archive first where that is asked for."""
+        layout, files, place = self._open()
+        train = [_read_batch(files, name, layout, self.labels) for name in layout.train]
+        test = _read_batch(files, layout.test, layout, self.labels)
+        classes = _class_names(files, layout, self.labels)
+        for name, split in zip((*layout.train, layout.test), (*train, test), strict=True):
+            _check_labels(split.y, len(classes), f"{place}: {name}")
+        return make_dataset(
+            Split(np.concatenate([s.X for s in train]), np.concatenate([s.y for s in train])),
+            test=test,
+            val_fraction=self.val_fraction,
+            rng=rng,
+            name=self.version,
+            classes=classes,
+            image_shape=(32, 32, 3),
+            origin=str(place),
+        )
+
+    def _open(self) -> tuple[Layout, Mapping[str, bytes], Path]:
+        """Find the files under root; return their layout, their contents and their place."""
+        root = Path(self.root).expanduser()
+        layouts = LAYOUTS[self.version]
+        found = _find(root, layouts)
+        if found is None and self.download:
+            name = layouts[0].archive
+            fetch(self.mirror.rstrip("/") + "/" + name, f"sha256:{SHA256[name]}", root / name)
+            found = _find(root, layouts)
+        if found is None:
+            missing = "the folder does not exist" if not root.exists() else "not found there"
+            raise FileNotFoundError(
+                f"data.root={self.root}: {layouts[0].folder} or {layouts[0].archive}: {missing}; "
+                "point data.root at the official files, or let data.download=true fetch them"
+            )
+        layout, place = found
+        read = _archive_files if place.is_file() else _folder_files
+        return layout, read(place, layout), place
+
+
+def _find(root: Path, layouts: tuple[Layout, ...]) -> tuple[Layout, Path] | None:
+    if root.is_file():
+        return _layout_of_archive(root, layouts), root
+    for layout in layouts:
+        for place in (root, root / layout.folder):
+            if (place / layout.test).is_file():
+                return layout, place
+        if (root / layout.archive).is_file():
+            return layout, root / layout.archive
+    return None
+
+
+def _layout_of_archive(path: Path, layouts: tuple[Layout, ...]) -> Layout:
+    """Tell the version of an archive under whatever name by the names of its members."""
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                for layout in layouts:
+                    if Path(member.name).name == layout.test:
+                        return layout
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a readable .tar.gz archive ({error})") from error
+    raise InputError(f"{path}: holds no {' or '.join(layout.test for layout in layouts)}")
+
+
+def _archive_files(path: Path, layout: Layout) -> dict[str, bytes]:
+    """Read the layout's files out of a .tar.gz in one pass; nothing is unpacked to disk."""
+    wanted = {*layout.train, layout.test, *layout.names.values()}
+    files = {}
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                name = Path(member.name).name
+                if name not in wanted or not member.isfile():
+                    continue
+                _check_size(member.size, f"{path}: {name}")
+                content = archive.extractfile(member)
+                assert content is not None  # it is a regular file
+                files[name] = content.read()
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a readable .tar.gz archive ({error})") from error
+    return _complete(files, wanted, path)
+
+
+def _folder_files(folder: Path, layout: Layout) -> dict[str, bytes]:
+    wanted = {*layout.train, layout.test, *layout.names.values()}
+    files = {}
+    for path in (folder / name for name in wanted):
+        if path.is_file():
+            _check_size(path.stat().st_size, str(path))
+            files[path.name] = path.read_bytes()
+    return _complete(files, wanted, folder)
+
+
+def _complete(files: dict[str, bytes], wanted: set[str], place: Path) -> dict[str, bytes]:
+    missing = sorted(wanted - files.keys())
+    if missing:
+        raise FileNotFoundError(f"{place}: {', '.join(missing)} missing; the data are incomplete")
+    return files
+
+
+def _check_size(size: int, where: str) -> None:
+    if size > MAX_BYTES:
+        raise InputError(f"{where}: {size} bytes, more than any CIFAR file has")
+
+
+def _read_batch(files: Mapping[str, bytes], name: str, layout: Layout, labels: str) -> Split:
+    if layout.label_columns:
+        return _read_records(files[name], name, layout.label_columns, labels)
+    content = read_pickle(files[name], name)
+    pixels, y = content.get(b"data"), content.get(labels.encode())
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
+        raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
+    if not isinstance(y, list) or not all(type(label) is int for label in y):
+        raise InputError(f"{name}: it has no list of {labels}")
+    if len(y) != len(pixels):
+        raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
+    return Split(_images(pixels), np.array(y, dtype=np.int64))
+
+
+def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: str) -> Split:
+    size = len(columns) + PIXELS
+    if len(content) == 0 or len(content) % size:
+        raise InputError(f"{name}: {len(content)} bytes, not a whole number of {size}-byte records")
+    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
+    y = records[:, columns.index(labels)].astype(np.int64)
+    return Split(_images(records[:, len(columns) :]), y)
+
+
+def _images(planes: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.ndarray:
+    name = layout.names[labels]
+    if layout.label_columns:
+        names: Any = files[name].split()
+    else:
+        key = labels.removesuffix("s").encode() + b"_names"  # fine_labels -> fine_label_names
+        names = read_pickle(files[name], name).get(key)
+    if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names) or not names:
+        raise InputError(f"{name}: it has no class names")
+    return np.array([n.decode("utf-8", errors="replace") for n in names])
+
+
+def _check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
+    wrong = np.flatnonzero((y < 0) | (y >= n_classes))
+    if len(wrong):
+        raise InputError(
+            f"{where}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first "
+            f"({y[wrong[0]]}) of image {wrong[0]}"
+        )

@@ -1,0 +1,80 @@
+"""Dataclasses whose fields carry their own limits.
+
+Every config group (a data source, an optimizer, a schedule) is a dataclass that derives from
+`Options`. A field made by `option` states what values are allowed; a value outside is refused
+when the object is made, from the command line and from Python in the same words.
+"""
+
+import dataclasses
+import math
+import types
+from typing import Any, get_args
+
+from data.errors import InputError
+
+_LIMITS = {"minimum": "at least", "above": "above", "below": "below", "maximum": "at most"}
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def option(
+    *,
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a dataclass field with limits: `minimum <= value`, `above < value` and so on.
+
+    Text must be one of `choices`, where there are any.
+    """
+    limits = {"minimum": minimum, "above": above, "below": below, "maximum": maximum}
+    given = {name: limit for name, limit in limits.items() if limit is not None}
+    return dataclasses.field(metadata={"limits": given, "choices": choices})
+
+
+@dataclasses.dataclass
+class Options:
+    """A dataclass that checks its fields against their limits.
+
+    Raises
+    ------
+    InputError
+        When a value is not allowed; the message names the field, the value and the limits.
+    """
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _is_allowed(value, field):
+                raise InputError(f"{field.name}={value}: must be {describe(field)}")
+
+
+def describe(field: dataclasses.Field[Any]) -> str:
+    """Say in words what values a field may have."""
+    kinds = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+    choices = field.metadata.get("choices", ())
+    if choices and kinds == (str,):
+        return "one of " + ", ".join(choices)
+    number = next((kind for kind in (float, int) if kind in kinds), kinds[0])
+    limits = field.metadata.get("limits", {})
+    words = [_TYPES.get(number, str(number))]
+    words += [" and ".join(f"{_LIMITS[name]} {limit:g}" for name, limit in limits.items())]
+    either = [*choices, " ".join(filter(None, words))]
+    return " or ".join(either + ["null"] * (type(None) in kinds))
+
+
+def _is_allowed(value: Any, field: dataclasses.Field[Any]) -> bool:
+    choices = field.metadata.get("choices", ())
+    if isinstance(value, str):
+        return not choices or value in choices
+    limits = field.metadata.get("limits", {})
+    if value is None or not limits:
+        return True
+    return bool(
+        math.isfinite(value)
+        and value >= limits.get("minimum", -math.inf)
+        and value > limits.get("above", -math.inf)
+        and value < limits.get("below", math.inf)
+        and value <= limits.get("maximum", math.inf)
+    )

@@ -1,0 +1,75 @@
+"""Seeded, stratified splits."""
+
+import numpy as np
+
+from data.dataset import Dataset, Split
+from data.errors import InputError
+
+
+def stratified_split(
+    y: np.ndarray, fraction: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Choose a share of the examples with every class in proportion.
+
+    Systematic sampling: the examples are put in order of class, at random within a class, and
+    every (1 / fraction)-th is held out, so each class gives its share to within one example and
+    the total is exact. The held-out set never takes a class's only example.
+
+    Parameters
+    ----------
+    y : (N,) class indices.
+    fraction : share to hold out, in [0, 1); round(fraction * N) examples.
+    rng : the source of the order within a class.
+
+    Returns
+    -------
+    kept, held_out : sorted indices into y; together each index once.
+    """
+    n_held = round(fraction * len(y))
+    order = np.lexsort((rng.random(len(y)), y))
+    every = ((np.arange(n_held) + rng.random()) * len(y) / max(n_held, 1)).astype(np.int64)
+    held = np.zeros(len(y), dtype=bool)
+    held[order[every]] = True
+    only_held = held & ~np.isin(y, y[~held])
+    _, back = np.unique(y[only_held], return_index=True)
+    held[np.flatnonzero(only_held)[back]] = False
+    return np.flatnonzero(~held), np.flatnonzero(held)
+
+
+def make_dataset(
+    train: Split,
+    *,
+    val: Split | None = None,
+    test: Split | None = None,
+    val_fraction: float,
+    test_fraction: float = 0.0,
+    rng: np.random.Generator,
+    name: str,
+    classes: np.ndarray,
+    image_shape: tuple[int, ...] | None,
+    origin: str,
+) -> Dataset:
+    """Make a `Dataset`, splitting off what has no split of its own.
+
+    The test split is `test_fraction` of the training examples unless `test` is given, and the
+    validation split `val_fraction` of what then remains unless `val` is given.
+
+    Raises
+    ------
+    InputError
+        When there are too few examples to split, or the data cannot be trained on.
+    """
+    if len(train) == 0:
+        raise InputError(f"{origin}: there are no examples")
+    if test is None:
+        train, test = _split_off(train, test_fraction, rng)
+    if val is None:
+        train, val = _split_off(train, val_fraction, rng)
+    return Dataset(name, train, val, test, classes, image_shape, origin)
+
+
+def _split_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:
+    kept, held = stratified_split(split.y, fraction, rng)
+    if len(held) == 0:
+        return split, Split(split.X[:0], split.y[:0])
+    return Split(split.X[kept], split.y[kept]), Split(split.X[held], split.y[held])

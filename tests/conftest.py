@@ -1,0 +1,154 @@
+"""What several tests need: the note's numbers, the repository, commands, CIFAR-shaped files."""
+
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# A first example may import PyTorch, and the machine may be busy: no deadline. CI repeats itself.
+settings.register_profile("project", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("project")
+
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def repository():
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def note():
+    """The arrays and the printed results of the teaching note, in float32 as it had them."""
+    numbers = json.loads((REPOSITORY / "tests/notebook_numbers.json").read_text())
+    return SimpleNamespace(
+        W=np.array(numbers["W"], dtype=np.float32),
+        X=np.array(numbers["X"], dtype=np.float32),
+        y=np.array(numbers["y"]),
+        loss=numbers["loss_torch"],
+        dW=np.array(numbers["dW_vectorized_printed"]),
+    )
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Run a program of the repository in an empty folder, as a user does."""
+
+    def run(script, *arguments, cwd=tmp_path):
+        environment = {**os.environ, "HYDRA_FULL_ERROR": "0"}
+        return subprocess.run(
+            [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
+
+
+@pytest.fixture(scope="session")
+def cifar_images():
+    """60 random images in ten classes: (N, 3072) bytes, plane by plane, and their labels."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 10
+    planes = rng.integers(0, 256, (60, 3072), dtype=np.uint8)
+    planes[:, :1024] = (planes[:, :1024] // 4 + 19 * labels[:, None]).astype(np.uint8)
+    return planes, labels
+
+
+@pytest.fixture(scope="session")
+def write_cifar(cifar_images):
+    """Write those images in one of the four official layouts into a folder; return the folder."""
+
+    def write(root: Path, layout: str) -> Path:
+        planes, labels = cifar_images
+        files = _cifar_files(planes, labels, layout)
+        folder = root / layout
+        folder.mkdir(parents=True)
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def archive():
+    """Pack a folder as the official archives are packed; return the archive."""
+
+    def pack(folder: Path, path: Path) -> Path:
+        with tarfile.open(path, "w:gz") as tar:
+            tar.add(folder, arcname=folder.name)
+        return path
+
+    return pack
+
+
+def _cifar_files(planes, labels, layout):
+    rows = np.array_split(np.arange(50), 5)
+    fine, coarse = labels * 7 % 10, labels // 2
+    if layout == "cifar-10-batches-py":
+        batches = {f"data_batch_{i + 1}": r for i, r in enumerate(rows)}
+        batches["test_batch"] = np.arange(50, 60)
+        files = {
+            name: _old_pickle({"data": planes[r], "labels": labels[r].tolist()})
+            for name, r in batches.items()
+        }
+        return files | {"batches.meta": _old_pickle({"label_names": CIFAR10_NAMES})}
+    if layout == "cifar-10-batches-bin":
+        batches = {f"data_batch_{i + 1}.bin": r for i, r in enumerate(rows)}
+        batches["test_batch.bin"] = np.arange(50, 60)
+        files = {n: _records(planes[r], labels[r]) for n, r in batches.items()}
+        return files | {"batches.meta.txt": ("\n".join(CIFAR10_NAMES) + "\n\n").encode()}
+    splits = {"train": np.arange(50), "test": np.arange(50, 60)}
+    fine_names, coarse_names = [f"fine{i}" for i in range(10)], [f"coarse{i}" for i in range(5)]
+    if layout == "cifar-100-python":
+        files = {
+            name: _old_pickle(
+                {
+                    "data": planes[r],
+                    "fine_labels": fine[r].tolist(),
+                    "coarse_labels": coarse[r].tolist(),
+                }
+            )
+            for name, r in splits.items()
+        }
+        names = {"fine_label_names": fine_names, "coarse_label_names": coarse_names}
+        return files | {"meta": _old_pickle(names)}
+    files = {f"{n}.bin": _records(planes[r], coarse[r], fine[r]) for n, r in splits.items()}
+    return files | {
+        "fine_label_names.txt": "\n".join(fine_names).encode(),
+        "coarse_label_names.txt": "\n".join(coarse_names).encode(),
+    }
+
+
+def _records(planes, *labels):
+    return np.column_stack([*labels, planes]).astype(np.uint8).tobytes()
+
+
+def _old_pickle(content):
+    """Pickle as the official files are: protocol 2, the names as byte strings."""
+    buffer = io.BytesIO()
+    pickle.dump({key.encode(): _bytes(value) for key, value in content.items()}, buffer, 2)
+    return buffer.getvalue()
+
+
+def _bytes(value):
+    if isinstance(value, list) and value and isinstance(value[0], str):
+        return [text.encode() for text in value]
+    return value

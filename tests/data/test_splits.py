@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.dataset import Split
+from data.errors import InputError
+from data.splits import make_dataset, stratified_split
+
+labels = st.lists(st.integers(0, 4), min_size=1, max_size=120).map(np.array)
+
+
+@given(labels, st.floats(0, 0.9), st.integers(0, 2**32 - 1))
+def test_each_example_is_on_one_side_and_each_class_gives_its_share(y, fraction, seed):
+    kept, held = stratified_split(y, fraction, np.random.default_rng(seed))
+    assert sorted([*kept, *held]) == list(range(len(y)))
+    assert set(y[kept]) == set(y)
+    for c in set(y):
+        n = np.sum(y == c)
+        assert abs(np.sum(y[held] == c) - fraction * n) < 2  # its share, and the guard's one
+
+
+def test_the_total_is_exact_and_every_class_within_one():
+    y = np.repeat([0, 1, 2], [70, 200, 31])
+    _, held = stratified_split(y, 0.2, np.random.default_rng(0))
+    assert len(held) == round(0.2 * len(y))
+    np.testing.assert_allclose(np.bincount(y[held]), 0.2 * np.bincount(y), atol=1)
+
+
+def test_the_seed_decides():
+    y = np.arange(100) % 4
+    first, again, other = (
+        stratified_split(y, 0.3, np.random.default_rng(s))[1].tolist() for s in (0, 0, 1)
+    )
+    assert first == again
+    assert first != other
+
+
+def test_every_example_can_be_held_out():
+    y = np.repeat([0, 1], [30, 20])
+    seen = [stratified_split(y, 0.1, np.random.default_rng(s))[1] for s in range(200)]
+    assert set(np.concatenate(seen)) == set(range(50))
+
+
+def make(y, X=None, **changes):
+    X = np.arange(2.0 * len(y)).reshape(-1, 2) if X is None else X
+    settings = {
+        "val_fraction": 0.25,
+        "test_fraction": 0.2,
+        "rng": np.random.default_rng(0),
+        "name": "mine",
+        "classes": np.arange(2),
+        "image_shape": None,
+        "origin": "mine.npz",
+    }
+    return make_dataset(Split(X, np.array(y)), **settings | changes)
+
+
+def test_the_test_split_comes_off_first_and_validation_off_the_rest():
+    dataset = make([0, 1] * 50)
+    assert [len(s) for s in dataset.splits().values()] == [60, 20, 20]
+    rows = np.concatenate([split.X for split in dataset.splits().values()])
+    assert len(np.unique(rows[:, 0])) == 100
+
+
+def test_splits_that_are_given_are_kept():
+    given_test = Split(np.ones((3, 2)), np.array([0, 1, 1]))
+    dataset = make([0, 1] * 50, test=given_test)
+    np.testing.assert_array_equal(dataset.test.X, given_test.X)
+    assert [len(dataset.train), len(dataset.val)] == [75, 25]
+
+
+def test_fractions_of_zero_leave_splits_empty():
+    dataset = make([0, 1] * 5, val_fraction=0.0, test_fraction=0.0)
+    assert [len(s) for s in dataset.splits().values()] == [10, 0, 0]
+    assert dataset.val.X.shape == (0, 2)
+
+
+def test_the_fingerprint_tells_any_change():
+    one = make([0, 1] * 5)
+    assert one.fingerprint == make([0, 1] * 5).fingerprint
+    X = np.arange(20.0).reshape(-1, 2)
+    X[3, 1] += 1e-12
+    assert one.fingerprint != make([0, 1] * 5, X).fingerprint
+    assert one.fingerprint != make([0, 1] * 5, classes=np.array(["0", "1"])).fingerprint
+    assert one.fingerprint != make([1, 0] * 5).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("y", "changes", "words"),
+    [
+        ([], {}, "mine.npz: there are no examples"),
+        ([0, 0], {"classes": np.array([7])}, "at least two classes, found 7"),
+        ([0] * 5, {}, r"no training example of 1 of 2 classes \(1\)"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(y, changes, words):
+    with pytest.raises(InputError, match=words):
+        make(np.array(y, dtype=int), **changes)
+
+
+def test_values_that_are_not_finite_are_counted_and_placed():
+    X = np.zeros((10, 2, 3))
+    X[4, 1, 2] = np.nan
+    X[7, 0, 0] = np.inf
+    with pytest.raises(InputError, match=r"2 values that are not finite, the first \(nan\) at"):
+        make([0, 1] * 5, X, val_fraction=0.0, test_fraction=0.0)
