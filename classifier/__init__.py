@@ -1,0 +1,1 @@
+"""A linear softmax classifier: loss, optimizers, training, evaluation and the model file."""

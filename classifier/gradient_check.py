@@ -1,0 +1,125 @@
+"""Numerical checks of a gradient by central differences.
+
+    df/dW_j  is about  (f(W + h e_j) - f(W - h e_j)) / (2 h)
+
+with an error of order h^2 from the curvature and of order eps |f| / h from rounding; in float64
+h = 1e-5 is near the best of both, in float32 no h is good.
+
+Source: Stanford's cs231n, "Gradient checks".
+"""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from classifier.stacked_loss import StackedLoss, penalty
+
+Function = Callable[[np.ndarray], float]
+LIMIT = 1e-5  # of the relative error before a run
+EXAMPLES, FEATURES = 32, 512  # at most so many of a run's own data are in its check
+
+
+def grad_check_sparse(
+    f: Function,
+    W: np.ndarray,
+    analytic: np.ndarray,
+    num_checks: int = 10,
+    h: float = 1e-5,
+    rng: np.random.Generator | None = None,
+) -> float:
+    """Compare `num_checks` random entries of a gradient with central differences of f.
+
+    Parameters
+    ----------
+    f : a function of an array like W; called as f(W + h e_j).
+    W : where the gradient was taken, of any shape; left unchanged.
+    analytic : the gradient there, in W's shape.
+    num_checks : entries to sample, without repeats; all of them where W has fewer.
+    h : the step.
+    rng : chooses the entries; a new one seeded with 0 when None.
+
+    Returns
+    -------
+    The largest relative error |a - n| / (|a| + |n|) of the sampled entries, 0 for 0 against 0.
+    """
+    rng = np.random.default_rng(0) if rng is None else rng
+    entries = rng.choice(W.size, size=min(num_checks, W.size), replace=False)
+    return _max_relative_error(f, W, analytic, entries, h)
+
+
+def grad_check(f: Function, W: np.ndarray, analytic: np.ndarray, h: float = 1e-5) -> float:
+    """Compare every entry of a gradient with central differences; as `grad_check_sparse`."""
+    return _max_relative_error(f, W, analytic, range(W.size), h)
+
+
+def _max_relative_error(
+    f: Function, W: np.ndarray, analytic: np.ndarray, entries: Iterable[int], h: float
+) -> float:
+    W = W.copy()
+    flat = W.reshape(-1)
+    worst = 0.0
+    for entry in entries:
+        start = flat[entry]
+        flat[entry] = start + h
+        above = f(W)
+        flat[entry] = start - h
+        below = f(W)
+        flat[entry] = start
+        worst = max(worst, relative_error(analytic.reshape(-1)[entry], (above - below) / (2 * h)))
+    return worst
+
+
+def relative_error(a: float, b: float) -> float:
+    """Return |a - b| / (|a| + |b|), 0 for two zeros, and infinity where either is not finite."""
+    size = abs(float(a)) + abs(float(b))
+    if not np.isfinite(size):
+        return float("inf")
+    return abs(float(a) - float(b)) / size if size > 0 else 0.0
+
+
+def check_stacked_gradient(
+    design: np.ndarray, y: np.ndarray, n_classes: int, reg: np.ndarray, rng: np.random.Generator
+) -> float:
+    """Check the training loop's gradient, in float64, on a small slice of a run's own data.
+
+    Features are scaled to a largest value of one within the slice, and those that are zero there
+    left out, for a finite difference can only be exact where values are of order one.
+
+    Parameters
+    ----------
+    design : (N, D + 1) prepared features and the column of ones.
+    y : (N,) class indices.
+    n_classes : C.
+    reg : (G,) weights of the penalty, one a model.
+    rng : chooses the slice, the weights and the entries.
+
+    Returns
+    -------
+    The largest relative error over 20 entries of W and 10 of the bias; below `LIMIT` unless the
+    gradient is wrong.
+    """
+    rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
+    used = np.flatnonzero(np.abs(design[rows, :-1]).max(axis=0, initial=0) > 0)
+    columns = rng.permutation(used)[:FEATURES]
+    X = design[np.ix_(rows, columns)].astype(np.float64)
+    X = np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))])
+    labels = y[rows]
+
+    loss = StackedLoss(n_classes, len(reg), len(columns), len(rows), dtype=np.float64)
+    theta = rng.normal(0, 1 / np.sqrt(X.shape[1]), loss.gradient.shape)
+    loss.loss_and_gradient(theta, X, labels, reg)
+    analytic = loss.gradient.copy()
+
+    def objective(theta: np.ndarray) -> float:
+        return float(np.sum(loss.loss(theta, X, labels)[0].mean(axis=1) + penalty(theta, reg)))
+
+    W, b = theta[..., :-1], theta[..., -1:]
+    h = 5e-4  # larger than usual: with many classes an entry is small and rounding counts more
+    return max(
+        grad_check_sparse(
+            lambda W: objective(np.concatenate([W, b], axis=2)), W, analytic[..., :-1], 20, h, rng
+        ),
+        grad_check_sparse(
+            lambda b: objective(np.concatenate([W, b], axis=2)), b, analytic[..., -1:], 10, h, rng
+        ),
+    )

@@ -1,0 +1,142 @@
+"""Optimizers of a stack of models: a kind with its constants, and explicit state.
+
+Each updates theta (C, G, D + 1) in place from a gradient of the same shape, with a learning rate
+and a momentum a model, (G, 1). State is a dict of arrays: those with three axes have the models
+on the second, so that a model can leave the stack.
+"""
+
+import abc
+import dataclasses
+
+import numpy as np
+
+from classifier.learning_rate import Scale
+from data.options import Options, option
+
+State = dict[str, np.ndarray]
+LOGIT_STEP = 0.2  # found on digits (D = 64) and CIFAR-10 (D = 3,072): near the best lr of each
+
+
+class Optimizer(Options, abc.ABC):
+    """What every optimizer has."""
+
+    @abc.abstractmethod
+    def auto_lr(self, scale: Scale, reg: float) -> float:
+        """Return the learning rate of lr=auto for prepared data of this scale."""
+
+    @abc.abstractmethod
+    def init(self, theta: np.ndarray) -> State:
+        """Return the state before the first step."""
+
+    @abc.abstractmethod
+    def update(
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        state: State,
+        lr: np.ndarray,
+        momentum: np.ndarray,
+    ) -> None:
+        """Take one step in place; the gradient's buffer is used up."""
+
+
+@dataclasses.dataclass
+class Sgd(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+        v     <- momentum * v + (1 - momentum) * gradient
+        theta <- theta - lr * v                                          (heavy ball)
+        theta <- theta - lr * (momentum * v + (1 - momentum) * gradient) (Nesterov)
+
+    The factor 1 - momentum makes lr the length of the step along a steady gradient whatever the
+    momentum, so that one lr serves all. PyTorch's SGD does the same with its lr set to
+    lr * (1 - momentum).
+
+    Source: I. Sutskever et al., On the importance of initialization and momentum in deep
+    learning, ICML 2013.
+    """
+
+    nesterov: bool
+
+    def auto_lr(self, scale: Scale, reg: float) -> float:
+        """Return 1 / L, half the largest stable step."""
+        return 1 / scale.smoothness(reg)
+
+    def init(self, theta: np.ndarray) -> State:
+        """Return the state before the first step: zeros."""
+        return {"velocity": np.zeros_like(theta)}
+
+    def update(
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        state: State,
+        lr: np.ndarray,
+        momentum: np.ndarray,
+    ) -> None:
+        """Take one step in place; the gradient's buffer is used up."""
+        velocity = state["velocity"]
+        gradient *= 1 - momentum
+        velocity *= momentum
+        velocity += gradient
+        if self.nesterov:
+            gradient += momentum * velocity
+            gradient *= lr
+        else:
+            np.multiply(velocity, lr, out=gradient)
+        theta -= gradient
+
+
+@dataclasses.dataclass
+class Adam(Optimizer):
+    """Adam: steps of about lr in every weight, whatever the gradient's scale.
+
+        m     <- beta1 * m + (1 - beta1) * gradient
+        v     <- beta2 * v + (1 - beta2) * gradient ** 2
+        theta <- theta - lr * m_hat / (sqrt(v_hat) + epsilon)
+
+    with m_hat = m / (1 - beta1 ** t), v_hat = v / (1 - beta2 ** t). beta1 is the momentum.
+
+    Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
+    """
+
+    beta2: float = option(minimum=0, below=1)
+    epsilon: float = option(above=0)
+
+    def auto_lr(self, scale: Scale, reg: float) -> float:
+        """Return the lr whose first steps move the logit of a typical example by LOGIT_STEP.
+
+        A step of lr in every weight moves a logit by up to lr * sum_j |x_j|.
+        """
+        return LOGIT_STEP / scale.l1_norm
+
+    def init(self, theta: np.ndarray) -> State:
+        """Return the state before the first step: zeros."""
+        return {"m": np.zeros_like(theta), "v": np.zeros_like(theta), "t": np.zeros((), int)}
+
+    def update(
+        self,
+        theta: np.ndarray,
+        gradient: np.ndarray,
+        state: State,
+        lr: np.ndarray,
+        momentum: np.ndarray,
+    ) -> None:
+        """Take one step in place; the gradient's buffer is used up."""
+        m, v, t = state["m"], state["v"], state["t"]
+        t += 1
+        m *= momentum
+        m += (1 - momentum) * gradient
+        v *= self.beta2
+        np.square(gradient, out=gradient)
+        gradient *= 1 - self.beta2
+        v += gradient
+        np.divide(v, 1 - self.beta2 ** int(t), out=gradient)
+        np.sqrt(gradient, out=gradient)
+        gradient += self.epsilon
+        np.divide(m, gradient, out=gradient)
+        gradient *= lr / (1 - momentum ** int(t))
+        theta -= gradient
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adam": Adam}

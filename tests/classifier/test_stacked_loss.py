@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+
+from classifier.stacked_loss import StackedLoss, penalty
+
+C, G, D, B = 4, 3, 5, 7
+
+
+@pytest.fixture
+def problem():
+    rng = np.random.default_rng(1)
+    theta = rng.standard_normal((C, G, D + 1))
+    X = np.column_stack([rng.standard_normal((B, D)), np.ones(B)])
+    return theta, X, rng.integers(0, C, B), np.array([0.0, 0.01, 0.5])
+
+
+def test_each_model_is_its_own_softmax_with_a_free_bias(problem):
+    theta, X, y, reg = problem
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
+    loss, accuracy = stacked.loss_and_gradient(theta, X, y, reg)
+    for g in range(G):
+        log_p = log_softmax(X @ theta[:, g].T, axis=1)
+        assert loss[g] == pytest.approx(-log_p[np.arange(B), y].mean())
+        assert accuracy[g] == np.mean(log_p.argmax(axis=1) == y)
+        S_minus_Y = np.exp(log_p) - np.eye(C)[y]
+        expected = S_minus_Y.T @ X / B
+        expected[:, :D] += 2 * reg[g] * theta[:, g, :D]  # the bias, column D, has no penalty
+        np.testing.assert_allclose(stacked.gradient[:, g], expected, atol=1e-14)
+        assert penalty(theta, reg)[g] == pytest.approx(reg[g] * np.sum(theta[:, g, :D] ** 2))
+
+
+def test_pytorch_agrees_on_sample_weights(problem):
+    torch = pytest.importorskip("torch")
+    theta, X, y, reg = problem
+    weights = np.array([0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 0.25])
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
+    loss, _ = stacked.loss_and_gradient(theta, X, y, reg, weights)
+    for g in range(G):
+        t = torch.tensor(theta[:, g], requires_grad=True)
+        rows = torch.nn.functional.cross_entropy(
+            torch.tensor(X) @ t.T, torch.tensor(y), reduction="none"
+        )
+        mean = (rows * torch.tensor(weights)).sum() / weights.sum()
+        (mean + reg[g] * (t[:, :D] ** 2).sum()).backward()
+        assert loss[g] == pytest.approx(mean.item())
+        np.testing.assert_allclose(stacked.gradient[:, g], t.grad.numpy(), atol=1e-14)
+
+
+def test_a_weight_of_two_is_a_row_given_twice(problem):
+    theta, X, y, reg = problem
+    weighted = StackedLoss(C, G, D, B, dtype=np.float64)
+    repeated = StackedLoss(C, G, D, B + 2, dtype=np.float64)
+    rows = [0, 1, 1, 2, 3, 4, 5, 5, 6]
+    weights = np.bincount(rows).astype(float)
+    loss, accuracy = weighted.loss_and_gradient(theta, X, y, reg, weights)
+    loss_twice, accuracy_twice = repeated.loss_and_gradient(theta, X[rows], y[rows], reg)
+    np.testing.assert_allclose(loss, loss_twice)
+    np.testing.assert_allclose(accuracy, accuracy_twice)
+    np.testing.assert_allclose(weighted.gradient, repeated.gradient, atol=1e-14)
+
+
+def test_the_order_of_the_rows_does_not_matter(problem):
+    theta, X, y, reg = problem
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
+    stacked.loss_and_gradient(theta, X, y, reg)
+    before = stacked.gradient.copy()
+    order = np.random.default_rng(0).permutation(B)
+    stacked.loss_and_gradient(theta, X[order], y[order], reg)
+    np.testing.assert_allclose(stacked.gradient, before, atol=1e-14)
+
+
+def test_a_short_last_minibatch_uses_the_same_buffers(problem):
+    theta, X, y, reg = problem
+    large, exact = (StackedLoss(C, G, D, n, dtype=np.float64) for n in (B + 50, 3))
+    large.loss_and_gradient(theta, X, y, reg)
+    loss, _ = large.loss_and_gradient(theta, X[:3], y[:3], reg)
+    expected, _ = exact.loss_and_gradient(theta, X[:3], y[:3], reg)
+    np.testing.assert_array_equal(loss, expected)
+    np.testing.assert_array_equal(large.gradient, exact.gradient)
+
+
+def test_inputs_are_left_alone(problem):
+    copies = [array.copy() for array in problem]
+    StackedLoss(C, G, D, B, dtype=np.float64).loss_and_gradient(*problem)
+    for array, copy in zip(problem, copies, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+def test_equal_scores_decide_for_no_class():
+    stacked = StackedLoss(C, 1, D, B)
+    _, right = stacked.loss(
+        np.zeros((C, 1, D + 1), np.float32), np.ones((B, D + 1), np.float32), np.zeros(B, int)
+    )
+    assert not right.any()
+
+
+def test_a_model_that_overflows_does_not_touch_its_neighbours(problem):
+    theta, X, y, reg = (np.asarray(a, np.float32) if i != 2 else a for i, a in enumerate(problem))
+    alone = StackedLoss(C, G, D, B)
+    alone.loss_and_gradient(theta, X, y, reg)
+    expected = alone.gradient[:, [0, 2]].copy()
+    theta[:, 1] = np.nan
+    with np.errstate(invalid="ignore"):
+        alone.loss_and_gradient(theta, X, y, reg)
+    np.testing.assert_array_equal(alone.gradient[:, [0, 2]], expected)

@@ -1,0 +1,186 @@
+import numpy as np
+import pytest
+from sklearn.datasets import load_iris, load_wine
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, log_loss
+from sklearn.preprocessing import StandardScaler
+
+from classifier.learning_rate import measure_scale
+from classifier.loss import softmax_loss_vectorized
+from classifier.optimizers import Adam, Sgd
+from classifier.schedules import Constant, Cosine
+from classifier.training import EarlyStopping, PerModel, Training
+from data.dataset import Split
+
+
+def iris(val_every=4):
+    X, y = load_iris(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    design = np.column_stack([X, np.ones(len(X))]).astype(np.float32)
+    held = np.arange(len(y)) % val_every == 0 if val_every else np.zeros(len(y), bool)
+    return Split(design[~held], y[~held]), Split(design[held], y[held])
+
+
+def train(train_split, val, lr, reg, seed=0, **changes):
+    """Train a stack of models with these learning rates and penalties."""
+    settings = {
+        "optimizer": Sgd(nesterov=False),
+        "schedule": Cosine(warmup_steps=0),
+        "early_stopping": EarlyStopping(monitor="val_loss", patience=None),
+        "batch_size": 16,
+        "epochs": 20,
+    } | changes
+    momentum = settings.pop("momentum", [0.9] * len(lr))
+    models = PerModel(np.array(lr, float), np.array(reg, float), np.array(momentum, float))
+    n_classes = int(train_split.y.max()) + 1
+    rng = np.random.default_rng(seed)
+    return Training(train_split, val, n_classes, models, rng=rng, **settings).run()
+
+
+@pytest.mark.parametrize("load", [load_iris, load_wine])
+@pytest.mark.parametrize("reg", [1e-3, 1e-1])
+def test_it_reaches_logistic_regressions_optimum(load, reg):
+    X, y = load(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    design = np.column_stack([X, np.ones(len(X))]).astype(np.float32)
+    # A full batch with momentum 0.9 is stable far beyond 2 / L.
+    lr = 10 / measure_scale(design, np.random.default_rng(0)).smoothness(reg)
+    empty = Split(design[:0], y[:0])
+    (fit,) = train(Split(design, y), empty, [lr], [reg], batch_size=len(y), epochs=4000)
+
+    def objective(W, b):
+        cross_entropy = log_loss(y, _softmax(X @ W + b))
+        return cross_entropy + reg * np.sum(W**2)
+
+    best = LogisticRegression(C=1 / (2 * reg * len(y)), tol=1e-10, max_iter=10_000).fit(X, y)
+    optimum = objective(best.coef_.T, best.intercept_)
+    assert objective(fit.W, fit.b) == pytest.approx(optimum, rel=1e-4)
+
+
+def _softmax(logits):
+    p = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return p / p.sum(axis=1, keepdims=True)
+
+
+def test_one_full_batch_step_is_minus_lr_times_the_gradient_at_zero():
+    split, val = iris(val_every=0)
+    (fit,) = train(
+        *(split, val, [0.25], [0.1]),
+        epochs=1,
+        batch_size=len(split),
+        momentum=[0.0],
+        schedule=Constant(warmup_steps=0),
+    )
+    loss, dW = softmax_loss_vectorized(np.zeros((5, 3)), split.X.astype(float), split.y)
+    np.testing.assert_allclose(fit.theta.T, -0.25 * dW, atol=1e-6)
+    assert fit.history[0].train_loss == pytest.approx(loss, rel=1e-6)
+    assert fit.history[0].step == 1
+
+
+def test_a_stack_equals_its_models_trained_alone():
+    split, val = iris()
+    lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
+    stack = train(split, val, lr, reg, momentum=momentum)
+    for g, fit in enumerate(stack):
+        (alone,) = train(split, val, lr[g : g + 1], reg[g : g + 1], momentum=momentum[g : g + 1])
+        np.testing.assert_allclose(fit.theta, alone.theta, atol=2e-5)
+        assert [row.step for row in fit.history] == [row.step for row in alone.history]
+        np.testing.assert_allclose(
+            [row.val_loss for row in fit.history],
+            [row.val_loss for row in alone.history],
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize(
+    "optimizer", [Sgd(nesterov=True), Adam(beta2=0.999, epsilon=1e-8)], ids=["nesterov", "adam"]
+)
+def test_models_that_end_leave_the_others_as_they_were(optimizer):
+    split, val = iris()
+    settings = {
+        "optimizer": optimizer,
+        "epochs": 60,
+        "early_stopping": EarlyStopping(monitor="val_accuracy", patience=5),
+    }
+    wild = 1e12 if isinstance(optimizer, Adam) else 1e6
+    lr = [0.01, wild, 0.2, 0.05]
+    fits = train(split, val, lr, [0.001] * 4, **settings)
+    assert fits[1].diverged
+    assert len(fits[1].history) < 5
+    lengths = [len(fit.history) for fit in fits]
+    assert len(set(lengths)) >= 3  # they left at different times
+    for g in (0, 2, 3):
+        (alone,) = train(split, val, lr[g : g + 1], [0.001], **settings)
+        np.testing.assert_allclose(fits[g].theta, alone.theta, atol=5e-5)
+        assert len(alone.history) == lengths[g]
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not():
+    split, val = iris()
+    first, again, other = (train(split, val, [0.1], [0.01], seed=s)[0] for s in (3, 3, 4))
+    np.testing.assert_array_equal(first.theta, again.theta)
+    assert [r[:7] for r in first.history] == [r[:7] for r in again.history]
+    assert not np.array_equal(first.theta, other.theta)
+
+
+def test_the_history_is_what_scikit_learn_measures():
+    split, val = iris()
+    (fit,) = train(split, val, [0.1], [0.01], epochs=7)
+    assert [row.epoch for row in fit.history] == list(range(1, 8))
+    row = fit.history[fit.best_epoch - 1]
+    p = _softmax(val.X.astype(float) @ fit.theta.T.astype(float))
+    assert row.val_loss == pytest.approx(log_loss(val.y, p), rel=1e-5)
+    assert row.val_accuracy == pytest.approx(accuracy_score(val.y, p.argmax(axis=1)))
+    assert row.lr == pytest.approx(0.1 * Cosine(warmup_steps=0).factor(row.step - 1, 7 * 7, 7))
+
+
+def test_training_figures_are_means_over_the_epoch_before_each_update():
+    split, val = iris()
+    (fit,) = train(split, val, [1e-12], [0.0], epochs=1)  # weights that stay at zero
+    assert fit.history[0].train_loss == pytest.approx(np.log(3), rel=1e-5)
+
+
+@pytest.mark.parametrize(("monitor", "sign"), [("val_loss", 1), ("val_accuracy", -1)])
+def test_the_best_epoch_is_kept(monitor, sign):
+    split, val = iris()
+    stopping = EarlyStopping(monitor=monitor, patience=None)
+    (fit,) = train(split, val, [0.5], [0.0], early_stopping=stopping, epochs=40)
+    costs = [sign * getattr(row, monitor) for row in fit.history]
+    assert fit.best_epoch == 1 + int(np.argmin(costs))  # the first of equals
+    p = _softmax(val.X.astype(float) @ fit.theta.T.astype(float))
+    assert log_loss(val.y, p) == pytest.approx(fit.history[fit.best_epoch - 1].val_loss, rel=1e-4)
+
+
+def test_patience_counts_epochs_without_a_better_one():
+    split, val = iris()
+    stopping = EarlyStopping(monitor="val_accuracy", patience=4)
+    (fit,) = train(split, val, [0.1], [0.0], early_stopping=stopping, epochs=200)
+    assert len(fit.history) == fit.best_epoch + 4
+    assert "val_accuracy for 4 epochs" in fit.ended
+
+
+def test_without_validation_the_last_epoch_is_kept():
+    split, val = iris(val_every=0)
+    stopping = EarlyStopping(monitor="val_loss", patience=2)
+    (fit,) = train(split, val, [0.1], [0.0], early_stopping=stopping, epochs=9)
+    assert fit.best_epoch == 9
+    assert fit.history[-1].val_loss is None
+
+
+def test_a_diverged_model_keeps_its_last_good_weights():
+    split, val = iris()
+    (fit,) = train(split, val, [1e9], [0.0])
+    assert fit.diverged
+    assert fit.ended == "diverged in epoch 1"
+    np.testing.assert_array_equal(fit.theta, 0)
+    assert fit.best_epoch == 0
+
+
+def test_validation_in_blocks_is_validation_at_once(monkeypatch):
+    split, val = iris(val_every=2)
+    (whole,) = train(split, val, [0.1], [0.01], epochs=3)
+    monkeypatch.setattr("classifier.training.SCORES", 3 * 10)
+    (blocks,) = train(split, val, [0.1], [0.01], epochs=3)
+    for a, b in zip(whole.history, blocks.history, strict=True):
+        assert a.val_loss == pytest.approx(b.val_loss, rel=1e-6)
+        assert a.val_accuracy == b.val_accuracy
