@@ -1,0 +1,110 @@
+"""The typed schema behind `configs/`, and the way from a composed config to checked values.
+
+The values stand in the YAML files, each with its unit and its why; the types and the limits stand
+here and in the dataclasses of the data sources, optimizers and schedules.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from classifier.optimizers import OPTIMIZERS, Optimizer
+from classifier.schedules import SCHEDULES, Schedule
+from classifier.training import EarlyStopping
+from data import sources
+from data.errors import InputError
+from data.options import Options, option
+from data.preprocessing import Preprocessing
+
+
+@dataclasses.dataclass
+class Report(Options):
+    """What a run writes besides its figures."""
+
+    plots: bool
+    top_k: int = option(minimum=1)
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(Options):
+    """Everything that one run depends on; the keys of `configs/train.yaml`."""
+
+    lr: int | float | str = option(above=0, choices=("auto",))
+    reg: float = option(minimum=0)
+    batch_size: int = option(minimum=1)
+    epochs: int = option(minimum=1)
+    momentum: float = option(minimum=0, below=1)
+    seed: int = option(minimum=0)
+    data: Any  # a data.*.Source, typed by its own schema
+    optimizer: Optimizer
+    schedule: Schedule
+    preprocessing: Preprocessing
+    early_stopping: EarlyStopping
+    report: Report
+    check_gradient: bool
+    outputs: str
+
+
+@dataclasses.dataclass
+class PredictConfig(Options):
+    """What to predict, and with which model; the keys of `configs/predict.yaml`."""
+
+    run: str
+    input: str
+    output: str
+    outputs: str
+    top_k: int = option(minimum=1)
+
+
+def schemas() -> dict[str, Mapping[str, type[Options]]]:
+    """Return the dataclasses that each config group chooses from, by group and name."""
+    return {"data": sources(), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+
+def register_schemas() -> None:
+    """Put the schemas into Hydra's ConfigStore, where the YAML files name them."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=Config)
+    store.store(group="schema", name="predict", node=PredictConfig)
+    for group, choices in schemas().items():
+        for name, schema in choices.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+def make_config(composed: DictConfig) -> Config:
+    """Turn a composed training config into checked values.
+
+    Raises
+    ------
+    InputError
+        When a value is missing or not allowed; the message names the whole key.
+    """
+    return Config(**_values(composed, Config))
+
+
+def make_predict_config(composed: DictConfig) -> PredictConfig:
+    """Turn a composed prediction config into checked values; raises as `make_config` does."""
+    return PredictConfig(**_values(composed, PredictConfig))
+
+
+def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(schema)}
+    if wrong := fields.symmetric_difference(map(str, composed)):
+        raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
+    values: dict[str, Any] = {}
+    for key in map(str, composed):
+        try:
+            node = composed[key]
+            values[key] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        except InputError as error:
+            raise InputError(f"{key}.{error}") from error
+        except MissingMandatoryValue as error:
+            name = error.full_key or key
+            raise InputError(f"{name}: not given; add {name}=...") from error
+        except OmegaConfBaseException as error:
+            raise InputError(f"{error.full_key or key}: {error.msg}") from error
+    return values

@@ -1,0 +1,112 @@
+"""A trained classifier that stands alone: weights, preprocessing, class names, config; a file."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier.files import write_npz
+from data.arrays import read_npz
+from data.errors import InputError
+from data.preprocessing import AffineMap
+
+FORMAT = 1  # of model.npz; another number is another layout
+BLOCK_BYTES = 2**25  # of prepared features or scores at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearModel:
+    """p(class | x) = softmax((x - shift) / scale W + b).
+
+    Attributes
+    ----------
+    W : (D, C) float32 weights.
+    b : (C,) float32 bias.
+    classes : (C,) names of the classes, integers or strings.
+    features : the preprocessing, fitted.
+    image_shape : shape of an example where examples are images, else None.
+    config : the configuration of the run it comes from.
+    """
+
+    W: np.ndarray
+    b: np.ndarray
+    classes: np.ndarray
+    features: AffineMap
+    image_shape: tuple[int, ...] | None
+    config: dict[str, Any]
+
+    def log_probability_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, log p (len(rows), C)) of raw examples X (N, ...), in float64.
+
+        Raises
+        ------
+        InputError
+            When an example has another number of features than the model.
+        """
+        n_features, n_classes = self.W.shape
+        given = math.prod(X.shape[1:])
+        if given != n_features:
+            raise InputError(f"X has {given} features an example, the model has {n_features}")
+        block = max(1, BLOCK_BYTES // (8 * max(n_features, n_classes)))
+        for start in range(0, len(X), block):
+            rows = slice(start, min(start + block, len(X)))
+            scores = (self.features.transform(X[rows]) @ self.W + self.b).astype(np.float64)
+            scores -= scores.max(axis=1, keepdims=True)
+            scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+            yield rows, scores
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""
+        probabilities = np.empty((len(X), len(self.classes)))
+        for rows, log_p in self.log_probability_blocks(X):
+            probabilities[rows] = np.exp(log_p)
+        return probabilities
+
+    def save(self, path: Path) -> None:
+        """Write the model as an .npz file that loads without pickles."""
+        write_npz(
+            path,
+            format=np.array(FORMAT),
+            W=np.ascontiguousarray(self.W),
+            b=self.b,
+            classes=self.classes,
+            shift=self.features.shift,
+            scale=self.features.scale,
+            image_shape=np.array(self.image_shape or (), dtype=np.int64),
+            config=np.array(json.dumps(self.config)),
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> "LinearModel":
+        """Read a model that `save` wrote.
+
+        Raises
+        ------
+        FileNotFoundError, InputError
+            When there is no such file, or it is not a model.
+        """
+        arrays = read_npz(str(path))
+        needed = {"format", "W", "b", "classes", "shift", "scale", "image_shape", "config"}
+        missing = sorted(needed - arrays.keys())
+        if missing:
+            raise InputError(f"{path}: not a model file, it holds no {', '.join(missing)}")
+        if arrays["format"].item() != FORMAT:
+            raise InputError(
+                f"{path}: model format {arrays['format']}, this program reads {FORMAT}"
+            )
+        W, b = arrays["W"], arrays["b"]
+        shapes = (b.shape, arrays["classes"].shape, arrays["shift"].shape, arrays["scale"].shape)
+        if W.ndim != 2 or shapes != (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1]):
+            raise InputError(f"{path}: a damaged model file, its arrays do not fit together")
+        return cls(
+            W,
+            b,
+            arrays["classes"],
+            AffineMap(arrays["shift"], arrays["scale"]),
+            tuple(arrays["image_shape"].tolist()) or None,
+            json.loads(str(arrays["config"])),
+        )

@@ -1,0 +1,125 @@
+"""Predictions of a trained model for new examples, as a CSV file and an accuracy report."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from omegaconf import DictConfig
+
+from classifier.config import PredictConfig, make_predict_config
+from classifier.evaluation import evaluate
+from classifier.files import write_whole
+from classifier.model import LinearModel
+from classifier.report.text import metrics_table, split_text
+from data.arrays import check_features, check_labels, read_npz
+from data.errors import InputError, one_line
+
+
+def predict_composed(composed: DictConfig) -> None:
+    """Predict as the config says: what predict.py does.
+
+    Raises
+    ------
+    SystemExit
+        With one line, when something the user gave cannot be used.
+    """
+    try:
+        print(predict(make_predict_config(composed)))
+    except (InputError, OSError) as error:
+        raise SystemExit(one_line(error)) from error
+
+
+def predict(config: PredictConfig) -> str:
+    """Write the predictions and return what there is to say about them.
+
+    Raises
+    ------
+    InputError, OSError
+        When the model or the examples cannot be used, or the output cannot be written.
+    """
+    path = find_model(config.run, Path(config.outputs))
+    model = LinearModel.load(path)
+    arrays = read_npz(config.input)
+    if "X" not in arrays:
+        names = ", ".join(arrays) or "nothing"
+        raise InputError(f"{config.input}: no array named X; it holds {names}")
+    X = check_features(arrays["X"], config.input)
+    y = None
+    if "y" in arrays:
+        labels = check_labels(arrays["y"], config.input)
+        if len(labels) != len(X):
+            raise InputError(
+                f"{config.input}: X holds {len(X)} examples and y {len(labels)} labels"
+            )
+        y = class_indices(labels, model.classes, config.input)
+    try:
+        write_whole(Path(config.output), lambda file: _write_csv(file, model, X, y))
+    except InputError as error:
+        raise InputError(f"{config.input}: {error} ({path})") from error
+    said = f"{config.output}: {len(X)} predictions with {path}"
+    if y is None or len(y) == 0:
+        return said
+    metrics = evaluate(model, X, y, config.top_k)
+    assert metrics is not None
+    return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), said])
+
+
+def find_model(run: str, outputs: Path) -> Path:
+    """Return the model file that `latest`, a run's folder or a file stands for.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none.
+    """
+    place = outputs / "latest" if run == "latest" else Path(run)
+    if run == "latest" and not place.exists():
+        raise FileNotFoundError(f"run=latest: there is no {place} yet; train one: python train.py")
+    path = place / "model.npz" if place.is_dir() else place
+    if not path.exists():
+        raise FileNotFoundError(
+            f"run={run}: there is no {path}; name a finished run or a model.npz"
+        )
+    return path
+
+
+def class_indices(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:
+    """Return the index of each label among the classes.
+
+    A label is a class's name, or its index where the classes are text and the label is whole.
+
+    Raises
+    ------
+    InputError
+        When a label is neither.
+    """
+    index = {str(name): i for i, name in enumerate(classes)}
+    if classes.dtype.kind == "U" and labels.dtype.kind != "U":
+        index = {str(i): i for i in range(len(classes))}
+    distinct, inverse = np.unique(labels, return_inverse=True)
+    unknown = [str(label) for label in distinct if str(label) not in index]
+    if unknown:
+        known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+        raise InputError(f"{where}: label {unknown[0]} is not a class of the model ({known})")
+    return np.array([index[str(label)] for label in distinct], dtype=np.int64)[inverse]
+
+
+def _write_csv(file: BinaryIO, model: LinearModel, X: np.ndarray, y: np.ndarray | None) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = [str(name) for name in model.classes]
+    known = [] if y is None else ["label"]
+    writer.writerow([*known, "prediction", *(f"probability_{name}" for name in names)])
+    for rows, log_p in model.log_probability_blocks(X):
+        writer.writerows(_rows(log_p, names, None if y is None else y[rows]))
+    text.flush()
+    text.detach()  # the file is closed by whoever opened it
+
+
+def _rows(log_p: np.ndarray, names: list[str], y: np.ndarray | None) -> Iterator[list[object]]:
+    for i, (best, p) in enumerate(zip(log_p.argmax(axis=1), np.exp(log_p).tolist(), strict=True)):
+        known = [] if y is None else [names[y[i]]]
+        yield [*known, names[best], *(f"{value:.9g}" for value in p)]

@@ -1,0 +1,166 @@
+"""The plots of a run, drawn from its files with matplotlib's object interface."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from classifier.files import write_whole
+from classifier.history import Epoch, read_history
+from classifier.model import LinearModel
+from classifier.report.text import reported_split
+
+ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
+TEMPLATES = 100  # classes whose templates are shown, at most
+TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
+
+
+def draw_run(folder: Path) -> None:
+    """Draw every plot of the run in `folder`, into it, from its history, report and model."""
+    history = read_history(folder / "history.csv")
+    report = json.loads((folder / "report.json").read_text())
+    figures = {
+        "loss_curve.png": loss_curve(history, report),
+        "accuracy_curve.png": accuracy_curve(history, report),
+        "confusion_matrix.png": confusion_matrix(report),
+    }
+    if report["data"]["image_shape"]:
+        figures["weights.png"] = weight_templates(LinearModel.load(folder / "model.npz"))
+    for name, figure in figures.items():
+        write_whole(folder / name, partial(figure.savefig, format="png"))
+
+
+def loss_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:
+    """Draw training and validation loss by epoch, and the loss of guessing, log C."""
+    figure, axes = _curve_axes(report, "loss", "{:.4f}")
+    _draw_curves(axes, history, "loss", 1.0)
+    chance = math.log(report["data"]["n_classes"])
+    axes.axhline(chance, color=BEST, linewidth=0.8, linestyle=":", label=f"guessing, {chance:.2f}")
+    axes.set_ylabel("cross-entropy (nats per example)")
+    if _largest(history) > 10 * chance:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
+    _mark_best(axes, report)
+    return figure
+
+
+def accuracy_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:
+    """Draw training and validation accuracy by epoch, in percent."""
+    figure, axes = _curve_axes(report, "accuracy", "{:.2%}")
+    _draw_curves(axes, history, "accuracy", 100.0)
+    axes.set_ylabel("accuracy (% of examples)")
+    axes.set_ylim(top=min(101.0, axes.get_ylim()[1]))
+    _mark_best(axes, report)
+    return figure
+
+
+def confusion_matrix(report: dict[str, Any]) -> Figure:
+    """Draw how often each class (row) was taken for each (column), as a share of the row."""
+    name, split = reported_split(report["metrics"])
+    matrix = np.array(split["confusion_matrix"])
+    classes = [_short(c) for c in split["confusion_classes"]]
+    n = len(classes)
+    size = max(5.0, 2.0 + 0.42 * n if n <= ANNOTATED else 3.0 + 0.13 * n)
+    figure = Figure(figsize=(size + 0.8, size), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    font = 9 if n <= ANNOTATED else 6
+    axes.set_xticks(range(n), classes, rotation=90, fontsize=font, parse_math=False)
+    axes.set_yticks(range(n), classes, fontsize=font, parse_math=False)
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if n <= ANNOTATED:
+        for row, column in np.argwhere(matrix > 0):
+            colour = "white" if shares[row, column] > 0.5 else "black"
+            count = str(matrix[row, column])
+            axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=8)
+    part = ""
+    if n < report["data"]["n_classes"]:
+        part = f" (the {n} of {report['data']['n_classes']} classes with the most errors)"
+    axes.set_title(
+        f"{report['data']['name']}: {name} accuracy {split['accuracy']:.2%}{part}", parse_math=False
+    )
+    return figure
+
+
+def weight_templates(model: LinearModel) -> Figure:
+    """Draw the weights of each class as an image, all on one scale symmetric about zero.
+
+    They are weights of the preprocessed pixels. With three colour channels grey is zero and a
+    bright channel speaks for the class; otherwise red speaks for it and blue against.
+    """
+    assert model.image_shape is not None
+    shown = min(len(model.classes), TEMPLATES)
+    templates = model.W.T[:shown].reshape(shown, *model.image_shape)
+    limit = float(np.abs(templates).max()) or 1.0
+    columns = min(shown, 5 if shown <= 20 else 10)
+    rows = -(-shown // columns)
+    figure = Figure(figsize=(1.5 * columns + 1.2, 1.75 * rows + 0.7), dpi=120, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    colour = templates.ndim == 4 and templates.shape[-1] == 3
+    for axes in grid.flat:
+        axes.axis("off")
+    for axes, template, name in zip(grid.flat, templates, model.classes, strict=False):
+        image = axes.imshow(
+            0.5 + template / (2 * limit) if colour else template.squeeze(),
+            cmap="RdBu_r",
+            vmin=-limit,
+            vmax=limit,
+            interpolation="nearest",
+        )
+        axes.set_title(_short(str(name)), fontsize=9, parse_math=False)
+    if not colour:
+        figure.colorbar(image, ax=grid, label="weight", fraction=0.03)
+    part = f", the first {shown} of {len(model.classes)} classes" * (shown < len(model.classes))
+    scale = f": grey is 0, black {-limit:.2g}, white {limit:.2g}" * colour
+    figure.suptitle(f"Weights of each class{part}{scale}", fontsize=11)
+    return figure
+
+
+def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    split_name, split = reported_split(report["metrics"])
+    value = form.format(split[figure_name])
+    title = f"{report['data']['name']}: {split_name} {figure_name} {value}"
+    axes.set_title(f"{title}  (lr {report['lr']:.3g}, reg {report['reg']:g})", parse_math=False)
+    axes.set_xlabel("epoch")
+    axes.grid(alpha=0.25)
+    return figure, axes
+
+
+def _draw_curves(axes: Axes, history: list[Epoch], name: str, unit: float) -> None:
+    epochs = [row.epoch for row in history]
+    marker = "o" if len(epochs) <= 3 else None  # a line through one point shows nothing
+    for split, colour, when in (
+        ("train", TRAIN, "mean over the epoch"),
+        ("val", VAL, "at its end"),
+    ):
+        values = [getattr(row, f"{split}_{name}") for row in history]
+        finite = [unit * v if v is not None and math.isfinite(v) else math.nan for v in values]
+        if not all(map(math.isnan, finite)):
+            label = f"{'training' if split == 'train' else 'validation'}, {when}"
+            axes.plot(epochs, finite, color=colour, label=label, marker=marker)
+
+
+def _mark_best(axes: Axes, report: dict[str, Any]) -> None:
+    label = f"kept: epoch {report['best_epoch']}"
+    axes.axvline(report["best_epoch"], color=BEST, linewidth=1, linestyle="--", label=label)
+    axes.legend()
+
+
+def _largest(history: list[Epoch]) -> float:
+    losses = [loss for row in history for loss in (row.train_loss, row.val_loss)]
+    return max((v for v in losses if v is not None and math.isfinite(v)), default=0.0)
+
+
+def _short(name: str, length: int = 18) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"

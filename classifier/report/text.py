@@ -1,0 +1,60 @@
+"""The report of a run for a reader."""
+
+from typing import Any
+
+
+def metrics_table(metrics: dict[str, Any]) -> str:
+    """Return a line per split: how many examples, loss and accuracy."""
+    lines = [f"{'split':<6}{'examples':>10}{'loss':>10}{'accuracy':>10}"]
+    for name, split in metrics.items():
+        if split is not None:
+            figures = f"{split['n']:>10}{split['loss']:>10.4f}{split['accuracy']:>10.4f}"
+            lines.append(f"{name:<6}{figures}")
+    return "\n".join(lines)
+
+
+def report_text(report: dict[str, Any]) -> str:
+    """Return the content of report.txt for that of report.json."""
+    data = report["data"]
+    best = f"best epoch {report['best_epoch']} of {report['epochs']}"
+    sections = [
+        f"{data['name']}: {data['n_features']} features, {data['n_classes']} classes\n"
+        f"{report['status']}: {report['ended']}; {best}\n"
+        f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
+        "(training loss + penalty)",
+        metrics_table(report["metrics"]),
+    ]
+    sections.append(split_text(*reported_split(report["metrics"])))
+    return "\n\n".join(sections) + "\n"
+
+
+def split_text(name: str, split: dict[str, Any]) -> str:
+    """Return a split's classes and confusions."""
+    figures = (
+        f"{name}: top-{split['top_k']} accuracy {split['top_k_accuracy']:.4f}, "
+        f"macro F1 {split['macro_f1']:.4f}, "
+        f"expected calibration error {split['expected_calibration_error']:.4f}"
+    )
+    classes, confusions = _class_table(split["per_class"]), _confusion_lines(split["confusions"])
+    return "\n\n".join([figures, classes, confusions])
+
+
+def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the split that speaks for new examples: test, or val or train where it is empty."""
+    return next((name, metrics[name]) for name in ("test", "val", "train") if metrics[name])
+
+
+def _class_table(classes: list[dict[str, Any]]) -> str:
+    width = max(len("class"), *(len(c["class"]) for c in classes)) + 2
+    lines = [f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}"]
+    for c in classes:
+        figures = f"{c['precision']:>10.4f}{c['recall']:>10.4f}{c['f1']:>10.4f}{c['support']:>10}"
+        lines.append(f"{c['class']:<{width}}{figures}")
+    return "\n".join(lines)
+
+
+def _confusion_lines(confusions: list[dict[str, Any]]) -> str:
+    if not confusions:
+        return "No example was classed wrongly."
+    lines = [f"  {c['count']:>6}  {c['true']} taken for {c['predicted']}" for c in confusions]
+    return "\n".join(["The most frequent confusions:", *lines])

@@ -1,0 +1,20 @@
+"""Apply a trained run to new examples: python predict.py run=latest input=PATH.npz."""
+
+import hydra
+from omegaconf import DictConfig
+
+from classifier.command import run_command
+from classifier.config import register_schemas
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="predict")
+def main(composed: DictConfig) -> None:
+    """Predict what the composed config asks for."""
+    from classifier.prediction import predict_composed
+
+    predict_composed(composed)
+
+
+if __name__ == "__main__":
+    register_schemas()
+    run_command(main)

@@ -1,0 +1,159 @@
+import json
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from classifier.evaluation import evaluate
+from classifier.files import write_json
+from classifier.history import Epoch, read_history, write_history
+from classifier.model import LinearModel
+from classifier.report.plots import (
+    accuracy_curve,
+    confusion_matrix,
+    draw_run,
+    loss_curve,
+    weight_templates,
+)
+from classifier.report.text import report_text
+from data.preprocessing import AffineMap
+
+
+def model_of(n_classes, image_shape=(4, 4), names=None):
+    rng = np.random.default_rng(0)
+    n_features = int(np.prod(image_shape))
+    names = [f"class {c}" for c in range(n_classes)] if names is None else names
+    return LinearModel(
+        rng.standard_normal((n_features, n_classes)).astype(np.float32),
+        np.zeros(n_classes, np.float32),
+        np.array(names),
+        AffineMap(np.zeros(n_features), np.ones(n_features)),
+        image_shape,
+        {},
+    )
+
+
+def report_of(model, n=300):
+    rng = np.random.default_rng(1)
+    X = rng.standard_normal((n, *model.image_shape))
+    y = rng.integers(0, len(model.classes), n)
+    metrics = evaluate(model, X, y, 5)
+    return {
+        "status": "completed",
+        "ended": "all epochs done",
+        "metrics": {"train": metrics, "val": metrics, "test": metrics},
+        "objective": 1.0,
+        "lr": 0.25,
+        "reg": 1e-4,
+        "best_epoch": 2,
+        "epochs": 3,
+        "data": {
+            "name": "mine",
+            "n_features": 16,
+            "n_classes": len(model.classes),
+            "image_shape": list(model.image_shape),
+        },
+    }
+
+
+def history_of(train=(2.0, 1.0, 0.5), val=(1.5, 0.9, 1.1)):
+    return [
+        Epoch(i + 1, 10 * (i + 1), 0.1, t, 0.5, v, None if v is None else 0.4, 0.01)
+        for i, (t, v) in enumerate(zip(train, val, strict=True))
+    ]
+
+
+def test_curves_show_the_history_with_the_kept_epoch_and_the_test_figure():
+    report = report_of(model_of(3))
+    axes = loss_curve(history_of(), report).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    np.testing.assert_array_equal(lines["training, mean over the epoch"].get_ydata(), [2, 1, 0.5])
+    np.testing.assert_array_equal(lines["validation, at its end"].get_ydata(), [1.5, 0.9, 1.1])
+    assert lines["kept: epoch 2"].get_xdata()[0] == 2
+    assert lines["guessing, 1.10"].get_ydata()[0] == pytest.approx(np.log(3))
+    assert f"{report['metrics']['test']['loss']:.4f}" in axes.get_title()
+    assert axes.get_xlabel() == "epoch"
+    assert "nats" in axes.get_ylabel()
+    assert axes.get_legend() is not None
+    axes = accuracy_curve(history_of(), report).axes[0]
+    assert axes.lines[0].get_ydata()[0] == 50
+    assert f"{report['metrics']['test']['accuracy']:.2%}" in axes.get_title()
+    assert "%" in axes.get_ylabel()
+
+
+def test_curves_of_a_diverged_run_without_validation():
+    history = history_of((2.0, 1e9, np.inf), (None, None, None))
+    axes = loss_curve(history, report_of(model_of(3))).axes[0]
+    assert axes.get_yscale() == "log"
+    assert not any("validation" in line.get_label() for line in axes.lines)
+
+
+@pytest.mark.parametrize("n_classes", [2, 20, 21, 100, 130])
+def test_the_confusion_matrix_is_annotated_up_to_20_classes(n_classes):
+    report = report_of(model_of(n_classes), n=2000)
+    figure = confusion_matrix(report)
+    axes = figure.axes[0]
+    counts = np.array(report["metrics"]["test"]["confusion_matrix"])
+    if n_classes <= 20:
+        written = {
+            (t.get_position()[1], t.get_position()[0]): int(t.get_text()) for t in axes.texts
+        }
+        assert written == {(r, c): counts[r, c] for r, c in np.argwhere(counts)}
+    else:
+        assert len(axes.texts) == 0
+    shown = min(n_classes, 100)
+    assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == shown
+    assert ("with the most errors" in axes.get_title()) == (n_classes > 100)
+    spacing = figure.get_size_inches()[1] * 72 / (shown + 15)
+    assert spacing >= axes.get_yticklabels()[0].get_fontsize()  # names do not overlap
+
+
+@pytest.mark.parametrize("image_shape", [(4, 4), (4, 4, 3), (4, 5, 1)])
+@pytest.mark.parametrize("n_classes", [3, 130])
+def test_templates_share_one_symmetric_scale(image_shape, n_classes):
+    model = model_of(n_classes, image_shape)
+    figure = weight_templates(model)
+    images = [axes.images[0] for axes in figure.axes if axes.images]
+    assert len(images) == min(n_classes, 100)
+    limit = np.abs(model.W[:, :100]).max()
+    for c, image in enumerate(images):
+        assert image.get_clim() == (-limit, limit)
+        template = model.W[:, c].reshape(image_shape)
+        if image_shape[2:] == (3,):
+            expected = 0.5 + template / (2 * limit)
+            assert expected.min() >= 0
+            assert expected.max() <= 1
+            np.testing.assert_allclose(image.get_array(), expected, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(image.get_array(), template.reshape(image_shape[:2]))
+
+
+def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
+    model = model_of(3, names=["<b>", "$x", "a very long class name that goes on"])
+    report = report_of(model)
+    write_history(tmp_path / "history.csv", history_of())
+    write_json(tmp_path / "report.json", report)
+    model.save(tmp_path / "model.npz")
+    assert read_history(tmp_path / "history.csv") == history_of()
+    with warnings.catch_warnings(record=True) as caught:
+        draw_run(tmp_path)
+    assert not caught
+    names = ["accuracy_curve.png", "confusion_matrix.png", "loss_curve.png", "weights.png"]
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == names
+    for name in names:
+        pixels = imread(tmp_path / name)
+        assert min(pixels.shape[:2]) >= 200
+        assert pixels[..., :3].std() > 0.02
+
+
+def test_the_text_has_the_figures_of_the_report():
+    report = report_of(model_of(4))
+    text = report_text(json.loads(json.dumps(report)))
+    test = report["metrics"]["test"]
+    for c in test["per_class"]:
+        line = next(line for line in text.splitlines() if line.startswith(c["class"]))
+        assert [f"{c[key]:.4f}" for key in ("precision", "recall", "f1")] == line.split()[2:5]
+    worst = test["confusions"][0]
+    assert f"{worst['count']}  {worst['true']} taken for {worst['predicted']}" in text
+    assert f"{test['macro_f1']:.4f}" in text

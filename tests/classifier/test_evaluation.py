@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn import metrics
+
+from classifier.evaluation import evaluate, expected_calibration_error
+from classifier.model import LinearModel
+from data.preprocessing import AffineMap
+
+
+def model_of(n_features, n_classes, seed=0):
+    rng = np.random.default_rng(seed)
+    return LinearModel(
+        rng.standard_normal((n_features, n_classes)).astype(np.float32),
+        rng.standard_normal(n_classes).astype(np.float32),
+        np.array([f"class {c}" for c in range(n_classes)]),
+        AffineMap(rng.standard_normal(n_features), rng.uniform(0.5, 2, n_features)),
+        None,
+        {},
+    )
+
+
+def probabilities(model, X):
+    logits = (X - model.features.shift) / model.features.scale @ model.W + model.b
+    return softmax(logits, axis=1)
+
+
+@pytest.mark.parametrize("n_classes", [2, 7])
+def test_every_figure_is_scikit_learns(n_classes):
+    model = model_of(5, n_classes)
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((200, 5)), rng.integers(0, n_classes, 200)
+    y[:120] = probabilities(model, X[:120]).argmax(axis=1)
+    p, labels = probabilities(model, X), np.arange(n_classes)
+    found = evaluate(model, X, y, top_k=3)
+    k = min(3, n_classes - 1)
+    assert found["n"] == 200
+    assert found["top_k"] == k
+    assert found["loss"] == pytest.approx(metrics.log_loss(y, p, labels=labels), rel=1e-5)
+    assert found["accuracy"] == metrics.accuracy_score(y, p.argmax(axis=1))
+    top_k = metrics.accuracy_score(y, p.argmax(axis=1))
+    if n_classes > 2:
+        top_k = metrics.top_k_accuracy_score(y, p, k=k, labels=labels)
+    assert found["top_k_accuracy"] == pytest.approx(top_k)
+    predicted = p.argmax(axis=1)
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(y, predicted, average="macro"))
+    expected = metrics.precision_recall_fscore_support(y, predicted, labels=labels)
+    for c, row in enumerate(found["per_class"]):
+        figures = [row[key] for key in ("precision", "recall", "f1", "support")]
+        assert figures == pytest.approx([column[c] for column in expected])
+        assert row["class"] == f"class {c}"
+    matrix = metrics.confusion_matrix(y, predicted, labels=labels)
+    np.testing.assert_array_equal(found["confusion_matrix"], matrix)
+    off_diagonal = matrix - np.diag(np.diag(matrix))
+    assert found["confusions"][0]["count"] == off_diagonal.max()
+
+
+def test_classes_that_do_not_occur_are_zeros_and_not_in_the_mean():
+    model = model_of(5, 6)
+    X = np.random.default_rng(1).standard_normal((30, 5))
+    y = probabilities(model, X).argmax(axis=1) % 2
+    predicted = probabilities(model, X).argmax(axis=1)
+    found = evaluate(model, X, y, top_k=5)
+    expected = metrics.f1_score(y, predicted, average="macro", zero_division=0)
+    assert found["macro_f1"] == pytest.approx(expected)
+
+
+def test_an_empty_split_has_no_figures():
+    assert evaluate(model_of(5, 3), np.empty((0, 5)), np.empty(0, int), 5) is None
+
+
+def test_equal_scores_rank_in_class_order():
+    model = model_of(5, 4)
+    zeros = LinearModel(0 * model.W, 0 * model.b, model.classes, model.features, None, {})
+    found = evaluate(zeros, np.zeros((4, 5)), np.arange(4), top_k=2)
+    assert found["accuracy"] == 0.25
+    assert found["top_k_accuracy"] == 0.5
+
+
+def test_calibration_error_of_known_gaps():
+    # Two bins: 10 examples at 0.95 of which 8 are right, 30 at 0.55 of which 15 are right.
+    confidence = np.array([0.95] * 10 + [0.55] * 30)
+    right = np.array([True] * 8 + [False] * 2 + [True] * 15 + [False] * 15)
+    expected = 10 / 40 * 0.15 + 30 / 40 * 0.05
+    assert expected_calibration_error(confidence, right) == pytest.approx(expected)
+    assert expected_calibration_error(np.array([1.0, 1.0]), np.array([True, True])) == 0.0
+
+
+def test_with_many_classes_the_matrix_shows_those_with_the_most_errors():
+    n = 150
+    model = model_of(3, n)
+    X = np.random.default_rng(0).standard_normal((3000, 3))
+    predicted = probabilities(model, X).argmax(axis=1)
+    y = np.random.default_rng(1).permutation(predicted)
+    found = evaluate(model, X, y, top_k=5)
+    full = metrics.confusion_matrix(y, predicted, labels=np.arange(n))
+    errors = full.sum(axis=0) + full.sum(axis=1) - 2 * np.diag(full)
+    shown = [int(name.removeprefix("class ")) for name in found["confusion_classes"]]
+    assert len(shown) == 100
+    assert min(errors[shown]) >= max(np.delete(errors, shown))
+    np.testing.assert_array_equal(found["confusion_matrix"], full[np.ix_(shown, shown)])
+
+
+def test_large_data_are_measured_in_blocks(monkeypatch):
+    model = model_of(5, 4)
+    X = np.random.default_rng(1).standard_normal((100, 5))
+    y = np.arange(100) % 4
+    whole = evaluate(model, X, y, top_k=2)
+    monkeypatch.setattr("classifier.model.BLOCK_BYTES", 8 * 5 * 7)
+    assert evaluate(model, X, y, top_k=2) == whole
