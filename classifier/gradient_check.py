@@ -17,6 +17,7 @@ from classifier.stacked_loss import StackedLoss, penalty
 Function = Callable[[np.ndarray], float]
 LIMIT = 1e-5  # of the relative error before a run
 EXAMPLES, FEATURES = 32, 512  # at most so many of a run's own data are in its check
+WEIGHTS, BIASES = 20, 10  # entries of each that it compares
 
 
 def grad_check_sparse(
@@ -26,6 +27,7 @@ def grad_check_sparse(
     num_checks: int = 10,
     h: float = 1e-5,
     rng: np.random.Generator | None = None,
+    floor: float = 0.0,
 ) -> float:
     """Compare `num_checks` random entries of a gradient with central differences of f.
 
@@ -37,23 +39,31 @@ def grad_check_sparse(
     num_checks : entries to sample, without repeats; all of them where W has fewer.
     h : the step.
     rng : chooses the entries; a new one seeded with 0 when None.
+    floor : smaller entries are measured against this size, so that one that happens to be nearly
+        zero is not judged by the rounding of f.
 
     Returns
     -------
-    The largest relative error |a - n| / (|a| + |n|) of the sampled entries, 0 for 0 against 0.
+    The largest relative error |a - n| / max(|a| + |n|, floor) of the sampled entries, 0 for 0
+    against 0.
     """
     rng = np.random.default_rng(0) if rng is None else rng
     entries = rng.choice(W.size, size=min(num_checks, W.size), replace=False)
-    return _max_relative_error(f, W, analytic, entries, h)
+    return _max_relative_error(f, W, analytic, entries, h, floor)
 
 
 def grad_check(f: Function, W: np.ndarray, analytic: np.ndarray, h: float = 1e-5) -> float:
     """Compare every entry of a gradient with central differences; as `grad_check_sparse`."""
-    return _max_relative_error(f, W, analytic, range(W.size), h)
+    return _max_relative_error(f, W, analytic, range(W.size), h, floor=0.0)
 
 
 def _max_relative_error(
-    f: Function, W: np.ndarray, analytic: np.ndarray, entries: Iterable[int], h: float
+    f: Function,
+    W: np.ndarray,
+    analytic: np.ndarray,
+    entries: Iterable[int],
+    h: float,
+    floor: float,
 ) -> float:
     W = W.copy()
     flat = W.reshape(-1)
@@ -65,13 +75,14 @@ def _max_relative_error(
         flat[entry] = start - h
         below = f(W)
         flat[entry] = start
-        worst = max(worst, relative_error(analytic.reshape(-1)[entry], (above - below) / (2 * h)))
+        numeric = (above - below) / (2 * h)
+        worst = max(worst, relative_error(analytic.reshape(-1)[entry], numeric, floor))
     return worst
 
 
-def relative_error(a: float, b: float) -> float:
-    """Return |a - b| / (|a| + |b|), 0 for two zeros, and infinity where either is not finite."""
-    size = abs(float(a)) + abs(float(b))
+def relative_error(a: float, b: float, floor: float = 0.0) -> float:
+    """Return |a - b| / max(|a| + |b|, floor), 0 for two zeros, infinity where one is not finite."""
+    size = max(abs(float(a)) + abs(float(b)), floor)
     if not np.isfinite(size):
         return float("inf")
     return abs(float(a) - float(b)) / size if size > 0 else 0.0
@@ -95,8 +106,8 @@ def check_stacked_gradient(
 
     Returns
     -------
-    The largest relative error over 20 entries of W and 10 of the bias; below `LIMIT` unless the
-    gradient is wrong.
+    The largest relative error over some entries of W and of the bias, entries below a hundredth
+    of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
     rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
     used = np.flatnonzero(np.abs(design[rows, :-1]).max(axis=0, initial=0) > 0)
@@ -106,7 +117,9 @@ def check_stacked_gradient(
     labels = y[rows]
 
     loss = StackedLoss(n_classes, len(reg), len(columns), len(rows), dtype=np.float64)
-    theta = rng.normal(0, 1 / np.sqrt(X.shape[1]), loss.gradient.shape)
+    # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
+    size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
+    theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
     loss.loss_and_gradient(theta, X, labels, reg)
     analytic = loss.gradient.copy()
 
@@ -114,12 +127,17 @@ def check_stacked_gradient(
         return float(np.sum(loss.loss(theta, X, labels)[0].mean(axis=1) + penalty(theta, reg)))
 
     W, b = theta[..., :-1], theta[..., -1:]
-    h = 5e-4  # larger than usual: with many classes an entry is small and rounding counts more
+    largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
+    settings = {"h": 5e-5, "rng": rng, "floor": 1e-2 * largest}
     return max(
         grad_check_sparse(
-            lambda W: objective(np.concatenate([W, b], axis=2)), W, analytic[..., :-1], 20, h, rng
+            lambda W: objective(np.concatenate([W, b], axis=2)),
+            *(W, analytic[..., :-1], WEIGHTS),
+            **settings,
         ),
         grad_check_sparse(
-            lambda b: objective(np.concatenate([W, b], axis=2)), b, analytic[..., -1:], 10, h, rng
+            lambda b: objective(np.concatenate([W, b], axis=2)),
+            *(b, analytic[..., -1:], BIASES),
+            **settings,
         ),
     )

@@ -51,7 +51,7 @@ class StackedLoss:
         Returns
         -------
         loss : (G, B), logsumexp(f) - f[y], without the penalty.
-        right : (G, B) booleans; scores that are all equal decide for no class.
+        right : (G, B) booleans; scores that are all equal decide for the first class.
         """
         loss, right, _, _ = self._forward(theta, X, y)
         return loss, right
@@ -107,8 +107,8 @@ class StackedLoss:
         correct = S.reshape(-1)[self._correct(y)]
         np.exp(S, out=S)
         exp_sum = S.sum(axis=0)
-        # The largest score is now 0. A sum of C means that all are: nothing was decided.
-        right = (correct == 0) & (exp_sum < n_classes)
+        # The largest score is now 0. A sum of C means that all are, and argmax takes the first.
+        right = (correct == 0) & ((exp_sum < n_classes) | (y == 0))
         return np.log(exp_sum) - correct, right, S, exp_sum
 
     def _correct(self, y: np.ndarray) -> np.ndarray:

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from classifier.files import write_whole
 from classifier.history import Epoch, read_history
@@ -70,16 +72,18 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     figure = Figure(figsize=(size + 0.8, size), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    # On a root scale a confusion of a few percent is still seen.
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
     font = 9 if n <= ANNOTATED else 6
-    axes.set_xticks(range(n), classes, rotation=90, fontsize=font, parse_math=False)
+    rotation = 90 if max(map(len, classes)) > 3 else 0
+    axes.set_xticks(range(n), classes, rotation=rotation, fontsize=font, parse_math=False)
     axes.set_yticks(range(n), classes, fontsize=font, parse_math=False)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if n <= ANNOTATED:
         for row, column in np.argwhere(matrix > 0):
-            colour = "white" if shares[row, column] > 0.5 else "black"
+            colour = "white" if shares[row, column] > 0.3 else "black"
             count = str(matrix[row, column])
             axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=8)
     part = ""
@@ -130,9 +134,11 @@ def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Fi
     axes = figure.add_subplot()
     split_name, split = reported_split(report["metrics"])
     value = form.format(split[figure_name])
-    title = f"{report['data']['name']}: {split_name} {figure_name} {value}"
+    diverged = ", diverged" * (report["status"] == "diverged")
+    title = f"{report['data']['name']}: {split_name} {figure_name} {value}{diverged}"
     axes.set_title(f"{title}  (lr {report['lr']:.3g}, reg {report['reg']:g})", parse_math=False)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.25)
     return figure, axes
 

@@ -1,0 +1,139 @@
+"""predict.py as a user runs it, on the model of a real run."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score
+
+from classifier.model import LinearModel
+from classifier.prediction import class_indices
+from data.errors import InputError
+
+NAMES = np.array(["ant", "bee", "cat"])
+
+
+@pytest.fixture(scope="module")
+def examples():
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    X = rng.standard_normal((300, 2, 4)) + 2 * np.eye(3)[y][:, None, [0, 1, 2, 0]]
+    return X, NAMES[y]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, examples, repository):
+    """A folder in which a run has been made."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("trained")
+    X, y = examples
+    np.savez(folder / "train.npz", X=X, y=y)
+    arguments = ["data=arrays", "data.train=train.npz", "epochs=5", "report.plots=false"]
+    subprocess.run(
+        [sys.executable, repository / "train.py", *arguments], cwd=folder, check=True, timeout=60
+    )
+    return folder
+
+
+@pytest.fixture
+def place(trained, tmp_path):
+    """A copy of that folder to write into."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True, symlinks=True)
+    return tmp_path
+
+
+def read_csv(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_predictions_are_the_models(place, command, examples):
+    X, _ = examples
+    np.savez(place / "new.npz", X=X[:50])
+    done = command("predict.py", "input=new.npz")
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(place / "predictions.csv")
+    expected = LinearModel.load(place / "outputs/latest/model.npz").predict_proba(X[:50])
+    assert len(rows) == 50
+    columns = ["prediction", "probability_ant", "probability_bee", "probability_cat"]
+    assert list(rows[0]) == columns
+    found = np.array([[float(row[c]) for c in columns[1:]] for row in rows])
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-8)
+    assert [row["prediction"] for row in rows] == NAMES[expected.argmax(axis=1)].tolist()
+
+
+def test_labels_in_the_input_give_the_accuracy_report(place, command, examples):
+    X, y = examples
+    np.savez(place / "new.npz", X=X, y=y)
+    done = command("predict.py", "run=latest", "input=new.npz", "output=out.csv")
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(place / "out.csv")
+    assert [row["label"] for row in rows] == y.tolist()
+    accuracy = accuracy_score(y, [row["prediction"] for row in rows])
+    assert f"{accuracy:.4f}" in done.stdout.splitlines()[1]
+    assert "precision" in done.stdout
+
+
+def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
+    np.savez(place / "new.npz", X=examples[0][:3].reshape(3, 8))
+    folder = (place / "outputs/latest").resolve()
+    shutil.copy(folder / "model.npz", place / "mine.npz")
+    results = []
+    for run in (folder, "mine.npz"):
+        assert command("predict.py", f"run={run}", "input=new.npz").returncode == 0
+        results.append((place / "predictions.csv").read_text())
+    assert results[0] == results[1]
+    assert len(results[0].splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "input: not given; add input=..."),
+        (["input=none.npz"], "none.npz: no such file"),
+        (["input=wide.npz"], "wide.npz: X has 5 features an example, the model has 8"),
+        (["input=new.npz", "run=nowhere"], "run=nowhere: there is no nowhere; name a finished run"),
+        (["input=new.npz", "run=new.npz"], "new.npz: not a model file, it holds no W, b"),
+        (["input=new.npz", "run=text.txt"], "text.txt: not an .npz file"),
+        (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
+        (["input=new.npz", "output=no/folder.csv"], "no/folder.csv: No such file or directory"),
+        (["input=labels.npz"], "labels.npz: no array named X; it holds y"),
+        (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no elsewhere/latest yet"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, words, place, command):
+    np.savez(place / "new.npz", X=np.zeros((2, 8)))
+    np.savez(place / "wide.npz", X=np.zeros((2, 5)))
+    np.savez(place / "other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
+    np.savez(place / "labels.npz", y=np.arange(2))
+    (place / "text.txt").write_text("hello")
+    done = command("predict.py", *arguments)
+    assert done.returncode == 1
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+    assert not (place / "predictions.csv").exists()
+
+
+def test_labels_are_names_or_indices():
+    def indices(labels, classes=NAMES):
+        return class_indices(np.array(labels), np.array(classes), "x.npz").tolist()
+
+    assert indices(["cat", "ant", "cat"]) == [2, 0, 2]
+    assert indices([2, 0, 1]) == [2, 0, 1]
+    assert indices([-3, 8], [-3, 5, 8]) == [0, 2]
+    assert indices(["5", "-3"], [-3, 5, 8]) == [1, 0]
+    with pytest.raises(InputError, match="label 3 is not a class"):
+        indices([0, 3])
+    with pytest.raises(InputError, match="label 0 is not a class"):
+        indices([0], [-3, 5, 8])
+
+
+def test_the_model_file_names_the_config_of_its_run(trained):
+    model = LinearModel.load(trained / "outputs/latest/model.npz")
+    assert model.config["data"]["train"] == "train.npz"
+    assert json.loads((trained / "outputs/latest/report.json").read_text())["lr"] > 0

@@ -1,0 +1,219 @@
+"""train.py as a user runs it: real processes in an empty folder."""
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+LEFT = {
+    ".hydra",
+    "accuracy_curve.png",
+    "confusion_matrix.png",
+    "history.csv",
+    "loss_curve.png",
+    "model.npz",
+    "report.json",
+    "report.txt",
+    "status.json",
+    "train.log",
+    "weights.png",
+}
+QUICK = ["epochs=2", "report.plots=false"]
+
+
+def runs(folder):
+    return sorted(path.parent for path in folder.glob("outputs/runs/*/*/status.json"))
+
+
+def report(folder):
+    def refuse(token):
+        raise AssertionError(f"{token} in JSON")
+
+    return json.loads((folder / "report.json").read_text(), parse_constant=refuse)
+
+
+def test_the_first_run(command, tmp_path):
+    done = command("train.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no bar, no warning
+    (folder,) = runs(tmp_path)
+    assert {path.name for path in folder.iterdir()} == LEFT
+    assert (tmp_path / "outputs" / "latest").resolve() == folder.resolve()
+    metrics = report(folder)["metrics"]
+    assert metrics["test"]["accuracy"] >= 0.96
+    *_, header, train, val, test, path = done.stdout.splitlines()
+    assert header.split() == ["split", "examples", "loss", "accuracy"]
+    for line, split in zip((train, val, test), ("train", "val", "test"), strict=True):
+        m = metrics[split]
+        assert line.split() == [split, str(m["n"]), f"{m['loss']:.4f}", f"{m['accuracy']:.4f}"]
+    assert (tmp_path / path).samefile(folder)
+    log = (folder / "train.log").read_text()
+    assert "gradient check" in log
+    assert "epoch/s" not in log
+
+
+def test_overrides_reach_the_run(command, tmp_path):
+    done = command("train.py", "reg=1e-3", "lr=0.1", "hydra.run.dir=mine", *QUICK)
+    assert done.returncode == 0, done.stderr
+    found = report(tmp_path / "mine")
+    assert [found["lr"], found["reg"], found["epochs"]] == [0.1, 1e-3, 2]
+    assert (tmp_path / "outputs" / "latest").resolve() == (tmp_path / "mine").resolve()
+    assert not list((tmp_path / "mine").glob("*.png"))
+    assert "lr=0.1" in (tmp_path / "mine/.hydra/overrides.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=abc", "lr=abc: must be auto or a number above 0"),
+        ("reg=-1", "reg=-1.0: must be a number at least 0"),
+        ("batch_size=0", "batch_size=0: must be a whole number at least 1"),
+        ("lrr=0.1", "lrr=0.1: there is no such key; did you mean lr?"),
+        ("data=nope", "data=nope: there is no such data; choose one of"),
+        ("optimizer=sdg", "optimizer=sdg: there is no such optimizer; did you mean sgd?"),
+        ("data=arrays", "data.train: not given; add data.train=..."),
+    ],
+)
+def test_a_config_mistake_is_one_line_and_leaves_nothing(override, words, command, tmp_path):
+    done = command("train.py", override)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words", "status"),
+    [
+        (["data=cifar10"], "data.root=datasets: cifar-10-batches-py or", "failed"),
+        (["data=arrays", "data.train=no.npz"], "no.npz: no such file", "failed"),
+        (["lr=1e9", *QUICK], "diverged in epoch 1 with lr=1e+09; the largest stable", "diverged"),
+    ],
+)
+def test_a_run_that_fails_says_why_in_one_line(overrides, words, status, command, tmp_path):
+    done = command("train.py", *overrides)
+    assert done.returncode == 1
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+    (folder,) = runs(tmp_path)
+    told = json.loads((folder / "status.json").read_text())
+    assert told["status"] == status
+    assert told["reason"].startswith(words)
+    assert words in (folder / "train.log").read_text()
+
+
+def test_the_traceback_is_there_for_who_asks(tmp_path, repository):
+    done = subprocess.run(
+        [sys.executable, repository / "train.py", "data=cifar10"],
+        cwd=tmp_path,
+        env={**os.environ, "HYDRA_FULL_ERROR": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_runs_of_the_same_second_get_their_own_folders(tmp_path, repository):
+    # One second stands for all: the pattern has no clock in it.
+    pattern = "hydra.run.dir=${outputs}/runs/day/second"
+    arguments = [sys.executable, repository / "train.py", *QUICK]
+    programs = [subprocess.Popen([*arguments, "seed=0"], cwd=tmp_path) for _ in range(3)]
+    assert [program.wait(60) for program in programs] == [0, 0, 0]
+    assert len(runs(tmp_path)) == 3
+    first = subprocess.run([*arguments, pattern], cwd=tmp_path, check=False)
+    again = subprocess.run(
+        [*arguments, pattern], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert first.returncode == 0
+    assert again.returncode == 1
+    assert again.stderr.endswith("holds a run already; name another folder\n")
+
+
+def test_a_sweep_runs_every_job_and_fails_at_its_end(command, tmp_path):
+    done = command("train.py", "-m", "lr=0.1,1e9", "reg=0,1e-3", *QUICK)
+    jobs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/status.json"))
+    statuses = [json.loads(path.read_text())["status"] for path in jobs]
+    assert statuses == ["completed", "completed", "diverged", "diverged"]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert [report(path.parent)["reg"] for path in jobs] == [0, 1e-3, 0, 1e-3]
+
+
+def test_a_terminal_sees_a_bar(tmp_path, repository):
+    here, there = pty.openpty()
+    termios.tcsetwinsize(there, (24, 160))
+    program = subprocess.Popen(
+        [
+            *(sys.executable, repository / "train.py", "report.plots=false"),
+            *("epochs=3000", "early_stopping.patience=null"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=there,
+    )
+    os.close(there)
+    seen = b""
+    try:
+        while chunk := os.read(here, 4096):
+            seen += chunk
+    except OSError:  # the other end is closed
+        pass
+    os.close(here)
+    assert program.wait(60) == 0
+    assert re.search(rb"\d+/3000 \[.*epoch/s, train_loss=0\.\d+, val_loss=0\.\d+, val_acc", seen)
+
+
+def test_ctrl_c_is_told_and_leaves_130(tmp_path, repository):
+    program = subprocess.Popen(
+        [
+            sys.executable,
+            repository / "train.py",
+            "epochs=10000000",
+            "early_stopping.patience=null",
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in program.stdout:
+        if line.startswith("lr "):
+            break
+    time.sleep(0.5)  # training runs
+    program.send_signal(signal.SIGINT)
+    _, stderr = program.communicate(timeout=30)
+    assert program.returncode == 130
+    assert "Traceback" not in stderr
+    (folder,) = runs(tmp_path)
+    assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+
+
+def test_slow_packages_are_imported_where_they_are_used():
+    """Scikit-learn and matplotlib cost a second of start-up: a mistake must be told without."""
+    modules = "classifier.run, classifier.prediction, classifier.command, data.cifar, data.blobs"
+    check = (
+        f"import sys, {modules}; print([m for m in ('sklearn', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd="."
+    )
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.skipif("REAL_CIFAR10" not in os.environ, reason="REAL_CIFAR10 names no folder")
+def test_real_images_reach_a_third_without_tuning(command, tmp_path):
+    done = command("train.py", "data=cifar10", f"data.root={os.environ['REAL_CIFAR10']}")
+    assert done.returncode == 0, done.stderr
+    (folder,) = runs(tmp_path)
+    assert report(folder)["metrics"]["test"]["accuracy"] >= 0.33
+    assert (folder / "weights.png").exists()
