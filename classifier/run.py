@@ -34,6 +34,7 @@ from data.preprocessing import AffineMap
 
 log = logging.getLogger(__name__)
 FLOAT32 = np.finfo(np.float32)
+SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 
@@ -186,8 +187,8 @@ def _train(
 
     def show(fits: list[Fit]) -> None:
         row = fits[0].history[-1]._asdict()
-        figures = {key: row[key] for key in ("train_loss", "val_loss", "val_accuracy")}
-        bar.set_postfix({k: f"{v:.4f}" for k, v in figures.items() if v is not None}, refresh=False)
+        figures = {key: row[key] for key in SHOWN if row[key] is not None}
+        bar.set_postfix({key: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
         bar.update()
 
     with _timed(seconds, "training"), bar:

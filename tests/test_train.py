@@ -170,7 +170,9 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
         pass
     os.close(here)
     assert program.wait(60) == 0
-    assert re.search(rb"\d+/3000 \[.*epoch/s, train_loss=0\.\d+, val_loss=0\.\d+, val_acc", seen)
+    assert re.search(
+        rb"\d+/3000 \[.*epoch/s, train_loss=0\.\d+, train_accuracy=0\.\d+, val_loss=", seen
+    )
 
 
 def test_ctrl_c_is_told_and_leaves_130(tmp_path, repository):
