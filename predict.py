@@ -4,7 +4,7 @@ import hydra
 from omegaconf import DictConfig
 
 from classifier.command import run_command
-from classifier.config import register_schemas
+from classifier.config import PredictConfig, register_schemas
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="predict")
@@ -17,4 +17,4 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     register_schemas()
-    run_command(main)
+    run_command(main, PredictConfig)

@@ -1,28 +1,32 @@
 """The shell's side of the program: one line for a mistake, a folder of its own for a run."""
 
-import dataclasses
-import difflib
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.config import Config, make_config, schemas
-from data.errors import InputError, one_line
-from data.options import describe
+from classifier.config import Config, make_config
+from classifier.mistakes import explain, fields_of
+from data.errors import InputError
+from data.options import Options
 
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 shows tracebacks
 
 
-def run_command(main: Callable[[], Any]) -> None:
-    """Run a Hydra entry point; a mistake ends it with one line on stderr and exit code 1."""
+def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
+    """Run a Hydra entry point; a mistake ends it with one line on stderr and exit code 1.
+
+    Parameters
+    ----------
+    main : the function that `hydra.main` made.
+    schema : of its config.
+    """
+    _refuse_dashes(schema)
     wanted = os.environ.get(TRACEBACK) == "1"
     os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
     try:
@@ -36,7 +40,16 @@ def run_command(main: Callable[[], Any]) -> None:
     except Exception as error:
         if wanted:
             raise
-        sys.exit(explain(error))
+        sys.exit(explain(error, schema))
+
+
+def _refuse_dashes(schema: type[Options]) -> None:
+    """Tell who writes --lr 0.1, or --lr=0.1, how keys are written here."""
+    keys = fields_of(schema)
+    for argument in sys.argv[1:]:
+        key = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and key in keys:
+            sys.exit(f"{argument}: write {key}=VALUE, without dashes")
 
 
 class Guard(Callback):
@@ -52,11 +65,13 @@ class Guard(Callback):
         """
         try:
             make_config(without_hydra(config))
-            folder = Path(str(OmegaConf.select(config, "hydra.run.dir")))
+            folder = OmegaConf.select(config, "hydra.run.dir")
+            if not folder:
+                raise InputError("hydra.run.dir: names no folder")
             chosen = any(o.startswith("hydra.run.dir=") for o in config.hydra.overrides.hydra)
-            settled = _claim_named(folder) if chosen else _claim_new(folder)
-        except (InputError, OSError) as error:
-            raise SystemExit(explain(error)) from error
+            settled = _claim_named(Path(folder)) if chosen else _claim_new(Path(folder))
+        except Exception as error:
+            raise SystemExit(explain(error, Config)) from error
         with read_write(config), open_dict(config):
             config.hydra.run.dir = str(settled)
 
@@ -93,52 +108,3 @@ def _claim_named(folder: Path) -> Path:
         raise InputError(f"hydra.run.dir={folder}: holds a run already; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def explain(error: Exception) -> str:
-    """Say in one line what was wrong and what is allowed."""
-    message = str(error)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        return _explain_choice(error.missing_cfg_file, list(error.options or []))
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: not an override; write key=value ({message.splitlines()[0]})"
-    if match := re.match(r"Could not override '(.+?)'\.\nTo append .* use \+(.+)", message):
-        return f"{match[2]}: there is no such key{_suggest_key(match[1])}"
-    if match := re.match(r"Error merging override (([^=]+)=.*)", message):
-        field = _all_fields().get(match[2].lstrip("+"))
-        allowed = f"must be {describe(field)}" if field else "not a value this key can have"
-        return f"{match[1]}: {allowed}"
-    if message.startswith("Config group override must be"):
-        return "a group (data, optimizer, ...) needs a choice; python train.py --help lists them"
-    return one_line(error)
-
-
-def _explain_choice(missing: str, options: list[str]) -> str:
-    group, _, name = missing.rpartition("/")
-    if not group:
-        return f"{missing}: there is no such config file"
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    choices = f"choose one of {', '.join(options)}" if options else "--help lists the choices"
-    return f"{group}={name}: there is no such {group}{hint}; {choices}"
-
-
-def _suggest_key(given: str) -> str:
-    known = _all_fields()
-    if given in known:
-        return f" with this choice of {given.partition('.')[0]}"
-    close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.5)
-    return (
-        f"; did you mean {close[0]}?" if close else "; python train.py --help lists the main ones"
-    )
-
-
-def _all_fields() -> dict[str, dataclasses.Field[Any]]:
-    """Return the field behind each key of the command line, whatever the groups chosen."""
-    fields = {field.name: field for field in dataclasses.fields(Config)}
-    chosen = schemas()
-    for name, field in list(fields.items()):
-        for schema in chosen.get(name, {"": field.type}).values():
-            if dataclasses.is_dataclass(schema):
-                fields |= {f"{name}.{inner.name}": inner for inner in dataclasses.fields(schema)}
-    return fields

@@ -33,11 +33,11 @@ class Report(Options):
 class Config(Options):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
 
-    lr: int | float | str = option(above=0, choices=("auto",))
-    reg: float = option(minimum=0)
+    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",))
+    reg: float = option(minimum=0, maximum=1e15)
     batch_size: int = option(minimum=1)
     epochs: int = option(minimum=1)
-    momentum: float = option(minimum=0, below=1)
+    momentum: float = option(minimum=0, maximum=0.9999)
     seed: int = option(minimum=0)
     data: Any  # a data.*.Source, typed by its own schema
     optimizer: Optimizer
@@ -99,6 +99,7 @@ def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
     for key in map(str, composed):
         try:
             node = composed[key]
+            _check_nothing_added(node)
             values[key] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
         except InputError as error:
             raise InputError(f"{key}.{error}") from error
@@ -108,3 +109,13 @@ def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
         except OmegaConfBaseException as error:
             raise InputError(f"{error.full_key or key}: {error.msg}") from error
     return values
+
+
+def _check_nothing_added(node: Any) -> None:
+    """Refuse a key that +group.key=value added to a group that does not know it."""
+    schema: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    if dataclasses.is_dataclass(schema):
+        known = {field.name for field in dataclasses.fields(schema)}
+        added = [key for key in map(str, node) if key not in known]
+        if added:
+            raise InputError(f"{added[0]}: there is no such key")

@@ -1,6 +1,7 @@
 """Files that appear whole or not at all: written beside their place, flushed and renamed."""
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -17,8 +18,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises
     ------
     OSError
-        When the file cannot be written; what stood at path before still stands there.
+        When the file cannot be written, or a folder or a device stands there; what stood at path
+        before still stands there.
     """
+    path = path.resolve()  # a link stays a link, and what it points to is written
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with beside.open("wb") as file:

@@ -7,7 +7,7 @@ gradient is Lipschitz with
     L = lambda_max(X^T X) / (2 N)  +  2 reg
 
 and a full gradient step is stable up to 2 / L (Y. Nesterov, Introductory Lectures on Convex
-Optimization, 2004, section 1.2.3).
+Optimization, 2004, section 1.2.3). L is estimated on a sample of the examples.
 """
 
 import dataclasses

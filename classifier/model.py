@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.files import write_npz
 from data.arrays import read_npz
-from data.errors import InputError
+from data.errors import InputError, one_line
 from data.preprocessing import AffineMap
 
 FORMAT = 1  # of model.npz; another number is another layout
@@ -94,19 +94,26 @@ class LinearModel:
         missing = sorted(needed - arrays.keys())
         if missing:
             raise InputError(f"{path}: not a model file, it holds no {', '.join(missing)}")
-        if arrays["format"].item() != FORMAT:
-            raise InputError(
-                f"{path}: model format {arrays['format']}, this program reads {FORMAT}"
-            )
-        W, b = arrays["W"], arrays["b"]
-        shapes = (b.shape, arrays["classes"].shape, arrays["shift"].shape, arrays["scale"].shape)
+        if str(arrays["format"]) != str(FORMAT):
+            found = str(arrays["format"])[:20]
+            raise InputError(f"{path}: model format {found}, this program reads {FORMAT}")
+        try:
+            return cls._from_arrays(arrays)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: a damaged model file ({one_line(error)})") from error
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> "LinearModel":
+        W, b, shift, scale = (arrays[name] for name in ("W", "b", "shift", "scale"))
+        shapes = (b.shape, arrays["classes"].shape, shift.shape, scale.shape)
         if W.ndim != 2 or shapes != (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1]):
-            raise InputError(f"{path}: a damaged model file, its arrays do not fit together")
-        return cls(
-            W,
-            b,
-            arrays["classes"],
-            AffineMap(arrays["shift"], arrays["scale"]),
-            tuple(arrays["image_shape"].tolist()) or None,
-            json.loads(str(arrays["config"])),
-        )
+            raise ValueError("its arrays do not fit together")
+        if not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (W, b, shift, scale)):
+            raise ValueError("its arrays hold values that are not finite")
+        if (scale == 0).any():
+            raise ValueError("its scale holds zeros")
+        image_shape = tuple(int(n) for n in arrays["image_shape"].reshape(-1)) or None
+        if image_shape is not None and math.prod(image_shape) != len(W):
+            raise ValueError("its image shape is not that of its weights")
+        config = json.loads(str(arrays["config"]))
+        return cls(W, b, arrays["classes"], AffineMap(shift, scale), image_shape, config)

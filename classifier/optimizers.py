@@ -24,6 +24,10 @@ class Optimizer(Options, abc.ABC):
     def auto_lr(self, scale: Scale, reg: float) -> float:
         """Return the learning rate of lr=auto for prepared data of this scale."""
 
+    def stable_lr(self, scale: Scale, reg: float) -> float | None:
+        """Return the largest learning rate known to be stable, or None where there is none."""
+        return None
+
     @abc.abstractmethod
     def init(self, theta: np.ndarray) -> State:
         """Return the state before the first step."""
@@ -61,6 +65,10 @@ class Sgd(Optimizer):
     def auto_lr(self, scale: Scale, reg: float) -> float:
         """Return 1 / L, half the largest stable step."""
         return 1 / scale.smoothness(reg)
+
+    def stable_lr(self, scale: Scale, reg: float) -> float:
+        """Return 2 / L: full gradient steps converge below it, with momentum well beyond too."""
+        return 2 / scale.smoothness(reg)
 
     def init(self, theta: np.ndarray) -> State:
         """Return the state before the first step: zeros."""
@@ -100,8 +108,8 @@ class Adam(Optimizer):
     Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
     """
 
-    beta2: float = option(minimum=0, below=1)
-    epsilon: float = option(above=0)
+    beta2: float = option(minimum=0, maximum=0.999999)
+    epsilon: float = option(minimum=1e-30)
 
     def auto_lr(self, scale: Scale, reg: float) -> float:
         """Return the lr whose first steps move the logit of a typical example by LOGIT_STEP.

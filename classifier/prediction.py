@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -41,30 +42,39 @@ def predict(config: PredictConfig) -> str:
         When the model or the examples cannot be used, or the output cannot be written.
     """
     path = find_model(config.run, Path(config.outputs))
+    output = Path(config.output)
+    for taken in (path, Path(config.input)):
+        if output.resolve() == taken.resolve():
+            raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
     model = LinearModel.load(path)
-    arrays = read_npz(config.input)
-    if "X" not in arrays:
-        names = ", ".join(arrays) or "nothing"
-        raise InputError(f"{config.input}: no array named X; it holds {names}")
-    X = check_features(arrays["X"], config.input)
-    y = None
-    if "y" in arrays:
-        labels = check_labels(arrays["y"], config.input)
-        if len(labels) != len(X):
-            raise InputError(
-                f"{config.input}: X holds {len(X)} examples and y {len(labels)} labels"
-            )
-        y = class_indices(labels, model.classes, config.input)
+    X, y = _read_examples(config.input, model.classes)
     try:
-        write_whole(Path(config.output), lambda file: _write_csv(file, model, X, y))
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, lambda file: _write_csv(file, model, X, y))
     except InputError as error:
         raise InputError(f"{config.input}: {error} ({path})") from error
     said = f"{config.output}: {len(X)} predictions with {path}"
+    if status := incomplete_status(path):
+        said += f"\nBeware: {status}"
     if y is None or len(y) == 0:
         return said
     metrics = evaluate(model, X, y, config.top_k)
     assert metrics is not None
     return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), said])
+
+
+def _read_examples(path: str, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return X, and the class indices of y where the file has labels."""
+    arrays = read_npz(path)
+    if "X" not in arrays:
+        raise InputError(f"{path}: no array named X; it holds {', '.join(arrays) or 'nothing'}")
+    X = check_features(arrays["X"], path)
+    if "y" not in arrays:
+        return X, None
+    labels = check_labels(arrays["y"], path)
+    if len(labels) != len(X):
+        raise InputError(f"{path}: X holds {len(X)} examples and y {len(labels)} labels")
+    return X, class_indices(labels, classes, path)
 
 
 def find_model(run: str, outputs: Path) -> Path:
@@ -80,10 +90,22 @@ def find_model(run: str, outputs: Path) -> Path:
         raise FileNotFoundError(f"run=latest: there is no {place} yet; train one: python train.py")
     path = place / "model.npz" if place.is_dir() else place
     if not path.exists():
+        status = incomplete_status(path)
+        told = f" ({status})" if status else ""
         raise FileNotFoundError(
-            f"run={run}: there is no {path}; name a finished run or a model.npz"
+            f"run={run}: there is no {path}{told}; name a finished run or a model.npz"
         )
     return path
+
+
+def incomplete_status(model: Path) -> str:
+    """Return what the status file beside a model says, or nothing where the run completed."""
+    try:
+        status = json.loads((model.parent / "status.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    completed = status["status"] == "completed"
+    return "" if completed else f"the run's status is {status['status']}: {status['reason']}"
 
 
 def class_indices(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:

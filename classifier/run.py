@@ -42,9 +42,17 @@ class RunError(Exception):
     """A run ended without a usable result; the message is one line for a person."""
 
 
+# What one line tells in full; anything else is an error of this program.
+EXPECTED = (InputError, OSError, RunError, MemoryError, KeyboardInterrupt)
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One model to train: its checked config, the same as plain values, and its folder."""
+    """One model to train.
+
+    config is checked; plain is the same as plain values, with the choice of each config group
+    under "choices"; folder is where the results go.
+    """
 
     config: Config
     plain: dict[str, Any]
@@ -72,18 +80,33 @@ def run_composed(composed: DictConfig) -> None:
     hydra = HydraConfig.get()
     alone = hydra.mode == RunMode.RUN
     folder = Path(hydra.runtime.output_dir)
-    config = make_config(composed)
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
-    if alone:
-        _point_latest(Path(config.outputs) / "latest", folder)
     try:
-        run([Job(config, plain, folder)], progress=alone)
+        job = make_job(composed, dict(hydra.runtime.choices), folder)
+        if alone:
+            _point_latest(Path(job.config.outputs) / "latest", folder)
+        run([job], progress=alone)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
         if alone:
             raise SystemExit(1) from error
         raise
+
+
+def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job:
+    """Check a composed config; what is wrong with it is told as for any run that fails.
+
+    Parameters
+    ----------
+    composed : the config without Hydra's part.
+    choices : what was chosen of each config group, as Hydra keeps it.
+    folder : where the run is put.
+    """
+    with _failures_told([folder]):
+        config = make_config(composed)
+    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    own = {group: name for group, name in choices.items() if not group.startswith("hydra")}
+    return Job(config, plain | {"choices": own}, folder)
 
 
 def _point_latest(link: Path, folder: Path) -> None:
@@ -114,8 +137,8 @@ def run(jobs: Sequence[Job], progress: bool = False) -> list[dict[str, Any]]:
     """
     for job in jobs:
         job.folder.mkdir(parents=True, exist_ok=True)
-        _write_status(job, "running")
-    with _failures_told(jobs):
+        _write_status(job.folder, "running")
+    with _failures_told([job.folder for job in jobs]):
         seconds: dict[str, float] = {}
         prepared = _prepare(jobs, seconds)
         fits = _train(jobs, prepared, seconds, progress)
@@ -136,6 +159,8 @@ def _prepare(jobs: Sequence[Job], seconds: dict[str, float]) -> Prepared:
         "%s: %s examples, %d features, %d classes",
         *(dataset.name, sizes, dataset.n_features, len(dataset.classes)),
     )
+    if len(dataset.val) + len(dataset.test) == 0:
+        log.warning("no example is held out: the figures say nothing of new examples")
     with _timed(seconds, "preprocessing"):
         features = config.preprocessing.fit(dataset.train.X)
         train = Split(features.design_matrix(dataset.train.X), dataset.train.y)
@@ -182,6 +207,8 @@ def _train(
         epochs=config.epochs,
         rng=_generator(config.seed, "order"),
     )
+    if config.schedule.warmup_steps >= config.epochs * len(training.batches):
+        log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
     # disable=None: no bar where stderr is not a terminal.
     bar = tqdm(total=config.epochs, unit="epoch", leave=False, disable=None if progress else True)
 
@@ -196,7 +223,6 @@ def _train(
 
 
 def _resolve_lr(config: Config, scale: Scale) -> float:
-    smoothness = scale.smoothness(config.reg)
     auto = config.lr == "auto"
     lr = config.optimizer.auto_lr(scale, config.reg) if auto else float(config.lr)
     if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
@@ -205,7 +231,9 @@ def _resolve_lr(config: Config, scale: Scale) -> float:
             "preprocessing=standardize"
         )
         raise InputError(f"lr={config.lr}: {reason if auto else 'not a step float32 can take'}")
-    log.info("lr %.4g%s; L %.4g, 2/L %.4g", lr, " (auto)" * auto, smoothness, 2 / smoothness)
+    stable = config.optimizer.stable_lr(scale, config.reg)
+    bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
+    log.info("lr %.4g%s%s", lr, " (auto)" * auto, bound)
     return lr
 
 
@@ -216,11 +244,7 @@ def _finish(job: Job, fit: Fit, prepared: Prepared, seconds: dict[str, float]) -
         fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
     )
     if fit.diverged:
-        stable = 2 / prepared.scale.smoothness(job.config.reg)
-        fit.ended += (
-            f" with lr={fit.lr:.4g}; the largest stable step is 2/L = {stable:.4g}: use lr=auto "
-            f"or less; the last good weights, of epoch {fit.best_epoch}, are kept"
-        )
+        fit.ended += _advice(job.config, fit, prepared.scale)
     with _timed(seconds, "evaluation"):
         top_k = job.config.report.top_k
         metrics = {n: evaluate(model, s.X, s.y, top_k) for n, s in dataset.splits().items()}
@@ -233,13 +257,25 @@ def _finish(job: Job, fit: Fit, prepared: Prepared, seconds: dict[str, float]) -
         from classifier.report.plots import draw_run
 
         draw_run(job.folder)
-    _write_status(job, report["status"], fit.ended)
+    _write_status(job.folder, report["status"], fit.ended)
     if fit.diverged:
         log.error("%s", fit.ended)
     else:
         log.info("%s; the best was epoch %d", fit.ended, fit.best_epoch)
+    if report["metrics"]["train"]["loss"] >= np.log(len(dataset.classes)):
+        log.warning("the kept weights are no better than guessing")
     log.info("\n%s\n%s", metrics_table(metrics), os.path.relpath(job.folder))
     return report
+
+
+def _advice(config: Config, fit: Fit, scale: Scale) -> str:
+    stable = config.optimizer.stable_lr(scale, config.reg)
+    auto = config.optimizer.auto_lr(scale, config.reg)
+    bound = "" if stable is None else f"the largest step sure to be stable is 2/L = {stable:.4g}: "
+    return (
+        f" with lr={fit.lr:.4g}; {bound}use lr=auto ({auto:.4g} here) or less; the best weights "
+        f"so far, of epoch {fit.best_epoch}, are kept"
+    )
 
 
 def _report(
@@ -247,17 +283,16 @@ def _report(
 ) -> dict[str, Any]:
     """Gather every number of a run: the content of report.json."""
     config, dataset = job.config, prepared.dataset
-    smoothness = prepared.scale.smoothness(config.reg)
     weight_penalty = float(penalty(fit.theta[:, None], np.array([config.reg]))[0])
     return {
         "status": "diverged" if fit.diverged else "completed",
         "metrics": metrics,
         "objective": metrics["train"]["loss"] + weight_penalty,
+        "config": job.plain,
         "lr": fit.lr,
-        "lr_given": config.lr,
         "reg": config.reg,
-        "smoothness": smoothness,
-        "largest_stable_lr": 2 / smoothness,
+        "smoothness": prepared.scale.smoothness(config.reg),
+        "largest_stable_lr": config.optimizer.stable_lr(prepared.scale, config.reg),
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
         "ended": fit.ended,
@@ -291,22 +326,22 @@ def _timed(seconds: dict[str, float], part: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _failures_told(jobs: Sequence[Job]) -> Iterator[None]:
+def _failures_told(folders: Sequence[Path]) -> Iterator[None]:
     """Write why a run ended early into its status and its log, and let the error go on."""
     try:
         yield
     except BaseException as error:
-        expected = isinstance(error, InputError | OSError | RunError | KeyboardInterrupt)
+        expected = isinstance(error, EXPECTED)
         reason = one_line(error) if expected else f"internal error: {error!r}"
         status = "failed"
         if isinstance(error, KeyboardInterrupt):
             status, reason = "interrupted", "stopped by Ctrl-C"
         log.error("%s", reason)
         log.debug("traceback", exc_info=error)
-        for job in jobs:
-            _write_status(job, status, reason)
+        for folder in folders:
+            _write_status(folder, status, reason)
         raise
 
 
-def _write_status(job: Job, status: str, reason: str | None = None) -> None:
-    write_json(job.folder / "status.json", {"status": status, "reason": reason})
+def _write_status(folder: Path, status: str, reason: str | None = None) -> None:
+    write_json(folder / "status.json", {"status": status, "reason": reason})

@@ -57,7 +57,7 @@ class Step(Schedule):
     """lr times `gamma` after every `every` epochs."""
 
     gamma: float = option(above=0, maximum=1)
-    every: float = option(above=0)
+    every: float = option(minimum=0.001)
 
     def decay(self, epoch: float, epochs: float) -> float:
         """Return gamma ** floor(epoch / every)."""

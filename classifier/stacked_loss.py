@@ -15,7 +15,7 @@ import numpy as np
 
 
 class StackedLoss:
-    """Cross-entropy and gradient of G models, in buffers allocated once.
+    """Cross-entropy and gradient of G models; the large buffers are allocated once.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class StackedLoss:
         Returns
         -------
         loss : (G, B), logsumexp(f) - f[y], without the penalty.
-        right : (G, B) booleans; scores that are all equal decide for the first class.
+        right : (G, B) booleans; equal scores of all classes decide for the first.
         """
         loss, right, _, _ = self._forward(theta, X, y)
         return loss, right

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from data.dataset import Dataset, Split
-from data.errors import InputError
+from data.errors import InputError, one_line
 from data.options import Options, option
 from data.splits import make_dataset
+
+ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
 
 
 @dataclasses.dataclass
@@ -79,37 +81,69 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
     """
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: not an .npz file; make one with numpy.savez(path, X=X, y=y)")
+    if not Path(path).is_file():
+        raise InputError(f"{path}: not an .npz file but a folder or a device")
+    with Path(path).open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            raise InputError(f"{path}: not an .npz file; numpy.savez(path, X=X, y=y) writes one")
+    arrays = {}
+    name = "file"
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, KeyError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path}: not a readable .npz file ({reason})") from error
+            for name in archive.files:
+                arrays[name] = archive[name]
+        return arrays
+    except Exception as error:  # a damaged file raises nearly anything
+        if "Object arrays" in str(error):
+            raise InputError(
+                f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers "
+                f"as {name}.astype(float)"
+            ) from error
+        raise InputError(f"{path}: a damaged .npz file ({one_line(error)[:120]})") from error
 
 
 def check_features(X: np.ndarray, where: str) -> np.ndarray:
-    """Return X if it is (N, ...) real numbers, or raise InputError."""
-    if X.dtype.kind not in "biuf" or X.ndim < 2:
+    """Return X if it is (N, ...) finite real numbers, or raise InputError."""
+    if X.dtype.kind not in "biuf" or X.ndim < 2 or 0 in X.shape[1:]:
+        hint = "; for one feature an example give X[:, None]" if X.ndim == 1 else ""
         raise InputError(
-            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape (N, ...)"
+            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape "
+            f"(N, ...) with at least one feature{hint}"
+        )
+    if X.dtype.kind == "f" and not _is_finite(X):
+        bad = np.argwhere(~np.isfinite(X))
+        place = ", ".join(map(str, bad[0]))
+        raise InputError(
+            f"{where}: X holds {len(bad)} values that are not finite, the first "
+            f"({X[tuple(bad[0])]}) at [{place}]; remove or replace them"
         )
     return X
+
+
+def _is_finite(X: np.ndarray) -> bool:
+    """Return whether every value is finite; only if their sum is not is each one looked at."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(X.sum(dtype=np.float64)) or np.isfinite(X).all())
 
 
 def check_labels(y: np.ndarray, where: str) -> np.ndarray:
     """Return y (N,) as integers or text, or raise InputError."""
     if y.ndim != 1 or y.dtype.kind not in "biufUS":
         raise InputError(
-            f"{where}: y is {y.dtype} of shape {y.shape}; it must be integers or text, "
-            "one label an example"
+            f"{where}: y is {y.dtype} of shape {y.shape}; it must be integers or text, one label "
+            f"an example{ONE_HOT if y.ndim == 2 else ''}"
         )
-    if y.dtype.kind == "S":
-        return np.char.decode(y, "utf-8")
-    if y.dtype.kind != "f":
-        return y if y.dtype.kind == "U" else y.astype(np.int64)
-    whole = np.isfinite(y) & (y == np.floor(y))
+    if y.dtype.kind in "US":
+        try:
+            text = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
+            np.char.encode(text, "utf-8")
+        except UnicodeError as error:
+            raise InputError(f"{where}: y holds text that is not UTF-8") from error
+        return text
+    if y.dtype.kind in "iu":
+        return y
+    # A float tells whole numbers apart up to 2 ** 53.
+    whole = np.isfinite(y) & (y == np.floor(y)) & (np.abs(y) <= 2**53)
     if not whole.all():
         first = int(np.flatnonzero(~whole)[0])
         raise InputError(f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text")
@@ -121,7 +155,15 @@ def _classes(paths: dict[str, str | None], labels: dict[str, np.ndarray]) -> np.
     if len(set(kinds.values())) > 1:
         text = ", ".join(f"data.{n}={paths[n]}" for n, kind in kinds.items() if kind == "U")
         raise InputError(f"{text}: labels are text, those of the other files are numbers")
-    return np.unique(np.concatenate(list(labels.values())))
+    classes = np.unique(labels["train"])
+    for name, y in labels.items():
+        unknown = np.setdiff1d(y, classes)
+        if len(unknown):
+            raise InputError(
+                f"data.{name}={paths[name]}: label {unknown[0]} is in no example of data.train; "
+                "add some there or leave it out here"
+            )
+    return classes
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:

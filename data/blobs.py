@@ -14,10 +14,10 @@ from data.splits import make_dataset
 class Source(Options):
     """`sklearn.datasets.make_blobs`: isotropic clusters around random centres in [-10, 10]."""
 
-    n_samples: int = option(minimum=1)
+    n_samples: int = option(minimum=1, maximum=10**9)
     n_features: int = option(minimum=1)
     n_classes: int = option(minimum=2)
-    spread: float = option(minimum=0)
+    spread: float = option(minimum=0, maximum=1e30)
     val_fraction: float = option(minimum=0, below=1)
     test_fraction: float = option(minimum=0, below=1)
 

@@ -6,6 +6,7 @@ both the pixels are the red, then the green, then the blue 32 x 32 plane.
 """
 
 import dataclasses
+import lzma
 import tarfile
 import zlib
 from collections.abc import Mapping
@@ -71,6 +72,7 @@ SHA256 = {  # of the archives that data.download fetches
     PYTHON_10.archive: "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     PYTHON_100.archive: "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
 }
+BROKEN = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)  # archives
 MAX_BYTES = 2**28  # of one file; the largest published one (CIFAR-100's train) has 155 MB
 
 
@@ -88,6 +90,12 @@ class Source(Options):
     download: bool
     mirror: str
     val_fraction: float = option(minimum=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = LAYOUTS[self.version][0].names
+        if self.labels not in kinds:
+            raise InputError(f"labels={self.labels}: {self.version} has {' and '.join(kinds)}")
 
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read both splits, downloading the archive first where that is asked for."""
@@ -118,10 +126,11 @@ class Source(Options):
             fetch(self.mirror.rstrip("/") + "/" + name, f"sha256:{SHA256[name]}", root / name)
             found = _find(root, layouts)
         if found is None:
-            missing = "the folder does not exist" if not root.exists() else "not found there"
+            there = "it holds" if root.exists() else "there is no such folder, with"
             raise FileNotFoundError(
-                f"data.root={self.root}: {layouts[0].folder} or {layouts[0].archive}: {missing}; "
-                "point data.root at the official files, or let data.download=true fetch them"
+                f"data.root={self.root}: {there} neither {layouts[0].folder} nor "
+                f"{layouts[0].archive}; point data.root at the official files, or let "
+                "data.download=true fetch them"
             )
         layout, place = found
         read = _archive_files if place.is_file() else _folder_files
@@ -148,8 +157,8 @@ def _layout_of_archive(path: Path, layouts: tuple[Layout, ...]) -> Layout:
                 for layout in layouts:
                     if Path(member.name).name == layout.test:
                         return layout
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a readable .tar.gz archive ({error})") from error
+    except BROKEN as error:
+        raise InputError(f"{path}: not a readable .tar.gz archive") from error
     raise InputError(f"{path}: holds no {' or '.join(layout.test for layout in layouts)}")
 
 
@@ -167,8 +176,8 @@ def _archive_files(path: Path, layout: Layout) -> dict[str, bytes]:
                 content = archive.extractfile(member)
                 assert content is not None  # it is a regular file
                 files[name] = content.read()
-    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
-        raise InputError(f"{path}: not a readable .tar.gz archive ({error})") from error
+    except BROKEN as error:
+        raise InputError(f"{path}: not a readable .tar.gz archive") from error
     return _complete(files, wanted, path)
 
 
@@ -201,8 +210,8 @@ def _read_batch(files: Mapping[str, bytes], name: str, layout: Layout, labels: s
     pixels, y = content.get(b"data"), content.get(labels.encode())
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
-    if not isinstance(y, list) or not all(type(label) is int for label in y):
-        raise InputError(f"{name}: it has no list of {labels}")
+    if not isinstance(y, list) or not all(type(label) is int and 0 <= label < 256 for label in y):
+        raise InputError(f"{name}: it has no list of {labels}, bytes all")
     if len(y) != len(pixels):
         raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
     return Split(_images(pixels), np.array(y, dtype=np.int64))

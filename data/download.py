@@ -28,6 +28,8 @@ def fetch(url: str, digest: str, destination: Path) -> None:
         raise InputError(
             "data.download=true needs the package pooch: pip install -r requirements-extras.txt"
         ) from None
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{url}: data.mirror must begin with https:// or http://")
     pooch.get_logger().setLevel("WARNING")
     try:
         pooch.retrieve(

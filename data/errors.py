@@ -14,5 +14,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}"
+    if isinstance(error, MemoryError):
+        return "not enough memory; take fewer examples or features"
     lines = str(error).split("\n")
     return lines[0] or type(error).__name__

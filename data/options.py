@@ -58,16 +58,20 @@ def describe(field: dataclasses.Field[Any]) -> str:
         return "one of " + ", ".join(choices)
     number = next((kind for kind in (float, int) if kind in kinds), kinds[0])
     limits = field.metadata.get("limits", {})
-    words = [_TYPES.get(number, str(number))]
+    words = [_TYPES.get(number, f"a group of keys, as in {field.name}.KEY=VALUE")]
     words += [" and ".join(f"{_LIMITS[name]} {limit:g}" for name, limit in limits.items())]
     either = [*choices, " ".join(filter(None, words))]
     return " or ".join(either + ["null"] * (type(None) in kinds))
 
 
+def _is_text(field: dataclasses.Field[Any]) -> bool:
+    return field.type in (str, str | None, Any)
+
+
 def _is_allowed(value: Any, field: dataclasses.Field[Any]) -> bool:
     choices = field.metadata.get("choices", ())
     if isinstance(value, str):
-        return not choices or value in choices
+        return value in choices if choices else value != "" and _is_text(field)
     limits = field.metadata.get("limits", {})
     if value is None or not limits:
         return True

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from data.errors import InputError
 from data.options import Options, option
 
 CHUNK_BYTES = 2**24  # of float64 intermediates: bounds the memory, fits the cache of no one
@@ -26,14 +27,26 @@ class AffineMap:
 
         The subtraction is done in float32, or in float64 where X has more bits than float32
         keeps, so that a large mean does not swallow a small spread.
+
+        Raises
+        ------
+        InputError
+            When a value is too large for float32, or not finite.
         """
         flat = flatten(X)
         if out is None:
             out = np.empty(flat.shape, dtype=np.float32)
         precision = np.result_type(X.dtype, np.float32)
         shift, scale = self.shift.astype(precision), self.scale.astype(precision)
-        for rows in _chunks(flat):
-            np.divide(flat[rows] - shift, scale, out=out[rows], casting="same_kind")
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows in _chunks(flat):
+                np.divide(flat[rows] - shift, scale, out=out[rows], casting="same_kind")
+                if not np.isfinite(out[rows].sum()) and not np.isfinite(out[rows]).all():
+                    largest = np.abs(flat[rows]).max()
+                    raise InputError(
+                        f"X holds values (up to {largest:.1e}) that float32 cannot hold after "
+                        "preprocessing; give them in other units"
+                    )
         return out
 
     def design_matrix(self, X: np.ndarray) -> np.ndarray:
@@ -60,6 +73,10 @@ class Preprocessing(Options):
 
     def fit(self, X: np.ndarray) -> AffineMap:
         """Fit the map on X (N, ...), in float64."""
+        with np.errstate(over="ignore", invalid="ignore"):  # transform tells what overflows
+            return self._fit(X)
+
+    def _fit(self, X: np.ndarray) -> AffineMap:
         flat = flatten(X)
         zeros, ones = np.zeros(flat.shape[1]), np.ones(flat.shape[1])
         if self.method == "none":

@@ -26,7 +26,7 @@ CHUNK = 2048  # examples drawn at a time: bounds the memory of the float32 inter
 class Source(Options):
     """Generated (N, 32, 32, 3) uint8 images in ten balanced classes."""
 
-    n_samples: int = option(minimum=10)
+    n_samples: int = option(minimum=10, maximum=10**8)
     val_fraction: float = option(minimum=0, below=1)
     test_fraction: float = option(minimum=0, below=1)
 

@@ -101,7 +101,15 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
         (["input=new.npz", "run=new.npz"], "new.npz: not a model file, it holds no W, b"),
         (["input=new.npz", "run=text.txt"], "text.txt: not an .npz file"),
         (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
-        (["input=new.npz", "output=no/folder.csv"], "no/folder.csv: No such file or directory"),
+        (["input=new.npz", "output=."], "is not a regular file; name another"),
+        (["input=new.npz", "output=new.npz"], "output=new.npz: would overwrite new.npz"),
+        (
+            ["input=new.npz", "output=outputs/latest/model.npz"],
+            "would overwrite outputs/",
+        ),
+        (["input=nan.npz"], "nan.npz: X holds 8 values that are not finite, the first (nan) at [1"),
+        (["input=huge.npz"], "huge.npz: X holds values (up to 1.0e+300) that float32 cannot hold"),
+        (["input=new.npz", "inputt=x"], "inputt=x: there is no such key; did you mean input?"),
         (["input=labels.npz"], "labels.npz: no array named X; it holds y"),
         (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no elsewhere/latest yet"),
     ],
@@ -111,12 +119,28 @@ def test_mistakes_are_one_line(arguments, words, place, command):
     np.savez(place / "wide.npz", X=np.zeros((2, 5)))
     np.savez(place / "other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
     np.savez(place / "labels.npz", y=np.arange(2))
+    np.savez(place / "nan.npz", X=np.array([np.zeros(8), np.full(8, np.nan)])[:, :1].repeat(8, 1))
+    np.savez(place / "huge.npz", X=np.full((2, 8), 1e300))
+    before = (place / "outputs/latest/model.npz").read_bytes()
     (place / "text.txt").write_text("hello")
     done = command("predict.py", *arguments)
     assert done.returncode == 1
-    assert done.stderr.startswith(words)
+    assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (place / "predictions.csv").exists()
+    assert (place / "outputs/latest/model.npz").read_bytes() == before
+
+
+def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, command):
+    np.savez(place / "new.npz", X=np.zeros((2, 8)))
+    folder = (place / "outputs/latest").resolve()
+    (folder / "status.json").write_text('{"status": "diverged", "reason": "in epoch 1"}')
+    done = command("predict.py", "input=new.npz", "output=made/by/it.csv")
+    assert "Beware: the run's status is diverged: in epoch 1" in done.stdout
+    assert (place / "made/by/it.csv").exists()
+    (folder / "model.npz").unlink()
+    done = command("predict.py", "input=new.npz")
+    assert "(the run's status is diverged: in epoch 1); name a finished run" in done.stderr
 
 
 def test_labels_are_names_or_indices():

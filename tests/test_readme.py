@@ -20,10 +20,14 @@ def table_commands(text):
 
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory, repository, write_cifar):
-    """The files git knows, and CIFAR-10-shaped files where the README says they are."""
+    """The files git knows or would add, and CIFAR-10-shaped files in datasets/."""
     place = tmp_path_factory.mktemp("copy") / "repository"
     known = subprocess.run(
-        ["git", "ls-files"], cwd=repository, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     for name in known.stdout.splitlines():
         if (repository / name).exists():

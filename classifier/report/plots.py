@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
 from classifier.files import write_whole
 from classifier.history import Epoch, read_history
@@ -33,8 +34,11 @@ def draw_run(folder: Path) -> None:
     }
     if report["data"]["image_shape"]:
         figures["weights.png"] = weight_templates(LinearModel.load(folder / "model.npz"))
-    for name, figure in figures.items():
-        write_whole(folder / name, partial(figure.savefig, format="png"))
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        for name, figure in figures.items():
+            write_whole(folder / name, partial(figure.savefig, format="png"))
 
 
 def loss_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:
@@ -44,8 +48,10 @@ def loss_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:
     chance = math.log(report["data"]["n_classes"])
     axes.axhline(chance, color=BEST, linewidth=0.8, linestyle=":", label=f"guessing, {chance:.2f}")
     axes.set_ylabel("cross-entropy (nats per example)")
-    if _largest(history) > 10 * chance:
+    low, high = _range(history)
+    if high > 10 * low:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(ScalarFormatter())
     else:
         axes.set_ylim(bottom=0)
     _mark_best(axes, report)
@@ -71,12 +77,14 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     size = max(5.0, 2.0 + 0.42 * n if n <= ANNOTATED else 3.0 + 0.13 * n)
     figure = Figure(figsize=(size + 0.8, size), dpi=120, layout="constrained")
     axes = figure.add_subplot()
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    support = {c["class"]: c["support"] for c in split["per_class"]}
+    totals = np.array([support[c] for c in split["confusion_classes"]])
+    shares = matrix / np.maximum(totals[:, None], 1)
     # On a root scale a confusion of a few percent is still seen.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
     figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
     font = 9 if n <= ANNOTATED else 6
-    rotation = 90 if max(map(len, classes)) > 3 else 0
+    rotation = 90 if n > ANNOTATED or max(map(len, classes)) > 3 else 0
     axes.set_xticks(range(n), classes, rotation=rotation, fontsize=font, parse_math=False)
     axes.set_yticks(range(n), classes, fontsize=font, parse_math=False)
     axes.set_xlabel("predicted class")
@@ -114,7 +122,7 @@ def weight_templates(model: LinearModel) -> Figure:
         axes.axis("off")
     for axes, template, name in zip(grid.flat, templates, model.classes, strict=False):
         image = axes.imshow(
-            0.5 + template / (2 * limit) if colour else template.squeeze(),
+            0.5 + template / (2 * limit) if colour else template.reshape(model.image_shape[:2]),
             cmap="RdBu_r",
             vmin=-limit,
             vmax=limit,
@@ -124,8 +132,9 @@ def weight_templates(model: LinearModel) -> Figure:
     if not colour:
         figure.colorbar(image, ax=grid, label="weight", fraction=0.03)
     part = f", the first {shown} of {len(model.classes)} classes" * (shown < len(model.classes))
-    scale = f": grey is 0, black {-limit:.2g}, white {limit:.2g}" * colour
-    figure.suptitle(f"Weights of each class{part}{scale}", fontsize=11)
+    scale = f"\ngrey is 0; bright (to {limit:.2g}) speaks for the class, dark against it" * colour
+    nothing = ": all zero, nothing was learned" * (not templates.any())
+    figure.suptitle(f"Weights of each class{part}{nothing}{scale}", fontsize=11)
     return figure
 
 
@@ -138,7 +147,7 @@ def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Fi
     title = f"{report['data']['name']}: {split_name} {figure_name} {value}{diverged}"
     axes.set_title(f"{title}  (lr {report['lr']:.3g}, reg {report['reg']:g})", parse_math=False)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
     return figure, axes
 
@@ -147,8 +156,8 @@ def _draw_curves(axes: Axes, history: list[Epoch], name: str, unit: float) -> No
     epochs = [row.epoch for row in history]
     marker = "o" if len(epochs) <= 3 else None  # a line through one point shows nothing
     for split, colour, when in (
-        ("train", TRAIN, "mean over the epoch"),
-        ("val", VAL, "at its end"),
+        ("train", TRAIN, "mean of the epoch"),
+        ("val", VAL, "after the epoch"),
     ):
         values = [getattr(row, f"{split}_{name}") for row in history]
         finite = [unit * v if v is not None and math.isfinite(v) else math.nan for v in values]
@@ -163,10 +172,14 @@ def _mark_best(axes: Axes, report: dict[str, Any]) -> None:
     axes.legend()
 
 
-def _largest(history: list[Epoch]) -> float:
+def _range(history: list[Epoch]) -> tuple[float, float]:
     losses = [loss for row in history for loss in (row.train_loss, row.val_loss)]
-    return max((v for v in losses if v is not None and math.isfinite(v)), default=0.0)
+    finite = [v for v in losses if v is not None and math.isfinite(v) and v > 0]
+    return min(finite, default=1.0), max(finite, default=1.0)
 
 
 def _short(name: str, length: int = 18) -> str:
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """Cut a long name in its middle, for names often differ at their end."""
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    half = length // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[1 - half :]}"

@@ -17,9 +17,10 @@ def report_text(report: dict[str, Any]) -> str:
     """Return the content of report.txt for that of report.json."""
     data = report["data"]
     best = f"best epoch {report['best_epoch']} of {report['epochs']}"
+    said = "" if report["status"] in report["ended"] else f"{report['status']}: "
     sections = [
         f"{data['name']}: {data['n_features']} features, {data['n_classes']} classes\n"
-        f"{report['status']}: {report['ended']}; {best}\n"
+        f"{said}{report['ended']}; {best}\n"
         f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
         "(training loss + penalty)",
         metrics_table(report["metrics"]),

@@ -5,8 +5,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from classifier.command import explain
-from classifier.config import make_config, register_schemas, schemas
+from classifier.config import Config, make_config, register_schemas, schemas
+from classifier.mistakes import explain
 from classifier.run import Job, run
 from data.errors import InputError
 
@@ -77,17 +77,24 @@ def test_help_names_every_choice_and_main_key(repository, command):
         ("lrr=0.1", "lrr=0.1: there is no such key; did you mean lr?"),
         ("data.n_clases=3", "data.n_clases=3: there is no such key; did you mean data.n_classes?"),
         ("schedule.gamma=0.1", "there is no such key with this choice of schedule"),
-        ("data=nope", "data=nope: there is no such data; choose one of arrays, blobs, cifar10"),
-        ("optimizer=sdg", "optimizer=sdg: there is no such optimizer; did you mean sgd?"),
+        ("data=zzz", "data=zzz: there is no such data set; choose one of arrays, blobs, cifar10"),
+        (
+            "optimizer=sdg",
+            "optimizer=sdg: there is no such optimizer; did you mean sgd;",
+        ),
         ("report.plots=maybe", "report.plots=maybe: must be true or false"),
         ("lr", "lr: not an override; write key=value"),
+        ("lr=é", "lr=é: not an override; write key=value, and a value with special characters"),
+        ("lr=0.1,0.2", "lr=0.1,0.2: several values are a sweep; add -m"),
+        ("~report.plots", "~report.plots: this key cannot be removed"),
+        ("report=false", "report=false: must be a group of keys, as in report.KEY=VALUE"),
     ],
 )
 def test_hydras_errors_become_one_line(override, words, config_of):
     with pytest.raises(HydraException) as caught:
         config_of(override)
-    assert words in explain(caught.value)
-    assert "\n" not in explain(caught.value)
+    assert words in explain(caught.value, Config)
+    assert "\n" not in explain(caught.value, Config)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +103,12 @@ def test_hydras_errors_become_one_line(override, words, config_of):
         ("lr=abc", "lr=abc: must be auto or a number above 0"),
         ("lr=-0.5", "lr=-0.5: must be auto or a number above 0"),
         ("reg=-1", "reg=-1.0: must be a number at least 0"),
+        ("reg=${lr}", "reg"),
+        ("reg=1e30", "reg=1e+30: must be a number at least 0 and at most 1e+15"),
+        ("lr=1e39", "lr=1e+39: must be auto or a number above 0 and at most 1e+30"),
+        ("outputs=", "outputs=: must be text"),
+        ("+report.extra=1", "report.extra: there is no such key"),
+        ("+data.n_samples=5", "data.n_samples: there is no such key"),
         ("batch_size=0", "batch_size=0: must be a whole number at least 1"),
         ("data.val_fraction=1", "data.val_fraction=1.0: must be a number at least 0 and below 1"),
         ("data=arrays", "data.train: not given; add data.train=..."),
@@ -108,6 +121,12 @@ def test_values_that_are_not_allowed_are_told_with_the_whole_key(override, words
     with pytest.raises(InputError) as caught:
         config_of(override)
     assert str(caught.value).startswith(words)
+
+
+def test_the_labels_of_cifar_are_those_it_has(config_of):
+    assert config_of("data=cifar100", "data.labels=coarse_labels").data.labels == "coarse_labels"
+    with pytest.raises(InputError, match="data.labels=labels: cifar100 has fine_labels and coarse"):
+        config_of("data=cifar100", "data.labels=labels")
 
 
 @pytest.mark.parametrize("seed", [0, 7])

@@ -59,7 +59,13 @@ def test_another_number_of_features_is_refused(model):
     [
         ({"W": None}, "not a model file, it holds no W"),
         ({"format": np.array(99)}, "model format 99, this program reads 1"),
+        ({"format": np.arange(3)}, "model format"),
         ({"b": np.zeros(4)}, "its arrays do not fit together"),
+        ({"b": np.full(3, np.nan)}, "hold values that are not finite"),
+        ({"W": np.ones((12, 3), complex)}, "hold values that are not finite"),
+        ({"scale": np.zeros(12)}, "its scale holds zeros"),
+        ({"image_shape": np.array([5, 5])}, "its image shape is not that of its weights"),
+        ({"config": np.array("{")}, "a damaged model file"),
     ],
 )
 def test_what_is_not_a_model_is_refused_by_name(model, tmp_path, change, words):

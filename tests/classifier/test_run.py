@@ -56,7 +56,7 @@ def test_the_report_says_how_the_run_went(job_of, tmp_path):
     run([job_of(tmp_path, "data=blobs")])
     report, history = read(tmp_path, "report.json"), read_history(tmp_path / "history.csv")
     assert read(tmp_path, "status.json")["status"] == report["status"] == "completed"
-    assert report["lr_given"] == "auto"
+    assert report["config"] == {"overrides": ["data=blobs"]}
     assert report["lr"] == pytest.approx(1 / report["smoothness"])
     assert report["largest_stable_lr"] == pytest.approx(2 / report["smoothness"])
     assert 0 < report["gradient_check"]["max_relative_error"] < gradient_check.LIMIT
@@ -122,6 +122,35 @@ def test_a_step_too_small_for_float32_is_told(job_of, tmp_path):
     with pytest.raises(InputError, match="lr=auto: .* use preprocessing=standardize"):
         run([job_of(tmp_path / "a", *overrides, "preprocessing=none")])
     run([job_of(tmp_path / "b", *overrides)])
+
+
+def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
+    with pytest.raises(RunError, match=r"lr=1e\+06; use lr=auto \([\d.]+ here\) or less"):
+        run([job_of(tmp_path, "optimizer=adam", "lr=1e6")])
+    assert read(tmp_path, "report.json")["largest_stable_lr"] is None
+    assert "2/L" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["lr=1000", "epochs=5"], "no better than guessing"),
+        (["data.val_fraction=0", "data.test_fraction=0"], "no example is held out"),
+        (["schedule.warmup_steps=100000", "epochs=3"], "lr is never reached"),
+    ],
+)
+def test_what_makes_a_run_doubtful_is_told(overrides, words, job_of, tmp_path, caplog):
+    run([job_of(tmp_path, *overrides)])
+    assert words in caplog.text
+
+
+def test_values_that_float32_cannot_hold_are_told(job_of, tmp_path):
+    X = np.random.default_rng(0).random((60, 3))
+    np.savez(tmp_path / "x.npz", X=X, y=np.arange(60) % 2)
+    np.savez(tmp_path / "v.npz", X=1e300 * X, y=np.arange(60) % 2)
+    overrides = ["data=arrays", f"data.train={tmp_path}/x.npz", f"data.val={tmp_path}/v.npz"]
+    with pytest.raises(InputError, match="that float32 cannot hold after preprocessing"):
+        run([job_of(tmp_path, *overrides)])
 
 
 def test_without_held_out_splits_there_are_no_figures_for_them(job_of, tmp_path):

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,7 @@ Y = np.arange(40) % 4
         (Y.astype(np.uint8), [0, 1, 2, 3]),
         (Y.astype(float), [0, 1, 2, 3]),
         (Y % 2 == 0, [0, 1]),
+        (Y.astype(np.uint64) + 2**63, [2**63 + i for i in range(4)]),
         (np.array(list("dcba"))[Y], ["a", "b", "c", "d"]),
         (np.array([b"x", b"y"])[Y % 2], ["x", "y"]),
     ],
@@ -80,16 +83,45 @@ def test_files_for_val_and_test_are_used_whole(save):
         ({"X": X, "y": Y[:, None]}, r"y is int64 of shape \(40, 1\)"),
         ({"X": X.astype(complex), "y": Y}, "X is complex128"),
         ({"X": X.astype(str), "y": Y}, "X is <U32"),
-        ({"X": X[:, 0], "y": Y}, r"X is float64 of shape \(40,\)"),
-        ({"X": X[:, :0], "y": Y}, r"X has shape \(.*, 0\)"),
+        ({"X": X[:, 0], "y": Y}, r"X is float64 of shape \(40,\).*give X\[:, None\]"),
+        ({"X": X[:, :0], "y": Y}, r"X is float64 of shape \(40, 0\)"),
+        ({"X": X, "y": np.eye(4)[Y]}, r"y.argmax\(axis=1\) of one-hot rows"),
+        ({"X": X, "y": 1e19 * Y}, r"y\[1\]=1e\+19: labels must be whole numbers or text"),
+        ({"X": X, "y": np.array([b"\xff", b"a"])[Y % 2]}, "y holds text that is not UTF-8"),
+        ({"X": X, "y": np.array(["\ud800", "a"])[Y % 2]}, "y holds text that is not UTF-8"),
         ({"X": X[:0], "y": Y[:0]}, "there are no examples"),
-        ({"X": X, "y": 0 * Y}, "at least two classes, found 0"),
-        ({"X": X.astype(object), "y": Y}, "not a readable .npz file"),
+        ({"X": X, "y": 0 * Y}, "at least two classes, found only 0"),
+        ({"X": X.astype(object), "y": Y}, r"X holds Python objects; save text as X.astype\(str\)"),
     ],
 )
 def test_what_cannot_be_used_is_told(arrays, words, save):
     with pytest.raises(InputError, match=words):
         load(save(**arrays))
+
+
+def test_values_that_are_not_finite_are_counted_and_placed(save):
+    bad = np.zeros((40, 2, 3))
+    bad[25, 1, 2], bad[37, 0, 0] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"2 values .* the first \(nan\) at \[25, 1, 2\]"):
+        load(save(X=bad, y=Y))
+    load(save(X=np.full((40, 2), 1e308), y=Y))  # their sum is not finite, they are
+
+
+@pytest.mark.parametrize("place", [30, 60, 200, 300, 500])
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+def test_a_flipped_byte_is_one_line_or_no_harm(savez, place, tmp_path):
+    path = tmp_path / "x.npz"
+    savez(path, X=X, y=Y)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+    told = ""
+    try:
+        load(path)
+    except InputError as error:
+        told = str(error)
+    assert len(told) < 400
+    assert "\n" not in told
 
 
 def test_other_files_are_told_apart(tmp_path, save):
@@ -101,7 +133,8 @@ def test_other_files_are_told_apart(tmp_path, save):
     whole = save(X=X, y=Y)
     content = (tmp_path / "mine.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
-    for name in ("renamed.npz", "text.npz", "cut.npz", "."):
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("renamed.npz", "text.npz", "cut.npz", ".", "pipe"):
         with pytest.raises(InputError, match=r"not an \.npz file"):
             load(tmp_path / name)
     assert load(whole).n_features == 3
@@ -113,5 +146,5 @@ def test_splits_must_fit_together(save):
         load(train, val=save("val.npz", X=X[:, :2], y=Y))
     with pytest.raises(InputError, match="labels are text, those of the other files are numbers"):
         load(train, test=save("test.npz", X=X, y=Y.astype(str)))
-    with pytest.raises(InputError, match=r"no training example of 1 of 5 classes \(9\)"):
+    with pytest.raises(InputError, match=r"data.test=.*: label 9 is in no example of data.train"):
         load(train, test=save("test.npz", X=X[:2], y=np.array([0, 9])))

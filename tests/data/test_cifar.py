@@ -65,7 +65,7 @@ def test_missing_files_are_told_with_both_ways_to_get_them(root, tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         load(tmp_path / root)
     message = str(caught.value)
-    assert "cifar-10-batches-py or cifar-10-python.tar.gz" in message
+    assert "neither cifar-10-batches-py nor cifar-10-python.tar.gz" in message
     assert "data.root" in message
     assert "data.download=true" in message
     assert "\n" not in message

@@ -68,8 +68,8 @@ def test_curves_show_the_history_with_the_kept_epoch_and_the_test_figure():
     report = report_of(model_of(3))
     axes = loss_curve(history_of(), report).axes[0]
     lines = {line.get_label(): line for line in axes.lines}
-    np.testing.assert_array_equal(lines["training, mean over the epoch"].get_ydata(), [2, 1, 0.5])
-    np.testing.assert_array_equal(lines["validation, at its end"].get_ydata(), [1.5, 0.9, 1.1])
+    np.testing.assert_array_equal(lines["training, mean of the epoch"].get_ydata(), [2, 1, 0.5])
+    np.testing.assert_array_equal(lines["validation, after the epoch"].get_ydata(), [1.5, 0.9, 1.1])
     assert lines["kept: epoch 2"].get_xdata()[0] == 2
     assert lines["guessing, 1.10"].get_ydata()[0] == pytest.approx(np.log(3))
     assert f"{report['metrics']['test']['loss']:.4f}" in axes.get_title()
@@ -109,7 +109,27 @@ def test_the_confusion_matrix_is_annotated_up_to_20_classes(n_classes):
     assert spacing >= axes.get_yticklabels()[0].get_fontsize()  # names do not overlap
 
 
-@pytest.mark.parametrize("image_shape", [(4, 4), (4, 4, 3), (4, 5, 1)])
+def test_shares_are_of_all_examples_of_a_class_also_where_not_all_classes_are_shown():
+    report = report_of(model_of(130), n=2000)
+    test = report["metrics"]["test"]
+    shares = confusion_matrix(report).axes[0].images[0].get_array()
+    recall = {c["class"]: c["recall"] for c in test["per_class"]}
+    np.testing.assert_allclose(np.diag(shares), [recall[c] for c in test["confusion_classes"]])
+
+
+def test_a_model_that_learned_nothing_says_so():
+    model = model_of(3)
+    nothing = LinearModel(0 * model.W, model.b, model.classes, model.features, (4, 4), {})
+    assert "nothing was learned" in weight_templates(nothing).get_suptitle()
+
+
+def test_long_names_that_differ_at_their_end_stay_apart():
+    names = [f"a name that many classes share, {c}" for c in range(3)]
+    axes = confusion_matrix(report_of(model_of(3, names=names))).axes[0]
+    assert len({label.get_text() for label in axes.get_yticklabels()}) == 3
+
+
+@pytest.mark.parametrize("image_shape", [(4, 4), (4, 4, 3), (4, 5, 1), (1, 16), (16, 1)])
 @pytest.mark.parametrize("n_classes", [3, 130])
 def test_templates_share_one_symmetric_scale(image_shape, n_classes):
     model = model_of(n_classes, image_shape)
@@ -130,7 +150,7 @@ def test_templates_share_one_symmetric_scale(image_shape, n_classes):
 
 
 def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
-    model = model_of(3, names=["<b>", "$x", "a very long class name that goes on"])
+    model = model_of(3, names=["<b>", "$x\t", "日本語"])
     report = report_of(model)
     write_history(tmp_path / "history.csv", history_of())
     write_json(tmp_path / "report.json", report)
