@@ -75,6 +75,41 @@ class Guard(Callback):
         with read_write(config), open_dict(config):
             config.hydra.run.dir = str(settled)
 
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Settle `hydra.sweep.dir`: a new folder, or the one the user named to go on in.
+
+        Raises
+        ------
+        SystemExit
+            With one line.
+        """
+        try:
+            folder = OmegaConf.select(config, "hydra.sweep.dir")
+            if not folder:
+                raise InputError("hydra.sweep.dir: names no folder")
+            if not any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
+                with read_write(config), open_dict(config):
+                    config.hydra.sweep.dir = str(_claim_new(Path(folder)))
+        except Exception as error:
+            raise SystemExit(explain(error, Config)) from error
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Summarise a sweep, whatever launched its jobs.
+
+        Raises
+        ------
+        SystemExit
+            With one line, when not every job completed.
+        """
+        from classifier.sweep.summary import finish_sweep
+
+        try:
+            incomplete = finish_sweep(Path(str(config.hydra.sweep.dir)))
+        except Exception as error:
+            raise SystemExit(explain(error, Config)) from error
+        if incomplete:
+            raise SystemExit(incomplete)
+
 
 class BelowError(logging.Filter):
     """Lets through what goes to stdout; errors go to stderr."""

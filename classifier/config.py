@@ -34,6 +34,7 @@ class Config(Options):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
 
     lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",))
+    lr_scale: float = option(above=0, maximum=1e6)
     reg: float = option(minimum=0, maximum=1e15)
     batch_size: int = option(minimum=1)
     epochs: int = option(minimum=1)
@@ -46,6 +47,7 @@ class Config(Options):
     early_stopping: EarlyStopping
     report: Report
     check_gradient: bool
+    objective: str = option(choices=("val_loss", "val_accuracy"))
     outputs: str
 
 

@@ -19,6 +19,8 @@ from classifier.model import LinearModel
 from classifier.report.text import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
+TITLE = 0.22  # space for a template's title, in widths of a template
+DPI = 110
 TEMPLATES = 100  # classes whose templates are shown, at most
 TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
 
@@ -27,16 +29,15 @@ def draw_run(folder: Path) -> None:
     """Draw every plot of the run in `folder`, into it, from its history, report and model."""
     history = read_history(folder / "history.csv")
     report = json.loads((folder / "report.json").read_text())
-    figures = {
-        "loss_curve.png": loss_curve(history, report),
-        "accuracy_curve.png": accuracy_curve(history, report),
-        "confusion_matrix.png": confusion_matrix(report),
-    }
+    figures = {}
     if report["data"]["image_shape"]:
         figures["weights.png"] = weight_templates(LinearModel.load(folder / "model.npz"))
+    figures["confusion_matrix.png"] = confusion_matrix(report)
+    figures["accuracy_curve.png"] = accuracy_curve(history, report)
+    figures["loss_curve.png"] = loss_curve(history, report)  # last: where it stands, all do
     with warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for name, figure in figures.items():
             write_whole(folder / name, partial(figure.savefig, format="png"))
 
@@ -74,15 +75,21 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     matrix = np.array(split["confusion_matrix"])
     classes = [_short(c) for c in split["confusion_classes"]]
     n = len(classes)
-    size = max(5.0, 2.0 + 0.42 * n if n <= ANNOTATED else 3.0 + 0.13 * n)
-    figure = Figure(figsize=(size + 0.8, size), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
+    side = max(3.5, 0.42 * n if n <= ANNOTATED else 0.14 * n)  # inches
+    label = 0.6 + (0.075 if n <= ANNOTATED else 0.055) * max(map(len, classes))
+    width, height = side + label + 1.5, side + label + 0.5
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    # Fixed places: a layout engine would draw all twice.
+    axes = figure.add_axes((label / width, label / height, side / width, side / height))
+    bar = figure.add_axes(
+        ((label + side + 0.2) / width, label / height, 0.2 / width, side / height)
+    )
     support = {c["class"]: c["support"] for c in split["per_class"]}
     totals = np.array([support[c] for c in split["confusion_classes"]])
     shares = matrix / np.maximum(totals[:, None], 1)
     # On a root scale a confusion of a few percent is still seen.
     image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1))
-    figure.colorbar(image, ax=axes, label="share of the true class", fraction=0.046)
+    figure.colorbar(image, cax=bar, label="share of the true class")
     font = 9 if n <= ANNOTATED else 6
     rotation = 90 if n > ANNOTATED or max(map(len, classes)) > 3 else 0
     axes.set_xticks(range(n), classes, rotation=rotation, fontsize=font, parse_math=False)
@@ -115,22 +122,28 @@ def weight_templates(model: LinearModel) -> Figure:
     limit = float(np.abs(templates).max()) or 1.0
     columns = min(shown, 5 if shown <= 20 else 10)
     rows = -(-shown // columns)
-    figure = Figure(figsize=(1.5 * columns + 1.2, 1.75 * rows + 0.7), dpi=120, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False)
+    height = float(np.clip(model.image_shape[0] / model.image_shape[1], 0.3, 3.0))  # of width 1
+    size = (1.5 * columns + 1.4, 1.5 * rows * (height + TITLE) + 0.7)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.axis("off")
     colour = templates.ndim == 4 and templates.shape[-1] == 3
-    for axes in grid.flat:
-        axes.axis("off")
-    for axes, template, name in zip(grid.flat, templates, model.classes, strict=False):
+    for i, (template, name) in enumerate(zip(templates, model.classes, strict=False)):
+        left, top = 1.08 * (i % columns), -(i // columns) * (height + TITLE)
         image = axes.imshow(
             0.5 + template / (2 * limit) if colour else template.reshape(model.image_shape[:2]),
             cmap="RdBu_r",
             vmin=-limit,
             vmax=limit,
             interpolation="nearest",
+            extent=(left, left + 1, top - height, top),
         )
-        axes.set_title(_short(str(name)), fontsize=9, parse_math=False)
+        label: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "parse_math": False}
+        axes.text(left + 0.5, top + 0.03, _short(str(name)), **label)
+    axes.set_xlim(0, 1.08 * columns - 0.08)
+    axes.set_ylim(-rows * (height + TITLE) + TITLE, TITLE)
     if not colour:
-        figure.colorbar(image, ax=grid, label="weight", fraction=0.03)
+        figure.colorbar(image, ax=axes, label="weight", fraction=0.03)
     part = f", the first {shown} of {len(model.classes)} classes" * (shown < len(model.classes))
     scale = f"\ngrey is 0; bright (to {limit:.2g}) speaks for the class, dark against it" * colour
     nothing = ": all zero, nothing was learned" * (not templates.any())
@@ -139,8 +152,8 @@ def weight_templates(model: LinearModel) -> Figure:
 
 
 def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7, 4.5), dpi=DPI)
+    axes = figure.add_axes((0.11, 0.11, 0.86, 0.81))  # fixed: a layout engine draws all twice
     split_name, split = reported_split(report["metrics"])
     value = form.format(split[figure_name])
     diverged = ", diverged" * (report["status"] == "diverged")

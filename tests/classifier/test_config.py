@@ -6,8 +6,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from classifier.config import Config, make_config, register_schemas, schemas
+from classifier.job import Job
 from classifier.mistakes import explain
-from classifier.run import Job, run
+from classifier.run import run
 from data.errors import InputError
 
 
@@ -40,7 +41,7 @@ def test_every_value_in_the_configs_has_its_comment(repository):
     for path in (repository / "configs").rglob("*.yaml"):
         text = path.read_text()
         assert text.startswith("# ")
-        if path.parent.name in ("preprocessing", "experiment"):
+        if path.parent.name in ("preprocessing", "experiment", "sweep"):
             continue
         keys = text.split("_self_", 1)[1].split("\nhydra:")[0].splitlines()
         for line in keys:
@@ -61,7 +62,7 @@ def test_experiments_hold_what_their_names_say(config_of):
 def test_help_names_every_choice_and_main_key(repository, command):
     done = command("train.py", "--help")
     assert done.returncode == 0
-    for group in ("data", "optimizer", "schedule", "preprocessing", "experiment"):
+    for group in ("data", "optimizer", "schedule", "preprocessing", "experiment", "sweep"):
         for name in choices(repository, group):
             assert name in done.stdout
     for key in "lr reg batch_size epochs momentum seed check_gradient report.plots".split():

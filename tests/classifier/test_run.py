@@ -9,8 +9,9 @@ from sklearn.metrics import accuracy_score, log_loss
 from classifier import gradient_check
 from classifier.config import make_config, register_schemas
 from classifier.history import read_history
+from classifier.job import Job, RunError
 from classifier.model import LinearModel
-from classifier.run import Job, RunError, run
+from classifier.run import run
 from data.errors import InputError
 
 

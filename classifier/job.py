@@ -1,0 +1,134 @@
+"""One run as it stands in its folder: its config, its status and its log."""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from classifier.config import Config, make_config
+from classifier.files import write_json
+from data.errors import InputError, one_line
+
+log = logging.getLogger("softmax.run")  # what happens in a run: also written to its train.log
+FINISHED = ("completed", "diverged")  # statuses that running again would not change
+
+
+class RunError(Exception):
+    """A run ended without a usable result; the message is one line for a person."""
+
+
+# What one line tells in full; anything else is an error of this program.
+EXPECTED = (InputError, OSError, RunError, MemoryError, KeyboardInterrupt)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One model to train.
+
+    config is checked; plain is the same as plain values, with the choice of each config group
+    under "choices"; folder is where the results go.
+    """
+
+    config: Config
+    plain: dict[str, Any]
+    folder: Path
+
+
+def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job:
+    """Check a composed config; what is wrong with it is told as for any run that fails.
+
+    Parameters
+    ----------
+    composed : the config without Hydra's part.
+    choices : what was chosen of each config group, as Hydra keeps it.
+    folder : where the run is put.
+    """
+    with failures_told([folder]):
+        config = make_config(composed)
+    return Job(config, plain_config(composed, choices), folder)
+
+
+def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+    """Return a composed config as plain values, with the choices of the program's own groups."""
+    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    own = {group: name for group, name in choices.items() if not group.startswith("hydra")}
+    return plain | {"choices": own}
+
+
+def write_status(folder: Path, status: str, reason: str | None = None) -> None:
+    """Write status.json: running, completed, diverged, interrupted or failed, and why."""
+    write_json(folder / "status.json", {"status": status, "reason": reason})
+
+
+def read_status(folder: Path) -> dict[str, Any]:
+    """Read status.json; a file that is missing or broken stands for a run that is not begun."""
+    try:
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+    except (OSError, ValueError):
+        return {"status": "not begun", "reason": None}
+    return status
+
+
+@contextlib.contextmanager
+def failures_told(folders: Sequence[Path]) -> Iterator[None]:
+    """Write why runs ended early into their statuses and logs, and let the error go on."""
+    with train_logs(folders):
+        try:
+            yield
+        except BaseException as error:
+            reason = one_line(error)
+            if not isinstance(error, EXPECTED):
+                reason = f"internal error: {error!r}"
+            status = "failed"
+            if isinstance(error, KeyboardInterrupt):
+                status, reason = "interrupted", "stopped by Ctrl-C"
+            log.error("%s", reason)
+            log.debug("traceback", exc_info=error)
+            for folder in folders:
+                write_status(folder, status, reason)
+            raise
+
+
+@contextlib.contextmanager
+def train_logs(folders: Sequence[Path]) -> Iterator[None]:
+    """Write what is logged of these runs to the train.log of each.
+
+    A record with a `folder` goes to that run's file alone, any other to all of them.
+    """
+    handlers = [_TrainLog(folder) for folder in folders]
+    level = log.level
+    log.setLevel(logging.DEBUG)
+    for handler in handlers:
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            log.removeHandler(handler)
+            handler.close()
+        log.setLevel(level)
+
+
+class _TrainLog(logging.FileHandler):
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / "train.log", encoding="utf-8", errors="replace")
+        self.folder = folder
+        self.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is of this run, or of all."""
+        return getattr(record, "folder", self.folder) == self.folder
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
+    """Add what a part of a run took, in seconds, to `seconds`."""
+    start = time.perf_counter()
+    yield
+    seconds[part] = time.perf_counter() - start

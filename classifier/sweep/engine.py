@@ -1,0 +1,192 @@
+"""Where the stacks of a sweep are trained: here, in processes, or on a Ray or Dask cluster."""
+
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from threadpoolctl import threadpool_limits
+
+from classifier.job import FINISHED, Job, read_status, write_status
+from classifier.job import log as run_log
+from classifier.results import Draw, draw_now
+from classifier.run import run
+from data.dataset import Dataset
+from data.errors import InputError
+
+log = logging.getLogger(__name__)
+N_CORES = os.cpu_count() or 1
+ROOT = Path(__file__).parent.parent.parent  # what workers must be able to import from
+Stack = tuple[list[Job], Dataset]
+
+
+def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str | None) -> None:
+    """Train every stack; what became of each job stands in its folder.
+
+    Parameters
+    ----------
+    stacks : jobs that share a data set, and the data set.
+    backend : local (this process, plots in spare ones), loky, ray or dask.
+    n_jobs : stacks trained at once; local trains one with all cores.
+    address : of an existing ray or dask cluster; None starts a local one.
+
+    A stack whose worker is killed is run again, on its own; if that worker is killed too, its
+    unfinished jobs have failed.
+    """
+    if backend == "local":
+        _run_here(stacks)
+        return
+    threads = max(1, (N_CORES) // n_jobs) if address is None else 1
+    stacks = list(stacks)
+    with _cluster(backend, n_jobs, address):
+        if _run_in_workers(stacks, backend, n_jobs, threads):
+            return
+        for stack in stacks:
+            if _unfinished(stack[0]) and not _run_in_workers([stack], backend, n_jobs, threads):
+                for job in _unfinished(stack[0]):
+                    write_status(job.folder, "failed", "the worker that trained it died twice")
+
+
+def train_stack(
+    jobs: list[Job], dataset: Dataset, threads: int | None, draw: Draw = draw_now
+) -> None:
+    """Train the jobs that are not finished yet; failures stand in their folders, not here."""
+    run_log.propagate = False  # each job's lines are in its train.log
+    with threadpool_limits(threads), contextlib.suppress(Exception):
+        if waiting := _unfinished(jobs):
+            run(waiting, dataset=dataset, draw=draw)
+
+
+def _unfinished(jobs: Sequence[Job]) -> list[Job]:
+    return [job for job in jobs if read_status(job.folder)["status"] not in (*FINISHED, "failed")]
+
+
+def _run_here(stacks: Iterable[Stack]) -> None:
+    with contextlib.ExitStack() as exits:
+        draw: Draw | None = None
+        for jobs, dataset in stacks:
+            if draw is None and any(job.config.report.plots for job in jobs):
+                draw = exits.enter_context(drawing_processes())
+            train_stack(jobs, dataset, None, draw or draw_now)
+
+
+@contextlib.contextmanager
+def drawing_processes() -> Iterator[Draw]:
+    """Yield a function that draws a run's plots in a spare process, soon; wait for all at the end.
+
+    A picture costs about as much as the training of a small model.
+    """
+    pool = ProcessPoolExecutor(N_CORES, get_context("spawn"), _start_drawing)
+    # Importing matplotlib takes the time of several pictures: begin while the first stack trains.
+    drawn = [pool.submit(_import_plots) for _ in range(N_CORES)]
+    try:
+        yield lambda folder: drawn.append(pool.submit(draw_now, folder))
+        for result in drawn:
+            result.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _import_plots() -> None:
+    import classifier.report.plots  # noqa: F401
+
+
+def _start_drawing() -> None:
+    """Leave Ctrl-C to the parent, and end with it even when it is killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
+def _run_in_workers(stacks: Sequence[Stack], backend: str, n_jobs: int, threads: int) -> bool:
+    """Hand the stacks to joblib; return whether no worker died."""
+    from joblib import Parallel, delayed
+
+    try:
+        Parallel(n_jobs=n_jobs, backend=backend, batch_size=1)(
+            delayed(train_stack)(jobs, dataset, threads) for jobs, dataset in stacks
+        )
+    except Exception as error:  # every backend has an exception of its own for a dead worker
+        log.warning("a worker died (%s); what it had not finished is run again", error)
+        return False
+    return True
+
+
+@contextlib.contextmanager
+def _cluster(backend: str, n_jobs: int, address: str | None) -> Iterator[None]:
+    """Connect joblib to the backend; end what was started here."""
+    # Workers import this program from wherever they are started.
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    if backend == "ray":
+        with _ray(n_jobs, address):
+            yield
+    elif backend == "dask":
+        with _dask(n_jobs, address):
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def _ray(n_jobs: int, address: str | None) -> Iterator[None]:
+    try:
+        import ray
+        from ray.util.joblib import register_ray
+    except ImportError:
+        raise InputError(_missing("ray")) from None
+    here: dict[str, Any] = {"num_cpus": n_jobs, "include_dashboard": False}
+    environment = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    ray.init(
+        address or "local",
+        runtime_env=environment,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        **({} if address else here),
+    )
+    register_ray()
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+@contextlib.contextmanager
+def _dask(n_jobs: int, address: str | None) -> Iterator[None]:
+    try:
+        from distributed import Client
+        from joblib import register_parallel_backend
+        from joblib._dask import DaskDistributedBackend
+    except ImportError:
+        raise InputError(_missing("dask")) from None
+    here: dict[str, Any] = {"n_workers": n_jobs, "threads_per_worker": 1, "dashboard_address": None}
+    client = Client(address) if address else Client(**here)
+    # joblib would import distributed at the first use and look for the client itself.
+    register_parallel_backend(
+        "dask",
+        lambda nesting_level=None, **options: DaskDistributedBackend(**options),  # noqa: ARG005
+    )
+    try:
+        yield
+    finally:
+        client.close()
+
+
+def _missing(package: str) -> str:
+    return (
+        f"hydra.launcher.backend={package}: {package} is not installed: "
+        "pip install -r requirements-extras.txt"
+    )

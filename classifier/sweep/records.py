@@ -1,0 +1,86 @@
+"""The jobs of a sweep as they stand on disk: what a summary or a resumed sweep starts from."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from classifier.job import plain_config, read_status
+
+Value = Any  # of a config key: a number, text, true, false, null or a list of these
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One job's folder: its config with the choices of the groups, its status and its report."""
+
+    folder: Path
+    config: dict[str, Value]
+    status: str
+    reason: str | None
+    report: dict[str, Any] | None
+
+
+def read_records(sweep: Path) -> list[Record]:
+    """Read every job under a sweep's folder, in the order of their numbers.
+
+    A job whose files are missing or cut short, as after a kill, has not begun.
+    """
+    folders = {path.parent for path in sweep.glob("*/status.json")}
+    folders |= {path.parent.parent for path in sweep.glob("*/.hydra/config.yaml")}
+    return [read_record(folder) for folder in sorted(folders, key=_order)]
+
+
+def read_record(folder: Path) -> Record:
+    """Read one job's folder."""
+    status, report = read_status(folder), read_report(folder)
+    # A report has the config too, and JSON is read a hundred times faster than YAML.
+    config = report["config"] if report is not None else _read_config(folder)
+    return Record(folder, config, status["status"], status["reason"], report)
+
+
+def _order(folder: Path) -> tuple[int, int, str]:
+    name = folder.name
+    return (0, int(name), name) if name.isdigit() else (1, 0, name)
+
+
+def _read_config(folder: Path) -> dict[str, Value]:
+    try:
+        composed = OmegaConf.load(folder / ".hydra/config.yaml")
+        hydra = OmegaConf.load(folder / ".hydra/hydra.yaml")
+        return plain_config(composed, dict(hydra.hydra.runtime.choices))  # type: ignore[arg-type]
+    except Exception:  # not written, or cut short: a job that is not known
+        return {}
+
+
+def read_report(folder: Path) -> dict[str, Any] | None:
+    """Return the content of a job's report.json, or None where it has none that is whole."""
+    try:
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return report
+
+
+def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
+    """Return a nested config as {"data.n_samples": 1000, ...}."""
+    flat: dict[str, Value] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
+
+
+def config_key(config: dict[str, Value]) -> str:
+    """Return a text that two configs share exactly when they are the same job.
+
+    Where a run is put does not matter, and 1 is 1.0.
+    """
+    flat = {key: value for key, value in flatten(config).items() if key != "outputs"}
+    numbers = {
+        key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        for key, value in flat.items()
+    }
+    return json.dumps(numbers, sort_keys=True)

@@ -1,0 +1,58 @@
+"""Which jobs of a sweep can be trained as one stack."""
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from classifier.job import Job
+from classifier.sweep.records import config_key
+from classifier.training import PerModel
+from data.dataset import Dataset
+
+PER_MODEL = tuple(field.name for field in dataclasses.fields(PerModel))
+OWN = (*PER_MODEL, "lr_scale", "report", "outputs")  # keys in which the jobs of a stack may differ
+BUDGET = 2**29  # bytes of the models of a stack, where max_stack says nothing
+COPIES = 6  # arrays of a model's size: weights, gradient, best weights, up to two moments, scratch
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+
+
+def group(items: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
+    """Group items by their keys, in order of first appearance."""
+    groups: dict[K, list[T]] = {}
+    for item, key in zip(items, keys, strict=True):
+        groups.setdefault(key, []).append(item)
+    return groups
+
+
+def data_key(job: Job) -> str:
+    """Return what two jobs share exactly when they train on the same data set."""
+    return config_key({k: job.plain[k] for k in ("data", "seed")} | {"": _choice(job, "data")})
+
+
+def stack_key(job: Job) -> str:
+    """Return what two jobs share exactly when they can be trained as one stack."""
+    return config_key({key: value for key, value in job.plain.items() if key not in OWN})
+
+
+def _choice(job: Job, group: str) -> str:
+    return str(job.plain["choices"].get(group))
+
+
+def stacks_of(
+    jobs: Sequence[Job], dataset: Dataset, max_stack: int | None, n_workers: int
+) -> Iterator[list[Job]]:
+    """Yield the stacks that jobs on one data set form, no larger than memory and use allow.
+
+    Parameters
+    ----------
+    jobs : all on `dataset`.
+    max_stack : models in a stack at most; None: as many as fit `BUDGET`.
+    n_workers : workers that can train a stack at once: a group is cut so that none is idle.
+    """
+    model_bytes = 4 * COPIES * len(dataset.classes) * (dataset.n_features + 1)
+    limit = max_stack or max(1, BUDGET // model_bytes)
+    for members in group(jobs, map(stack_key, jobs)).values():
+        size = min(limit, -(-len(members) // n_workers))
+        yield from (members[start : start + size] for start in range(0, len(members), size))

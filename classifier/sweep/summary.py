@@ -1,0 +1,221 @@
+"""The summary of a sweep, made from the files on disk: python -m classifier.sweep.summary FOLDER.
+
+It works as well on a sweep that is still running or was killed. The best job is the one with the
+best validation figure; the test split never takes part in the choice.
+"""
+
+import csv
+import io
+import math
+import shutil
+import statistics
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from classifier.files import write_json, write_text, write_whole
+from classifier.job import FINISHED
+from classifier.sweep.records import Record, Value, flatten, read_records
+
+METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
+SHOWN = 10  # jobs in the table
+
+
+def summarise(sweep: Path) -> dict[str, Any]:
+    """Write sweep.csv, sweep.json, sweep.png and best/; return the content of sweep.json.
+
+    Parameters
+    ----------
+    sweep : a folder with a folder a job.
+
+    Returns
+    -------
+    swept : the keys in which the jobs differ.
+    objective : the figure the best is chosen by, "val_loss" or "val_accuracy".
+    jobs : a dict a job: number, status, reason, the swept keys, the resolved lr, the validation
+        and test metrics, the best epoch, the seconds and the folder.
+    best : the best of them, or None. edges : the swept numbers whose best lies at an end.
+    seeds : where seed is swept, each other setting with mean, standard deviation and n.
+    """
+    records = read_records(sweep)
+    swept = swept_keys(records)
+    objective = _objective(records)
+    jobs = [_row(record, swept) for record in records]
+    best = best_job(jobs, objective)
+    summary = {
+        "swept": swept,
+        "objective": objective,
+        "jobs": jobs,
+        "best": best,
+        "edges": _edges(jobs, swept, best),
+        "seeds": _seeds(jobs, swept, objective) if "seed" in swept else [],
+    }
+    write_json(sweep / "sweep.json", summary)
+    write_text(sweep / "sweep.csv", _csv(jobs, swept))
+    if best is not None:
+        _copy_best(sweep, Path(sweep / best["folder"]))
+    _draw(sweep / "sweep.png", jobs, swept, objective)
+    return summary
+
+
+def finish_sweep(sweep: Path) -> str:
+    """Write the summary, print its table, and say what is not complete, or nothing."""
+    summary = summarise(sweep)
+    print(table(summary, sweep))
+    counts = status_counts(summary["jobs"])
+    lost = {status: n for status, n in counts.items() if status != "completed"}
+    if not lost:
+        return ""
+    told = ", ".join(f"{n} {status}" for status, n in lost.items())
+    return f"{told} of {len(summary['jobs'])} jobs: the reasons are in {sweep / 'sweep.csv'}"
+
+
+def swept_keys(records: list[Record]) -> list[str]:
+    """Return the config keys in which the jobs differ, in the order of the config."""
+    configs = [flatten(record.config) for record in records if record.config]
+    names = {name: None for config in configs for name in config}
+    return [n for n in names if len({repr(config.get(n)) for config in configs}) > 1]
+
+
+def best_job(jobs: list[dict[str, Any]], objective: str) -> dict[str, Any] | None:
+    """Return the completed job with the best validation figure, the first of equals."""
+    ranked = rank(jobs, objective)
+    return ranked[0] if ranked else None
+
+
+def rank(jobs: list[dict[str, Any]], objective: str) -> list[dict[str, Any]]:
+    """Return the completed jobs, best first."""
+    done = [j for j in jobs if j["status"] == "completed" and j[objective] is not None]
+    sign = -1 if objective.endswith("accuracy") else 1
+    return sorted(done, key=lambda job: sign * job[objective])
+
+
+def _objective(records: list[Record]) -> str:
+    named = [record.config["objective"] for record in records if record.config]
+    return str(named[0]) if named else "val_loss"
+
+
+def _row(record: Record, swept: list[str]) -> dict[str, Any]:
+    flat = flatten(record.config)
+    report = (record.report or {}) if record.status in FINISHED else {}
+    row: dict[str, Any] = {"job": record.folder.name, "status": record.status}
+    row |= {key: flat.get(key) for key in swept}
+    row["resolved_lr"] = report.get("lr")
+    for name in METRICS:
+        split, figure = name.split("_")
+        metrics = report.get("metrics", {}).get(split)
+        row[name] = metrics[figure] if metrics else None
+    row["best_epoch"] = report.get("best_epoch")
+    row["seconds"] = sum(report["seconds"].values()) if "seconds" in report else None
+    return row | {"folder": record.folder.name, "reason": record.reason}
+
+
+def _edges(
+    jobs: list[dict[str, Any]], swept: list[str], best: dict[str, Any] | None
+) -> list[dict[str, Any]]:
+    """Tell the swept numbers whose best value is the first or the last of those tried."""
+    edges = []
+    for key in swept:
+        values = [job[key] for job in jobs if job[key] is not None]
+        if best is None or key == "seed" or not all(map(is_number, values)):
+            continue
+        tried = sorted(set(values))
+        if len(tried) > 2 and best[key] in (tried[0], tried[-1]):
+            side = "smallest" if best[key] == tried[0] else "largest"
+            edges.append({"key": key, "value": best[key], "side": side})
+    return edges
+
+
+def is_number(value: Value) -> bool:
+    """Return whether a swept value is a number, and so has a place on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _seeds(jobs: list[dict[str, Any]], swept: list[str], objective: str) -> list[dict[str, Any]]:
+    """Group the jobs that differ in the seed alone: mean, standard deviation and n of each."""
+    others = [key for key in swept if key != "seed"]
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for job in rank(jobs, objective):
+        groups.setdefault(repr([job[key] for key in others]), []).append(job)
+    rows = []
+    for group in groups.values():
+        row: dict[str, Any] = {key: group[0][key] for key in others} | {"n": len(group)}
+        for name in METRICS:
+            values = [job[name] for job in group if job[name] is not None]
+            row[f"{name}_mean"] = statistics.fmean(values) if values else None
+            row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
+        rows.append(row)
+    return rows
+
+
+def _csv(jobs: list[dict[str, Any]], swept: list[str]) -> str:
+    text = io.StringIO()
+    fixed = ["resolved_lr", *METRICS, "best_epoch", "seconds", "folder", "reason"]
+    writer = csv.DictWriter(text, ["job", "status", *swept, *fixed], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(jobs)
+    return text.getvalue()
+
+
+def _draw(path: Path, jobs: list[dict[str, Any]], swept: list[str], objective: str) -> None:
+    from classifier.report.sweep_plots import sweep_figure
+
+    figure = sweep_figure(jobs, swept, objective)
+    write_whole(path, partial(figure.savefig, format="png"))
+
+
+def _copy_best(sweep: Path, folder: Path) -> None:
+    """Put the winner's files into best/, whole: a copy takes the place of an earlier one."""
+    beside = sweep / ".best.part"
+    shutil.rmtree(beside, ignore_errors=True)
+    beside.mkdir()
+    for name in ("model.npz", "report.json", "report.txt"):
+        shutil.copy2(folder / name, beside / name)
+    shutil.rmtree(sweep / "best", ignore_errors=True)
+    beside.rename(sweep / "best")
+
+
+def table(summary: dict[str, Any], sweep: Path) -> str:
+    """Return the best jobs, what to know about them, and where they are, for a terminal."""
+    jobs, swept, objective = summary["jobs"], summary["swept"], summary["objective"]
+    best = rank(jobs, objective)[:SHOWN]
+    columns = ["job", *swept, *(["resolved_lr"] if "lr" not in swept else []), *METRICS]
+    cells = [columns] + [[_cell(job[column]) for column in columns] for job in best]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    for edge in summary["edges"]:
+        lines.append(
+            f"The best {edge['key']}, {_cell(edge['value'])}, is the {edge['side']} tried: "
+            "widen the sweep"
+        )
+    for group in summary["seeds"][:SHOWN]:
+        others = ", ".join(f"{k}={_cell(group[k])}" for k in swept if k != "seed")
+        mean, std = _cell(group[f"{objective}_mean"]), _cell(group[f"{objective}_std"])
+        lines.append(f"{others or 'all seeds'}: {objective} {mean} +- {std} (n={group['n']})")
+    counts = status_counts(jobs)
+    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    return "\n".join([*lines, f"{len(jobs)} jobs: {told}; {sweep}/sweep.csv, best in {sweep}/best"])
+
+
+def status_counts(jobs: list[dict[str, Any]]) -> dict[str, int]:
+    """Return how many jobs have each status."""
+    statuses = [job["status"] for job in jobs]
+    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+
+
+def main(arguments: list[str]) -> None:
+    """Summarise the sweep in the folder given: python -m classifier.sweep.summary FOLDER."""
+    if len(arguments) != 1 or not read_records(Path(arguments[0])):
+        sys.exit("usage: python -m classifier.sweep.summary FOLDER, with a folder a job in it")
+    finish_sweep(Path(arguments[0]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""The plugin that makes the stacked launcher known to Hydra."""

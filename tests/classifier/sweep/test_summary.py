@@ -1,0 +1,180 @@
+import csv
+import json
+import statistics
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from classifier.report.sweep_plots import sweep_figure
+from classifier.sweep.records import config_key, flatten, read_records
+from classifier.sweep.summary import best_job, finish_sweep, summarise, table
+
+CONFIG = {
+    "lr": 0.1,
+    "reg": 0.0,
+    "seed": 0,
+    "objective": "val_loss",
+    "outputs": "outputs",
+    "report": {"plots": False, "top_k": 5},
+    "optimizer": {"nesterov": False},
+    "choices": {"data": "digits", "optimizer": "sgd"},
+}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Write the files of a sweep's jobs, as runs leave them."""
+
+    def write(*jobs):
+        for number, (changes, status, val_loss) in enumerate(jobs):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            told = {"status": status, "reason": f"because {number}"}
+            (folder / "status.json").write_text(json.dumps(told))
+            config = CONFIG | changes
+            if val_loss is not None:
+                val = {"loss": val_loss, "accuracy": 1 - val_loss / 10}
+                # The test figures rank the other way: the best by test must not be chosen.
+                test = {"loss": 9 - val_loss, "accuracy": val_loss / 10}
+                report = {
+                    "config": config,
+                    "lr": 0.25,
+                    "best_epoch": 3,
+                    "seconds": {"data": 1.0, "training": 2.5},
+                    "metrics": {"train": val, "val": val, "test": test},
+                }
+                (folder / "report.json").write_text(json.dumps(report))
+                (folder / "report.txt").write_text("text")
+                (folder / "model.npz").write_bytes(b"model %d" % number)
+        return tmp_path
+
+    return write
+
+
+def grid():
+    return [
+        ({"lr": lr, "reg": reg}, "completed", abs(np.log10(lr) + 1) + reg + 0.5)
+        for lr in (0.001, 0.01, 0.1, 1.0)
+        for reg in (0.0, 0.1, 0.2)
+    ]
+
+
+def test_the_best_is_chosen_by_validation_and_copied(sweep):
+    folder = sweep(*grid())
+    summary = summarise(folder)
+    assert summary["swept"] == ["lr", "reg"]
+    assert summary["best"]["lr"] == 0.1
+    assert summary["best"]["reg"] == 0.0
+    number = summary["best"]["job"]
+    assert (folder / "best/model.npz").read_bytes() == f"model {number}".encode()
+    assert json.loads((folder / "best/report.json").read_text())["config"]["lr"] == 0.1
+    assert json.loads((folder / "sweep.json").read_text()) == summary
+
+
+def test_accuracy_is_highest_where_loss_is_lowest(sweep):
+    jobs = [(changes | {"objective": "val_accuracy"}, *rest) for changes, *rest in grid()]
+    summary = summarise(sweep(*jobs))
+    assert summary["objective"] == "val_accuracy"
+    assert [summary["best"]["lr"], summary["best"]["reg"]] == [0.1, 0.0]
+
+
+def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
+    folder = sweep(*grid(), ({"lr": 1e9}, "diverged", 2.3), ({"lr": 7.0}, "failed", None))
+    summarise(folder)
+    with (folder / "sweep.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["completed"] * 12 + ["diverged", "failed"]
+    assert float(rows[4]["val_loss"]) == pytest.approx(1.6)
+    assert float(rows[4]["test_loss"]) == pytest.approx(7.4)
+    assert rows[0]["resolved_lr"] == "0.25"
+    assert rows[0]["seconds"] == "3.5"
+    assert rows[13]["reason"] == "because 13"
+    assert rows[13]["val_loss"] == ""
+
+
+def test_edges_are_told_but_not_of_an_inner_value(sweep):
+    summary = summarise(sweep(*grid()))
+    assert summary["edges"] == [{"key": "reg", "value": 0.0, "side": "smallest"}]
+
+
+def test_seeds_are_grouped(sweep):
+    losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 4.0, (0.2, 0): 3.0}
+    jobs = [({"lr": lr, "seed": s}, "completed", loss) for (lr, s), loss in losses.items()]
+    summary = summarise(sweep(*jobs))
+    by_lr = {row["lr"]: row for row in summary["seeds"]}
+    assert by_lr[0.1]["n"] == 3
+    assert by_lr[0.1]["val_loss_mean"] == pytest.approx(7 / 3)
+    assert by_lr[0.1]["val_loss_std"] == pytest.approx(statistics.stdev([1, 2, 4]))
+    assert by_lr[0.2]["val_loss_std"] is None
+    assert all(edge["key"] != "seed" for edge in summary["edges"])
+
+
+def test_groups_that_differ_in_their_choice_alone_are_swept(sweep):
+    adam = {"choices": {"data": "digits", "optimizer": "adam"}, "optimizer": {"beta2": 0.9}}
+    summary = summarise(sweep(({}, "completed", 1.0), (adam, "completed", 2.0)))
+    assert "choices.optimizer" in summary["swept"]
+
+
+def test_a_sweep_that_was_killed_has_a_summary(sweep):
+    folder = sweep(*grid()[:3])
+    (folder / "3").mkdir()
+    (folder / "3/status.json").write_text('{"status": "running", "reason": null}')
+    (folder / "4").mkdir()
+    (folder / "4/status.json").write_text('{"sta')  # cut short
+    (folder / "2/report.json").write_text("{")
+    statuses = [job["status"] for job in summarise(folder)["jobs"]]
+    assert statuses == ["completed", "completed", "completed", "running", "not begun"]
+
+
+def test_without_a_completed_job_there_is_no_best(sweep):
+    folder = sweep(({}, "diverged", 2.3))
+    assert summarise(folder)["best"] is None
+    assert not (folder / "best").exists()
+    assert best_job([], "val_loss") is None
+
+
+def test_the_table_shows_the_best_ten_and_the_last_line_what_is_missing(sweep, capsys):
+    folder = sweep(*grid(), ({"lr": 5.0}, "failed", None))
+    text = table(summarise(folder), folder)
+    lines = text.splitlines()
+    assert lines[0].split()[:3] == ["job", "lr", "reg"]
+    shown = [float(line.split()[3]) for line in lines[1:11]]
+    assert shown == sorted(shown)
+    assert "The best reg, 0, is the smallest tried" in text
+    assert lines[-1].startswith("13 jobs: 12 completed, 1 failed")
+    assert finish_sweep(folder).startswith("1 failed of 13 jobs")
+    assert capsys.readouterr().out.strip() == text
+
+
+@pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
+def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
+    jobs = [(changes | {"seed": i % 2}, *rest) for i, (changes, *rest) in enumerate(grid())]
+    folder = sweep(*jobs, ({"lr": 1e3}, "diverged", 2.3))
+    summary = summarise(folder)
+    assert imread(folder / "sweep.png").std() > 0.05
+    figure = sweep_figure(summary["jobs"], summary["swept"], objective)
+    panels = {ax.get_xlabel(): ax for ax in reversed(figure.axes) if ax.get_xlabel()}
+    assert panels["lr"].get_xscale() == "log"
+    assert panels["seed (a bar a job)"].patches
+    assert len([ax for ax in figure.axes if ax.images and ax.get_xlabel()]) == 3
+    heat_map = next(ax for ax in figure.axes if ax.images and ax.get_ylabel() == "reg")
+    cells = np.ma.filled(heat_map.images[0].get_array(), np.nan)
+    assert np.isnan(cells[0, -1])  # lr=1e3 diverged
+    sign = -1 if objective == "val_accuracy" else 1
+    best = next(j for j in summary["jobs"] if (j["lr"], j["reg"]) == (0.1, 0.0))
+    assert np.nanmin(sign * cells) == pytest.approx(sign * best[objective])
+
+
+def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
+    one = config_key(CONFIG)
+    assert config_key(CONFIG | {"outputs": "elsewhere"}) == one
+    assert config_key(CONFIG | {"reg": 0}) == one
+    assert config_key(CONFIG | {"seed": 1}) != one
+    assert config_key(CONFIG | {"choices": {"data": "digits", "optimizer": "adam"}}) != one
+    assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
+
+
+def test_records_come_in_the_order_of_their_numbers(sweep):
+    records = read_records(sweep(*grid()))
+    assert [record.folder.name for record in records] == [str(i) for i in range(12)]

@@ -1,0 +1,279 @@
+"""Sweeps as a user runs them: real processes, killed, interrupted and gone on with."""
+
+import csv
+import importlib.util
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from classifier.model import LinearModel
+
+QUICK = ["epochs=5", "report.plots=false"]
+
+
+def rows(sweep):
+    with (sweep / "sweep.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def report(folder):
+    return json.loads((folder / "report.json").read_text())
+
+
+def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
+    done = command("train.py", "-m", "lr=0.03,auto", "reg=0,1e-2", "hydra.sweep.dir=s", "epochs=20")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    jobs = [("0.03", "0"), ("0.03", "1e-2"), ("auto", "0"), ("auto", "1e-2")]
+    for number, (lr, reg) in enumerate(jobs):
+        alone = tmp_path / f"alone{number}"
+        overrides = [f"lr={lr}", f"reg={reg}", "epochs=20", f"hydra.run.dir={alone}"]
+        single = command("train.py", *overrides)
+        assert single.returncode == 0
+        stacked = tmp_path / "s" / str(number)
+        assert {p.name for p in stacked.iterdir()} == {p.name for p in alone.iterdir()}
+        W, expected = (LinearModel.load(f / "model.npz").W for f in (stacked, alone))
+        np.testing.assert_allclose(W, expected, atol=2e-4)
+        assert report(stacked)["lr"] == pytest.approx(report(alone)["lr"])
+        assert report(stacked)["config"] == report(alone)["config"]
+        # Its log has its own lines and those of all, and no other job's.
+        log, other = ((f / "train.log").read_text() for f in (stacked, alone))
+        strip = re.compile(r"^\[.*?\]", flags=re.MULTILINE)
+        count = len(re.findall(r"the best was epoch", log))
+        assert count == 1
+        assert len(strip.findall(log)) == len(strip.findall(other))
+        assert f"lr={lr}" in (stacked / ".hydra/overrides.yaml").read_text().replace("'", "")
+    processes = {report(tmp_path / "s" / str(n))["machine"]["process"] for n in range(4)}
+    assert len(processes) == 1
+    left = {path.name for path in (tmp_path / "s/best").iterdir()}
+    assert left == {"model.npz", "report.json", "report.txt"}
+
+
+def test_jobs_that_cannot_share_a_stack_all_run(command, tmp_path):
+    done = command(
+        *("train.py", "-m", "data=blobs,digits", "batch_size=32,64", "optimizer=sgd,adam"),
+        *("seed=0,1", "schedule=constant,cosine", "hydra.sweep.dir=s", "epochs=2"),
+        "report.plots=false",
+    )
+    assert done.returncode == 0, done.stderr
+    found = rows(tmp_path / "s")
+    assert len(found) == 32
+    keys = ["choices.data", "batch_size", "choices.optimizer", "seed", "choices.schedule"]
+    assert len({tuple(row[key] for key in keys) for row in found}) == 32
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_bad_jobs_never_stop_the_others(launcher, command, tmp_path):
+    X = np.random.default_rng(0).normal(size=(90, 3))
+    np.savez(tmp_path / "mine.npz", X=X, y=np.arange(90) % 3)
+    done = command(
+        *("train.py", "-m", "data=arrays", "data.train=none.npz,mine.npz", "lr=0.1,0.2,1e9,fast"),
+        *("hydra.sweep.dir=t", f"hydra/launcher={launcher}", *QUICK),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].endswith("of 8 jobs: the reasons are in t/sweep.csv")
+    found = rows(tmp_path / "t")
+    statuses = Counter(row["status"] for row in found)
+    assert statuses == {"completed": 2, "diverged": 1, "failed": 5}
+    reasons = [row["reason"] for row in found if row["status"] == "failed"]
+    assert sum("none.npz: no such file" in reason for reason in reasons) >= 3
+    assert sum("lr=fast: must be auto or a number" in reason for reason in reasons) >= 1
+    assert done.stdout.splitlines()[-1].startswith("8 jobs: ")
+
+
+def test_a_sweep_goes_on_where_it_stopped_by_config_not_by_number(command, tmp_path):
+    first = command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK)
+    assert first.returncode == 0
+    before = {n: (tmp_path / f"s/{n}/model.npz").stat().st_mtime_ns for n in "01"}
+    wider = command("train.py", "-m", "lr=0.05,0.1,0.2,0.4", "hydra.sweep.dir=s", *QUICK)
+    assert wider.returncode == 0, wider.stderr
+    assert "4 jobs, 2 to train" in wider.stdout
+    assert {n: (tmp_path / f"s/{n}/model.npz").stat().st_mtime_ns for n in "01"} == before
+    assert sorted(float(row["lr"]) for row in rows(tmp_path / "s")) == [0.05, 0.1, 0.2, 0.4]
+    assert [row["lr"] for row in rows(tmp_path / "s")][:2] == ["0.1", "0.2"]
+
+
+def sweep_of_24(tmp_path, repository):
+    return subprocess.Popen(
+        [
+            *(sys.executable, repository / "train.py", "-m", "lr=0.01,0.02,0.05,0.1,0.2,0.4"),
+            *("reg=0,1e-3", "batch_size=16,32", "epochs=60", "early_stopping.patience=null"),
+            *("hydra.sweep.dir=s", "report.plots=false"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_complete(tmp_path, repository):
+    chance = random.Random(0)
+    for _ in range(3):
+        program = sweep_of_24(tmp_path, repository)
+        time.sleep(chance.uniform(1.5, 4.0))
+        program.kill()
+        program.communicate()
+    program = sweep_of_24(tmp_path, repository)
+    _, stderr = program.communicate(timeout=100)
+    assert program.returncode == 0, stderr
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 24
+    for number in range(24):
+        log = (tmp_path / f"s/{number}/train.log").read_text()
+        assert log.count("the best was epoch") == 1  # none was finished twice
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, tmp_path, repository):
+    program = subprocess.Popen(
+        [
+            *(sys.executable, repository / "train.py", "-m", "epochs=3,1000000", "lr=0.1,0.2"),
+            *("early_stopping.patience=null", "report.plots=false", "hydra.sweep.dir=s"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "s/1/report.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1.0)
+    program.send_signal(number)
+    stdout, stderr = program.communicate(timeout=30)
+    assert program.returncode == code
+    assert "Traceback" not in stderr
+    assert "4 jobs: 2 completed, 2 interrupted" in stdout
+    statuses = [row["status"] for row in rows(tmp_path / "s")]
+    assert statuses == ["completed", "completed", "interrupted", "interrupted"]
+
+
+def test_the_summary_can_be_made_again(command, tmp_path, repository):
+    assert command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK).returncode == 0
+    before = (tmp_path / "s/sweep.csv").read_text()
+    (tmp_path / "s/sweep.csv").unlink()
+    done = subprocess.run(
+        [sys.executable, "-m", "classifier.sweep.summary", tmp_path / "s"],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (tmp_path / "s/sweep.csv").read_text() == before
+    assert "2 jobs: 2 completed" in done.stdout
+
+
+def test_two_sweeps_of_the_same_second_get_two_folders(tmp_path, repository):
+    arguments = [sys.executable, repository / "train.py", "-m", "lr=0.1", *QUICK]
+    programs = [subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in "12"]
+    assert [program.wait(60) for program in programs] == [0, 0]
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*/sweep.csv"))) == 2
+
+
+def missing(package):
+    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"no {package}")
+
+
+RAY = pytest.param("ray", marks=missing("ray"))
+DASK = pytest.param("dask", marks=missing("distributed"))
+
+
+@pytest.mark.parametrize("backend", ["loky", RAY, DASK])
+def test_engines_train_in_processes_of_their_own(backend, command, tmp_path):
+    done = command(
+        *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "data=blobs", "hydra.sweep.dir=s"),
+        *(f"hydra.launcher.backend={backend}", "hydra.launcher.n_jobs=2", *QUICK),
+    )
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
+    processes = {report(tmp_path / f"s/{n}")["machine"]["process"] for n in range(4)}
+    assert os.getpid() not in processes
+    assert 1 <= len(processes) <= 2
+
+
+@missing("distributed")
+def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, repository):
+    environment = {**os.environ, "PYTHONPATH": str(repository)}
+    scheduler = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"),
+            *("--port", "0", "--no-dashboard", "--scheduler-file", tmp_path / "scheduler.json"),
+        ],
+        stderr=subprocess.DEVNULL,
+    )
+    programs = [scheduler]
+    try:
+        deadline = time.monotonic() + 30
+        while not (tmp_path / "scheduler.json").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        programs += [
+            subprocess.Popen(
+                [
+                    *(sys.executable, "-m", "distributed.cli.dask_worker", address),
+                    *("--nthreads", "1", "--no-dashboard", "--local-directory", tmp_path / "w"),
+                ],
+                env=environment,
+                cwd="/",
+                stderr=subprocess.DEVNULL,
+            )
+            for _ in range(2)
+        ]
+        done = command(
+            *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "data=blobs"),
+            *(f"hydra.sweep.dir={tmp_path / 's'}", "hydra.launcher.backend=dask"),
+            *(f"hydra.launcher.address={address}", "hydra.launcher.n_jobs=2", *QUICK),
+        )
+        assert done.returncode == 0, done.stderr
+        assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
+    finally:
+        for program in reversed(programs):
+            program.terminate()
+        for program in programs:
+            program.wait(20)
+
+
+def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path, repository):
+    program = subprocess.Popen(
+        [
+            *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
+            *("epochs=3000", "early_stopping.patience=null", "report.plots=false"),
+            *("hydra.sweep.dir=s", "hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    running = []
+    while len(running) < 2 and time.monotonic() < deadline:
+        running = [p for p in tmp_path.glob("s/*/status.json") if "running" in p.read_text()]
+        time.sleep(0.05)
+    time.sleep(0.3)
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    workers = [
+        int(p) for p, parent, args in lines if int(parent) == program.pid and "popen_loky" in args
+    ]
+    assert workers, listed.stdout
+    os.kill(workers[0], signal.SIGKILL)
+    stdout, stderr = program.communicate(timeout=100)
+    assert program.returncode == 0, stdout + stderr
+    assert "a worker died" in stdout + stderr
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
+    for number in range(4):
+        log = (tmp_path / f"s/{number}/train.log").read_text()
+        assert log.count("the best was epoch") == 1
