@@ -27,6 +27,9 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     schema : of its config.
     """
     _refuse_dashes(schema)
+    # Processes that a launcher starts import this program from wherever they are.
+    root = str(Path(__file__).parent.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     wanted = os.environ.get(TRACEBACK) == "1"
     os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
     try:
@@ -87,7 +90,9 @@ class Guard(Callback):
             folder = OmegaConf.select(config, "hydra.sweep.dir")
             if not folder:
                 raise InputError("hydra.sweep.dir: names no folder")
-            if not any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
+            if any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            else:
                 with read_write(config), open_dict(config):
                     config.hydra.sweep.dir = str(_claim_new(Path(folder)))
         except Exception as error:

@@ -25,9 +25,7 @@ def fetch(url: str, digest: str, destination: Path) -> None:
         from requests import ConnectionError as NoConnection
         from requests import RequestException
     except ImportError:
-        raise InputError(
-            "data.download=true needs the package pooch: pip install -r requirements-extras.txt"
-        ) from None
+        raise InputError("data.download=true needs the package pooch: pip install pooch") from None
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url}: data.mirror must begin with https:// or http://")
     pooch.get_logger().setLevel("WARNING")

@@ -181,7 +181,8 @@ def test_two_sweeps_of_the_same_second_get_two_folders(tmp_path, repository):
 
 
 def missing(package):
-    return pytest.mark.skipif(importlib.util.find_spec(package) is None, reason=f"no {package}")
+    absent = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(absent, reason=f"{package} is not installed")
 
 
 RAY = pytest.param("ray", marks=missing("ray"))
@@ -277,3 +278,18 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path
     for number in range(4):
         log = (tmp_path / f"s/{number}/train.log").read_text()
         assert log.count("the best was epoch") == 1
+
+
+@missing("optuna")
+def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, tmp_path):
+    search = ["train.py", "-m", "hydra/sweeper=optuna", "sweep=tpe", "hydra.sweeper.n_trials=6"]
+    search += ["hydra.sweeper.n_jobs=3", "hydra.sweep.dir=s", *QUICK]
+    done = command(*search)
+    assert done.returncode == 0, done.stderr
+    assert command(*search).returncode == 0  # the same study, six trials more
+    found = rows(tmp_path / "s")
+    assert [row["status"] for row in found] == ["completed"] * 12
+    assert len({row["lr_scale"] for row in found}) == 12
+    results = (tmp_path / "s/optimization_results.yaml").read_text()
+    value = float(re.search(r"best_value: (.*)", results)[1])
+    assert value == pytest.approx(min(float(row["val_loss"]) for row in found))

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -23,7 +22,6 @@ from data.errors import InputError
 
 log = logging.getLogger(__name__)
 N_CORES = os.cpu_count() or 1
-ROOT = Path(__file__).parent.parent.parent  # what workers must be able to import from
 Stack = tuple[list[Job], Dataset]
 
 
@@ -128,9 +126,6 @@ def _run_in_workers(stacks: Sequence[Stack], backend: str, n_jobs: int, threads:
 @contextlib.contextmanager
 def _cluster(backend: str, n_jobs: int, address: str | None) -> Iterator[None]:
     """Connect joblib to the backend; end what was started here."""
-    # Workers import this program from wherever they are started.
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     if backend == "ray":
         with _ray(n_jobs, address):
             yield
@@ -149,7 +144,7 @@ def _ray(n_jobs: int, address: str | None) -> Iterator[None]:
     except ImportError:
         raise InputError(_missing("ray")) from None
     here: dict[str, Any] = {"num_cpus": n_jobs, "include_dashboard": False}
-    environment = {"env_vars": {"PYTHONPATH": os.environ["PYTHONPATH"]}}
+    environment = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
     ray.init(
         address or "local",
         runtime_env=environment,

@@ -70,31 +70,38 @@ class StackedLauncher(Launcher):
 
         What became of a job stands in its folder; a job without a result returns nan.
         """
+        sweep = Path(str(self.config.hydra.sweep.dir))
+        sweep.mkdir(parents=True, exist_ok=True)
+        folders: list[Path] = []
+        with _sigterm_as_interrupt():
+            try:
+                self._train(sweep, folders, job_overrides, initial_job_idx)
+            except KeyboardInterrupt as stop:
+                for folder in folders:
+                    if read_status(folder)["status"] == "running":
+                        write_status(folder, "interrupted", "the sweep was stopped")
+                finish_sweep(sweep)
+                sys.exit(143 if isinstance(stop, Terminated) else 130)
+        return [_job_return(folder) for folder in folders]
+
+    def _train(
+        self, sweep: Path, folders: list[Path], job_overrides: Sequence[Sequence[str]], first: int
+    ) -> None:
+        """Train what is not finished; `folders` takes the folder of every job as it is known."""
         setup_globals()
         job_log.propagate = False  # what happens in a job is in its train.log
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        sweep = Path(str(self.config.hydra.sweep.dir))
-        sweep.mkdir(parents=True, exist_ok=True)
         places = Places(sweep, read_records(sweep))
         composer = _Composer(self.context, self.config)
-        folders, waiting = [], []
-        for number, overrides in enumerate(job_overrides, start=initial_job_idx):
+        waiting = []
+        for number, overrides in enumerate(job_overrides, start=first):
             folder, job = self._prepare(composer, places, list(overrides), number)
             folders.append(folder)
             waiting += [job] if job is not None else []
         log.info("%d jobs, %d to train, in %s", len(folders), len(waiting), sweep)
         trained = {job.folder for job in waiting}
         _draw_missing([folder for folder in folders if folder not in trained])
-        with _sigterm_as_interrupt():
-            try:
-                run_stacks(self._stacks(waiting), self.backend, self.n_jobs, self.address)
-            except KeyboardInterrupt as stop:
-                for job in waiting:
-                    if read_status(job.folder)["status"] == "running":
-                        write_status(job.folder, "interrupted", "the sweep was stopped")
-                finish_sweep(sweep)
-                sys.exit(143 if isinstance(stop, Terminated) else 130)
-        return [_job_return(folder) for folder in folders]
+        run_stacks(self._stacks(waiting), self.backend, self.n_jobs, self.address)
 
     def _prepare(
         self, composer: "_Composer", places: "Places", overrides: list[str], number: int
@@ -123,7 +130,7 @@ class StackedLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
             configure_logging=False,
         )
-        write_status(folder, "waiting")
+        (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             return folder, make_job(task, choices, folder)
         except Exception:  # told in the folder

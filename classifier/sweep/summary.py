@@ -72,10 +72,11 @@ def finish_sweep(sweep: Path) -> str:
 
 
 def swept_keys(records: list[Record]) -> list[str]:
-    """Return the config keys in which the jobs differ, in the order of the config."""
+    """Return the keys that all jobs have and in which they differ, in the order of the config."""
     configs = [flatten(record.config) for record in records if record.config]
     names = {name: None for config in configs for name in config}
-    return [n for n in names if len({repr(config.get(n)) for config in configs}) > 1]
+    shared = [name for name in names if all(name in config for config in configs)]
+    return [name for name in shared if len({repr(config[name]) for config in configs}) > 1]
 
 
 def best_job(jobs: list[dict[str, Any]], objective: str) -> dict[str, Any] | None:

@@ -1,0 +1,102 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classifier.job import Job
+from classifier.sweep import launcher
+from classifier.sweep.launcher import Places, StackedLauncher
+from classifier.sweep.records import Record
+from classifier.sweep.stacks import stacks_of
+from data.dataset import Dataset, Split
+
+PLAIN = {
+    "lr": 0.1,
+    "lr_scale": 1.0,
+    "reg": 0.0,
+    "momentum": 0.9,
+    "batch_size": 32,
+    "seed": 0,
+    "outputs": "o",
+    "report": {"plots": True},
+    "data": {"n_samples": 10},
+    "optimizer": {},
+    "choices": {"data": "blobs", "optimizer": "sgd"},
+}
+
+
+def job(name, **changes):
+    return Job(None, PLAIN | changes, Path(name))
+
+
+def dataset_of(n_features=4, n_classes=3):
+    split = Split(np.zeros((6, n_features)), np.arange(6) % n_classes)
+    return Dataset("x", split, split, split, np.arange(n_classes), None, "here")
+
+
+def names(stacks):
+    return [[j.folder.name for j in stack] for stack in stacks]
+
+
+def test_jobs_share_a_stack_when_they_differ_in_numbers_of_their_own_alone():
+    jobs = [
+        job("a"),
+        job("b", lr="auto", reg=0.1, momentum=0.5, lr_scale=3.0, report={"plots": False}),
+        job("c", batch_size=64),
+        job("d", seed=1),
+        job("e", choices={"data": "blobs", "optimizer": "adam"}),
+        job("f", reg=1),
+    ]
+    assert names(stacks_of(jobs, dataset_of(), None, 1)) == [["a", "b", "f"], ["c"], ["d"], ["e"]]
+
+
+def test_a_stack_is_bounded_by_number_memory_and_workers():
+    jobs = [job(str(i), reg=float(i)) for i in range(10)]
+    assert [len(s) for s in stacks_of(jobs, dataset_of(), 4, 1)] == [4, 4, 2]
+    assert [len(s) for s in stacks_of(jobs, dataset_of(), None, 2)] == [5, 5]
+    wide = dataclasses.replace(dataset_of(), classes=np.arange(3))
+    object.__setattr__(wide, "train", Split(np.empty((3, 2_500_000)), np.arange(3)))
+    sizes = [len(s) for s in stacks_of(jobs, wide, None, 1)]
+    model_bytes = 4 * 3 * 2_500_000
+    assert max(sizes) * 6 * model_bytes <= 2**29
+    assert sum(sizes) == 10
+
+
+def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
+    @dataclasses.dataclass
+    class Config:
+        key: object
+
+    jobs = [
+        dataclasses.replace(job(str(i), **changes), config=Config(changes))
+        for i, changes in enumerate([{"reg": 1.0}, {"batch_size": 8}, {"seed": 3}, {"lr": 2.0}])
+    ]
+    loaded = []
+
+    def load(config):
+        loaded.append(config.key)
+        return dataset_of()
+
+    monkeypatch.setattr(launcher, "load_dataset", load)
+    stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs))
+    assert loaded == [{"reg": 1.0}, {"seed": 3}]
+    assert names(jobs for jobs, _ in stacks) == [["0", "3"], ["1"], ["2"]]
+
+
+def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):
+    for name in ("0", "1", "best"):
+        (tmp_path / name).mkdir()
+    record = Record(tmp_path / "1", PLAIN, "completed", None, None)
+    places = Places(tmp_path, [record])
+    assert places.of(PLAIN | {"outputs": "elsewhere"}, 0) == (tmp_path / "1", record)
+    assert places.of(PLAIN | {"reg": 3}, 0) == (tmp_path / "2", None)
+    assert places.of(PLAIN | {"reg": 4}, 1) == (tmp_path / "3", None)
+    assert places.new(7) == tmp_path / "7"
+
+
+@pytest.mark.parametrize("n_jobs", [None, 3])
+def test_as_many_workers_as_cores_unless_told(n_jobs):
+    import os
+
+    assert StackedLauncher("loky", n_jobs, None, None).n_jobs == (n_jobs or os.cpu_count())
