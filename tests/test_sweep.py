@@ -158,6 +158,25 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, tmp_path, 
     assert statuses == ["completed", "completed", "interrupted", "interrupted"]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (
+            ["lr=0.1,0.2", "hydra.launcher.backend=spark"],
+            "hydra.launcher.backend=spark: must be one",
+        ),
+        (["lrr=1,2"], "2 failed of 2 jobs"),
+        (["hydra.sweep.dir="], "hydra.sweep.dir: names no folder"),
+        (["hydra.launcher.max_stack=many", "lr=1,2"], "hydra.launcher.max_stack=many: not a value"),
+    ],
+)
+def test_mistakes_are_one_line(overrides, words, command):
+    done = command("train.py", "-m", "hydra.sweep.dir=s", *overrides, *QUICK)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(words)
+    assert "Traceback" not in done.stderr
+
+
 def test_the_summary_can_be_made_again(command, tmp_path, repository):
     assert command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK).returncode == 0
     before = (tmp_path / "s/sweep.csv").read_text()
@@ -248,7 +267,7 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path
     program = subprocess.Popen(
         [
             *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
-            *("epochs=3000", "early_stopping.patience=null", "report.plots=false"),
+            *("epochs=600", "early_stopping.patience=null", "report.plots=false"),
             *("hydra.sweep.dir=s", "hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"),
         ],
         cwd=tmp_path,

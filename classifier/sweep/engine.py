@@ -18,10 +18,11 @@ from classifier.job import log as run_log
 from classifier.results import Draw, draw_now
 from classifier.run import run
 from data.dataset import Dataset
-from data.errors import InputError
+from data.errors import InputError, one_line
 
 log = logging.getLogger(__name__)
 N_CORES = os.cpu_count() or 1
+BACKENDS = ("local", "loky", "ray", "dask")
 Stack = tuple[list[Job], Dataset]
 
 
@@ -41,7 +42,7 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
     if backend == "local":
         _run_here(stacks)
         return
-    threads = max(1, (N_CORES) // n_jobs) if address is None else 1
+    threads = max(1, N_CORES // n_jobs) if address is None else 1
     stacks = list(stacks)
     with _cluster(backend, n_jobs, address):
         if _run_in_workers(stacks, backend, n_jobs, threads):
@@ -118,7 +119,7 @@ def _run_in_workers(stacks: Sequence[Stack], backend: str, n_jobs: int, threads:
             delayed(train_stack)(jobs, dataset, threads) for jobs, dataset in stacks
         )
     except Exception as error:  # every backend has an exception of its own for a dead worker
-        log.warning("a worker died (%s); what it had not finished is run again", error)
+        log.warning("a worker died (%s); what it had not finished is run again", one_line(error))
         return False
     return True
 

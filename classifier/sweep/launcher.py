@@ -27,11 +27,11 @@ from classifier.mistakes import explain
 from classifier.preparation import load_dataset
 from classifier.results import is_drawn
 from classifier.run import objective_of
-from classifier.sweep.engine import Stack, drawing_processes, run_stacks
+from classifier.sweep.engine import BACKENDS, Stack, drawing_processes, run_stacks
 from classifier.sweep.records import Record, config_key, read_records, read_report
 from classifier.sweep.stacks import data_key, group, stacks_of
 from classifier.sweep.summary import finish_sweep
-from data.errors import one_line
+from data.errors import InputError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,9 @@ class StackedLauncher(Launcher):
 
         What became of a job stands in its folder; a job without a result returns nan.
         """
+        if self.backend not in BACKENDS:
+            allowed = ", ".join(BACKENDS)
+            raise InputError(f"hydra.launcher.backend={self.backend}: must be one of {allowed}")
         sweep = Path(str(self.config.hydra.sweep.dir))
         sweep.mkdir(parents=True, exist_ok=True)
         folders: list[Path] = []
@@ -109,14 +112,15 @@ class StackedLauncher(Launcher):
         """Make a job's folder; return it, with the job where there is something to train."""
         try:
             composed = composer.compose(overrides)
+            task, choices = without_hydra(composed), dict(composed.hydra.runtime.choices)
+            plain = plain_config(task, choices)
         except Exception as error:
             folder = places.new(number)
             folder.mkdir(parents=True)
             write_status(folder, "failed", explain(error, Config))
             log.error("%s: %s", folder, explain(error, Config))
             return folder, None
-        task, choices = without_hydra(composed), dict(composed.hydra.runtime.choices)
-        folder, record = places.of(plain_config(task, choices), number)
+        folder, record = places.of(plain, number)
         if record is not None and record.status in FINISHED:
             return folder, None
         with read_write(composed), open_dict(composed):
@@ -203,6 +207,7 @@ class _Composer:
             return self.loader.load_sweep_config(self.config, overrides)
         with read_write(composed), open_dict(composed):
             composed.hydra.overrides.task = overrides
+            composed.hydra.job.override_dirname = ",".join(overrides)
         return composed
 
     def _is_plain(self, override: Override) -> bool:
