@@ -10,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.config import Config, make_config
+from classifier.config import Config, make_config, without_hydra
 from classifier.mistakes import explain, fields_of
 from data.errors import InputError
 from data.options import Options
@@ -122,11 +122,6 @@ class BelowError(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is less than an error."""
         return record.levelno < logging.ERROR
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return a composed config without Hydra's own part."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def _claim_new(folder: Path) -> Path:

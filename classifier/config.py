@@ -93,6 +93,11 @@ def make_predict_config(composed: DictConfig) -> PredictConfig:
     return PredictConfig(**_values(composed, PredictConfig))
 
 
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Return a composed config without Hydra's own part."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
 def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(schema)}
     if wrong := fields.symmetric_difference(map(str, composed)):

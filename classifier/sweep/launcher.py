@@ -19,8 +19,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.command import without_hydra
-from classifier.config import Config
+from classifier.config import Config, without_hydra
 from classifier.job import FINISHED, Job, make_job, plain_config, read_status, write_status
 from classifier.job import log as job_log
 from classifier.mistakes import explain
