@@ -200,7 +200,10 @@ def test_two_sweeps_of_the_same_second_get_two_folders(tmp_path, repository):
 
 
 def missing(package):
-    absent = importlib.util.find_spec(package) is None
+    try:
+        absent = importlib.util.find_spec(package) is None
+    except ModuleNotFoundError:  # of the package it is in
+        absent = True
     return pytest.mark.skipif(absent, reason=f"{package} is not installed")
 
 
@@ -297,6 +300,26 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path
     for number in range(4):
         log = (tmp_path / f"s/{number}/train.log").read_text()
         assert log.count("the best was epoch") == 1
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param(
+            "joblib", marks=missing("hydra_plugins.hydra_joblib_launcher.joblib_launcher")
+        ),
+        pytest.param("submitit_local", marks=missing("submitit")),  # SLURM's, on this machine
+    ],
+)
+def test_other_launchers_keep_working(launcher, command, tmp_path):
+    done = command(
+        *("train.py", "-m", f"hydra/launcher={launcher}", "data=blobs", "lr=0.1,0.2,1e9"),
+        *("hydra.sweep.dir=s", *QUICK),
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("1 diverged of 3 jobs")
+    statuses = [row["status"] for row in rows(tmp_path / "s")]
+    assert statuses == ["completed", "completed", "diverged"]
 
 
 @missing("optuna")

@@ -72,6 +72,8 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
         dataclasses.replace(job(str(i), **changes), config=Config(changes))
         for i, changes in enumerate([{"reg": 1.0}, {"batch_size": 8}, {"seed": 3}, {"lr": 2.0}])
     ]
+    other = {"choices": {"data": "digits", "optimizer": "sgd"}}  # with the same options
+    jobs.append(dataclasses.replace(job("4", **other), config=Config(other)))
     loaded = []
 
     def load(config):
@@ -80,8 +82,8 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
 
     monkeypatch.setattr(launcher, "load_dataset", load)
     stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs))
-    assert loaded == [{"reg": 1.0}, {"seed": 3}]
-    assert names(jobs for jobs, _ in stacks) == [["0", "3"], ["1"], ["2"]]
+    assert loaded == [{"reg": 1.0}, {"seed": 3}, other]
+    assert names(jobs for jobs, _ in stacks) == [["0", "3"], ["1"], ["2"], ["4"]]
 
 
 def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):
