@@ -103,6 +103,17 @@ def test_a_sweep_goes_on_where_it_stopped_by_config_not_by_number(command, tmp_p
     assert [row["lr"] for row in rows(tmp_path / "s")][:2] == ["0.1", "0.2"]
 
 
+def test_a_failed_job_is_run_again(command, tmp_path):
+    sweep = ["train.py", "-m", "data=arrays", "data.train=mine.npz", "lr=0.1,0.2"]
+    sweep += ["hydra.sweep.dir=s", *QUICK]
+    assert command(*sweep).returncode == 1
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["failed"] * 2
+    X = np.random.default_rng(0).normal(size=(90, 3))
+    np.savez(tmp_path / "mine.npz", X=X, y=np.arange(90) % 3)
+    assert command(*sweep).returncode == 0
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 2
+
+
 def sweep_of_24(tmp_path, repository):
     return subprocess.Popen(
         [
@@ -266,11 +277,19 @@ def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, 
             program.wait(20)
 
 
+def loky_workers(parent):
+    listed = subprocess.run(
+        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+    )
+    lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [int(p) for p, of, args in lines if int(of) == parent and "popen_loky" in args]
+
+
 def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path, repository):
     program = subprocess.Popen(
         [
             *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
-            *("epochs=600", "early_stopping.patience=null", "report.plots=false"),
+            *("epochs=1200", "early_stopping.patience=null", "report.plots=false"),
             *("hydra.sweep.dir=s", "hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"),
         ],
         cwd=tmp_path,
@@ -279,19 +298,11 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path
         text=True,
     )
     deadline = time.monotonic() + 60
-    running = []
-    while len(running) < 2 and time.monotonic() < deadline:
-        running = [p for p in tmp_path.glob("s/*/status.json") if "running" in p.read_text()]
+    workers = []
+    while not workers and time.monotonic() < deadline:
         time.sleep(0.05)
-    time.sleep(0.3)
-    listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    workers = [
-        int(p) for p, parent, args in lines if int(parent) == program.pid and "popen_loky" in args
-    ]
-    assert workers, listed.stdout
+        if any("running" in path.read_text() for path in tmp_path.glob("s/*/status.json")):
+            workers = loky_workers(program.pid)
     os.kill(workers[0], signal.SIGKILL)
     stdout, stderr = program.communicate(timeout=100)
     assert program.returncode == 0, stdout + stderr

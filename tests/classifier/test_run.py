@@ -71,6 +71,14 @@ def test_the_report_says_how_the_run_went(job_of, tmp_path):
     assert f"{report['metrics']['test']['accuracy']:.4f}" in text
 
 
+@pytest.mark.parametrize("lr", ["auto", "0.2"])
+def test_lr_scale_multiplies_whatever_lr_is(lr, job_of, tmp_path):
+    overrides = ["data=blobs", "epochs=1", f"lr={lr}"]
+    (one,) = run([job_of(tmp_path / "1", *overrides)])
+    (three,) = run([job_of(tmp_path / "3", *overrides, "lr_scale=3")])
+    assert three["lr"] == pytest.approx(3 * one["lr"])
+
+
 def test_a_stack_of_jobs_leaves_what_each_would_leave_alone(job_of, tmp_path):
     overrides = [["lr=0.01", "reg=0"], ["lr=auto", "reg=0.1"], ["lr=0.3", "momentum=0.5"]]
     reports = run([job_of(tmp_path / f"{i}", "data=blobs", *o) for i, o in enumerate(overrides)])
