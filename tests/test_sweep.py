@@ -279,7 +279,7 @@ def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, 
 
 def loky_workers(parent):
     listed = subprocess.run(
-        ["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
     )
     lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
     return [int(p) for p, of, args in lines if int(of) == parent and "popen_loky" in args]
