@@ -194,7 +194,8 @@ class _Composer:
         """Return what `load_sweep_config` would return, about ten times faster."""
         parsed = self.parser.parse_overrides(overrides)
         plain = [override for override in parsed if self._is_plain(override)]
-        other = tuple(o.input_line or "" for o in parsed if o not in plain)
+        # Composed once for the same choices and the same keys: then only the values differ.
+        other = tuple(o.key_or_group if o in plain else o.input_line or "" for o in parsed)
         if other not in self._composed:
             self._composed[other] = self.loader.load_sweep_config(self.config, overrides)
             return copy.deepcopy(self._composed[other])
