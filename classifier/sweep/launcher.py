@@ -54,7 +54,7 @@ class StackedLauncher(Launcher):
         self, backend: str, n_jobs: int | None, max_stack: int | None, address: str | None
     ) -> None:
         self.backend, self.max_stack, self.address = backend, max_stack, address
-        self.n_jobs = n_jobs or os.cpu_count() or 1
+        self.n_jobs = (os.cpu_count() or 1) if n_jobs is None else n_jobs
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -69,9 +69,7 @@ class StackedLauncher(Launcher):
 
         What became of a job stands in its folder; a job without a result returns nan.
         """
-        if self.backend not in BACKENDS:
-            allowed = ", ".join(BACKENDS)
-            raise InputError(f"hydra.launcher.backend={self.backend}: must be one of {allowed}")
+        self._check()
         sweep = Path(str(self.config.hydra.sweep.dir))
         sweep.mkdir(parents=True, exist_ok=True)
         folders: list[Path] = []
@@ -85,6 +83,14 @@ class StackedLauncher(Launcher):
                 finish_sweep(sweep)
                 sys.exit(143 if isinstance(stop, Terminated) else 130)
         return [_job_return(folder) for folder in folders]
+
+    def _check(self) -> None:
+        if self.backend not in BACKENDS:
+            allowed = ", ".join(BACKENDS)
+            raise InputError(f"hydra.launcher.backend={self.backend}: must be one of {allowed}")
+        for name, value in (("n_jobs", self.n_jobs), ("max_stack", self.max_stack)):
+            if value is not None and value < 1:
+                raise InputError(f"hydra.launcher.{name}={value}: must be at least 1, or null")
 
     def _train(
         self, sweep: Path, folders: list[Path], job_overrides: Sequence[Sequence[str]], first: int

@@ -52,7 +52,7 @@ def stacks_of(
     n_workers : workers that can train a stack at once: a group is cut so that none is idle.
     """
     model_bytes = 4 * COPIES * len(dataset.classes) * (dataset.n_features + 1)
-    limit = max_stack or max(1, BUDGET // model_bytes)
+    limit = max(1, BUDGET // model_bytes) if max_stack is None else max_stack
     for members in group(jobs, map(stack_key, jobs)).values():
         size = min(limit, -(-len(members) // n_workers))
         yield from (members[start : start + size] for start in range(0, len(members), size))
