@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -13,6 +12,7 @@ from omegaconf import DictConfig
 from classifier.config import PredictConfig, make_predict_config
 from classifier.evaluation import evaluate
 from classifier.files import write_whole
+from classifier.job import read_status
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
 from data.arrays import check_features, check_labels, read_npz
@@ -100,12 +100,10 @@ def find_model(run: str, outputs: Path) -> Path:
 
 def incomplete_status(model: Path) -> str:
     """Return what the status file beside a model says, or nothing where the run completed."""
-    try:
-        status = json.loads((model.parent / "status.json").read_text())
-    except (OSError, ValueError):
+    status = read_status(model.parent)
+    if status["status"] in ("completed", "not begun"):  # a model may have left its run's folder
         return ""
-    completed = status["status"] == "completed"
-    return "" if completed else f"the run's status is {status['status']}: {status['reason']}"
+    return f"the run's status is {status['status']}: {status['reason']}"
 
 
 def class_indices(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:
