@@ -225,15 +225,23 @@ DASK = pytest.param("dask", marks=missing("distributed"))
 
 
 @pytest.mark.parametrize("backend", ["loky", RAY, DASK])
-def test_engines_train_in_processes_of_their_own(backend, command, tmp_path):
-    done = command(
-        *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "data=blobs", "hydra.sweep.dir=s"),
-        *(f"hydra.launcher.backend={backend}", "hydra.launcher.n_jobs=2", *QUICK),
+def test_engines_train_in_processes_of_their_own(backend, tmp_path, repository):
+    program = subprocess.Popen(
+        [
+            *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
+            *("data=blobs", "hydra.sweep.dir=s", f"hydra.launcher.backend={backend}"),
+            *("hydra.launcher.n_jobs=2", *QUICK),
+        ],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert done.returncode == 0, done.stderr
+    _, stderr = program.communicate(timeout=100)
+    assert program.returncode == 0, stderr
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
     processes = {report(tmp_path / f"s/{n}")["machine"]["process"] for n in range(4)}
-    assert os.getpid() not in processes
+    assert program.pid not in processes
     assert 1 <= len(processes) <= 2
 
 

@@ -215,14 +215,14 @@ def test_ctrl_c_is_told_and_leaves_130(tmp_path, repository):
     assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
 
 
-def test_slow_packages_are_imported_where_they_are_used():
+def test_slow_packages_are_imported_where_they_are_used(repository):
     """Scikit-learn and matplotlib cost a second of start-up: a mistake must be told without."""
     modules = "classifier.run, classifier.prediction, classifier.command, data.cifar, data.blobs"
     check = (
         f"import sys, {modules}; print([m for m in ('sklearn', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd="."
+        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=repository
     )
     assert done.stdout.strip() == "[]"
 
