@@ -128,7 +128,7 @@ class _TrainLog(logging.FileHandler):
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], part: str) -> Iterator[None]:
-    """Add what a part of a run took, in seconds, to `seconds`."""
+    """Put what a part of a run took, in seconds, into `seconds`."""
     start = time.perf_counter()
     yield
     seconds[part] = time.perf_counter() - start

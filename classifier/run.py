@@ -74,7 +74,7 @@ def run(
 
     Parameters
     ----------
-    jobs : configs that differ in lr, reg, momentum and report only, each with its own folder.
+    jobs : configs that differ in lr, lr_scale, reg, momentum and report only, each with a folder.
     dataset : that of these jobs; None: load it.
     draw : makes the plots in a run's folder, now or soon.
     progress : whether to show a bar, where stderr is a terminal.
