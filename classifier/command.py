@@ -11,7 +11,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.config import Config, make_config, without_hydra
+from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
+from classifier.resume import resume_run, resume_sweep
 from data.errors import InputError
 from data.options import Options
 
@@ -26,16 +28,19 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     main : the function that `hydra.main` made.
     schema : of its config.
     """
-    _refuse_dashes(schema)
+    _refuse_arguments(schema)
     # Processes that a launcher starts import this program from wherever they are.
     root = str(Path(__file__).parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     wanted = os.environ.get(TRACEBACK) == "1"
     os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
     try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with stop_at_once():
+            if schema is Config:
+                sys.argv[1:] = resume_sweep(sys.argv[1:])
+            main()
+    except KeyboardInterrupt as stop:
+        sys.exit(exit_code(stop))
     except SystemExit as end:
         if wanted and isinstance(end.__cause__, Exception):
             raise end.__cause__ from None
@@ -46,10 +51,12 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         sys.exit(explain(error, schema))
 
 
-def _refuse_dashes(schema: type[Options]) -> None:
-    """Tell who writes --lr 0.1, or --lr=0.1, how keys are written here."""
+def _refuse_arguments(schema: type[Options]) -> None:
+    """Tell who writes --lr 0.1 how keys are written; let no argument name code to be run."""
     keys = fields_of(schema)
     for argument in sys.argv[1:]:
+        if "_target_" in argument:
+            sys.exit(f"{argument}: what code runs is not chosen on the command line")
         key = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and key in keys:
             sys.exit(f"{argument}: write {key}=VALUE, without dashes")
@@ -59,7 +66,7 @@ class Guard(Callback):
     """Before a run: refuse a bad config, then claim a folder that no other run has."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Check the config and settle `hydra.run.dir`.
+        """Check the config and settle `hydra.run.dir`; with `resume`, take those of that run.
 
         Raises
         ------
@@ -67,6 +74,10 @@ class Guard(Callback):
             With one line; Hydra turns any other exception of a callback into a warning.
         """
         try:
+            if config.resume is not None:
+                resume_run(config)
+                make_config(without_hydra(config))
+                return
             make_config(without_hydra(config))
             folder = OmegaConf.select(config, "hydra.run.dir")
             if not folder:
@@ -90,6 +101,8 @@ class Guard(Callback):
             folder = OmegaConf.select(config, "hydra.sweep.dir")
             if not folder:
                 raise InputError("hydra.sweep.dir: names no folder")
+            if any(o.startswith("resume=") for o in config.hydra.overrides.task):
+                raise InputError("resume: goes on with one run or sweep; leave out -m")
             if any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
                 Path(folder).mkdir(parents=True, exist_ok=True)
             else:

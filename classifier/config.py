@@ -29,6 +29,13 @@ class Report(Options):
     top_k: int = option(minimum=1)
 
 
+@dataclasses.dataclass
+class Checkpointing(Options):
+    """When checkpoints are written: after every so many epochs, or only at the end (None)."""
+
+    every: int | None = option(minimum=1)
+
+
 @dataclasses.dataclass(kw_only=True)
 class Config(Options):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
@@ -47,6 +54,8 @@ class Config(Options):
     early_stopping: EarlyStopping
     report: Report
     check_gradient: bool
+    checkpoint: Checkpointing
+    resume: str | None
     objective: str = option(choices=("val_loss", "val_accuracy"))
     outputs: str
 

@@ -26,7 +26,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(path))
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with beside.open("wb") as file:
+        with beside.open("w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -39,6 +39,12 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed left beside the files they wrote."""
+    for part in folder.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8."""
     write_whole(path, lambda file: file.write(text.encode()))
@@ -47,11 +53,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON; numpy values become plain ones, numbers that are not finite null."""
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def write_npz(path: Path, **arrays: np.ndarray) -> None:
-    """Write arrays as `numpy.savez` does."""
-    write_whole(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
 
 
 def point_to(link: Path, target: Path) -> None:

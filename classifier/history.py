@@ -38,20 +38,10 @@ def write_history(path: Path, rows: list[Epoch]) -> None:
 def read_history(path: Path) -> list[Epoch]:
     """Read a file that `write_history` wrote."""
     with path.open(newline="") as file:
-        return [_parse(row) for row in csv.DictReader(file)]
+        rows = csv.reader(file)
+        next(rows)
+        return [_parse(*row) for row in rows]
 
 
-def _parse(row: dict[str, str]) -> Epoch:
-    val_loss, val_accuracy = (
-        float(v) if v else None for v in (row["val_loss"], row["val_accuracy"])
-    )
-    return Epoch(
-        int(row["epoch"]),
-        int(row["step"]),
-        float(row["lr"]),
-        float(row["train_loss"]),
-        float(row["train_accuracy"]),
-        val_loss,
-        val_accuracy,
-        float(row["seconds"]),
-    )
+def _parse(epoch: str, step: str, *figures: str) -> Epoch:
+    return Epoch(int(epoch), int(step), *(float(f) if f else None for f in figures))  # type: ignore[arg-type]

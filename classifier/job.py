@@ -2,8 +2,11 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import json
 import logging
+import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,7 +15,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from classifier.config import Config, make_config
-from classifier.files import write_json
+from classifier.files import remove_parts, write_json
 from data.errors import InputError, one_line
 
 log = logging.getLogger("softmax.run")  # what happens in a run: also written to its train.log
@@ -75,6 +78,38 @@ def read_status(folder: Path) -> dict[str, Any]:
     return status
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """Read a run's config as `plain_config` returns it; nothing where it is not whole."""
+    try:
+        composed = OmegaConf.load(folder / ".hydra/config.yaml")
+        hydra = OmegaConf.load(folder / ".hydra/hydra.yaml")
+        return plain_config(cast(DictConfig, composed), dict(hydra.hydra.runtime.choices))
+    except Exception:  # written by a process that was killed then
+        return {}
+
+
+@contextlib.contextmanager
+def held(folders: Sequence[Path]) -> Iterator[None]:
+    """Keep other processes out of these runs, and clear away what a killed one left half-written.
+
+    Raises
+    ------
+    InputError
+        When another process holds one of them.
+    """
+    with contextlib.ExitStack() as exits:
+        for folder in folders:
+            place = os.open(folder, os.O_RDONLY)
+            exits.callback(os.close, place)
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                told = f"{folder}: is still running in another process; wait for it or stop it"
+                raise InputError(told) from None
+            remove_parts(folder)
+        yield
+
+
 @contextlib.contextmanager
 def failures_told(folders: Sequence[Path]) -> Iterator[None]:
     """Write why runs ended early into their statuses and logs, and let the error go on."""
@@ -87,11 +122,12 @@ def failures_told(folders: Sequence[Path]) -> Iterator[None]:
                 reason = f"internal error: {error!r}"
             status = "failed"
             if isinstance(error, KeyboardInterrupt):
-                status, reason = "interrupted", "stopped by Ctrl-C"
+                status, reason = "interrupted", str(error) or "stopped by Ctrl-C"
             log.error("%s", reason)
             log.debug("traceback", exc_info=error)
             for folder in folders:
-                write_status(folder, status, reason)
+                with contextlib.suppress(OSError):  # a full disk: the line on stderr must do
+                    write_status(folder, status, reason)
             raise
 
 
@@ -111,15 +147,24 @@ def train_logs(folders: Sequence[Path]) -> Iterator[None]:
     finally:
         for handler in handlers:
             log.removeHandler(handler)
-            handler.close()
+            with contextlib.suppress(OSError):  # told by `handleError`
+                handler.close()
         log.setLevel(level)
+    for handler in handlers:
+        if handler.error is not None:
+            raise handler.error
 
 
 class _TrainLog(logging.FileHandler):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / "train.log", encoding="utf-8", errors="replace")
         self.folder = folder
+        self.error: BaseException | None = None
         self.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Keep the error, for `train_logs` to raise, instead of printing a traceback."""
+        self.error = sys.exc_info()[1]
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is of this run, or of all."""

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from classifier.files import write_npz
-from data.arrays import read_npz
+from classifier.sealed import read_sealed, write_sealed
 from data.errors import InputError, one_line
 from data.preprocessing import AffineMap
 
-FORMAT = 1  # of model.npz; another number is another layout
+FORMAT = 2  # of model.npz; another number is another layout
 BLOCK_BYTES = 2**25  # of prepared features or scores at a time
 
 
@@ -68,9 +67,9 @@ class LinearModel:
 
     def save(self, path: Path) -> None:
         """Write the model as an .npz file that loads without pickles."""
-        write_npz(
+        write_sealed(
             path,
-            format=np.array(FORMAT),
+            FORMAT,
             W=np.ascontiguousarray(self.W),
             b=self.b,
             classes=self.classes,
@@ -87,19 +86,12 @@ class LinearModel:
         Raises
         ------
         FileNotFoundError, InputError
-            When there is no such file, or it is not a model.
+            When there is no such file; when it is not a model, is damaged or of another format.
         """
-        arrays = read_npz(str(path))
-        needed = {"format", "W", "b", "classes", "shift", "scale", "image_shape", "config"}
-        missing = sorted(needed - arrays.keys())
-        if missing:
-            raise InputError(f"{path}: not a model file, it holds no {', '.join(missing)}")
-        if str(arrays["format"]) != str(FORMAT):
-            found = str(arrays["format"])[:20]
-            raise InputError(f"{path}: model format {found}, this program reads {FORMAT}")
+        arrays = read_sealed(path, "model", FORMAT)
         try:
             return cls._from_arrays(arrays)
-        except (ValueError, TypeError) as error:
+        except Exception as error:  # whoever writes a seal can write anything under it
             raise InputError(f"{path}: a damaged model file ({one_line(error)})") from error
 
     @classmethod

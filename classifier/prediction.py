@@ -15,8 +15,9 @@ from classifier.files import write_whole
 from classifier.job import read_status
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
-from data.arrays import check_features, check_labels, read_npz
+from data.arrays import check_features, check_labels
 from data.errors import InputError, one_line
+from data.npz import read_npz
 
 
 def predict_composed(composed: DictConfig) -> None:
@@ -65,9 +66,7 @@ def predict(config: PredictConfig) -> str:
 
 def _read_examples(path: str, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
     """Return X, and the class indices of y where the file has labels."""
-    arrays = read_npz(path)
-    if "X" not in arrays:
-        raise InputError(f"{path}: no array named X; it holds {', '.join(arrays) or 'nothing'}")
+    arrays = read_npz(path, ["X"], optional=["y"])
     X = check_features(arrays["X"], path)
     if "y" not in arrays:
         return X, None

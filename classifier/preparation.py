@@ -35,7 +35,13 @@ def load_dataset(config: Config) -> Dataset:
 
 
 def prepare(
-    dataset: Dataset, config: Config, reg: np.ndarray, seconds: dict[str, float]
+    dataset: Dataset,
+    config: Config,
+    reg: np.ndarray,
+    seconds: dict[str, float],
+    *,
+    checked: bool = False,
+    gradient_error: float | None = None,
 ) -> Prepared:
     """Fit the preprocessing, measure the data and check the gradient.
 
@@ -45,6 +51,7 @@ def prepare(
     config : preprocessing, seed and check_gradient are used.
     reg : (G,) penalty of each model of the stack, for the gradient check.
     seconds : takes what the parts took.
+    checked, gradient_error : whether the gradient was checked before, and what that gave.
 
     Raises
     ------
@@ -57,8 +64,8 @@ def prepare(
         train = Split(features.design_matrix(dataset.train.X), dataset.train.y)
         val = Split(features.design_matrix(dataset.val.X), dataset.val.y)
         scale = measure_scale(train.X, generator(config.seed, "scale"))
-    error = None
-    if config.check_gradient:
+    error = gradient_error
+    if config.check_gradient and not checked:
         with timed(seconds, "gradient_check"):
             rng = generator(config.seed, "check")
             error = _check_gradient(train, len(dataset.classes), reg, rng)

@@ -42,7 +42,7 @@ def write_results(
     model = LinearModel(
         fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
     )
-    if fit.diverged:
+    if fit.status == "diverged":
         fit.ended += _advice(job.config, fit, prepared.scale)
     with timed(seconds, "evaluation"):
         top_k = job.config.report.top_k
@@ -99,7 +99,7 @@ def _report(
     config, dataset = job.config, prepared.dataset
     weight_penalty = float(penalty(fit.theta[:, None], np.array([config.reg]))[0])
     return {
-        "status": "diverged" if fit.diverged else "completed",
+        "status": fit.status,
         "metrics": metrics,
         "objective": metrics["train"]["loss"] + weight_penalty,
         "config": job.plain,

@@ -1,8 +1,10 @@
 """One training run, or a stack of them: from a config to a folder of results."""
 
+import contextlib
 import math
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from tqdm import tqdm
 
+from classifier.checkpoint import NAME as CHECKPOINT
+from classifier.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.config import Config
 from classifier.files import point_to
-from classifier.job import Job, RunError, failures_told, log, make_job, timed, write_status
+from classifier.interruption import exit_code, stop_later
+from classifier.job import (
+    Job,
+    RunError,
+    failures_told,
+    held,
+    log,
+    make_job,
+    timed,
+    write_status,
+)
 from classifier.learning_rate import Scale
 from classifier.preparation import Prepared, generator, load_dataset, prepare
 from classifier.results import Draw, draw_now, write_results
@@ -47,8 +61,9 @@ def run_composed(composed: DictConfig) -> float:
         if alone:
             _point_latest(Path(job.config.outputs) / "latest", folder)
         (report,) = run([job], progress=alone)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except KeyboardInterrupt as stop:
+        log.info("python train.py resume=%s goes on with it", os.path.relpath(folder))
+        sys.exit(exit_code(stop))
     except Exception as error:
         if alone:
             raise SystemExit(1) from error
@@ -66,6 +81,7 @@ def objective_of(report: dict[str, Any], name: str) -> float:
 def run(
     jobs: Sequence[Job],
     *,
+    checkpoint: Path | None = None,
     dataset: Dataset | None = None,
     draw: Draw = draw_now,
     progress: bool = False,
@@ -75,6 +91,8 @@ def run(
     Parameters
     ----------
     jobs : configs that differ in lr, lr_scale, reg, momentum and report only, each with a folder.
+    checkpoint : where the stack's checkpoint is, or will be; None: the first job's folder. What
+        stands there is gone on with.
     dataset : that of these jobs; None: load it.
     draw : makes the plots in a run's folder, now or soon.
     progress : whether to show a bar, where stderr is a terminal.
@@ -89,37 +107,66 @@ def run(
         When something the user gave cannot be used; every job's status is then `failed`.
     RunError
         When a model diverged, or the gradient is wrong. Results are written all the same.
+    Stopped
+        When SIGINT or SIGTERM ended the training early; with checkpoint and results written.
     """
     folders = [job.folder for job in jobs]
+    if checkpoint is None:
+        checkpoint = folders[0] / CHECKPOINT
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        write_status(folder, "running")
     seconds: dict[str, float] = {}
-    with failures_told(folders):
-        if dataset is None:
-            with timed(seconds, "data"):
-                dataset = load_dataset(jobs[0].config)
-        reg = np.array([job.config.reg for job in jobs])
-        prepared = prepare(dataset, jobs[0].config, reg, seconds)
-        fits = _train(jobs, prepared, seconds, progress)
-    reports, errors = [], []
-    for job, fit in zip(jobs, fits, strict=True):
-        # One job's full disk or odd class name is not another's.
-        try:
-            with failures_told([job.folder]):
-                reports.append(write_results(job, fit, prepared, dict(seconds), draw))
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    if any(fit.diverged for fit in fits):
-        raise RunError("; ".join(fit.ended for fit in fits if fit.diverged))
+    with _held(folders), contextlib.ExitStack() as exits:
+        for folder in folders:
+            write_status(folder, "running")
+        with failures_told(folders):
+            earlier = read_checkpoint(checkpoint) if checkpoint.exists() else None
+            if dataset is None:
+                with timed(seconds, "data"):
+                    dataset = load_dataset(jobs[0].config)
+            prepared = _prepare(jobs, dataset, earlier, seconds)
+            training = _training(jobs, prepared)
+            if earlier is not None:
+                earlier.restore(training, jobs, dataset.fingerprint)
+                log.info("goes on after step %d, in epoch %d", training.step, training.epoch + 1)
+            # From here on a signal lets the minibatch end, and the results be written.
+            stop = exits.enter_context(stop_later())
+            checkpoints = Checkpoints(
+                *(checkpoint, jobs, dataset.fingerprint, prepared.gradient_error),
+                jobs[0].config.checkpoint.every,
+            )
+            with timed(seconds, "training"):
+                fits = _train(training, checkpoints, stop, progress)
+        reports = _write_all(jobs, fits, prepared, seconds, draw)
+    if any(fit.status == "diverged" for fit in fits):
+        raise RunError("; ".join(fit.ended for fit in fits if fit.status == "diverged"))
     return reports
 
 
-def _train(
-    jobs: Sequence[Job], prepared: Prepared, seconds: dict[str, float], progress: bool
-) -> list[Fit]:
+@contextlib.contextmanager
+def _held(folders: Sequence[Path]) -> Iterator[None]:
+    with contextlib.ExitStack() as exits:
+        try:
+            exits.enter_context(held(folders))
+        except InputError as error:  # not told in the folder: that is another process's
+            log.error("%s", error)
+            raise
+        yield
+
+
+def _prepare(
+    jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None, seconds: dict[str, float]
+) -> Prepared:
+    reg = np.array([job.config.reg for job in jobs])
+    if earlier is None:
+        return prepare(dataset, jobs[0].config, reg, seconds)
+    error = earlier.gradient_error
+    return prepare(
+        dataset, jobs[0].config, reg, seconds, checked=error is not None, gradient_error=error
+    )
+
+
+def _training(jobs: Sequence[Job], prepared: Prepared) -> Training:
     config = jobs[0].config
     models = PerModel(
         lr=np.array([_resolve_lr(job, prepared.scale) for job in jobs]),
@@ -140,17 +187,52 @@ def _train(
     )
     if config.schedule.warmup_steps >= config.epochs * len(training.batches):
         log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
-    # disable=None: no bar where stderr is not a terminal.
-    bar = tqdm(total=config.epochs, unit="epoch", leave=False, disable=None if progress else True)
+    return training
 
-    def show(fits: list[Fit]) -> None:
+
+def _train(
+    training: Training, checkpoints: Checkpoints, stop: Callable[[], str], progress: bool
+) -> list[Fit]:
+    # disable=None: no bar where stderr is not a terminal.
+    bar = tqdm(
+        total=training.epochs,
+        initial=training.epoch,
+        unit="epoch",
+        leave=False,
+        disable=None if progress else True,
+    )
+
+    def after_epoch(fits: list[Fit]) -> None:
         row = fits[0].history[-1]._asdict()
         figures = {key: row[key] for key in SHOWN if row[key] is not None}
         bar.set_postfix({key: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
         bar.update()
+        checkpoints.after_epoch(training)
 
-    with timed(seconds, "training"), bar:
-        return training.run(show)
+    with bar:
+        fits = training.run(after_epoch, stop)
+    checkpoints.write(training)
+    return fits
+
+
+def _write_all(
+    jobs: Sequence[Job],
+    fits: Sequence[Fit],
+    prepared: Prepared,
+    seconds: dict[str, float],
+    draw: Draw,
+) -> list[dict[str, Any]]:
+    """Write each job's results; one's full disk or odd class name is not another's."""
+    reports, errors = [], []
+    for job, fit in zip(jobs, fits, strict=True):
+        try:
+            with failures_told([job.folder]):
+                reports.append(write_results(job, fit, prepared, dict(seconds), draw))
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return reports
 
 
 def _resolve_lr(job: Job, scale: Scale) -> float:

@@ -6,6 +6,7 @@ and never notice. An ordinary run is a stack of one.
 """
 
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,16 +21,18 @@ from data.dataset import Split
 from data.minibatches import Minibatches
 from data.options import Options, option
 
+DONE = "all epochs done"
 DIVERGED = 100  # times the loss at the start, log C
 SCORES = 2**22  # at most so many in the buffer of a validation block
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Fit:
     """What training made of one model.
 
     theta (C, D + 1) holds the best weights and the bias, those of `best_epoch`; epoch 0 is the
-    start, all zeros. lr is what the schedule multiplied. `ended` says why training ended.
+    start, all zeros. lr is what the schedule multiplied. `status` is completed, diverged or
+    interrupted, and `ended` says why training ended.
     """
 
     theta: np.ndarray
@@ -37,8 +40,8 @@ class Fit:
     best_epoch: int = 0
     best_value: float = math.inf
     history: list[Epoch] = dataclasses.field(default_factory=list)
-    ended: str = "all epochs done"
-    diverged: bool = False
+    status: str = "completed"
+    ended: str = DONE
 
     @property
     def W(self) -> np.ndarray:
@@ -117,28 +120,112 @@ class Training:
         self.optimizer, self.schedule, self.early_stopping = optimizer, schedule, early_stopping
         self.epochs = epochs
         self.rng = rng
-        self.step = 0
+        self.epoch = 0  # epochs that are complete
+        self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way
+        self._order = rng.bit_generator.state  # before the order of that epoch was drawn
         shape = (n_classes, len(models.lr), train.X.shape[1])
         self.theta = np.zeros(shape, dtype=np.float32)
         self.fits = [Fit(self.theta[:, g].copy(), float(lr)) for g, lr in enumerate(models.lr)]
         self._optimizer_state = optimizer.init(self.theta)
+        self._sums = np.zeros((2, len(models.lr)))  # of loss and accuracy, of that epoch
         self._set_stack(self.fits, models)
 
-    def run(self, on_epoch: Callable[[list[Fit]], None] | None = None) -> list[Fit]:
+    def run(
+        self,
+        on_epoch: Callable[[list[Fit]], None] = lambda _: None,
+        stop: Callable[[], str] = lambda: "",
+    ) -> list[Fit]:
         """Train until every model has ended; return what became of each.
 
-        `on_epoch` is called after each epoch with the fits of the models still in the stack.
+        Parameters
+        ----------
+        on_epoch : called after each epoch with the fits of the models that took part in it.
+        stop : asked after each minibatch for a reason to stop; the models still in the stack are
+            then interrupted, and a training that restores this one's state goes on with them.
         """
         # A model that diverges overflows; it is told so by its loss, not by warnings.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            for epoch in range(1, self.epochs + 1):
-                self._run_epoch(epoch)
-                if on_epoch is not None:
-                    on_epoch(self._stack)
-                self._drop([g for g, fit in enumerate(self._stack) if self._has_ended(fit)])
-                if not self._stack:
-                    break
+            self._drop_ended()  # those that a longer training would not have kept
+            while self._stack and self.epoch < self.epochs and not stop():
+                if self._run_epoch(stop):
+                    trained = self._stack
+                    self._drop_ended()
+                    on_epoch(trained)
+        unfinished = self._stack if self.epoch < self.epochs else []
+        for fit in unfinished:
+            fit.status, fit.ended = "interrupted", f"{stop()} in epoch {self.epoch + 1}"
         return self.fits
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that `restore` needs to go on exactly here, as arrays."""
+        under_way = self._batch > 0
+        order = self._order if under_way else self.rng.bit_generator.state
+        rows = [row for fit in self.fits for row in fit.history]
+        return {
+            "epoch": np.array(self.epoch),
+            "batch": np.array(self._batch),
+            "seconds": np.array(self._seconds),
+            "order": np.array(json.dumps(order)),
+            "sums": self._sums,
+            "stack": np.array([self.fits.index(fit) for fit in self._stack], dtype=np.int64),
+            "theta": self.theta,
+            **{f"optimizer.{name}": array for name, array in self._optimizer_state.items()},
+            "lr": np.array([fit.lr for fit in self.fits]),
+            "best_theta": np.stack([fit.theta for fit in self.fits]),
+            "best_epoch": np.array([fit.best_epoch for fit in self.fits]),
+            "best_value": np.array([fit.best_value for fit in self.fits]),
+            "status": np.array([fit.status for fit in self.fits]),
+            "ended": np.array([fit.ended for fit in self.fits]),
+            "history": np.array(rows, dtype=np.float64).reshape(-1, len(Epoch._fields)),
+            "history_rows": np.array([len(fit.history) for fit in self.fits]),
+        }
+
+    def restore(self, state: dict[str, np.ndarray], members: Sequence[int]) -> None:
+        """Go on where `state` was taken.
+
+        Parameters
+        ----------
+        state : what `state` returned, of a training with the same settings but for `epochs`.
+        members : which of its models are those of this training, in their order here.
+
+        Raises
+        ------
+        ValueError
+            When the state is not that of such a training.
+        """
+        place = {int(model): column for column, model in enumerate(state["stack"])}
+        active = [g for g, model in enumerate(members) if model in place]
+        columns = [place[members[g]] for g in active]
+        ends = np.cumsum(state["history_rows"])
+        for fit, model in zip(self.fits, members, strict=True):
+            fit.lr = float(state["lr"][model])
+            fit.theta[...] = state["best_theta"][model]
+            fit.best_epoch = int(state["best_epoch"][model])
+            fit.best_value = float(state["best_value"][model])
+            end = int(ends[model])
+            rows = state["history"][end - int(state["history_rows"][model]) : end]
+            fit.history = [self._row(*row) for row in rows.tolist()]
+            if model not in place:
+                fit.status, fit.ended = str(state["status"][model]), str(state["ended"][model])
+        models = self.models.select(active)
+        models = dataclasses.replace(models, lr=np.array([self.fits[g].lr for g in active]))
+        fresh, names = self._optimizer_state, self._optimizer_state.keys()
+        self.theta = _columns(state["theta"], columns, self.theta)
+        self._optimizer_state = {
+            name: _columns(state[f"optimizer.{name}"], columns, fresh[name]) for name in names
+        }
+        self._sums = _columns(state["sums"], columns, self._sums)
+        self._set_stack([self.fits[g] for g in active], models)
+        self.epoch, self._batch = int(state["epoch"]), int(state["batch"])
+        self._seconds = float(state["seconds"])
+        if not (0 <= self.epoch <= self.epochs and 0 <= self._batch < len(self.batches)):
+            raise ValueError(f"epoch {self.epoch}, minibatch {self._batch} is out of range")
+        self.rng.bit_generator.state = json.loads(str(state["order"]))
+
+    def _row(self, epoch: float, step: float, *figures: float) -> Epoch:
+        """Return a row of a state's history, where nan may stand for a figure there is not."""
+        row = Epoch(int(epoch), int(step), *figures)
+        return row if len(self.val) else row._replace(val_loss=None, val_accuracy=None)
 
     def _set_stack(self, fits: list[Fit], models: PerModel) -> None:
         self._stack, self.models = fits, models
@@ -149,15 +236,26 @@ class Training:
         block = min(self._block, max(1, len(self.val)))
         self._val_loss = StackedLoss(self.n_classes, n_models, n_features, block)
 
-    def _run_epoch(self, epoch: int) -> None:
-        start = time.perf_counter()
-        loss, accuracy, factor = self._train_epoch()
+    @property
+    def step(self) -> int:
+        """Minibatches trained on so far."""
+        return self.epoch * len(self.batches) + self._batch
+
+    def _run_epoch(self, stop: Callable[[], str]) -> bool:
+        """Return whether the epoch is complete; otherwise it was stopped, and can go on."""
+        start = time.perf_counter() - self._seconds
+        factor = self._train_epoch(stop)
+        self._seconds = time.perf_counter() - start
+        if self._batch < len(self.batches):
+            return False
+        loss, accuracy = self._sums / len(self.batches.y)
         val_loss, val_accuracy = self._validate()
-        seconds = time.perf_counter() - start
+        step, seconds = self.step, time.perf_counter() - start
+        self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
         for g, fit in enumerate(self._stack):
             row = Epoch(
-                epoch,
-                self.step,
+                self.epoch,
+                step,
                 float(self.models.lr[g]) * factor,
                 float(loss[g]),
                 float(accuracy[g]),
@@ -166,30 +264,35 @@ class Training:
                 seconds,
             )
             fit.history.append(row)
-            fit.diverged = not loss[g] <= DIVERGED * math.log(self.n_classes)
+            if not loss[g] <= DIVERGED * math.log(self.n_classes):
+                fit.status = "diverged"
             cost = self.early_stopping.cost(row)
-            if cost < fit.best_value and not fit.diverged:
-                fit.best_epoch, fit.best_value = epoch, cost
+            if cost < fit.best_value and fit.status != "diverged":
+                fit.best_epoch, fit.best_value = self.epoch, cost
                 fit.theta[...] = self.theta[:, g]
+        return True
 
-    def _train_epoch(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """Return the epoch's mean loss and accuracy (G,), and the last factor of lr."""
+    def _train_epoch(self, stop: Callable[[], str]) -> float:
+        """Sum up the epoch's loss and accuracy; return the last factor of lr."""
         lr = self.models.lr[:, None].astype(np.float32)
         momentum = self.models.momentum[:, None].astype(np.float32)
         reg = self.models.reg.astype(np.float32)
         total_steps = self.epochs * len(self.batches)
-        loss_sum, right_sum = np.zeros(len(lr)), np.zeros(len(lr))
+        if self._batch == 0:
+            self._order = self.rng.bit_generator.state
+            self._sums = np.zeros((2, len(lr)))
         factor = 1.0
-        for X, y in self.batches.epoch(self.rng):
+        for X, y in self.batches.epoch(self.rng, self._batch):
             loss, accuracy = self._loss.loss_and_gradient(self.theta, X, y, reg)
             factor = self.schedule.factor(self.step, total_steps, len(self.batches))
             self.optimizer.update(
                 self.theta, self._loss.gradient, self._optimizer_state, lr * factor, momentum
             )
-            loss_sum += len(y) * loss
-            right_sum += len(y) * accuracy
-            self.step += 1
-        return loss_sum / len(self.batches.y), right_sum / len(self.batches.y), factor
+            self._sums += len(y) * loss, len(y) * accuracy
+            self._batch += 1
+            if stop():
+                break
+        return factor
 
     def _validate(self) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
         """Return mean validation loss and accuracy (G,), or None twice without a split."""
@@ -203,9 +306,23 @@ class Training:
         val_loss, val_accuracy = sums / len(self.val)
         return val_loss, val_accuracy
 
+    def _drop_ended(self) -> None:
+        """Take models that have ended out of the stack; the others keep their values."""
+        keep = [g for g, fit in enumerate(self._stack) if not self._has_ended(fit)]
+        if len(keep) == len(self._stack):
+            return
+        self.theta = _columns(self.theta, keep, self.theta)
+        self._sums = _columns(self._sums, keep, self._sums)
+        self._optimizer_state = {
+            name: _columns(array, keep, array) for name, array in self._optimizer_state.items()
+        }
+        self._set_stack([self._stack[g] for g in keep], self.models.select(keep))
+
     def _has_ended(self, fit: Fit) -> bool:
+        if not fit.history:
+            return False
         patience, epoch = self.early_stopping.patience, fit.history[-1].epoch
-        if fit.diverged:
+        if fit.status == "diverged":
             fit.ended = f"diverged in epoch {epoch}"
         elif patience is not None and epoch - fit.best_epoch >= patience and epoch < self.epochs:
             monitor = self.early_stopping.monitor
@@ -214,14 +331,13 @@ class Training:
             return False
         return True
 
-    def _drop(self, ended: list[int]) -> None:
-        """Take models out of the stack; the arrays of the others keep their values."""
-        if not ended:
-            return
-        keep = [g for g in range(len(self._stack)) if g not in ended]
-        self.theta = np.ascontiguousarray(self.theta[:, keep])
-        self._optimizer_state = {
-            name: np.ascontiguousarray(array[:, keep]) if array.ndim == 3 else array
-            for name, array in self._optimizer_state.items()
-        }
-        self._set_stack([self._stack[g] for g in keep], self.models.select(keep))
+
+def _columns(array: np.ndarray, columns: list[int], like: np.ndarray) -> np.ndarray:
+    """Return some models of an array that has models on its second axis; checked against like.
+
+    An array with fewer axes belongs to all models.
+    """
+    fits = array.dtype == like.dtype and array.ndim == like.ndim
+    if not (fits and array.shape[:1] == like.shape[:1] and array.shape[2:] == like.shape[2:]):
+        raise ValueError(f"an array {array.dtype} {array.shape} instead of {like.shape}")
+    return np.ascontiguousarray(array[:, columns]) if array.ndim > 1 else array.copy()

@@ -1,13 +1,13 @@
 """The user's own examples: `X` and `y` in an .npz file."""
 
 import dataclasses
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from data.dataset import Dataset, Split
-from data.errors import InputError, one_line
+from data.errors import InputError
+from data.npz import read_npz
 from data.options import Options, option
 from data.splits import make_dataset
 
@@ -61,45 +61,11 @@ def read_examples(path: str) -> tuple[np.ndarray, np.ndarray]:
     FileNotFoundError, InputError
         When there is no such file, or it is not an .npz of numbers with N labels.
     """
-    arrays = read_npz(path)
-    for key in ("X", "y"):
-        if key not in arrays:
-            raise InputError(f"{path}: no array named {key}; it holds {_names(arrays)}")
+    arrays = read_npz(path, ["X", "y"])
     X, y = check_features(arrays["X"], path), check_labels(arrays["y"], path)
     if len(X) != len(y):
         raise InputError(f"{path}: X holds {len(X)} examples and y {len(y)} labels")
     return X, y
-
-
-def read_npz(path: str) -> dict[str, np.ndarray]:
-    """Read every array of an .npz file; pickled objects are refused, never loaded.
-
-    Raises
-    ------
-    FileNotFoundError, InputError
-        When there is no such file, or it is not a whole .npz file without pickles.
-    """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: not an .npz file but a folder or a device")
-    with Path(path).open("rb") as file:
-        if not zipfile.is_zipfile(file):
-            raise InputError(f"{path}: not an .npz file; numpy.savez(path, X=X, y=y) writes one")
-    arrays = {}
-    name = "file"
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            for name in archive.files:
-                arrays[name] = archive[name]
-        return arrays
-    except Exception as error:  # a damaged file raises nearly anything
-        if "Object arrays" in str(error):
-            raise InputError(
-                f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers "
-                f"as {name}.astype(float)"
-            ) from error
-        raise InputError(f"{path}: a damaged .npz file ({one_line(error)[:120]})") from error
 
 
 def check_features(X: np.ndarray, where: str) -> np.ndarray:
@@ -170,7 +136,3 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
         return shape
     return None
-
-
-def _names(arrays: dict[str, np.ndarray]) -> str:
-    return ", ".join(arrays) or "no arrays"

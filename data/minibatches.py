@@ -25,10 +25,18 @@ class Minibatches:
         """Minibatches in an epoch."""
         return math.ceil(len(self.y) / self.batch_size)
 
-    def epoch(self, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (X, y) of each minibatch; X is a view that the next minibatch overwrites."""
+    def epoch(
+        self, rng: np.random.Generator, first: int = 0
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield (X, y) of each minibatch; X is a view that the next minibatch overwrites.
+
+        Parameters
+        ----------
+        rng : draws the order of the epoch, all at once.
+        first : the minibatch to begin with, to go on in the middle of an epoch.
+        """
         order = rng.permutation(len(self.y))
-        for start in range(0, len(order), self.batch_size):
+        for start in range(first * self.batch_size, len(order), self.batch_size):
             rows = order[start : start + self.batch_size]
             X = self._buffer[: len(rows)]
             # mode="clip" lets take write into the buffer directly; every index is in range.

@@ -39,20 +39,43 @@ def note():
     )
 
 
+@pytest.fixture(scope="session")
+def fork_server():
+    """Start the server that runs programs without the second that importing packages takes."""
+    server = subprocess.Popen(
+        [sys.executable, str(REPOSITORY / "tests/fork_server.py")],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    yield server
+    server.stdin.close()
+    server.wait(30)
+    server.stdout.close()
+
+
 @pytest.fixture
-def command(tmp_path):
-    """Run a program of the repository in an empty folder, as a user does."""
+def command(fork_server, tmp_path, tmp_path_factory):
+    """Run a program of the repository in a process in an empty folder, as a user does."""
 
     def run(script, *arguments, cwd=tmp_path):
-        environment = {**os.environ, "HYDRA_FULL_ERROR": "0"}
-        return subprocess.run(
-            [sys.executable, str(REPOSITORY / script), *map(str, arguments)],
-            cwd=cwd,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+        said = tmp_path_factory.mktemp("said")
+        request = {
+            "arguments": [str(REPOSITORY / script), *map(str, arguments)],
+            "folder": str(cwd),
+            "stdout": str(said / "stdout"),
+            "stderr": str(said / "stderr"),
+        }
+        fork_server.stdin.write(json.dumps(request) + "\n")
+        fork_server.stdin.flush()
+        ended = json.loads(fork_server.stdout.readline())
+        return SimpleNamespace(
+            returncode=ended["code"],
+            seconds=ended["seconds"],
+            memory=ended["memory"],
+            stdout=(said / "stdout").read_text(),
+            stderr=(said / "stderr").read_text(),
         )
 
     return run

@@ -98,7 +98,7 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
         (["input=none.npz"], "none.npz: no such file"),
         (["input=wide.npz"], "wide.npz: X has 5 features an example, the model has 8"),
         (["input=new.npz", "run=nowhere"], "run=nowhere: there is no nowhere; name a finished run"),
-        (["input=new.npz", "run=new.npz"], "new.npz: not a model file, it holds no W, b"),
+        (["input=new.npz", "run=new.npz"], "new.npz: not a model file; it holds X"),
         (["input=new.npz", "run=text.txt"], "text.txt: not an .npz file"),
         (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
         (["input=new.npz", "output=."], "is not a regular file; name another"),

@@ -15,6 +15,7 @@ import pytest
 LEFT = {
     ".hydra",
     "accuracy_curve.png",
+    "checkpoint.npz",
     "confusion_matrix.png",
     "history.csv",
     "loss_curve.png",

@@ -1,6 +1,7 @@
 """Where the stacks of a sweep are trained: here, in processes, or on a Ray or Dask cluster."""
 
 import contextlib
+import dataclasses
 import logging
 import os
 import signal
@@ -9,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
@@ -23,7 +25,15 @@ from data.errors import InputError, one_line
 log = logging.getLogger(__name__)
 N_CORES = os.cpu_count() or 1
 BACKENDS = ("local", "loky", "ray", "dask")
-Stack = tuple[list[Job], Dataset]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Jobs to train together, on their data set, and where the stack's checkpoint is."""
+
+    jobs: list[Job]
+    dataset: Dataset
+    checkpoint: Path
 
 
 def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str | None) -> None:
@@ -31,7 +41,7 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
 
     Parameters
     ----------
-    stacks : jobs that share a data set, and the data set.
+    stacks : what is trained together.
     backend : local (this process, plots in spare ones), loky, ray or dask.
     n_jobs : stacks trained at once; local trains one with all cores.
     address : of an existing ray or dask cluster; None starts a local one.
@@ -48,19 +58,17 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
         if _run_in_workers(stacks, backend, n_jobs, threads):
             return
         for stack in stacks:
-            if _unfinished(stack[0]) and not _run_in_workers([stack], backend, n_jobs, threads):
-                for job in _unfinished(stack[0]):
+            if _unfinished(stack.jobs) and not _run_in_workers([stack], backend, n_jobs, threads):
+                for job in _unfinished(stack.jobs):
                     write_status(job.folder, "failed", "the worker that trained it died twice")
 
 
-def train_stack(
-    jobs: list[Job], dataset: Dataset, threads: int | None, draw: Draw = draw_now
-) -> None:
+def train_stack(stack: Stack, threads: int | None, draw: Draw = draw_now) -> None:
     """Train the jobs that are not finished yet; failures stand in their folders, not here."""
     run_log.propagate = False  # each job's lines are in its train.log
     with threadpool_limits(threads), contextlib.suppress(Exception):
-        if waiting := _unfinished(jobs):
-            run(waiting, dataset=dataset, draw=draw)
+        if waiting := _unfinished(stack.jobs):
+            run(waiting, checkpoint=stack.checkpoint, dataset=stack.dataset, draw=draw)
 
 
 def _unfinished(jobs: Sequence[Job]) -> list[Job]:
@@ -70,10 +78,10 @@ def _unfinished(jobs: Sequence[Job]) -> list[Job]:
 def _run_here(stacks: Iterable[Stack]) -> None:
     with contextlib.ExitStack() as exits:
         draw: Draw | None = None
-        for jobs, dataset in stacks:
-            if draw is None and any(job.config.report.plots for job in jobs):
+        for stack in stacks:
+            if draw is None and any(job.config.report.plots for job in stack.jobs):
                 draw = exits.enter_context(drawing_processes())
-            train_stack(jobs, dataset, None, draw or draw_now)
+            train_stack(stack, None, draw or draw_now)
 
 
 @contextlib.contextmanager
@@ -86,9 +94,11 @@ def drawing_processes() -> Iterator[Draw]:
     # Importing matplotlib takes the time of several pictures: begin while the first stack trains.
     drawn = [pool.submit(_import_plots) for _ in range(N_CORES)]
     try:
-        yield lambda folder: drawn.append(pool.submit(draw_now, folder))
-        for result in drawn:
-            result.result()
+        try:
+            yield lambda folder: drawn.append(pool.submit(draw_now, folder))
+        finally:  # also of a sweep that is stopped; a second signal cancels what waits
+            for result in drawn:
+                result.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -116,7 +126,7 @@ def _run_in_workers(stacks: Sequence[Stack], backend: str, n_jobs: int, threads:
 
     try:
         Parallel(n_jobs=n_jobs, backend=backend, batch_size=1)(
-            delayed(train_stack)(jobs, dataset, threads) for jobs, dataset in stacks
+            delayed(train_stack)(stack, threads) for stack in stacks
         )
     except Exception as error:  # every backend has an exception of its own for a dead worker
         log.warning("a worker died (%s); what it had not finished is run again", one_line(error))

@@ -1,15 +1,12 @@
 """The Hydra launcher that trains the jobs of a sweep as stacks."""
 
-import contextlib
 import copy
 import logging
 import math
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +16,9 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
+from classifier.checkpoint import NAME as CHECKPOINT
 from classifier.config import Config, without_hydra
+from classifier.interruption import exit_code, stop_at_once
 from classifier.job import FINISHED, Job, make_job, plain_config, read_status, write_status
 from classifier.job import log as job_log
 from classifier.mistakes import explain
@@ -28,15 +27,11 @@ from classifier.results import is_drawn
 from classifier.run import objective_of
 from classifier.sweep.engine import BACKENDS, Stack, drawing_processes, run_stacks
 from classifier.sweep.records import Record, config_key, read_records, read_report
-from classifier.sweep.stacks import data_key, group, stacks_of
+from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.summary import finish_sweep
 from data.errors import InputError, one_line
 
 log = logging.getLogger(__name__)
-
-
-class Terminated(KeyboardInterrupt):
-    """A termination signal; handled as Ctrl-C is, with an exit code of its own."""
 
 
 class StackedLauncher(Launcher):
@@ -73,7 +68,7 @@ class StackedLauncher(Launcher):
         sweep = Path(str(self.config.hydra.sweep.dir))
         sweep.mkdir(parents=True, exist_ok=True)
         folders: list[Path] = []
-        with _sigterm_as_interrupt():
+        with stop_at_once():
             try:
                 self._train(sweep, folders, job_overrides, initial_job_idx)
             except KeyboardInterrupt as stop:
@@ -81,7 +76,7 @@ class StackedLauncher(Launcher):
                     if read_status(folder)["status"] == "running":
                         write_status(folder, "interrupted", "the sweep was stopped")
                 finish_sweep(sweep)
-                sys.exit(143 if isinstance(stop, Terminated) else 130)
+                sys.exit(exit_code(stop))
         return [_job_return(folder) for folder in folders]
 
     def _check(self) -> None:
@@ -131,14 +126,15 @@ class StackedLauncher(Launcher):
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = folder.name
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder.parent), folder.name
-        run_job(
-            hydra_context=self.context,
-            task_function=lambda _: None,  # only the folder and Hydra's files in it
-            config=composed,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-            configure_logging=False,
-        )
+        if record is None:  # else Hydra's files stand there, and a kill now would lose them
+            run_job(
+                hydra_context=self.context,
+                task_function=lambda _: None,  # only the folder and Hydra's files in it
+                config=composed,
+                job_dir_key="hydra.sweep.dir",
+                job_subdir_key="hydra.sweep.subdir",
+                configure_logging=False,
+            )
         (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             return folder, make_job(task, choices, folder)
@@ -156,8 +152,13 @@ class StackedLauncher(Launcher):
                     write_status(job.folder, "failed", one_line(error))
                 log.error("%d jobs failed: %s", len(members), one_line(error))
                 continue
-            for stack in stacks_of(members, dataset, self.max_stack, workers):
-                yield stack, dataset
+            begun = list(stacks_begun(members))
+            for stack, checkpoint in begun:
+                yield Stack(stack, dataset, checkpoint)
+            taken = {job.folder for stack, _ in begun for job in stack}
+            new = [job for job in members if job.folder not in taken]
+            for stack in stacks_of(new, dataset, self.max_stack, workers):
+                yield Stack(stack, dataset, stack[0].folder / CHECKPOINT)
 
 
 class Places:
@@ -172,7 +173,9 @@ class Places:
     def __init__(self, sweep: Path, records: Sequence[Record]) -> None:
         self.sweep = sweep
         self.known = {config_key(record.config): record for record in records}
-        self.taken = {path.name for path in sweep.iterdir() if path.is_dir()}
+        # What a kill left before a job was known is no job: its number is free.
+        unknown = {r.folder.name for r in records if not r.config and r.status == "not begun"}
+        self.taken = {path.name for path in sweep.iterdir() if path.is_dir()} - unknown
 
     def of(self, plain: dict[str, Any], number: int) -> tuple[Path, Record | None]:
         """Return the folder of a config, and what stands there of an earlier sweep."""
@@ -253,15 +256,3 @@ def _job_return(folder: Path) -> JobReturn:
     if report is not None and read_status(folder)["status"] == "completed":
         result.return_value = objective_of(report, report["config"]["objective"])
     return result
-
-
-@contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def stop(_signal: int, _frame: FrameType | None) -> None:
-        raise Terminated
-
-    earlier = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)

@@ -5,9 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from classifier.job import plain_config, read_status
+from classifier.job import read_config, read_status
 
 Value = Any  # of a config key: a number, text, true, false, null or a list of these
 
@@ -37,22 +35,13 @@ def read_record(folder: Path) -> Record:
     """Read one job's folder."""
     status, report = read_status(folder), read_report(folder)
     # A report has the config too, and JSON is read a hundred times faster than YAML.
-    config = report["config"] if report is not None else _read_config(folder)
+    config = report["config"] if report is not None else read_config(folder)
     return Record(folder, config, status["status"], status["reason"], report)
 
 
 def _order(folder: Path) -> tuple[int, int, str]:
     name = folder.name
     return (0, int(name), name) if name.isdigit() else (1, 0, name)
-
-
-def _read_config(folder: Path) -> dict[str, Value]:
-    try:
-        composed = OmegaConf.load(folder / ".hydra/config.yaml")
-        hydra = OmegaConf.load(folder / ".hydra/hydra.yaml")
-        return plain_config(composed, dict(hydra.hydra.runtime.choices))  # type: ignore[arg-type]
-    except Exception:  # not written, or cut short: a job that is not known
-        return {}
 
 
 def read_report(folder: Path) -> dict[str, Any] | None:

@@ -2,12 +2,15 @@
 
 import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TypeVar
 
+from classifier.checkpoint import NAME, read_checkpoint
 from classifier.job import Job
 from classifier.sweep.records import config_key
 from classifier.training import PerModel
 from data.dataset import Dataset
+from data.errors import InputError
 
 PER_MODEL = tuple(field.name for field in dataclasses.fields(PerModel))
 OWN = (*PER_MODEL, "lr_scale", "report", "outputs")  # keys in which the jobs of a stack may differ
@@ -34,6 +37,23 @@ def data_key(job: Job) -> str:
 def stack_key(job: Job) -> str:
     """Return what two jobs share exactly when they can be trained as one stack."""
     return config_key({key: value for key, value in job.plain.items() if key not in OWN})
+
+
+def stacks_begun(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], Path]]:
+    """Yield the stacks, with their checkpoints, that an earlier sweep began with some of the jobs.
+
+    A checkpoint that cannot be read is that of the job in whose folder it stands.
+    """
+    waiting = {job.folder: job for job in jobs}
+    for path in [place for job in jobs for place in sorted(job.folder.parent.glob(f"*/{NAME}"))]:
+        try:
+            names = read_checkpoint(path).folders
+        except InputError:
+            names = [path.parent.name]
+        folders = [path.parent.parent / name for name in names]
+        members = [waiting.pop(folder) for folder in folders if folder in waiting]
+        if members:
+            yield members, path
 
 
 def _choice(job: Job, group: str) -> str:

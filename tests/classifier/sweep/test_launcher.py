@@ -83,7 +83,7 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
     monkeypatch.setattr(launcher, "load_dataset", load)
     stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs))
     assert loaded == [{"reg": 1.0}, {"seed": 3}, other]
-    assert names(jobs for jobs, _ in stacks) == [["0", "3"], ["1"], ["2"], ["4"]]
+    assert names(stack.jobs for stack in stacks) == [["0", "3"], ["1"], ["2"], ["4"]]
 
 
 def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):

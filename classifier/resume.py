@@ -1,0 +1,120 @@
+"""Go on with a run or a sweep that was stopped or killed: `resume=latest`, `resume=FOLDER`."""
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+from hydra import compose
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from classifier.checkpoint import FREE, NAME, read_checkpoint, refuse_changes
+from classifier.config import without_hydra
+from classifier.files import write_text
+from classifier.job import held, plain_config, read_config
+from data.errors import InputError
+
+SWEEP = "multirun.yaml"  # what Hydra leaves in a sweep's folder
+
+
+def resume_run(config: DictConfig) -> None:
+    """Turn a composed config with `resume` into that of the run it names, in the run's folder.
+
+    Raises
+    ------
+    InputError
+        When there is no such run, it is still running, or an override would change its
+        mathematics.
+    """
+    folder = _folder(str(config.resume), Path(str(config.outputs)))
+    saved = _saved_config(folder, str(config.resume))
+    choices = saved["choices"]
+    groups = [f"{name}={choice}" for name, choice in choices.items() if _is_typed(config, name)]
+    resumed = compose(config.hydra.job.config_name, overrides=groups)
+    values = {key: value for key, value in saved.items() if key != "choices"}
+    resumed = cast(DictConfig, OmegaConf.merge(resumed, values))
+    given = without_hydra(config)
+    named = [_key(override) for override in config.hydra.overrides.task]
+    for key in named:  # what is free is taken from the command line, the rest must agree
+        if key.split(".")[0] in FREE:
+            OmegaConf.update(resumed, key, OmegaConf.select(given, key), merge=True)
+        elif key in choices:
+            refuse_changes({key: choices[key]}, {key: config.hydra.runtime.choices.get(key)})
+        else:
+            before, now = OmegaConf.select(resumed, key), OmegaConf.select(given, key)
+            refuse_changes({key: before}, {key: now})
+    resumed.resume = None
+    wanted = plain_config(resumed, choices)
+    refuse_changes(saved, wanted)
+    with held([folder]):  # a run that still runs is left alone
+        if (folder / NAME).exists():
+            read_checkpoint(folder / NAME)
+        if wanted != saved:
+            write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
+    with read_write(config), open_dict(config):
+        for key in map(str, resumed):
+            config[key] = resumed[key]
+        config.hydra.run.dir = str(folder)
+        config.hydra.output_subdir = None  # what Hydra wrote there of the run stays
+        config.hydra.runtime.choices = {**config.hydra.runtime.choices, **choices}
+
+
+def resume_sweep(arguments: list[str]) -> list[str]:
+    """Return the arguments that go on with a sweep where `resume` names one, else `arguments`.
+
+    Raises
+    ------
+    InputError
+        When other settings are given with it.
+    """
+    named = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("resume=")]
+    folder = Path(named[-1]) if named else Path()
+    if not named or not (folder / SWEEP).is_file():
+        return arguments
+    for argument in arguments:
+        if not argument.startswith(("resume=", "hydra", "-")):
+            raise InputError(
+                f"{argument}: a sweep goes on as it was; to add jobs to it, give its whole command "
+                f"with hydra.sweep.dir={folder}"
+            )
+    try:
+        overrides = OmegaConf.load(folder / SWEEP).hydra.overrides
+        settled = ("hydra.sweep.dir=", "hydra.mode=")
+        before = [o for o in overrides.hydra if not o.startswith(settled)]
+        task = list(overrides.task)
+    except Exception as error:
+        raise InputError(f"resume={folder}: {SWEEP} there cannot be read") from error
+    kept = [a for a in arguments if not a.startswith("resume=") and a not in ("-m", "--multirun")]
+    quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    return ["--multirun", *task, *before, *kept, f"hydra.sweep.dir='{quoted}'"]
+
+
+def _folder(given: str, outputs: Path) -> Path:
+    place = outputs / "latest" if given == "latest" else Path(given)
+    if given == "latest" and not place.exists():
+        raise FileNotFoundError(f"resume=latest: there is no {place} yet; start a run")
+    return (place.parent if place.name == NAME else place).resolve()
+
+
+def _saved_config(folder: Path, given: str) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"resume={given}: there is no such folder")
+    saved = read_config(folder)
+    if not saved:
+        raise InputError(f"resume={given}: no run has begun in {folder}")
+    hydra = OmegaConf.load(folder / ".hydra/hydra.yaml").hydra
+    stacked = hydra.runtime.choices.get("hydra/launcher") == "stacked"
+    if stacked and str(hydra.mode) == "MULTIRUN":
+        raise InputError(
+            f"resume={given}: is one job of a sweep, trained with others; go on with the sweep: "
+            f"resume={folder.parent}"
+        )
+    return saved
+
+
+def _is_typed(config: DictConfig, group: str) -> bool:
+    """Return whether a group is a section of the config, not a set of values for several."""
+    return OmegaConf.is_config(config.get(group))
+
+
+def _key(override: str) -> str:
+    return re.split("[=@]", override.lstrip("+~"))[0]

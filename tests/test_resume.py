@@ -1,0 +1,327 @@
+"""Runs and sweeps that are killed and stopped by real signals, and gone on with, bit for bit.
+
+KILLS=20 kills every kind of training twenty times; the suite does it once.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from classifier.history import read_history
+
+KILLS = int(os.environ.get("KILLS", "1"))
+LONG = ["epochs=500", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
+OPTIMIZERS = {
+    "sgd": ["optimizer=sgd", "momentum=0.5"],
+    "nesterov": ["optimizer=sgd", "optimizer.nesterov=true"],
+    "adam": ["optimizer=adam"],
+}
+STACK = ["-m", "lr_scale=0.1,1", "reg=0,1e-3"]
+
+
+@pytest.fixture
+def start(tmp_path, repository):
+    """Start train.py in an empty folder."""
+    return lambda *arguments: subprocess.Popen(
+        [sys.executable, repository / "train.py", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def figures(folder):
+    """Return all that two runs must share to the last bit: everything but times."""
+    report = json.loads((folder / "report.json").read_text())
+    del report["seconds"], report["machine"]
+    with np.load(folder / "model.npz") as model:
+        arrays = {name: (model[name].dtype.str, model[name].tobytes()) for name in model.files}
+    history = [repr(row[:-1]) for row in read_history(folder / "history.csv")]
+    return report, history, arrays
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text())["status"]
+
+
+def trained_for(program, folder, seconds):
+    """Wait until a training has begun, and then some time; return whether it still runs."""
+    deadline = time.monotonic() + 60
+    log = folder / "train.log"
+    begun = log.read_text().count("lr ") if log.exists() else 0
+    while program.poll() is None and time.monotonic() < deadline:
+        if log.exists() and log.read_text().count("lr ") > begun:
+            break
+        time.sleep(0.01)
+    time.sleep(seconds)
+    return program.poll() is None
+
+
+@pytest.mark.parametrize("kind", ["single", "stacked"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_what_was_killed_ends_as_if_it_had_not_been(kind, optimizer, command, start, tmp_path):
+    chance = random.Random(f"{kind} {optimizer}")
+    stacked = kind == "stacked"
+    where = "hydra.sweep.dir" if stacked else "hydra.run.dir"
+    arguments = [*(STACK if stacked else []), *OPTIMIZERS[optimizer], *LONG]
+    assert command("train.py", *arguments, f"{where}=whole").returncode == 0
+    first = tmp_path / ("cut/0" if stacked else "cut")
+    begin = [*arguments, f"{where}=cut"]
+    for _ in range(KILLS):
+        program = start(*(["resume=cut"] if (first / "status.json").exists() else begin))
+        time.sleep(chance.uniform(0.5, 2.0))  # while it starts, trains or writes
+        program.kill()
+        program.communicate()
+    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        program = start(*(["resume=cut"] if (first / "status.json").exists() else begin))
+        if not trained_for(program, first, chance.uniform(0, 0.3)):
+            break
+        program.send_signal(number)
+        _, stderr = program.communicate(timeout=60)
+        assert "Traceback" not in stderr
+        if program.returncode != 0:  # not ended by itself just before
+            assert program.returncode == code, stderr
+            assert status(first) == "interrupted"
+    done = command("train.py", "resume=cut")
+    assert done.returncode == 0, done.stderr
+    for number in range(4) if stacked else [""]:
+        cut, whole = (figures(tmp_path / name / str(number)) for name in ("cut", "whole"))
+        for found, expected in zip(cut, whole, strict=True):
+            assert found == expected
+    assert not list(tmp_path.glob("cut/**/.*.part"))
+
+
+def test_a_stopped_run_leaves_everything_and_says_how_to_go_on(start, tmp_path):
+    program = start(*LONG, "epochs=1000000", "report.plots=true", "hydra.run.dir=mine")
+    assert trained_for(program, tmp_path / "mine", 0.3)
+    program.terminate()
+    stdout, stderr = program.communicate(timeout=60)
+    assert program.returncode == 143
+    assert stderr == ""
+    assert "stopped by SIGTERM in epoch" in stdout
+    assert stdout.splitlines()[-1] == "python train.py resume=mine goes on with it"
+    left = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert left >= {"checkpoint.npz", "model.npz", "report.txt", "loss_curve.png", "history.csv"}
+    report = json.loads((tmp_path / "mine/report.json").read_text())
+    assert status(tmp_path / "mine") == report["status"] == "interrupted"
+    assert report["epochs"] == len(read_history(tmp_path / "mine/history.csv"))
+
+
+@pytest.fixture
+def folder(command, tmp_path):
+    arguments = ["data=blobs", "schedule=constant", "epochs=4", "report.plots=false", "lr=0.1"]
+    assert command("train.py", *arguments, "early_stopping.patience=null").returncode == 0
+    return (tmp_path / "outputs/latest").resolve()
+
+
+def test_epochs_may_grow(folder, command, tmp_path):
+    done = command("train.py", "resume=latest", "epochs=9")
+    assert done.returncode == 0, done.stderr
+    arguments = ["data=blobs", "schedule=constant", "epochs=9", "report.plots=false", "lr=0.1"]
+    command("train.py", *arguments, "early_stopping.patience=null", "hydra.run.dir=whole")
+    assert figures(folder) == figures(tmp_path / "whole")
+    assert "epochs: 9" in (folder / ".hydra/config.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("lr=0.2", "lr=0.2: the run was trained with lr=0.1, and a resumed run keeps that"),
+        ("batch_size=8", "batch_size=8: the run was trained with batch_size=64"),
+        ("data=digits", "data=digits: the run was trained with data=blobs"),
+        ("data.spread=3", "data.spread=3.0: the run was trained with data.spread=2.0"),
+        ("optimizer=adam", "optimizer=adam: the run was trained with optimizer=sgd"),
+        ("seed=1", "seed=1: the run was trained with seed=0"),
+        ("epochs=3", "epochs=3: the run had 4; a resumed run can have more"),
+    ],
+)
+def test_what_would_change_the_mathematics_is_refused_by_name(override, words, folder, command):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = command("train.py", "resume=latest", override)
+    assert done.returncode == 1
+    assert done.stderr.startswith(words)
+    assert done.stderr.count("\n") == 1
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_same_settings_may_be_given_again(folder, command):
+    given = ["lr=0.1", "data=blobs", "seed=0", "report.top_k=2"]
+    assert command("train.py", f"resume={folder}", *given).returncode == 0
+    assert json.loads((folder / "report.json").read_text())["config"]["report"]["top_k"] == 2
+
+
+@pytest.mark.parametrize(
+    ("resume", "words"),
+    [
+        ("nowhere", "resume=nowhere: there is no such folder"),
+        (".", "resume=.: no run has begun in"),
+        ("latest", "resume=latest: there is no outputs/latest yet; start a run"),
+    ],
+)
+def test_what_is_no_run_cannot_be_gone_on_with(resume, words, command, tmp_path):
+    done = command("train.py", f"resume={resume}")
+    assert done.returncode == 1
+    assert done.stderr.startswith(words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_checkpoint_that_was_damaged_is_named_and_left_alone(folder, command):
+    path = folder / "checkpoint.npz"
+    content = path.read_bytes()
+    for place in (0, 100, len(content) // 2, len(content) - 100, len(content) - 1):
+        damaged = bytearray(content)
+        damaged[place] ^= 1
+        path.write_bytes(damaged)
+        done = command("train.py", "resume=latest")
+        assert done.returncode == 1
+        assert "checkpoint.npz: " in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert path.read_bytes() == damaged
+        assert status(folder) == "completed"
+    path.write_bytes(content[: len(content) // 2])
+    assert "cut short" in command("train.py", "resume=latest").stderr
+
+
+def test_data_that_changed_are_noticed(command, tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
+    np.savez(tmp_path / "x.npz", X=X, y=y)
+    arguments = ["data=arrays", "data.train=x.npz", "epochs=2", "report.plots=false"]
+    assert command("train.py", *arguments).returncode == 0
+    X[0, 0] += 1
+    np.savez(tmp_path / "x.npz", X=X, y=y)
+    done = command("train.py", "resume=latest")
+    assert done.returncode == 1
+    assert "the data are not those that it was trained on" in done.stderr
+
+
+def test_a_run_that_still_runs_is_left_alone(start, command, tmp_path):
+    program = start(*LONG, "epochs=1000000", "hydra.run.dir=mine")
+    assert trained_for(program, tmp_path / "mine", 0)
+    done = command("train.py", "resume=mine")
+    program.kill()
+    program.communicate()
+    assert done.returncode == 1
+    assert "mine: is still running in another process" in done.stderr
+
+
+def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
+    sweep = ["-m", "lr=0.1,0.2", "data=blobs", "epochs=2", "report.plots=false"]
+    assert command("train.py", *sweep, "hydra.sweep.dir=s").returncode == 0
+    done = command("train.py", "resume=s/1")
+    assert done.returncode == 1
+    assert "is one job of a sweep" in done.stderr
+    assert "0 to train" in command("train.py", "resume=s").stdout
+    refused = command("train.py", "resume=s", "epochs=7")
+    assert refused.stderr.startswith("epochs=7: a sweep goes on as it was")
+    assert "leave out -m" in command("train.py", "-m", "resume=latest", "lr=1,2").stderr
+
+
+def limited(size):
+    import resource
+
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@pytest.mark.parametrize("size", [0, 200, 3000, 20_000])
+def test_a_full_disk_is_told_and_costs_no_earlier_file(size, folder, repository, tmp_path):
+    before = {p: p.read_bytes() for p in folder.rglob("*.*") if p.name[-3:] in ("npz", "csv")}
+    done = subprocess.run(
+        [sys.executable, repository / "train.py", "resume=latest", "epochs=8"],
+        cwd=tmp_path,
+        preexec_fn=limited(size),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.endswith(": File too large\n")
+    assert done.stderr.count("\n") == 1
+    changed = [p.name for p, content in before.items() if p.read_bytes() != content]
+    assert changed in ([], ["checkpoint.npz"])
+    assert not list(folder.rglob("*.part"))
+    again = subprocess.run(
+        [sys.executable, repository / "train.py", "resume=latest", "epochs=8"],
+        cwd=tmp_path,
+        check=False,
+    )
+    assert again.returncode == 0
+
+
+def test_a_small_disk_that_fills_up(repository, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("this user cannot mount a disk")
+    try:
+        done = subprocess.run(
+            [sys.executable, repository / "train.py", "hydra.run.dir=disk/run"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert done.stderr.endswith("No space left on device\n")
+        assert done.stderr.count("\n") == 1
+        assert not list(disk.rglob("*.part"))
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_the_state_of_every_optimizer_goes_through_the_file():
+    """What is restored is what was saved, for a stack of which one model has left."""
+    from sklearn.datasets import load_iris
+
+    from classifier.optimizers import Adam
+    from classifier.schedules import Cosine
+    from classifier.training import EarlyStopping, PerModel, Training
+    from data.dataset import Split
+
+    X, y = load_iris(return_X_y=True)
+    split = Split(np.column_stack([X - X.mean(axis=0), np.ones(150)]).astype(np.float32), y)
+
+    def training():
+        return Training(
+            split,
+            Split(split.X[::3], y[::3]),
+            3,
+            PerModel(np.array([0.1, 1e9, 0.3]), np.zeros(3), np.array([0.9, 0.5, 0.0])),
+            optimizer=Adam(beta2=0.99, epsilon=1e-8),
+            schedule=Cosine(warmup_steps=3),
+            early_stopping=EarlyStopping(monitor="val_loss", patience=9),
+            batch_size=16,
+            epochs=12,
+            rng=np.random.default_rng(5),
+        )
+
+    whole = training().run()
+    asked = SimpleNamespace(times=0)
+
+    def stop():
+        asked.times += 1
+        return "stopped" if asked.times > 47 else ""
+
+    first = training()
+    assert [fit.status for fit in first.run(stop=stop)] == [
+        "interrupted",
+        "diverged",
+        "interrupted",
+    ]
+    second = training()
+    second.restore(first.state(), [0, 1, 2])
+    for found, expected in zip(second.run(), whole, strict=True):
+        np.testing.assert_array_equal(found.theta, expected.theta)
+        assert repr([r[:7] for r in found.history]) == repr([r[:7] for r in expected.history])
+        assert [found.status, found.ended] == [expected.status, expected.ended]
