@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.config import Config, make_config, without_hydra
 from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
-from classifier.resume import resume_run, resume_sweep
+from classifier.resume import resume_run, resumed_arguments
 from data.errors import InputError
 from data.options import Options
 
@@ -37,7 +37,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     try:
         with stop_at_once():
             if schema is Config:
-                sys.argv[1:] = resume_sweep(sys.argv[1:])
+                sys.argv[1:] = resumed_arguments(sys.argv[1:])
             main()
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
@@ -127,6 +127,14 @@ class Guard(Callback):
             raise SystemExit(explain(error, Config)) from error
         if incomplete:
             raise SystemExit(incomplete)
+
+
+class Console(logging.StreamHandler[TextIO]):
+    """Stdout; a reader that has gone away, as `head` does, does not end a run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let what follows go nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 class BelowError(logging.Filter):

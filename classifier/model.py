@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from classifier.sealed import read_sealed, write_sealed
+from data.arrays import check_features
 from data.errors import InputError, one_line
 from data.preprocessing import AffineMap
 
@@ -46,6 +47,7 @@ class LinearModel:
         InputError
             When an example has another number of features than the model.
         """
+        X = check_features(np.asarray(X), "X")
         n_features, n_classes = self.W.shape
         given = math.prod(X.shape[1:])
         if given != n_features:

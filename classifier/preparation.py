@@ -11,6 +11,8 @@ from classifier.learning_rate import Scale, measure_scale
 from data.dataset import Dataset, Split
 from data.preprocessing import AffineMap
 
+SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
+
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
@@ -64,12 +66,27 @@ def prepare(
         train = Split(features.design_matrix(dataset.train.X), dataset.train.y)
         val = Split(features.design_matrix(dataset.val.X), dataset.val.y)
         scale = measure_scale(train.X, generator(config.seed, "scale"))
+        _check_size(train.X[:, :-1])
     error = gradient_error
     if config.check_gradient and not checked:
         with timed(seconds, "gradient_check"):
             rng = generator(config.seed, "check")
             error = _check_gradient(train, len(dataset.classes), reg, rng)
     return Prepared(dataset, features, train, val, scale, error)
+
+
+def _check_size(features: np.ndarray) -> None:
+    """Say when the features' size keeps float32 or the shared step from doing them justice."""
+    low, high = features.min(axis=0), features.max(axis=0)
+    largest = float(np.maximum(high, -low).max())
+    if (low == high).all():
+        log.warning("every feature is constant: only the frequencies of the classes can be learned")
+    elif not SIZES[0] <= largest <= SIZES[1]:
+        log.warning(
+            "the prepared features are of size %.0e beside the bias's 1: one step cannot suit "
+            "both, and training may stay far from its optimum; use preprocessing=standardize",
+            largest,
+        )
 
 
 def generator(seed: int, purpose: str) -> np.random.Generator:
@@ -79,10 +96,18 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 
 def _log_dataset(dataset: Dataset) -> None:
     sizes = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits().items())
-    log.info(
-        "%s: %s examples, %d features, %d classes",
-        *(dataset.name, sizes, dataset.n_features, len(dataset.classes)),
+    shape = dataset.train.X.shape[1:]
+    features = f"{dataset.n_features} features" + f" ({' x '.join(map(str, shape))})" * (
+        len(shape) > 1
     )
+    log.info("%s: %s examples, %s, %d classes", dataset.name, sizes, features, len(dataset.classes))
+    counts = np.bincount(dataset.train.y)
+    if len(dataset.val) + len(dataset.test) and counts.min() == 1:
+        single = np.flatnonzero(counts == 1)
+        log.warning(
+            "%d classes have a single training example, class %s first: too few to judge by",
+            *(len(single), dataset.classes[single[0]]),
+        )
     if len(dataset.val) + len(dataset.test) == 0:
         log.warning("no example is held out: the figures say nothing of new examples")
 

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
-from hydra import compose
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.checkpoint import FREE, NAME, read_checkpoint, refuse_changes
@@ -28,18 +27,17 @@ def resume_run(config: DictConfig) -> None:
     folder = _folder(str(config.resume), Path(str(config.outputs)))
     saved = _saved_config(folder, str(config.resume))
     choices = saved["choices"]
-    groups = [f"{name}={choice}" for name, choice in choices.items() if _is_typed(config, name)]
-    resumed = compose(config.hydra.job.config_name, overrides=groups)
-    values = {key: value for key, value in saved.items() if key != "choices"}
-    resumed = cast(DictConfig, OmegaConf.merge(resumed, values))
+    for key, choice in config.hydra.runtime.choices.items():
+        if key in choices:
+            refuse_changes({key: choices[key]}, {key: choice})
     given = without_hydra(config)
+    values = {key: value for key, value in saved.items() if key != "choices"}
+    resumed = cast(DictConfig, OmegaConf.merge(given, values))
     named = [_key(override) for override in config.hydra.overrides.task]
     for key in named:  # what is free is taken from the command line, the rest must agree
         if key.split(".")[0] in FREE:
             OmegaConf.update(resumed, key, OmegaConf.select(given, key), merge=True)
-        elif key in choices:
-            refuse_changes({key: choices[key]}, {key: config.hydra.runtime.choices.get(key)})
-        else:
+        elif key not in choices:
             before, now = OmegaConf.select(resumed, key), OmegaConf.select(given, key)
             refuse_changes({key: before}, {key: now})
     resumed.resume = None
@@ -58,34 +56,52 @@ def resume_run(config: DictConfig) -> None:
         config.hydra.runtime.choices = {**config.hydra.runtime.choices, **choices}
 
 
-def resume_sweep(arguments: list[str]) -> list[str]:
-    """Return the arguments that go on with a sweep where `resume` names one, else `arguments`.
+def resumed_arguments(arguments: list[str]) -> list[str]:
+    """Return the command line that goes on with what `resume` names.
+
+    A sweep is gone on with by its own command; a run gets the choices of its config groups, so
+    that overrides meet the keys that it has. Without `resume` nothing changes.
 
     Raises
     ------
-    InputError
-        When other settings are given with it.
+    InputError, FileNotFoundError
+        When there is no such run or sweep, or other settings are given with a sweep.
     """
-    named = [a.partition("=")[2].strip("'\"") for a in arguments if a.startswith("resume=")]
-    folder = Path(named[-1]) if named else Path()
-    if not named or not (folder / SWEEP).is_file():
+    given = _value(arguments, "resume")
+    if not given or {"-m", "--multirun"} & {*arguments}:
         return arguments
+    folder = _folder(given, Path(_value(arguments, "outputs") or "outputs"))
+    if (folder / SWEEP).is_file():
+        return _sweep_again(arguments, folder)
+    named = {_key(argument) for argument in arguments}
+    choices = _saved_config(folder, given)["choices"]
+    own = [f"{g}={choice}" for g, choice in choices.items() if choice and "schema" not in g]
+    return [*(choice for choice in own if _key(choice) not in named), *arguments]
+
+
+def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
     for argument in arguments:
         if not argument.startswith(("resume=", "hydra", "-")):
             raise InputError(
                 f"{argument}: a sweep goes on as it was; to add jobs to it, give its whole command "
                 f"with hydra.sweep.dir={folder}"
             )
+    settled = ("hydra.sweep.dir=", "hydra.mode=")
     try:
         overrides = OmegaConf.load(folder / SWEEP).hydra.overrides
-        settled = ("hydra.sweep.dir=", "hydra.mode=")
         before = [o for o in overrides.hydra if not o.startswith(settled)]
         task = list(overrides.task)
     except Exception as error:
         raise InputError(f"resume={folder}: {SWEEP} there cannot be read") from error
-    kept = [a for a in arguments if not a.startswith("resume=") and a not in ("-m", "--multirun")]
+    kept = [argument for argument in arguments if not argument.startswith("resume=")]
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
     return ["--multirun", *task, *before, *kept, f"hydra.sweep.dir='{quoted}'"]
+
+
+def _value(arguments: list[str], key: str) -> str:
+    """Return what the last override of a key says, without quotes."""
+    values = [a.partition("=")[2] for a in arguments if a.startswith(f"{key}=")]
+    return values[-1].strip("'\"") if values else ""
 
 
 def _folder(given: str, outputs: Path) -> Path:
@@ -109,11 +125,6 @@ def _saved_config(folder: Path, given: str) -> dict[str, Any]:
             f"resume={folder.parent}"
         )
     return saved
-
-
-def _is_typed(config: DictConfig, group: str) -> bool:
-    """Return whether a group is a section of the config, not a set of values for several."""
-    return OmegaConf.is_config(config.get(group))
 
 
 def _key(override: str) -> str:

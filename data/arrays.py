@@ -1,6 +1,7 @@
 """The user's own examples: `X` and `y` in an .npz file."""
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ class Source(Options):
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read the files, number the classes, and split off what has no file of its own."""
         paths = {"train": self.train, "val": self.val, "test": self.test}
+        _check_distinct(paths)
         read = {name: read_examples(path) for name, path in paths.items() if path is not None}
         shape = read["train"][0].shape[1:]
         for name, (X, _) in read.items():
@@ -116,12 +118,28 @@ def check_labels(y: np.ndarray, where: str) -> np.ndarray:
     return y.astype(np.int64)
 
 
+def _check_distinct(paths: dict[str, str | None]) -> None:
+    """Refuse one file for two splits: its figures would say nothing of new examples."""
+    given = [(name, path) for name, path in paths.items() if path is not None]
+    for (one, first), (other, second) in itertools.combinations(given, 2):
+        if Path(first).exists() and Path(second).exists() and Path(first).samefile(second):
+            raise InputError(
+                f"data.{other}={second}: is the file of data.{one} too; leave it out, and examples "
+                "are held out of data.train"
+            )
+
+
 def _classes(paths: dict[str, str | None], labels: dict[str, np.ndarray]) -> np.ndarray:
     kinds = {name: y.dtype.kind for name, y in labels.items()}
     if len(set(kinds.values())) > 1:
         text = ", ".join(f"data.{n}={paths[n]}" for n, kind in kinds.items() if kind == "U")
         raise InputError(f"{text}: labels are text, those of the other files are numbers")
     classes = np.unique(labels["train"])
+    if len(classes) == len(labels["train"]) > 2:
+        raise InputError(
+            f"data.train={paths['train']}: {len(classes)} different labels for as many examples; a "
+            "class needs several examples (for numbers to be predicted use a regression)"
+        )
     for name, y in labels.items():
         unknown = np.setdiff1d(y, classes)
         if len(unknown):

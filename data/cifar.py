@@ -6,15 +6,14 @@ both the pixels are the red, then the green, then the blue 32 x 32 plane.
 """
 
 import dataclasses
-import lzma
-import tarfile
-import zlib
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.archive import check_size, read_members
 from data.dataset import Dataset, Split
 from data.download import fetch
 from data.errors import InputError
@@ -35,6 +34,10 @@ class Layout:
     test: str
     names: dict[str, str]  # kind of label -> the file with the names of its classes
     label_columns: tuple[str, ...] = ()  # binary: the label bytes of a record, in order
+
+    def files(self) -> set[str]:
+        """Return the names of all files that are read."""
+        return {*self.train, self.test, *self.names.values()}
 
 
 PYTHON_10 = Layout(
@@ -72,8 +75,7 @@ SHA256 = {  # of the archives that data.download fetches
     PYTHON_10.archive: "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     PYTHON_100.archive: "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
 }
-BROKEN = (tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, OSError)  # archives
-MAX_BYTES = 2**28  # of one file; the largest published one (CIFAR-100's train) has 155 MB
+MAX_BYTES = {"cifar10": 2**26, "cifar100": 2**28}  # of a file; the largest have 31 and 155 MB
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -120,87 +122,57 @@ class Source(Options):
         """Find the files under root; return their layout, their contents and their place."""
         root = Path(self.root).expanduser()
         layouts = LAYOUTS[self.version]
-        found = _find(root, layouts)
-        if found is None and self.download:
+        place = _find(root, layouts)
+        if place is None and self.download:
             name = layouts[0].archive
             fetch(self.mirror.rstrip("/") + "/" + name, f"sha256:{SHA256[name]}", root / name)
-            found = _find(root, layouts)
-        if found is None:
+            place = _find(root, layouts)
+        if place is None:
             there = "it holds" if root.exists() else "there is no such folder, with"
             raise FileNotFoundError(
                 f"data.root={self.root}: {there} neither {layouts[0].folder} nor "
                 f"{layouts[0].archive}; point data.root at the official files, or let "
                 "data.download=true fetch them"
             )
-        layout, place = found
-        read = _archive_files if place.is_file() else _folder_files
-        return layout, read(place, layout), place
+        names = {name for layout in layouts for name in layout.files()}
+        limits = dict.fromkeys(names, MAX_BYTES[self.version])
+        files = read_members(place, limits) if place.is_file() else _folder_files(place, limits)
+        layout = next((layout for layout in layouts if layout.test in files), None)
+        if layout is None:
+            wanted = " or ".join(layout.test for layout in layouts)
+            raise InputError(f"{place}: holds no {wanted}")
+        _check_complete(files, layout, place)
+        return layout, files, place
 
 
-def _find(root: Path, layouts: tuple[Layout, ...]) -> tuple[Layout, Path] | None:
+def _find(root: Path, layouts: tuple[Layout, ...]) -> Path | None:
     if root.is_file():
-        return _layout_of_archive(root, layouts), root
+        return root
     for layout in layouts:
         for place in (root, root / layout.folder):
             if (place / layout.test).is_file():
-                return layout, place
+                return place
         if (root / layout.archive).is_file():
-            return layout, root / layout.archive
+            return root / layout.archive
     return None
 
 
-def _layout_of_archive(path: Path, layouts: tuple[Layout, ...]) -> Layout:
-    """Tell the version of an archive under whatever name by the names of its members."""
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                for layout in layouts:
-                    if Path(member.name).name == layout.test:
-                        return layout
-    except BROKEN as error:
-        raise InputError(f"{path}: not a readable .tar.gz archive") from error
-    raise InputError(f"{path}: holds no {' or '.join(layout.test for layout in layouts)}")
-
-
-def _archive_files(path: Path, layout: Layout) -> dict[str, bytes]:
-    """Read the layout's files out of a .tar.gz in one pass; nothing is unpacked to disk."""
-    wanted = {*layout.train, layout.test, *layout.names.values()}
+def _folder_files(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     files = {}
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                name = Path(member.name).name
-                if name not in wanted or not member.isfile():
-                    continue
-                _check_size(member.size, f"{path}: {name}")
-                content = archive.extractfile(member)
-                assert content is not None  # it is a regular file
-                files[name] = content.read()
-    except BROKEN as error:
-        raise InputError(f"{path}: not a readable .tar.gz archive") from error
-    return _complete(files, wanted, path)
-
-
-def _folder_files(folder: Path, layout: Layout) -> dict[str, bytes]:
-    wanted = {*layout.train, layout.test, *layout.names.values()}
-    files = {}
-    for path in (folder / name for name in wanted):
+    for path in (folder / name for name in limits):
         if path.is_file():
-            _check_size(path.stat().st_size, str(path))
+            check_size(path.stat().st_size, limits[path.name], str(path))
             files[path.name] = path.read_bytes()
-    return _complete(files, wanted, folder)
-
-
-def _complete(files: dict[str, bytes], wanted: set[str], place: Path) -> dict[str, bytes]:
-    missing = sorted(wanted - files.keys())
-    if missing:
-        raise FileNotFoundError(f"{place}: {', '.join(missing)} missing; the data are incomplete")
     return files
 
 
-def _check_size(size: int, where: str) -> None:
-    if size > MAX_BYTES:
-        raise InputError(f"{where}: {size} bytes, more than any CIFAR file has")
+def _check_complete(files: Mapping[str, bytes], layout: Layout, place: Path) -> None:
+    missing = sorted(layout.files() - files.keys())
+    if missing:
+        raise FileNotFoundError(f"{place}: {', '.join(missing)} missing; the data are incomplete")
+    for one, other in itertools.combinations((*layout.train, layout.test), 2):
+        if files[one] == files[other]:
+            raise InputError(f"{place}: {other} is a copy of {one}; bring the official file back")
 
 
 def _read_batch(files: Mapping[str, bytes], name: str, layout: Layout, labels: str) -> Split:

@@ -47,7 +47,18 @@ class AffineMap:
                         f"X holds values (up to {largest:.1e}) that float32 cannot hold after "
                         "preprocessing; give them in other units"
                     )
+        self._check_underflow(flat, out)
         return out
+
+    def _check_underflow(self, flat: np.ndarray, out: np.ndarray) -> None:
+        """Refuse values that differ and are all rounded to one another by float32."""
+        if flat.size and np.abs(out).max() < np.finfo(np.float32).tiny:
+            low, high = flat.min(axis=0), flat.max(axis=0)
+            if (low != high).any():
+                raise InputError(
+                    f"X holds values (up to {np.abs(high).max():.1e}) that float32 rounds to zero "
+                    "after preprocessing; use preprocessing=standardize, or other units"
+                )
 
     def design_matrix(self, X: np.ndarray) -> np.ndarray:
         """Return (N, D + 1) float32: the prepared features and a column of ones for the bias."""

@@ -10,6 +10,7 @@ Source: "Restricting Globals", documentation of Python's pickle module.
 
 import io
 import pickle
+import pickletools
 from typing import Any
 
 import numpy as np
@@ -28,21 +29,30 @@ class _Kept:
         self.state = state
 
 
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"text encoded as {encoding!r}")
-    return text.encode("latin1")
+class _Latin1:
+    """Stands in for codecs.encode, which Python 3 uses to write bytes in an old protocol."""
+
+    __slots__ = ()  # a file cannot give it attributes
+
+    def __call__(self, text: str, encoding: str) -> bytes:
+        if encoding != "latin1":
+            raise pickle.UnpicklingError(f"text encoded as {encoding!r}")
+        return text.encode("latin1")
 
 
-# numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core; Python 3 writes the bytes
-# of an old protocol as latin-1 text.
+# numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core.
 _STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): _Kept,
     ("numpy._core.multiarray", "_reconstruct"): _Kept,
     ("numpy", "ndarray"): _Kept,
     ("numpy", "dtype"): _Kept,
-    ("_codecs", "encode"): _latin1_bytes,
+    ("_codecs", "encode"): _Latin1(),
 }
+
+
+# Opcodes that make objects in ways that no CIFAR file needs.
+REFUSED = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"}
+REFUSED |= {"NEXT_BUFFER", "READONLY_BUFFER"}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -62,6 +72,7 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
         When the content is anything else; `where` names the file in the message.
     """
     try:
+        _check_opcodes(content)
         read = _Unpickler(io.BytesIO(content), encoding="bytes").load()
         if not isinstance(read, dict):
             raise pickle.UnpicklingError(f"it holds a {type(read).__name__}, not a dict")
@@ -69,6 +80,18 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
     except Exception as error:  # a broken pickle raises nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{where}: not a CIFAR file, or a damaged one ({reason})") from error
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuse what no CIFAR file has, before anything is loaded.
+
+    A memo index costs memory in its own size, so one beyond the number of opcodes is refused.
+    """
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in REFUSED:
+            raise pickle.UnpicklingError(f"it uses the opcode {opcode.name}")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
+            raise pickle.UnpicklingError(f"it asks for a memo of {argument} entries")
 
 
 def _as_bytes(key: Any) -> bytes:

@@ -18,7 +18,7 @@ import pytest
 from classifier.history import read_history
 
 KILLS = int(os.environ.get("KILLS", "1"))
-LONG = ["epochs=500", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
+LONG = ["epochs=300", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
 OPTIMIZERS = {
     "sgd": ["optimizer=sgd", "momentum=0.5"],
     "nesterov": ["optimizer=sgd", "optimizer.nesterov=true"],
@@ -231,7 +231,7 @@ def limited(size):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
-@pytest.mark.parametrize("size", [0, 200, 3000, 20_000])
+@pytest.mark.parametrize("size", [0, 200, 3000])
 def test_a_full_disk_is_told_and_costs_no_earlier_file(size, folder, repository, tmp_path):
     before = {p: p.read_bytes() for p in folder.rglob("*.*") if p.name[-3:] in ("npz", "csv")}
     done = subprocess.run(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.cifar import Source
+from data.cifar import MAX_BYTES, Source
 from data.errors import InputError
 from data.restricted_pickle import read_pickle
 
@@ -119,8 +119,8 @@ def test_a_cut_archive_is_named(tmp_path, write_cifar, archive):
 
 def test_a_file_that_declares_too_much_is_not_read(tmp_path, write_cifar, monkeypatch):
     folder = write_cifar(tmp_path, "cifar-10-batches-py")
-    monkeypatch.setattr("data.cifar.MAX_BYTES", 1000)
-    with pytest.raises(InputError, match="more than any CIFAR file has"):
+    monkeypatch.setitem(MAX_BYTES, "cifar10", 1000)
+    with pytest.raises(InputError, match="such a file has at most 1000"):
         load(folder)
 
 

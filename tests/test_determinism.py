@@ -1,0 +1,63 @@
+"""The same seed gives the same bits, wherever and however it is run."""
+
+import hashlib
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from classifier.model import LinearModel
+
+# Weights of `python train.py epochs=3` as they were first seen, a digest for each BLAS.
+DIGESTS = {
+    "openblas 0.3.31.188.0 SkylakeX": "391e089944017b99",
+}
+# Of the weights of each class, on any machine.
+NORMS = [
+    1.1581,
+    1.132,
+    1.1251,
+    1.1596,
+    1.1927,
+    1.2101,
+    1.1395,
+    1.0894,
+    1.0634,
+    1.1078,
+]
+
+
+def weights(folder):
+    return LinearModel.load(folder / "model.npz").W
+
+
+def test_the_first_epochs_on_digits_have_the_bits_they_always_had(command, tmp_path):
+    done = command("train.py", "epochs=3", "report.plots=false", "hydra.run.dir=a")
+    assert done.returncode == 0, done.stderr
+    W = weights(tmp_path / "a")
+    np.testing.assert_allclose(np.linalg.norm(W, axis=0), NORMS, rtol=1e-3)
+    (blas,) = [i for i in threadpool_info() if i["user_api"] == "blas" and "numpy" in i["filepath"]]
+    key = f"{blas['internal_api']} {blas['version']} {blas['architecture']}"
+    digest = hashlib.sha256(W.tobytes()).hexdigest()[:16]
+    assert DIGESTS.get(key, digest) == digest
+
+
+def test_neither_folder_nor_launcher_nor_reports_change_a_bit(command, tmp_path):
+    own = ["data=blobs", "epochs=4"]
+    ways = {
+        "plain": [],
+        "again": [],
+        "deep/er": ["report.top_k=2", "checkpoint.every=null"],
+        "plots": ["report.plots=true"],
+        "unchecked": ["check_gradient=false", "objective=val_accuracy"],
+    }
+    expected = None
+    for name, options in ways.items():
+        plots = [] if name == "plots" else ["report.plots=false"]
+        done = command("train.py", *own, *plots, *options, f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+        expected = weights(tmp_path / name) if expected is None else expected
+        np.testing.assert_array_equal(weights(tmp_path / name), expected)
+    for launcher in ("stacked", "basic"):
+        options = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}", "seed=0,1"]
+        assert command("train.py", "-m", *own, *options, "report.plots=false").returncode == 0
+        np.testing.assert_array_equal(weights(tmp_path / launcher / "0"), expected)

@@ -1,0 +1,151 @@
+"""Real files with bytes changed, cut, doubled and moved: only the program's own errors come of it.
+
+FUZZ=50000 tries so many of each kind of file; the suite tries a few.
+"""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from classifier.checkpoint import read_checkpoint
+from classifier.model import LinearModel
+from classifier.sealed import DIGITS, _digest
+from data.arrays import read_examples
+from data.cifar import Source
+from data.errors import InputError
+from data.restricted_pickle import read_pickle
+
+TRIED = int(os.environ.get("FUZZ", "150"))
+MEMORY = 2**29  # bytes that the peak may grow by
+SECONDS = 5
+FILES = ["npz", "compressed npz", "model", "checkpoint", "pickle", "records", "archive"]
+
+MUTATIONS = st.lists(
+    st.tuples(
+        st.sampled_from(["flip", "set", "cut", "double", "zero", "number", "move"]),
+        st.floats(0, 1, exclude_max=True),
+        st.integers(0, 255),
+        st.integers(1, 64),
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def mutated(content, mutations):
+    data = bytearray(content)
+    for kind, where, value, length in mutations:
+        place = int(where * len(data))
+        if kind == "flip" and data:
+            data[place] ^= 1 << value % 8
+        elif kind == "set" and data:
+            data[place] = value
+        elif kind == "cut":
+            del data[place:]
+        elif kind == "double":
+            data[place:place] = data[place : place + length]
+        elif kind == "zero":
+            data[place : place + length] = bytes(len(data[place : place + length]))
+        elif kind == "number":
+            data[place : place + 4] = (2**31 - value).to_bytes(4, "little")[: len(data) - place]
+        elif kind == "move":
+            piece = data[place : place + length]
+            del data[place : place + length]
+            data.extend(piece)
+    return bytes(data)
+
+
+def resealed(path):
+    """Give a changed file a seal that is right, as a hostile writer would."""
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END) > DIGITS:
+            digest = _digest(file)
+            file.seek(-DIGITS, os.SEEK_END)
+            file.write(digest)
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory, repository, write_cifar, archive):
+    """One real file of every kind, and how it is read."""
+    folder = tmp_path_factory.mktemp("fuzz")
+    X, y = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 3
+    np.savez(folder / "x.npz", X=X, y=y)
+    np.savez_compressed(folder / "c.npz", X=X, y=y)
+    arguments = ["data=blobs", "epochs=2", "hydra.run.dir=run", "report.plots=false"]
+    program = [sys.executable, repository / "train.py", *arguments]
+    subprocess.run(program, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    python, binary = (write_cifar(folder, f"cifar-10-batches-{form}") for form in ("py", "bin"))
+    packed = archive(binary, folder / "packed.tar.gz")
+
+    def cifar(root):
+        options = {"download": False, "mirror": "none", "val_fraction": 0.1}
+        source = Source(version="cifar10", labels="labels", root=str(root), **options)
+        return source.load(np.random.default_rng(0))
+
+    def records(path):
+        (binary / "data_batch_1.bin").write_bytes(path.read_bytes())
+        return cifar(binary)
+
+    return {
+        "npz": (folder / "x.npz", lambda path: read_examples(str(path))),
+        "compressed npz": (folder / "c.npz", lambda path: read_examples(str(path))),
+        "model": (folder / "run/model.npz", LinearModel.load),
+        "checkpoint": (folder / "run/checkpoint.npz", read_checkpoint),
+        "pickle": (python / "batches.meta", lambda path: read_pickle(path.read_bytes(), "x")),
+        "records": (folder / "cifar-10-batches-bin/data_batch_1.bin", records),
+        "archive": (packed, cifar),
+    }
+
+
+def too_long(_signal, _frame):
+    raise AssertionError(f"over {SECONDS} s")
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_changed_files_give_no_other_errors(kind, originals, tmp_path):
+    path, read = originals[kind]
+    content = path.read_bytes()
+    seal = kind in ("model", "checkpoint")
+    changed = tmp_path / "changed"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    told = []
+    earlier = signal.signal(signal.SIGALRM, too_long)
+
+    @settings(max_examples=TRIED, database=None, suppress_health_check=list(HealthCheck))
+    @given(MUTATIONS, st.booleans())
+    def attack(mutations, reseal):
+        changed.write_bytes(mutated(content, mutations))
+        if seal and reseal:
+            resealed(changed)
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)
+        try:
+            read(changed)
+        except (InputError, FileNotFoundError) as error:
+            told.append(str(error))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    try:
+        attack()
+    finally:
+        signal.signal(signal.SIGALRM, earlier)
+        path.write_bytes(content)
+    assert told
+    assert not any("\n" in line for line in told)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before < MEMORY
+
+
+def test_the_files_are_read_as_they_are(originals):
+    """Otherwise the attack would prove nothing."""
+    for path, read in originals.values():
+        read(path)
+    assert zipfile.is_zipfile(Path(originals["model"][0]))
