@@ -68,7 +68,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
         When there is no such run or sweep, or other settings are given with a sweep.
     """
     given = _value(arguments, "resume")
-    if not given or {"-m", "--multirun"} & {*arguments}:
+    if given in ("", "null") or {"-m", "--multirun"} & {*arguments}:
         return arguments
     folder = _folder(given, Path(_value(arguments, "outputs") or "outputs"))
     if (folder / SWEEP).is_file():
