@@ -14,7 +14,7 @@ import numpy as np
 
 from classifier.files import write_whole
 from data.errors import InputError
-from data.npz import array_names, read_npz
+from data.npz import array_names, listed, read_npz
 
 MARK = b"sha256:"
 DIGITS = 64  # of a SHA-256 in hexadecimal
@@ -52,8 +52,7 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
     """
     names = array_names(str(path))
     if "format" not in names:
-        held = ", ".join(names) or "no arrays"
-        raise InputError(f"{path}: not a {kind} file; it holds {held[:80]}")
+        raise InputError(f"{path}: not a {kind} file; it holds {listed(names)}")
     if not _is_sealed(path):
         found = _version(path)
         if found not in ("", str(version)):

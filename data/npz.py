@@ -20,6 +20,11 @@ def array_names(path: str) -> list[str]:
         return _names(archive)
 
 
+def listed(names: list[str]) -> str:
+    """Return names for a message, on one line whatever a file calls its arrays."""
+    return ", ".join(names).encode("unicode_escape").decode()[:80] or "no arrays"
+
+
 def read_npz(
     path: str, names: Iterable[str], optional: Iterable[str] = ()
 ) -> dict[str, np.ndarray]:
@@ -41,8 +46,7 @@ def read_npz(
         held = _names(archive)
         for name in names:
             if name not in held:
-                told = ", ".join(held) or "no arrays"
-                raise InputError(f"{path}: no array named {name}; it holds {told[:80]}")
+                raise InputError(f"{path}: no array named {name}; it holds {listed(held)}")
         wanted = [*names, *(name for name in optional if name in held)]
         return {name: _read(archive, name, path) for name in wanted}
 

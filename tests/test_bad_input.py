@@ -117,6 +117,8 @@ def not_npz(folder):
         size = len(header).to_bytes(2, "little")
         archive.writestr("X.npy", b"\x93NUMPY\x01\x00" + size + header)
         archive.writestr("y.npy", y.getvalue())
+    with zipfile.ZipFile(folder / "lines.npz", "w") as archive:
+        archive.writestr("two\nlines.npy", y.getvalue())
     with zipfile.ZipFile(folder / "twice.npz", "w") as archive:
         archive.writestr("y.npy", y.getvalue())
         with pytest.warns(UserWarning, match="Duplicate name"):
@@ -134,6 +136,7 @@ def not_npz(folder):
         ("folder.npz", "folder.npz: not an .npz file but a folder"),
         ("none.npz", "none.npz: no such file"),
         ("huge.npz", r"huge.npz: a damaged .npz file \(X says 7199999999928 bytes and has 0"),
+        ("lines.npz", r"lines.npz: no array named X; it holds two\\nlines"),
         ("twice.npz", r"twice.npz: a damaged .npz file \(it holds y twice"),
     ],
 )

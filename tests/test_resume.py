@@ -325,3 +325,37 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
         np.testing.assert_array_equal(found.theta, expected.theta)
         assert repr([r[:7] for r in found.history]) == repr([r[:7] for r in expected.history])
         assert [found.status, found.ended] == [expected.status, expected.ended]
+
+
+def test_the_best_weights_so_far_go_through_the_file():
+    """After the checkpoint validation gets worse: what was best before it must win."""
+    from sklearn.datasets import load_iris
+
+    from classifier.optimizers import Sgd
+    from classifier.schedules import Constant
+    from classifier.training import EarlyStopping, PerModel, Training
+    from data.dataset import Split
+
+    X, y = load_iris(return_X_y=True)
+    design = np.column_stack([X - X.mean(axis=0), np.ones(150)]).astype(np.float32)
+
+    def training(epochs):
+        return Training(
+            *(Split(design[::5], y[::5]), Split(design[1::5], np.roll(y, 9)[1::5]), 3),
+            PerModel(np.array([0.3]), np.zeros(1), np.zeros(1)),
+            optimizer=Sgd(nesterov=False),
+            schedule=Constant(warmup_steps=0),
+            early_stopping=EarlyStopping(monitor="val_loss", patience=None),
+            batch_size=8,
+            epochs=epochs,
+            rng=np.random.default_rng(5),
+        )
+
+    (whole,) = training(30).run()
+    first, second = training(15), training(30)
+    first.run()
+    second.restore(first.state(), [0])
+    (fit,) = second.run()
+    assert 0 < whole.best_epoch < 15
+    assert fit.best_epoch == whole.best_epoch
+    np.testing.assert_array_equal(fit.theta, whole.theta)

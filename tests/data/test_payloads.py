@@ -100,6 +100,17 @@ def test_opcodes_are_refused(name):
         read_pickle(RAW[name], "batch")
 
 
+@pytest.mark.parametrize("name", ["INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4"])
+def test_an_opcode_is_refused_before_anything_is_loaded(name):
+    with pytest.raises(InputError, match=rf"it uses the opcode {name}\)"):
+        read_pickle(RAW[name], "batch")
+
+
+def test_a_memo_is_refused_before_it_is_made():
+    with pytest.raises(InputError, match="it asks for a memo of 2147483647 entries"):
+        read_pickle(RAW["a huge memo"], "batch")
+
+
 def test_arrays_of_objects_are_not_loaded():
     np.savez("x.npz", X=np.array([CALLS["os.system"]], dtype=object))
     with pytest.raises(InputError, match="X holds Python objects"):
