@@ -25,8 +25,10 @@ def write_sealed(path: Path, version: int, **arrays: np.ndarray) -> None:
     """Write arrays as `numpy.savez` does, with the version of their layout, and seal the file."""
 
     def write(file: BinaryIO) -> None:
-        np.savez(file, format=np.array(version), **arrays)  # type: ignore[arg-type]
-        with zipfile.ZipFile(file, "a") as archive:
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in {"format": np.array(version), **arrays}.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
             archive.comment = MARK + bytes(DIGITS)
         digest = _digest(file)
         file.seek(-DIGITS, os.SEEK_END)
