@@ -45,7 +45,8 @@ def stacks_begun(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], Path]]:
     A checkpoint that cannot be read is that of the job in whose folder it stands.
     """
     waiting = {job.folder: job for job in jobs}
-    for path in [place for job in jobs for place in sorted(job.folder.parent.glob(f"*/{NAME}"))]:
+    sweeps = {job.folder.parent: None for job in jobs}
+    for path in [place for sweep in sweeps for place in sorted(sweep.glob(f"*/{NAME}"))]:
         try:
             names = read_checkpoint(path).folders
         except InputError:
