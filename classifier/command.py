@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+from hydra._internal.hydra import Hydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -17,6 +18,7 @@ from classifier.resume import resume_run, resumed_arguments
 from data.errors import InputError
 from data.options import Options
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 shows tracebacks
 
 
@@ -29,6 +31,10 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     schema : of its config.
     """
     _refuse_arguments(schema)
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(_help(schema))
+        return
+    _compose_once()
     # Processes that a launcher starts import this program from wherever they are.
     root = str(Path(__file__).parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -60,6 +66,23 @@ def _refuse_arguments(schema: type[Options]) -> None:
         key = argument.removeprefix("--").partition("=")[0]
         if argument.startswith("--") and key in keys:
             sys.exit(f"{argument}: write {key}=VALUE, without dashes")
+
+
+def _help(schema: type[Options]) -> str:
+    """Return the help text of a program's config; Hydra would list every config group first."""
+    name = "train" if schema is Config else "predict"
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    return str(OmegaConf.select(config, "hydra.help.template"))
+
+
+def _compose_once() -> None:
+    """Keep Hydra from composing the config twice where the first time can tell it nothing.
+
+    That would find `hydra.mode`, which stands nowhere unless someone has written it somewhere.
+    """
+    mentioned = any(word in argument for argument in sys.argv[1:] for word in ("mode", "-c"))
+    if not mentioned and not any("mode:" in p.read_text() for p in CONFIGS.rglob("*.yaml")):
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 class Guard(Callback):

@@ -1,8 +1,9 @@
 """Optimizers of a stack of models: a kind with its constants, and explicit state.
 
-Each updates theta (C, G, D + 1) in place from a gradient of the same shape, with a learning rate
-and a momentum a model, (G, 1). State is a dict of arrays: those with three axes have the models
-on the second, so that a model can leave the stack.
+Each updates theta (..., D + 1) in place from a gradient of the same shape, with learning rates and
+momenta that broadcast, one a row. State is a dict of arrays in theta's shape. No entry depends on
+another, so a model can leave the stack, and weights too many for the processor's cache are updated
+a few rows at a time.
 """
 
 import abc
@@ -40,17 +41,18 @@ class Optimizer(Options, abc.ABC):
         state: State,
         lr: np.ndarray,
         momentum: np.ndarray,
+        step: int,
     ) -> None:
-        """Take one step in place; the gradient's buffer is used up."""
+        """Take step number `step`, from 0, in place; the gradient's buffer is used up."""
 
 
 @dataclasses.dataclass
 class Sgd(Optimizer):
     """Stochastic gradient descent with momentum.
 
-        v     <- momentum * v + (1 - momentum) * gradient
-        theta <- theta - lr * v                                          (heavy ball)
-        theta <- theta - lr * (momentum * v + (1 - momentum) * gradient) (Nesterov)
+        v     <- momentum * v + gradient
+        theta <- theta - lr * (1 - momentum) * v                           (heavy ball)
+        theta <- theta - lr * (1 - momentum) * (momentum * v + gradient)   (Nesterov)
 
     The factor 1 - momentum makes lr the length of the step along a steady gradient whatever the
     momentum, so that one lr serves all. PyTorch's SGD does the same with its lr set to
@@ -81,17 +83,17 @@ class Sgd(Optimizer):
         state: State,
         lr: np.ndarray,
         momentum: np.ndarray,
+        step: int,
     ) -> None:
         """Take one step in place; the gradient's buffer is used up."""
         velocity = state["velocity"]
-        gradient *= 1 - momentum
         velocity *= momentum
         velocity += gradient
         if self.nesterov:
             gradient += momentum * velocity
-            gradient *= lr
+            gradient *= lr * (1 - momentum)
         else:
-            np.multiply(velocity, lr, out=gradient)
+            np.multiply(velocity, lr * (1 - momentum), out=gradient)
         theta -= gradient
 
 
@@ -120,7 +122,7 @@ class Adam(Optimizer):
 
     def init(self, theta: np.ndarray) -> State:
         """Return the state before the first step: zeros."""
-        return {"m": np.zeros_like(theta), "v": np.zeros_like(theta), "t": np.zeros((), int)}
+        return {"m": np.zeros_like(theta), "v": np.zeros_like(theta)}
 
     def update(
         self,
@@ -129,21 +131,21 @@ class Adam(Optimizer):
         state: State,
         lr: np.ndarray,
         momentum: np.ndarray,
+        step: int,
     ) -> None:
         """Take one step in place; the gradient's buffer is used up."""
-        m, v, t = state["m"], state["v"], state["t"]
-        t += 1
+        m, v, t = state["m"], state["v"], step + 1
         m *= momentum
         m += (1 - momentum) * gradient
         v *= self.beta2
         np.square(gradient, out=gradient)
         gradient *= 1 - self.beta2
         v += gradient
-        np.divide(v, 1 - self.beta2 ** int(t), out=gradient)
+        np.divide(v, 1 - self.beta2**t, out=gradient)
         np.sqrt(gradient, out=gradient)
         gradient += self.epsilon
         np.divide(m, gradient, out=gradient)
-        gradient *= lr / (1 - momentum ** int(t))
+        gradient *= lr / (1 - momentum**t)
         theta -= gradient
 
 

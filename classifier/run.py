@@ -30,9 +30,10 @@ from classifier.job import (
     write_status,
 )
 from classifier.learning_rate import Scale
+from classifier.model_stack import PerModel
 from classifier.preparation import Prepared, generator, load_dataset, prepare
 from classifier.results import Draw, draw_now, write_results
-from classifier.training import Fit, PerModel, Training
+from classifier.training import Fit, Training
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 

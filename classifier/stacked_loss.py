@@ -13,6 +13,11 @@ sample weights w_i:
 
 import numpy as np
 
+SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
+CACHED = 2**16  # weights of each array that stay in the processor's cache
+WIDE = 128  # rows of theta from which BLAS is fast without any of this
+CUT = 32  # rows or columns of X that such a product must have to be worth it
+
 
 class StackedLoss:
     """Cross-entropy and gradient of G models; the large buffers are allocated once.
@@ -36,8 +41,16 @@ class StackedLoss:
         batch_size: int,
         dtype: type[np.floating] = np.float32,
     ) -> None:
-        self.gradient = np.empty((n_classes, n_models, n_features + 1), dtype=dtype)
-        self._scores = np.empty(n_classes * n_models * batch_size, dtype=dtype)
+        n_scores, n_columns = max(1, n_classes * n_models), n_features + 1
+        self.gradient = np.empty((n_classes, n_models, n_columns), dtype=dtype)
+        self._scores = np.empty(n_scores * batch_size, dtype=dtype)
+        self._places = np.arange(n_models * batch_size)
+        size = min(n_classes, max(1, n_classes * CACHED // (n_scores * n_columns)))
+        self._scratch = np.empty((size, n_models, n_columns), dtype=dtype)
+        # Packing copies both factors, which costs a narrow product as much as the product itself,
+        # so those of a few models are cut into small ones: by rows, and by columns, of X.
+        self._rows = batch_size if n_scores >= WIDE else SMALL // (n_scores * n_columns)
+        self._columns = SMALL // (n_scores * batch_size)
 
     def loss(self, theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
         """Return each example's cross-entropy and whether the model classes it rightly.
@@ -53,7 +66,7 @@ class StackedLoss:
         loss : (G, B), logsumexp(f) - f[y], without the penalty.
         right : (G, B) booleans; equal scores of all classes decide for the first.
         """
-        loss, right, _, _ = self._forward(theta, X, y)
+        loss, right, *_ = self._forward(theta, X, y)
         return loss, right
 
     def loss_and_gradient(
@@ -63,60 +76,73 @@ class StackedLoss:
         y: np.ndarray,
         reg: np.ndarray,
         weights: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean cross-entropy and the share classed rightly; leave the gradient.
+    ) -> tuple[np.ndarray, ...]:
+        """Return what `loss` returns, and leave the gradient of the mean loss with the penalty.
 
         Parameters
         ----------
         theta, X, y : as in `loss`.
-        reg : (G,) weights of the penalty.
-        weights : (B,) sample weights w_i, or None for ones.
-
-        Returns
-        -------
-        loss : (G,) weighted mean without the penalty; `penalty` gives that.
-        accuracy : (G,) weighted share.
-
-        `gradient` is then that of loss + penalty with respect to theta.
+        reg : (G,) weights of the penalty, as `penalty` has it.
+        weights : (B,) sample weights w_i of the mean, or None for ones.
         """
-        loss, right, S, exp_sum = self._forward(theta, X, y)
-        n_classes, n_models, n_columns = self.gradient.shape
+        loss, right, S, exp_sum, correct = self._forward(theta, X, y)
         share: float | np.ndarray = 1.0 / len(y)  # w_i / sum(w)
         if weights is not None:
             share = (weights / weights.sum()).astype(S.dtype)
         # From the exponentials to share * (S - Y), in place.
-        S.shape = (n_classes, n_models, len(y))
         S *= share / exp_sum
-        flat = S.reshape(-1)
-        flat[self._correct(y)] -= share
-
-        gradient = self.gradient.reshape(n_classes * n_models, n_columns)
-        np.matmul(S.reshape(-1, len(y)), X, out=gradient)
-        self.gradient[..., :-1] += (2 * reg)[:, None] * theta[..., :-1]
-        if weights is None:
-            return loss.mean(axis=1), right.mean(axis=1)
-        return loss @ share, right @ share
+        S.reshape(-1)[correct] -= share
+        self._gradient(S, X)
+        self._add_penalty(theta, reg)
+        return loss, right
 
     def _forward(self, theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return loss (G, B), right (G, B), exp(f - max f) (C, G, B) and its sums (G, B)."""
-        n_classes, n_models, n_columns = self.gradient.shape
-        scores = self._scores[: n_classes * n_models * len(y)].reshape(-1, len(y))
-        np.matmul(theta.reshape(n_classes * n_models, n_columns), X.T, out=scores)
-        S = scores.reshape(n_classes, n_models, len(y))
-        S -= S.max(axis=0)
-        correct = S.reshape(-1)[self._correct(y)]
+        """Return loss (G, B), right (G, B), and what the gradient needs.
+
+        That is exp(f - max f) (C, G, B), its sums (G, B), and where the correct classes are in it.
+        """
+        n_classes, n_models, _ = self.gradient.shape
+        S = self._score(theta, X).reshape(n_classes, n_models, len(y))
+        S -= np.maximum.reduce(S, axis=0)
+        place = self._places[: n_models * len(y)].reshape(n_models, len(y))
+        place = place + y * (n_models * len(y))
+        correct = S.reshape(-1)[place]
         np.exp(S, out=S)
-        exp_sum = S.sum(axis=0)
+        exp_sum = np.add.reduce(S, axis=0)
         # The largest score is now 0. A sum of C means that all are, and argmax takes the first.
         right = (correct == 0) & ((exp_sum < n_classes) | (y == 0))
-        return np.log(exp_sum) - correct, right, S, exp_sum
+        return np.log(exp_sum) - correct, right, S, exp_sum, place
 
-    def _correct(self, y: np.ndarray) -> np.ndarray:
-        """Return where the scores of the correct classes lie in the flat (C, G, B) buffer."""
-        n_models = self.gradient.shape[1]
-        within_class = np.arange(n_models * len(y)).reshape(n_models, len(y))
-        place: np.ndarray = within_class + y * (n_models * len(y))
-        return place
+    def _score(self, theta: np.ndarray, X: np.ndarray) -> np.ndarray:
+        """Return the scores (C * G, B), theta X^T."""
+        theta = theta.reshape(-1, theta.shape[2])
+        scores = self._scores[: len(theta) * len(X)].reshape(len(theta), len(X))
+        if self._rows < min(CUT, len(X)):  # the other way round BLAS takes up to twice as long
+            scores[...] = (X @ theta.T).T
+        else:
+            for start in range(0, len(X), self._rows):
+                rows = slice(start, start + self._rows)
+                np.matmul(theta, X[rows].T, out=scores[:, rows])
+        return scores
+
+    def _gradient(self, S: np.ndarray, X: np.ndarray) -> None:
+        """Put S X (C * G, D + 1) into `gradient`."""
+        S = S.reshape(-1, len(X))
+        gradient = self.gradient.reshape(len(S), -1)
+        size = self._columns if self._columns >= CUT else X.shape[1]
+        for start in range(0, X.shape[1], size):
+            columns = slice(start, start + size)
+            np.matmul(S, X[:, columns], out=gradient[:, columns])
+
+    def _add_penalty(self, theta: np.ndarray, reg: np.ndarray) -> None:
+        """Add 2 reg W to `gradient`, a few classes at a time: so they stay in the cache."""
+        twice = (2 * reg)[:, None]
+        size = len(self._scratch)
+        for start in range(0, len(theta), size):
+            classes = theta[start : start + size]
+            decay = np.multiply(classes, twice, out=self._scratch[: len(classes)])
+            decay[..., -1] = 0
+            self.gradient[start : start + size] += decay
 
 
 def penalty(theta: np.ndarray, reg: np.ndarray) -> np.ndarray:

@@ -5,25 +5,32 @@ in what is a number a model. One that diverges or stops early leaves the stack; 
 and never notice. An ordinary run is a stack of one.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from classifier.history import Epoch
-from classifier.optimizers import Optimizer
+from classifier.model_stack import ModelStack, PerModel
+from classifier.optimizers import Optimizer, State
 from classifier.schedules import Schedule
-from classifier.stacked_loss import StackedLoss
 from data.dataset import Split
 from data.minibatches import Minibatches
 from data.options import Options, option
 
 DONE = "all epochs done"
 DIVERGED = 100  # times the loss at the start, log C
-SCORES = 2**22  # at most so many in the buffer of a validation block
+BLOCK = 2**23  # scores, or features, in a block of validation at most
+PARTED = 2**23  # multiplications from which a step is worth dividing among threads
+
+EachPart = Callable[[Callable[[ModelStack], Any]], list[Any]]
 
 
 @dataclasses.dataclass(eq=False)
@@ -52,20 +59,6 @@ class Fit:
     def b(self) -> np.ndarray:
         """(C,) bias, a view."""
         return self.theta[:, -1]
-
-
-@dataclasses.dataclass(frozen=True)
-class PerModel:
-    """The numbers in which the models of a stack differ, each (G,)."""
-
-    lr: np.ndarray
-    reg: np.ndarray
-    momentum: np.ndarray
-
-    def select(self, keep: Sequence[int]) -> "PerModel":
-        """Return the numbers of some of the models."""
-        kept = list(keep)
-        return PerModel(self.lr[kept], self.reg[kept], self.momentum[kept])
 
 
 @dataclasses.dataclass
@@ -123,12 +116,11 @@ class Training:
         self.epoch = 0  # epochs that are complete
         self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way
         self._order = rng.bit_generator.state  # before the order of that epoch was drawn
-        shape = (n_classes, len(models.lr), train.X.shape[1])
-        self.theta = np.zeros(shape, dtype=np.float32)
-        self.fits = [Fit(self.theta[:, g].copy(), float(lr)) for g, lr in enumerate(models.lr)]
-        self._optimizer_state = optimizer.init(self.theta)
-        self._sums = np.zeros((2, len(models.lr)))  # of loss and accuracy, of that epoch
-        self._set_stack(self.fits, models)
+        theta = np.zeros((n_classes, len(models.lr), train.X.shape[1]), dtype=np.float32)
+        self.fits = [Fit(theta[:, g].copy(), float(lr)) for g, lr in enumerate(models.lr)]
+        self._blas = ThreadpoolController()
+        sums = np.zeros((2, len(models.lr)))
+        self._set_stack(self.fits, models, theta, optimizer.init(theta), sums)
 
     def run(
         self,
@@ -168,7 +160,7 @@ class Training:
             "order": np.array(json.dumps(order)),
             "sums": self._sums,
             "stack": np.array([self.fits.index(fit) for fit in self._stack], dtype=np.int64),
-            "theta": self.theta,
+            "theta": self._theta,
             **{f"optimizer.{name}": array for name, array in self._optimizer_state.items()},
             "lr": np.array([fit.lr for fit in self.fits]),
             "best_theta": np.stack([fit.theta for fit in self.fits]),
@@ -209,13 +201,16 @@ class Training:
                 fit.status, fit.ended = str(state["status"][model]), str(state["ended"][model])
         models = self.models.select(active)
         models = dataclasses.replace(models, lr=np.array([self.fits[g].lr for g in active]))
-        fresh, names = self._optimizer_state, self._optimizer_state.keys()
-        self.theta = _columns(state["theta"], columns, self.theta)
-        self._optimizer_state = {
-            name: _columns(state[f"optimizer.{name}"], columns, fresh[name]) for name in names
-        }
-        self._sums = _columns(state["sums"], columns, self._sums)
-        self._set_stack([self.fits[g] for g in active], models)
+        self._set_stack(
+            [self.fits[g] for g in active],
+            models,
+            _columns(state["theta"], columns, self._theta),
+            {
+                name: _columns(state[f"optimizer.{name}"], columns, fresh)
+                for name, fresh in self._optimizer_state.items()
+            },
+            _columns(state["sums"], columns, self._sums),
+        )
         self.epoch, self._batch = int(state["epoch"]), int(state["batch"])
         self._seconds = float(state["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch < len(self.batches)):
@@ -227,14 +222,54 @@ class Training:
         row = Epoch(int(epoch), int(step), *figures)
         return row if len(self.val) else row._replace(val_loss=None, val_accuracy=None)
 
-    def _set_stack(self, fits: list[Fit], models: PerModel) -> None:
+    def _set_stack(
+        self,
+        fits: list[Fit],
+        models: PerModel,
+        theta: np.ndarray,
+        optimizer_state: State,
+        sums: np.ndarray,
+    ) -> None:
+        """Train these models from here on: each thread a part of them, where steps are long."""
         self._stack, self.models = fits, models
-        n_features = self.theta.shape[2] - 1
-        n_models = max(1, len(fits))
-        self._loss = StackedLoss(self.n_classes, n_models, n_features, self.batches.batch_size)
-        self._block = max(1, SCORES // (self.n_classes * n_models))
-        block = min(self._block, max(1, len(self.val)))
-        self._val_loss = StackedLoss(self.n_classes, n_models, n_features, block)
+        n_classes, n_models, n_columns = theta.shape
+        self._block = max(1, BLOCK // max(n_classes * n_models, n_columns))
+        long = theta.size * self.batches.batch_size >= PARTED
+        n_parts = min(n_models, _n_threads(self._blas)) if long else 1
+        self._parts = [
+            ModelStack(
+                models.select(part),
+                *(_columns(theta, part, theta), _select(optimizer_state, part)),
+                *(_columns(sums, part, sums), self.optimizer),
+                *(self.batches.batch_size, max(1, min(self._block, len(self.val)))),
+            )
+            for part in np.array_split(np.arange(n_models), max(1, n_parts))
+        ]
+
+    @property
+    def _theta(self) -> np.ndarray:
+        """(C, G, D + 1) weights of the models still in the stack, as the next three are theirs."""
+        return np.concatenate([part.theta for part in self._parts], axis=1)
+
+    @property
+    def _optimizer_state(self) -> State:
+        states = [part.state for part in self._parts]
+        return {name: np.concatenate([s[name] for s in states], axis=1) for name in states[0]}
+
+    @property
+    def _sums(self) -> np.ndarray:
+        """(2, G) loss and accuracy, summed over the examples of the epoch under way."""
+        return np.concatenate([part.sums for part in self._parts], axis=1)
+
+    @contextlib.contextmanager
+    def _threads(self) -> Iterator[EachPart]:
+        """Yield what does something to every part of the stack, each part in a thread."""
+        if len(self._parts) == 1:
+            yield lambda do: [do(self._parts[0])]
+            return
+        # Each thread then multiplies on its own core: BLAS need not divide what is divided.
+        with ThreadPoolExecutor(len(self._parts)) as pool, self._blas.limit(limits=1):
+            yield lambda do: list(pool.map(do, self._parts))
 
     @property
     def step(self) -> int:
@@ -244,14 +279,16 @@ class Training:
     def _run_epoch(self, stop: Callable[[], str]) -> bool:
         """Return whether the epoch is complete; otherwise it was stopped, and can go on."""
         start = time.perf_counter() - self._seconds
-        factor = self._train_epoch(stop)
-        self._seconds = time.perf_counter() - start
-        if self._batch < len(self.batches):
-            return False
-        loss, accuracy = self._sums / len(self.batches.y)
-        val_loss, val_accuracy = self._validate()
+        with self._threads() as each_part:
+            factor = self._train_epoch(each_part, stop)
+            self._seconds = time.perf_counter() - start
+            if self._batch < len(self.batches):
+                return False
+            val_loss, val_accuracy = self._validate(each_part)
+        loss, accuracy = self._sums / self.batches.n_examples
         step, seconds = self.step, time.perf_counter() - start
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
+        weights = [part.theta[:, g] for part in self._parts for g in range(part.theta.shape[1])]
         for g, fit in enumerate(self._stack):
             row = Epoch(
                 self.epoch,
@@ -269,40 +306,34 @@ class Training:
             cost = self.early_stopping.cost(row)
             if cost < fit.best_value and fit.status != "diverged":
                 fit.best_epoch, fit.best_value = self.epoch, cost
-                fit.theta[...] = self.theta[:, g]
+                fit.theta[...] = weights[g]
         return True
 
-    def _train_epoch(self, stop: Callable[[], str]) -> float:
-        """Sum up the epoch's loss and accuracy; return the last factor of lr."""
-        lr = self.models.lr[:, None].astype(np.float32)
-        momentum = self.models.momentum[:, None].astype(np.float32)
-        reg = self.models.reg.astype(np.float32)
+    def _train_epoch(self, each_part: EachPart, stop: Callable[[], str]) -> float:
+        """Take the steps of an epoch, or what is left of it; return the last factor of lr."""
         total_steps = self.epochs * len(self.batches)
         if self._batch == 0:
             self._order = self.rng.bit_generator.state
-            self._sums = np.zeros((2, len(lr)))
+            for part in self._parts:
+                part.sums[...] = 0
         factor = 1.0
         for X, y in self.batches.epoch(self.rng, self._batch):
-            loss, accuracy = self._loss.loss_and_gradient(self.theta, X, y, reg)
             factor = self.schedule.factor(self.step, total_steps, len(self.batches))
-            self.optimizer.update(
-                self.theta, self._loss.gradient, self._optimizer_state, lr * factor, momentum
-            )
-            self._sums += len(y) * loss, len(y) * accuracy
+            each_part(lambda part: part.step(X, y, factor, self.step))  # noqa: B023
             self._batch += 1
             if stop():
                 break
         return factor
 
-    def _validate(self) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    def _validate(self, each_part: EachPart) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
         """Return mean validation loss and accuracy (G,), or None twice without a split."""
         if len(self.val) == 0:
             return None, None
         sums = np.zeros((2, len(self._stack)))
         for start in range(0, len(self.val), self._block):
             rows = slice(start, start + self._block)
-            loss, right = self._val_loss.loss(self.theta, self.val.X[rows], self.val.y[rows])
-            sums += loss.sum(axis=1, dtype=np.float64), right.sum(axis=1)
+            X, y = self.val.X[rows], self.val.y[rows]
+            sums += np.concatenate(each_part(lambda part: part.evaluate(X, y)), axis=1)  # noqa: B023
         val_loss, val_accuracy = sums / len(self.val)
         return val_loss, val_accuracy
 
@@ -311,12 +342,14 @@ class Training:
         keep = [g for g, fit in enumerate(self._stack) if not self._has_ended(fit)]
         if len(keep) == len(self._stack):
             return
-        self.theta = _columns(self.theta, keep, self.theta)
-        self._sums = _columns(self._sums, keep, self._sums)
-        self._optimizer_state = {
-            name: _columns(array, keep, array) for name, array in self._optimizer_state.items()
-        }
-        self._set_stack([self._stack[g] for g in keep], self.models.select(keep))
+        theta, sums = self._theta, self._sums
+        self._set_stack(
+            [self._stack[g] for g in keep],
+            self.models.select(keep),
+            _columns(theta, keep, theta),
+            _select(self._optimizer_state, keep),
+            _columns(sums, keep, sums),
+        )
 
     def _has_ended(self, fit: Fit) -> bool:
         if not fit.history:
@@ -332,12 +365,20 @@ class Training:
         return True
 
 
-def _columns(array: np.ndarray, columns: list[int], like: np.ndarray) -> np.ndarray:
-    """Return some models of an array that has models on its second axis; checked against like.
+def _n_threads(blas: ThreadpoolController) -> int:
+    """Return how many threads the BLAS may use: one where it has been told to use one."""
+    return max((int(library.num_threads) for library in blas.lib_controllers), default=1)
 
-    An array with fewer axes belongs to all models.
-    """
+
+def _select(state: State, columns: Sequence[int] | np.ndarray) -> State:
+    return {name: _columns(array, columns, array) for name, array in state.items()}
+
+
+def _columns(
+    array: np.ndarray, columns: Sequence[int] | np.ndarray, like: np.ndarray
+) -> np.ndarray:
+    """Return some models of an array that has models on its second axis; checked against like."""
     fits = array.dtype == like.dtype and array.ndim == like.ndim
     if not (fits and array.shape[:1] == like.shape[:1] and array.shape[2:] == like.shape[2:]):
         raise ValueError(f"an array {array.dtype} {array.shape} instead of {like.shape}")
-    return np.ascontiguousarray(array[:, columns]) if array.ndim > 1 else array.copy()
+    return np.ascontiguousarray(array[:, list(columns)])

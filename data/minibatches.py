@@ -1,9 +1,18 @@
-"""Minibatches of a random reshuffle, gathered into one buffer."""
+"""Minibatches of a random reshuffle, gathered into a buffer while the one before is in use."""
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import numpy as np
+
+LARGE = 2**19  # bytes of a minibatch from which a thread of its own gathers it
+
+R = TypeVar("R")
 
 
 class Minibatches:
@@ -18,8 +27,9 @@ class Minibatches:
 
     def __init__(self, X: np.ndarray, y: np.ndarray, batch_size: int) -> None:
         self.X, self.y = X, y
+        self.n_examples = len(y)
         self.batch_size = min(batch_size, len(y))
-        self._buffer = np.empty((self.batch_size, X.shape[1]), dtype=X.dtype)
+        self._buffers = np.empty((2, self.batch_size, X.shape[1]), dtype=X.dtype)
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""
@@ -28,7 +38,7 @@ class Minibatches:
     def epoch(
         self, rng: np.random.Generator, first: int = 0
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (X, y) of each minibatch; X is a view that the next minibatch overwrites.
+        """Yield (X, y) of each minibatch; X is a view that the next but one overwrites.
 
         Parameters
         ----------
@@ -36,9 +46,55 @@ class Minibatches:
         first : the minibatch to begin with, to go on in the middle of an epoch.
         """
         order = rng.permutation(len(self.y))
-        for start in range(first * self.batch_size, len(order), self.batch_size):
-            rows = order[start : start + self.batch_size]
-            X = self._buffer[: len(rows)]
-            # mode="clip" lets take write into the buffer directly; every index is in range.
-            np.take(self.X, rows, axis=0, out=X, mode="clip")
-            yield X, self.y[rows]
+        starts = range(first * self.batch_size, len(order), self.batch_size)
+        batches = (order[start : start + self.batch_size] for start in starts)
+        one_ahead = ahead if self._buffers[0].nbytes >= LARGE else map
+        return iter(one_ahead(self._gather, batches, itertools.cycle(self._buffers)))
+
+    def _gather(self, rows: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        X = buffer[: len(rows)]
+        # mode="clip" lets take write into the buffer directly; every index is in range.
+        np.take(self.X, rows, axis=0, out=X, mode="clip")
+        return X, self.y[rows]
+
+
+def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:
+    """Yield make(item, ...) as `map` does, each made by a thread while the one before is in use."""
+    # Simple queues: an executor's futures cost as much as the gathering of a minibatch.
+    wanted: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+    made: SimpleQueue[Callable[[], R]] = SimpleQueue()
+    thread = threading.Thread(target=_make_all, args=(make, wanted, made), daemon=True)
+    thread.start()
+    try:
+        under_way = 0
+        for arguments in zip(*items, strict=False):
+            wanted.put(arguments)
+            under_way += 1
+            if under_way == 2:
+                yield made.get()()
+                under_way -= 1
+        if under_way:
+            yield made.get()()
+    finally:
+        wanted.put(None)
+        thread.join()
+
+
+def _make_all(
+    make: Callable[..., R],
+    wanted: SimpleQueue[tuple[Any, ...] | None],
+    made: SimpleQueue[Callable[[], R]],
+) -> None:
+    for arguments in iter(wanted.get, None):
+        try:
+            made.put(functools.partial(_identity, make(*arguments)))
+        except BaseException as error:
+            made.put(functools.partial(_raise, error))
+
+
+def _identity(value: R) -> R:
+    return value
+
+
+def _raise(error: BaseException) -> Any:
+    raise error

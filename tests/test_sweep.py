@@ -60,6 +60,12 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
     assert left == {"model.npz", "report.json", "report.txt"}
 
 
+def test_hydras_own_way_to_say_multirun_is_kept(command, tmp_path):
+    done = command("train.py", "hydra.mode=MULTIRUN", "reg=0,1e-2", "hydra.sweep.dir=s", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert len(rows(tmp_path / "s")) == 2
+
+
 def test_jobs_that_cannot_share_a_stack_all_run(command, tmp_path):
     done = command(
         *("train.py", "-m", "data=blobs,digits", "batch_size=32,64", "optimizer=sgd,adam"),

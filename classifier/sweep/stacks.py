@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from classifier.checkpoint import NAME, read_checkpoint
 from classifier.job import Job
+from classifier.model_stack import PerModel
 from classifier.sweep.records import config_key
-from classifier.training import PerModel
 from data.dataset import Dataset
 from data.errors import InputError
 

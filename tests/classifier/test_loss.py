@@ -36,7 +36,7 @@ def stacked_loss(W, X, y, reg):
     design = np.column_stack([X, np.ones(len(X), X.dtype)])
     stacked = StackedLoss(c, 1, d, len(X), dtype=W.dtype.type)
     loss, _ = stacked.loss_and_gradient(theta, design, y, np.array([reg], W.dtype))
-    return loss[0] + penalty(theta, np.array([reg]))[0], stacked.gradient[:, 0, :-1].T
+    return loss.mean() + penalty(theta, np.array([reg]))[0], stacked.gradient[:, 0, :-1].T
 
 
 @pytest.mark.parametrize("loss", LOSSES)

@@ -11,8 +11,8 @@ def follow(optimizer, gradient_of, steps, momentum=MOMENTUM):
     """Take some steps of a stack of two models, from ones."""
     theta = np.ones((3, 2, 4))
     state = optimizer.init(theta)
-    for _ in range(steps):
-        optimizer.update(theta, gradient_of(theta), state, LR, momentum)
+    for step in range(steps):
+        optimizer.update(theta, gradient_of(theta), state, LR, momentum, step)
     return theta
 
 

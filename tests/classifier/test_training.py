@@ -77,7 +77,11 @@ def test_one_full_batch_step_is_minus_lr_times_the_gradient_at_zero():
     assert fit.history[0].step == 1
 
 
-def test_a_stack_equals_its_models_trained_alone():
+@pytest.mark.parametrize("parted", [True, False])
+def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
+    if parted:  # among threads, as large models are
+        monkeypatch.setattr("classifier.training.PARTED", 1)
+        monkeypatch.setattr("classifier.training._n_threads", lambda _: 3)
     split, val = iris()
     lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
     stack = train(split, val, lr, reg, momentum=momentum)
@@ -95,7 +99,11 @@ def test_a_stack_equals_its_models_trained_alone():
 @pytest.mark.parametrize(
     "optimizer", [Sgd(nesterov=True), Adam(beta2=0.999, epsilon=1e-8)], ids=["nesterov", "adam"]
 )
-def test_models_that_end_leave_the_others_as_they_were(optimizer):
+@pytest.mark.parametrize("parted", [True, False])
+def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkeypatch):
+    if parted:
+        monkeypatch.setattr("classifier.training.PARTED", 1)
+        monkeypatch.setattr("classifier.training._n_threads", lambda _: 2)
     split, val = iris()
     settings = {
         "optimizer": optimizer,
@@ -179,7 +187,7 @@ def test_a_diverged_model_keeps_its_last_good_weights():
 def test_validation_in_blocks_is_validation_at_once(monkeypatch):
     split, val = iris(val_every=2)
     (whole,) = train(split, val, [0.1], [0.01], epochs=3)
-    monkeypatch.setattr("classifier.training.SCORES", 3 * 10)
+    monkeypatch.setattr("classifier.training.BLOCK", 3 * 10)
     (blocks,) = train(split, val, [0.1], [0.01], epochs=3)
     for a, b in zip(whole.history, blocks.history, strict=True):
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-6)
