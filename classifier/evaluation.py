@@ -5,19 +5,20 @@ from typing import Any
 import numpy as np
 
 from classifier.model import LinearModel
+from data.dataset import Examples
 
 CALIBRATION_BINS = 15
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
 
 
-def evaluate(model: LinearModel, X: np.ndarray, y: np.ndarray, top_k: int) -> dict[str, Any] | None:
-    """Measure a model on raw examples.
+def evaluate(model: LinearModel, X: Examples, y: np.ndarray, top_k: int) -> dict[str, Any] | None:
+    """Measure a model on raw examples, block by block.
 
     Parameters
     ----------
     model : what is measured.
-    X : (N, ...) raw examples.
+    X : (N, ...) raw examples, in memory or in a file.
     y : (N,) class indices.
     top_k : an example counts as right for `top_k_accuracy` when its class is among the top_k
         most probable, at most C - 1.
@@ -34,59 +35,100 @@ def evaluate(model: LinearModel, X: np.ndarray, y: np.ndarray, top_k: int) -> di
         return None
     n_classes = len(model.classes)
     top_k = max(1, min(top_k, n_classes - 1))
-    loss, rank = np.empty(len(y)), np.empty(len(y), dtype=np.int64)
-    predicted, confidence = np.empty(len(y), dtype=np.int64), np.empty(len(y))
+    loss, n_top, gaps = 0.0, 0, np.zeros(CALIBRATION_BINS)
+    pairs = Pairs(n_classes)
     for rows, log_p in model.log_probability_blocks(X):
-        own = log_p[np.arange(len(log_p)), y[rows]]
-        loss[rows] = -own
-        predicted[rows] = log_p.argmax(axis=1)
-        confidence[rows] = np.exp(log_p.max(axis=1))
+        labels = y[rows].astype(np.int64)
+        own = log_p[np.arange(len(log_p)), labels]
+        loss -= float(own.sum())
+        predicted = log_p.argmax(axis=1)
         # Equal scores rank in class order, as argmax decides too.
-        earlier = np.arange(n_classes) < y[rows, None]
-        rank[rows] = ((log_p > own[:, None]) | ((log_p == own[:, None]) & earlier)).sum(axis=1)
-    right = predicted == y
-    scores = class_scores(y, predicted, n_classes)
+        earlier = np.arange(n_classes) < labels[:, None]
+        rank = ((log_p > own[:, None]) | ((log_p == own[:, None]) & earlier)).sum(axis=1)
+        n_top += int((rank < top_k).sum())
+        gaps += calibration_gaps(np.exp(log_p.max(axis=1)), predicted == labels)
+        pairs.add(labels, predicted)
+    scores = pairs.class_scores()
     occurs = (scores["support"] + scores["predicted"]) > 0
     return {
         "n": len(y),
-        "loss": float(loss.mean()),
-        "accuracy": float(right.mean()),
+        "loss": loss / len(y),
+        "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / len(y)),
         "top_k": top_k,
-        "top_k_accuracy": float(np.mean(rank < top_k)),
+        "top_k_accuracy": n_top / len(y),
         "macro_f1": float(scores["f1"][occurs].mean()),
-        "expected_calibration_error": expected_calibration_error(confidence, right),
-        "per_class": [
-            {
-                "class": str(name),
-                "precision": float(scores["precision"][c]),
-                "recall": float(scores["recall"][c]),
-                "f1": float(scores["f1"][c]),
-                "support": int(scores["support"][c]),
-            }
-            for c, name in enumerate(model.classes)
-        ],
-        **_confusions(y, predicted, model.classes),
+        "expected_calibration_error": float(np.abs(gaps).sum() / len(y)),
+        "per_class": _per_class(scores, model.classes),
+        **_confusions(pairs, model.classes),
     }
 
 
-def class_scores(y: np.ndarray, predicted: np.ndarray, n_classes: int) -> dict[str, np.ndarray]:
-    """Return precision, recall, f1, support and the number predicted of each class, each (C,)."""
-    support = np.bincount(y, minlength=n_classes)
-    n_predicted = np.bincount(predicted, minlength=n_classes)
-    hits = np.bincount(y[predicted == y], minlength=n_classes)
-    return {
-        "precision": hits / np.maximum(n_predicted, 1),
-        "recall": hits / np.maximum(support, 1),
-        "f1": 2 * hits / np.maximum(support + n_predicted, 1),
-        "support": support,
-        "predicted": n_predicted,
-    }
+class Pairs:
+    """How often each pair of a true and a predicted class occurs.
+
+    Pairs that occur are kept, not a matrix: that of 10,000 classes would not fit.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
+        self._pairs = self.counts = np.empty(0, dtype=np.int64)
+
+    def add(self, true: np.ndarray, predicted: np.ndarray) -> None:
+        """Count examples by their true and predicted class indices."""
+        pairs, counts = np.unique(true * self.n_classes + predicted, return_counts=True)
+        both = np.concatenate([self._pairs, pairs])
+        self._pairs, place = np.unique(both, return_inverse=True)
+        counts = np.concatenate([self.counts, counts])
+        self.counts = np.bincount(place, counts).astype(np.int64)
+
+    @property
+    def true(self) -> np.ndarray:
+        """The true class of each pair."""
+        return self._pairs // self.n_classes
+
+    @property
+    def predicted(self) -> np.ndarray:
+        """The predicted class of each pair."""
+        return self._pairs % self.n_classes
+
+    def class_scores(self) -> dict[str, np.ndarray]:
+        """Return precision, recall, f1, support and the number predicted of each class, (C,)."""
+        right = self.true == self.predicted
+        support, n_predicted, hits = (
+            np.bincount(classes, counts, self.n_classes).astype(np.int64)
+            for classes, counts in (
+                (self.true, self.counts),
+                (self.predicted, self.counts),
+                (self.true[right], self.counts[right]),
+            )
+        )
+        return {
+            "precision": hits / np.maximum(n_predicted, 1),
+            "recall": hits / np.maximum(support, 1),
+            "f1": 2 * hits / np.maximum(support + n_predicted, 1),
+            "support": support,
+            "predicted": n_predicted,
+        }
 
 
-def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> float:
-    """Return the mean gap between confidence and accuracy over bins of equal width.
+def _per_class(scores: dict[str, np.ndarray], classes: np.ndarray) -> list[dict[str, Any]]:
+    return [
+        {
+            "class": str(name),
+            "precision": float(scores["precision"][c]),
+            "recall": float(scores["recall"][c]),
+            "f1": float(scores["f1"][c]),
+            "support": int(scores["support"][c]),
+        }
+        for c, name in enumerate(classes)
+    ]
 
-    Each bin (k / 15, (k + 1) / 15] counts by its share of the examples.
+
+def calibration_gaps(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return what each of 15 bins of equal width adds to the expected calibration error.
+
+    That is the sum over its examples of confidence - right; the error is the sum of the bins'
+    absolute values, divided by the number of examples. A bin is (k / 15, (k + 1) / 15].
 
     Parameters
     ----------
@@ -96,15 +138,12 @@ def expected_calibration_error(confidence: np.ndarray, right: np.ndarray) -> flo
     Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
     """
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    gap = np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
-    return float(np.abs(gap).sum() / len(right))
+    return np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
 
 
-def _confusions(y: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """Count the pairs (true, predicted) that occur: all pairs of 10,000 classes would not fit."""
+def _confusions(pairs: Pairs, classes: np.ndarray) -> dict[str, Any]:
     n_classes = len(classes)
-    pairs, counts = np.unique(y * n_classes + predicted, return_counts=True)
-    true, guess = np.divmod(pairs, n_classes)
+    true, guess, counts = pairs.true, pairs.predicted, pairs.counts
     wrong = true != guess
     errors = np.bincount(true[wrong], counts[wrong], n_classes) + np.bincount(
         guess[wrong], counts[wrong], n_classes

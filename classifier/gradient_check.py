@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 
 from classifier.stacked_loss import StackedLoss, penalty
+from data.dataset import Examples
 
 Function = Callable[[np.ndarray], float]
 LIMIT = 1e-5  # of the relative error before a run
@@ -89,7 +90,7 @@ def relative_error(a: float, b: float, floor: float = 0.0) -> float:
 
 
 def check_stacked_gradient(
-    design: np.ndarray, y: np.ndarray, n_classes: int, reg: np.ndarray, rng: np.random.Generator
+    design: Examples, y: np.ndarray, n_classes: int, reg: np.ndarray, rng: np.random.Generator
 ) -> float:
     """Check the training loop's gradient, in float64, on a small slice of a run's own data.
 
@@ -110,9 +111,10 @@ def check_stacked_gradient(
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
     rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
-    used = np.flatnonzero(np.abs(design[rows, :-1]).max(axis=0, initial=0) > 0)
+    examples = design[rows]
+    used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
     columns = rng.permutation(used)[:FEATURES]
-    X = design[np.ix_(rows, columns)].astype(np.float64)
+    X = examples[:, columns].astype(np.float64)
     X = np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))])
     labels = y[rows]
 

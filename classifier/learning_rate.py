@@ -14,6 +14,8 @@ import dataclasses
 
 import numpy as np
 
+from data.dataset import Examples
+
 SAMPLE = 2048  # rows that the figures are estimated from
 ITERATIONS = 50
 TOLERANCE = 1e-3  # relative; the step does not need more
@@ -37,7 +39,7 @@ class Scale:
         return self.eigenvalue / 2 + 2 * reg
 
 
-def measure_scale(design: np.ndarray, rng: np.random.Generator) -> Scale:
+def measure_scale(design: Examples, rng: np.random.Generator) -> Scale:
     """Measure a design matrix on a sample of its rows, in float64.
 
     Parameters

@@ -11,7 +11,9 @@ import numpy as np
 
 from classifier.sealed import read_sealed, write_sealed
 from data.arrays import check_features
+from data.dataset import Examples
 from data.errors import InputError, one_line
+from data.npy import NpyRows
 from data.preprocessing import AffineMap
 
 FORMAT = 2  # of model.npz; another number is another layout
@@ -39,7 +41,7 @@ class LinearModel:
     image_shape: tuple[int, ...] | None
     config: dict[str, Any]
 
-    def log_probability_blocks(self, X: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    def log_probability_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, log p (len(rows), C)) of raw examples X (N, ...), in float64.
 
         Raises
@@ -47,7 +49,7 @@ class LinearModel:
         InputError
             When an example has another number of features than the model.
         """
-        X = check_features(np.asarray(X), "X")
+        X = X if isinstance(X, NpyRows) else check_features(np.asarray(X), "X")
         n_features, n_classes = self.W.shape
         given = math.prod(X.shape[1:])
         if given != n_features:

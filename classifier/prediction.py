@@ -15,8 +15,9 @@ from classifier.files import write_whole
 from classifier.job import read_status
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
-from data.arrays import check_features, check_labels
+from data.arrays import check_features
 from data.errors import InputError, one_line
+from data.labels import check_labels
 from data.npz import read_npz
 
 

@@ -8,8 +8,9 @@ from classifier import gradient_check
 from classifier.config import Config
 from classifier.job import RunError, log, timed
 from classifier.learning_rate import Scale, measure_scale
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Split, class_counts
 from data.preprocessing import AffineMap
+from data.statistics import measure
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
 
@@ -62,11 +63,15 @@ def prepare(
     """
     _log_dataset(dataset)
     with timed(seconds, "preprocessing"):
-        features = config.preprocessing.fit(dataset.train.X)
+        statistics = measure(dataset.train.X)
+        features = config.preprocessing.fit(statistics)
         train = Split(features.design_matrix(dataset.train.X), dataset.train.y)
         val = Split(features.design_matrix(dataset.val.X), dataset.val.y)
         scale = measure_scale(train.X, generator(config.seed, "scale"))
-        _check_size(train.X[:, :-1])
+        _check_size(
+            (statistics.low - features.shift) / features.scale,
+            (statistics.high - features.shift) / features.scale,
+        )
     error = gradient_error
     if config.check_gradient and not checked:
         with timed(seconds, "gradient_check"):
@@ -75,9 +80,8 @@ def prepare(
     return Prepared(dataset, features, train, val, scale, error)
 
 
-def _check_size(features: np.ndarray) -> None:
-    """Say when the features' size keeps float32 or the shared step from doing them justice."""
-    low, high = features.min(axis=0), features.max(axis=0)
+def _check_size(low: np.ndarray, high: np.ndarray) -> None:
+    """Say when the prepared features, from low to high, are of a size that no step can suit."""
     largest = float(np.maximum(high, -low).max())
     if (low == high).all():
         log.warning("every feature is constant: only the frequencies of the classes can be learned")
@@ -101,7 +105,7 @@ def _log_dataset(dataset: Dataset) -> None:
         len(shape) > 1
     )
     log.info("%s: %s examples, %s, %d classes", dataset.name, sizes, features, len(dataset.classes))
-    counts = np.bincount(dataset.train.y)
+    counts = class_counts(dataset.train.y, len(dataset.classes))
     if len(dataset.val) + len(dataset.test) and counts.min() == 1:
         single = np.flatnonzero(counts == 1)
         log.warning(

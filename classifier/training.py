@@ -22,8 +22,8 @@ from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import Optimizer, State
 from classifier.schedules import Schedule
 from data.dataset import Split
-from data.minibatches import Minibatches
 from data.options import Options, option
+from data.streamed import minibatches
 
 DONE = "all epochs done"
 DIVERGED = 100  # times the loss at the start, log C
@@ -107,7 +107,7 @@ class Training:
         epochs: int,
         rng: np.random.Generator,
     ) -> None:
-        self.batches = Minibatches(train.X, train.y, batch_size)
+        self.batches = minibatches(train, batch_size)
         self.val = val
         self.n_classes = n_classes
         self.optimizer, self.schedule, self.early_stopping = optimizer, schedule, early_stopping

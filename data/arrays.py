@@ -1,44 +1,56 @@
-"""The user's own examples: `X` and `y` in an .npz file."""
+"""The user's own examples: `X` and `y` in an .npz file, or in a pair of .npy files."""
 
 import dataclasses
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Examples, Split
 from data.errors import InputError
+from data.labels import Labels, check_labels, class_indices, find_classes
+from data.npy import open_npy
 from data.npz import read_npz
 from data.options import Options, option
 from data.splits import make_dataset
 
-ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
 
-
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Source(Options):
-    """Files made by `numpy.savez(path, X=X, y=y)`: X (N, ...) numbers, y (N,) whole or text."""
+    """Files made by `numpy.savez(path, X=X, y=y)`: X (N, ...) numbers, y (N,) whole or text.
 
-    train: str
-    val: str | None
-    test: str | None
+    Or, for each split, two files made by `numpy.save`, of X and of y. Those are not read into
+    memory but as they are needed, and may be larger than it.
+    """
+
+    train: str | None = None
+    val: str | None = None
+    test: str | None = None
+    train_X: str | None = None
+    train_y: str | None = None
+    val_X: str | None = None
+    val_y: str | None = None
+    test_X: str | None = None
+    test_y: str | None = None
     val_fraction: float = option(minimum=0, below=1)
     test_fraction: float = option(minimum=0, below=1)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._places()
+
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read the files, number the classes, and split off what has no file of its own."""
-        paths = {"train": self.train, "val": self.val, "test": self.test}
-        _check_distinct(paths)
-        read = {name: read_examples(path) for name, path in paths.items() if path is not None}
-        shape = read["train"][0].shape[1:]
-        for name, (X, _) in read.items():
-            if X.shape[1:] != shape:
-                raise InputError(
-                    f"data.{name}={paths[name]}: its examples have shape {X.shape[1:]}, those of "
-                    f"data.train have {shape}"
-                )
-        classes = _classes(paths, {name: y for name, (_, y) in read.items()})
-        splits = {name: Split(X, np.searchsorted(classes, y)) for name, (X, y) in read.items()}
+        places = self._places()
+        _check_distinct([(key, path) for keys in places.values() for key, path in keys.items()])
+        read = {split: _read_split(keys) for split, keys in places.items()}
+        _check_shapes(places, read)
+        last = {split: list(keys.items())[-1] for split, keys in places.items()}
+        labels = {f"data.{k}={path}": read[split][1] for split, (k, path) in last.items()}
+        classes = find_classes(labels)
+        splits = {n: Split(X, class_indices(y, classes)) for n, (X, y) in read.items()}
+        origin = next(iter(places["train"].values()))
         return make_dataset(
             splits["train"],
             val=splits.get("val"),
@@ -46,11 +58,44 @@ class Source(Options):
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             rng=rng,
-            name=Path(self.train).stem,
+            name=Path(origin).stem,
             classes=classes,
-            image_shape=_image_shape(shape),
-            origin=str(self.train),
+            image_shape=_image_shape(splits["train"].X.shape[1:]),
+            origin=origin,
         )
+
+    def _places(self) -> dict[str, dict[str, str]]:
+        """Return the files of each split that has any, by the keys that name them."""
+        places = {}
+        for split in ("train", "val", "test"):
+            keys = (split, f"{split}_X", f"{split}_y")
+            given = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
+            if len(given) == 1 and split not in given:
+                (missing,) = {*keys[1:]} - {*given}
+                raise InputError(f"{missing}: not given; a pair of files needs both")
+            if len(given) > 1 and split in given:
+                pair = f"{split}_X and {split}_y"
+                raise InputError(f"{split}={given[split]}: give it or {pair}, not both")
+            if given:
+                places[split] = given
+        if "train" not in places:
+            raise InputError(
+                "train: not given; add data.train=FILE.npz, or data.train_X=FILE.npy and "
+                "data.train_y=FILE.npy"
+            )
+        return places
+
+
+def _read_split(keys: dict[str, str]) -> tuple[Examples, Labels]:
+    """Read an .npz file, or open a pair of .npy files."""
+    if len(keys) == 1:
+        return read_examples(*keys.values())
+    path_X, path_y = keys.values()
+    X, y = open_npy(path_X), open_npy(path_y)
+    _check_kind(X, path_X)
+    if len(X) != len(y):
+        raise InputError(f"{path_X} holds {len(X)} examples and {path_y} {len(y)} labels")
+    return X, y
 
 
 def read_examples(path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -72,12 +117,7 @@ def read_examples(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 def check_features(X: np.ndarray, where: str) -> np.ndarray:
     """Return X if it is (N, ...) finite real numbers, or raise InputError."""
-    if X.dtype.kind not in "biuf" or X.ndim < 2 or 0 in X.shape[1:]:
-        hint = "; for one feature an example give X[:, None]" if X.ndim == 1 else ""
-        raise InputError(
-            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape "
-            f"(N, ...) with at least one feature{hint}"
-        )
+    _check_kind(X, where)
     if X.dtype.kind == "f" and not _is_finite(X):
         bad = np.argwhere(~np.isfinite(X))
         place = ", ".join(map(str, bad[0]))
@@ -88,39 +128,23 @@ def check_features(X: np.ndarray, where: str) -> np.ndarray:
     return X
 
 
+def _check_kind(X: Examples, where: str) -> None:
+    if X.dtype.kind not in "biuf" or len(X.shape) < 2 or 0 in X.shape[1:]:
+        hint = "; for one feature an example give X[:, None]" if len(X.shape) == 1 else ""
+        raise InputError(
+            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape "
+            f"(N, ...) with at least one feature{hint}"
+        )
+
+
 def _is_finite(X: np.ndarray) -> bool:
     """Return whether every value is finite; only if their sum is not is each one looked at."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(X.sum(dtype=np.float64)) or np.isfinite(X).all())
 
 
-def check_labels(y: np.ndarray, where: str) -> np.ndarray:
-    """Return y (N,) as integers or text, or raise InputError."""
-    if y.ndim != 1 or y.dtype.kind not in "biufUS":
-        raise InputError(
-            f"{where}: y is {y.dtype} of shape {y.shape}; it must be integers or text, one label "
-            f"an example{ONE_HOT if y.ndim == 2 else ''}"
-        )
-    if y.dtype.kind in "US":
-        try:
-            text = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
-            np.char.encode(text, "utf-8")
-        except UnicodeError as error:
-            raise InputError(f"{where}: y holds text that is not UTF-8") from error
-        return text
-    if y.dtype.kind in "iu":
-        return y
-    # A float tells whole numbers apart up to 2 ** 53.
-    whole = np.isfinite(y) & (y == np.floor(y)) & (np.abs(y) <= 2**53)
-    if not whole.all():
-        first = int(np.flatnonzero(~whole)[0])
-        raise InputError(f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text")
-    return y.astype(np.int64)
-
-
-def _check_distinct(paths: dict[str, str | None]) -> None:
+def _check_distinct(given: list[tuple[str, str]]) -> None:
     """Refuse one file for two splits: its figures would say nothing of new examples."""
-    given = [(name, path) for name, path in paths.items() if path is not None]
     for (one, first), (other, second) in itertools.combinations(given, 2):
         if Path(first).exists() and Path(second).exists() and Path(first).samefile(second):
             raise InputError(
@@ -129,25 +153,16 @@ def _check_distinct(paths: dict[str, str | None]) -> None:
             )
 
 
-def _classes(paths: dict[str, str | None], labels: dict[str, np.ndarray]) -> np.ndarray:
-    kinds = {name: y.dtype.kind for name, y in labels.items()}
-    if len(set(kinds.values())) > 1:
-        text = ", ".join(f"data.{n}={paths[n]}" for n, kind in kinds.items() if kind == "U")
-        raise InputError(f"{text}: labels are text, those of the other files are numbers")
-    classes = np.unique(labels["train"])
-    if len(classes) == len(labels["train"]) > 2:
-        raise InputError(
-            f"data.train={paths['train']}: {len(classes)} different labels for as many examples; a "
-            "class needs several examples (for numbers to be predicted use a regression)"
-        )
-    for name, y in labels.items():
-        unknown = np.setdiff1d(y, classes)
-        if len(unknown):
+def _check_shapes(places: dict[str, dict[str, str]], read: dict[str, tuple[Examples, Any]]) -> None:
+    shape = read["train"][0].shape[1:]
+    first = next(iter(places["train"]))
+    for split, (X, _) in read.items():
+        if X.shape[1:] != shape:
+            key, path = next(iter(places[split].items()))
             raise InputError(
-                f"data.{name}={paths[name]}: label {unknown[0]} is in no example of data.train; "
-                "add some there or leave it out here"
+                f"data.{key}={path}: its examples have shape {X.shape[1:]}, those of data.{first} "
+                f"have {shape}"
             )
-    return classes
 
 
 def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -4,21 +4,41 @@ import dataclasses
 import functools
 import hashlib
 import math
+from typing import Any, Protocol
 
 import numpy as np
 
 from data.errors import InputError
+
+HASHED = 2048  # rows of a file that its fingerprint looks at
+
+
+class Examples(Protocol):
+    """Rows (N, ...): an array, or what reads some of a file when they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...)."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
+        """Return some rows, in memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Split:
     """Examples and their labels.
 
-    X is (N, ...) of any real dtype, as it came from its source; y is (N,) int64, each an index
-    into the data set's classes.
+    X is (N, ...) of any real dtype, as it came from its source, in memory or in a file; y is (N,)
+    integers, each an index into the data set's classes.
     """
 
-    X: np.ndarray
+    X: Examples
     y: np.ndarray
 
     def __len__(self) -> int:
@@ -58,9 +78,7 @@ class Dataset:
             raise InputError(
                 f"{self.origin}: a classifier needs at least two classes, found only {names}"
             )
-        present = np.zeros(len(self.classes), dtype=bool)
-        present[self.train.y] = True
-        absent = [str(c) for c in self.classes[~present]]
+        absent = [str(c) for c in self.classes[class_counts(self.train.y, len(self.classes)) == 0]]
         if absent:
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise InputError(
@@ -79,10 +97,22 @@ class Dataset:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of every split and class name: equal data, equal text."""
+        """The SHA-256 of every split and class name: equal data, equal text.
+
+        Of examples in a file, which may be larger than is quickly read, rows evenly spread count.
+        """
         digest = hashlib.sha256()
         arrays = [a for s in self.splits().values() for a in (s.X, s.y)]
-        for array in [*arrays, self.classes]:
-            digest.update(f"{array.dtype.str} {array.shape};".encode())
+        for rows in [*arrays, self.classes]:
+            digest.update(f"{rows.dtype.str} {rows.shape};".encode())
+            spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
+            array = rows if isinstance(rows, np.ndarray) else rows[spread]
             digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
         return f"sha256:{digest.hexdigest()}"
+
+
+def class_counts(y: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return how often each class index occurs, (C,)."""
+    size = 2**20  # numpy counts eight-byte integers, and y may be bytes
+    counts = (np.bincount(y[i : i + size], minlength=n_classes) for i in range(0, len(y), size))
+    return sum(counts, np.zeros(n_classes, dtype=np.int64))

@@ -2,14 +2,16 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
+from data.dataset import Examples
 from data.errors import InputError
+from data.npy import NpyRows
 from data.options import Options, option
+from data.statistics import Statistics
 
-CHUNK_BYTES = 2**24  # of float64 intermediates: bounds the memory, fits the cache of no one
+CHUNK_BYTES = 2**20  # of float64 intermediates: they stay in the processor's cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,34 +40,53 @@ class AffineMap:
             out = np.empty(flat.shape, dtype=np.float32)
         precision = np.result_type(X.dtype, np.float32)
         shift, scale = self.shift.astype(precision), self.scale.astype(precision)
+        size = max(1, CHUNK_BYTES // (8 * flat.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows in _chunks(flat):
-                np.divide(flat[rows] - shift, scale, out=out[rows], casting="same_kind")
-                if not np.isfinite(out[rows].sum()) and not np.isfinite(out[rows]).all():
-                    largest = np.abs(flat[rows]).max()
-                    raise InputError(
-                        f"X holds values (up to {largest:.1e}) that float32 cannot hold after "
-                        "preprocessing; give them in other units"
-                    )
-        self._check_underflow(flat, out)
+            for rows in (slice(start, start + size) for start in range(0, len(flat), size)):
+                work = out[rows] if precision == np.float32 else None
+                work = np.subtract(flat[rows], shift, out=work)
+                np.divide(work, scale, out=out[rows], casting="same_kind")
+                if not np.isfinite(np.add.reduce(out[rows], axis=None)):
+                    _check_finite(flat[rows], out[rows])
         return out
 
-    def _check_underflow(self, flat: np.ndarray, out: np.ndarray) -> None:
-        """Refuse values that differ and are all rounded to one another by float32."""
-        if flat.size and np.abs(out).max() < np.finfo(np.float32).tiny:
-            low, high = flat.min(axis=0), flat.max(axis=0)
-            if (low != high).any():
-                raise InputError(
-                    f"X holds values (up to {np.abs(high).max():.1e}) that float32 rounds to zero "
-                    "after preprocessing; use preprocessing=standardize, or other units"
-                )
+    def design_matrix(self, X: Examples) -> Examples:
+        """Return (N, D + 1) float32: the prepared features and a column of ones for the bias.
 
-    def design_matrix(self, X: np.ndarray) -> np.ndarray:
-        """Return (N, D + 1) float32: the prepared features and a column of ones for the bias."""
-        flat = flatten(X)
+        Rows that stand in a file are prepared when they are asked for.
+        """
+        if isinstance(X, NpyRows):
+            return PreparedRows(self, X)
+        flat = flatten(np.asarray(X))
         design = np.ones((flat.shape[0], flat.shape[1] + 1), dtype=np.float32)
-        self.transform(X, out=design[:, :-1])
+        self.transform(flat, out=design[:, :-1])
         return design
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedRows:
+    """The design matrix of rows in a file: `design[place]` reads and prepares some of them."""
+
+    features: AffineMap
+    X: NpyRows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, D + 1)."""
+        return len(self.X), math.prod(self.X.shape[1:]) + 1
+
+    @property
+    def dtype(self) -> np.dtype[np.float32]:
+        """Of the prepared features."""
+        return np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
+        rows = self.features.design_matrix(self.X[place])
+        assert isinstance(rows, np.ndarray)
+        return rows
 
 
 @dataclasses.dataclass
@@ -82,30 +103,28 @@ class Preprocessing(Options):
 
     method: str = option(choices=("standardize", "center", "scale", "none"))
 
-    def fit(self, X: np.ndarray) -> AffineMap:
-        """Fit the map on X (N, ...), in float64."""
-        with np.errstate(over="ignore", invalid="ignore"):  # transform tells what overflows
-            return self._fit(X)
+    def fit(self, statistics: Statistics) -> AffineMap:
+        """Return the map for features of these statistics.
 
-    def _fit(self, X: np.ndarray) -> AffineMap:
-        flat = flatten(X)
-        zeros, ones = np.zeros(flat.shape[1]), np.ones(flat.shape[1])
-        if self.method == "none":
-            return AffineMap(zeros, ones)
-        low, high = flat.min(axis=0).astype(np.float64), flat.max(axis=0).astype(np.float64)
+        Raises
+        ------
+        InputError
+            When float32 would round features that differ to one another.
+        """
+        low, high = statistics.low, statistics.high
+        zeros, ones = np.zeros(len(low)), np.ones(len(low))
         largest = np.maximum(high, -low)
-        if self.method == "scale":
-            return AffineMap(zeros, np.where(largest > 0, largest, 1.0))
-        mean = sum(c.sum(axis=0) for c in _float_chunks(flat)) / len(flat)
-        mean = np.where(low == high, low, mean)  # exact where a sum would round
-        if self.method == "center":
-            return AffineMap(mean, ones)
-        # Squares of values scaled to one cannot overflow or vanish, whatever the units.
-        unit = np.where(largest > 0, largest, 1.0)
-        squares = sum((((c - mean) / unit) ** 2).sum(axis=0) for c in _float_chunks(flat))
-        spread = np.sqrt(squares / len(flat))
-        constant = spread <= 10 * np.finfo(float).eps
-        return AffineMap(mean, np.where(constant, 1.0, spread * unit))
+        shift = statistics.mean if self.method in ("standardize", "center") else zeros
+        size = {"standardize": statistics.spread, "scale": largest}.get(self.method, ones)
+        scale = np.where(size > 0, size, 1.0)
+        with np.errstate(over="ignore"):  # transform tells what overflows
+            prepared = np.maximum(np.abs((low - shift) / scale), np.abs((high - shift) / scale))
+        if (low != high).any() and prepared.max() < np.finfo(np.float32).tiny:
+            raise InputError(
+                f"X holds values (up to {largest.max():.1e}) that float32 rounds to zero after "
+                "preprocessing; use preprocessing=standardize, or other units"
+            )
+        return AffineMap(shift, scale)
 
 
 def flatten(X: np.ndarray) -> np.ndarray:
@@ -113,10 +132,13 @@ def flatten(X: np.ndarray) -> np.ndarray:
     return X.reshape(len(X), math.prod(X.shape[1:]))
 
 
-def _chunks(flat: np.ndarray) -> Iterator[slice]:
-    rows = max(1, CHUNK_BYTES // (8 * flat.shape[1]))
-    return (slice(start, start + rows) for start in range(0, len(flat), rows))
-
-
-def _float_chunks(flat: np.ndarray) -> Iterator[np.ndarray]:
-    return (flat[rows].astype(np.float64) for rows in _chunks(flat))
+def _check_finite(given: np.ndarray, prepared: np.ndarray) -> None:
+    """Raise InputError where prepared values are not finite; their sum may be so alone."""
+    wrong = given[~np.isfinite(prepared)]
+    if wrong.size and np.isfinite(wrong).all():
+        raise InputError(
+            f"X holds values (up to {np.abs(wrong).max():.1e}) that float32 cannot hold after "
+            "preprocessing; give them in other units"
+        )
+    if wrong.size:
+        raise InputError(f"X holds {wrong.size} values that are not finite; replace them")

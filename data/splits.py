@@ -1,9 +1,14 @@
 """Seeded, stratified splits."""
 
+import math
+
 import numpy as np
 
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
+from data.npy import NpyRows
+
+HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
 
 
 def stratified_split(
@@ -69,7 +74,26 @@ def make_dataset(
 
 
 def _split_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:
+    if isinstance(split.X, NpyRows):
+        return _sample_off(split.X, split.y, fraction, rng)
     kept, held = stratified_split(split.y, fraction, rng)
     if len(held) == 0:
         return split, Split(split.X[:0], split.y[:0])
     return Split(split.X[kept], split.y[kept]), Split(split.X[held], split.y[held])
+
+
+def _sample_off(
+    X: NpyRows, y: np.ndarray, fraction: float, rng: np.random.Generator
+) -> tuple[Split, Split]:
+    """Read a random sample of the rows of a file into memory, and leave it out of the file.
+
+    It is a share of them, but no more than `HELD` examples, and never all of a class's.
+    """
+    row_bytes = math.prod(X.shape[1:]) * X.dtype.itemsize
+    n_held = min(round(fraction * len(X)), HELD, max(1, HELD_BYTES // row_bytes))
+    held = np.sort(rng.choice(len(X), n_held, replace=False))
+    n_classes = int(y.max()) + 1
+    left = class_counts(y, n_classes) - class_counts(y[held], n_classes)
+    held = held[left[y[held]] > 0]
+    kept = Split(X.leave_out(held), np.delete(y, held))
+    return kept, Split(X[held], y[held].astype(np.int64))

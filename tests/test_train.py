@@ -10,7 +10,9 @@ import sys
 import termios
 import time
 
+import numpy as np
 import pytest
+from sklearn.datasets import load_wine
 
 LEFT = {
     ".hydra",
@@ -82,7 +84,7 @@ def test_overrides_reach_the_run(command, tmp_path):
         ("--lr=0.1", "--lr=0.1: write lr=VALUE, without dashes"),
         ("outputs=", "outputs=: must be text"),
         ("hydra.run.dir=${nope}", "Interpolation key 'nope' not found"),
-        ("data=arrays", "data.train: not given; add data.train=..."),
+        ("data=arrays", "data.train: not given; add data.train=FILE.npz"),
     ],
 )
 def test_a_config_mistake_is_one_line_and_leaves_nothing(override, words, command, tmp_path):
@@ -235,3 +237,40 @@ def test_real_images_reach_a_third_without_tuning(command, tmp_path):
     (folder,) = runs(tmp_path)
     assert report(folder)["metrics"]["test"]["accuracy"] >= 0.33
     assert (folder / "weights.png").exists()
+
+
+def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_path):
+    """Full batches are the same sums in another order: the same path to the same optimum."""
+    X, y = load_wine(return_X_y=True)
+    for name, rows in (("train", np.arange(178) % 4 > 0), ("test", np.arange(178) % 4 == 0)):
+        np.savez(tmp_path / f"{name}.npz", X=X[rows], y=y[rows])
+        np.save(tmp_path / f"{name}_X.npy", X[rows].astype(np.float32))
+        np.save(tmp_path / f"{name}_y.npy", y[rows])
+    common = ["data=arrays", "data.val_fraction=0", "batch_size=500", "epochs=50", "lr_scale=5"]
+    files = ["data.train=train.npz", "data.test=test.npz"]
+    pairs = [f"data.{n}_{a}={n}_{a}.npy" for n in ("train", "test") for a in "Xy"]
+    reports = []
+    for folder, places in (("memory", files), ("files", pairs)):
+        own = [*common, *places, f"hydra.run.dir={folder}", "report.plots=false"]
+        done = command("train.py", *own)
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads((tmp_path / folder / "report.json").read_text()))
+    for split in ("train", "test"):
+        found, expected = (report["metrics"][split] for report in reports)
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
+        assert found["confusion_matrix"] == expected["confusion_matrix"]
+
+
+def test_a_file_far_larger_than_the_memory_it_takes_is_trained_on(command, tmp_path):
+    """400 MB of bytes, 1.6 GB as float32, most of them a hole in the file that takes no room on the disk."""
+    n, d = 130_000, 3072
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", dtype=np.uint8, shape=(n, d))
+    X[::1000, :10] = np.arange(10) * 25
+    del X
+    np.save(tmp_path / "y.npy", (np.arange(n) % 1000 == 0).astype(np.int64))
+    done = command(
+        *("train.py", "data=arrays", "data.train_X=X.npy", "data.train_y=y.npy", "epochs=1"),
+        *("batch_size=1024", "report.plots=false"),
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.memory < 2**29 + 2**28

@@ -112,7 +112,7 @@ def test_hydras_errors_become_one_line(override, words, config_of):
         ("+data.n_samples=5", "data.n_samples: there is no such key"),
         ("batch_size=0", "batch_size=0: must be a whole number at least 1"),
         ("data.val_fraction=1", "data.val_fraction=1.0: must be a number at least 0 and below 1"),
-        ("data=arrays", "data.train: not given; add data.train=..."),
+        ("data=arrays", "data.train: not given; add data.train=FILE.npz"),
         ("+lrr=1", "lrr: this key can be neither added nor removed"),
         ("~lr", "lr: this key can be neither added nor removed"),
         ("early_stopping.monitor=x", "early_stopping.monitor=x: must be one of val_loss, val_acc"),

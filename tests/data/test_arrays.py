@@ -5,6 +5,7 @@ import pytest
 
 from data.arrays import Source
 from data.errors import InputError
+from data.npy import NpyRows
 
 
 @pytest.fixture
@@ -150,3 +151,95 @@ def test_splits_must_fit_together(save):
         load(train, test=save("test.npz", X=X, y=Y.astype(str)))
     with pytest.raises(InputError, match=r"data.test=.*: label 9 is in no example of data.train"):
         load(train, test=save("test.npz", X=X[:2], y=np.array([0, 9])))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Write X and y as a pair of .npy files; return the source's settings."""
+
+    def write(X, y, split="train"):
+        np.save(tmp_path / f"{split}_X.npy", X)
+        np.save(tmp_path / f"{split}_y.npy", y)
+        return {f"{split}_{name}": str(tmp_path / f"{split}_{name}.npy") for name in "Xy"}
+
+    return write
+
+
+def load_pairs(val_fraction=0.1, test_fraction=0.2, **places):
+    source = Source(val_fraction=val_fraction, test_fraction=test_fraction, **places)
+    return source.load(np.random.default_rng(0))
+
+
+def everything(dataset):
+    """Return every example of a data set in the order of its first feature, with its label."""
+    X = np.concatenate([split.X[:] for split in dataset.splits().values()])
+    y = np.concatenate([split.y for split in dataset.splits().values()])
+    order = np.argsort(X[:, 0])
+    return X[order], dataset.classes[y[order].astype(int)]
+
+
+@pytest.mark.parametrize("labels", [Y, Y + 0.0, np.array(list("dcba"))[Y]])
+def test_a_pair_of_files_is_split_without_losing_an_example(labels, pair):
+    dataset = load_pairs(**pair(X, labels))
+    assert [len(s) for s in dataset.splits().values()] == [29, 3, 8]
+    assert isinstance(dataset.train.X, NpyRows)
+    found, names = everything(dataset)
+    np.testing.assert_array_equal(found, X)
+    np.testing.assert_array_equal(names, labels)
+    assert dataset.fingerprint == load_pairs(**pair(X, labels)).fingerprint
+    assert dataset.fingerprint != load_pairs(**pair(X + 1, labels)).fingerprint
+
+
+def test_each_split_may_have_a_pair_or_a_file_of_its_own(pair, save):
+    places = pair(X, Y) | pair(X[:8] + 0.5, Y[:8], "val") | {"test": save(X=X[:4], y=Y[:4])}
+    dataset = load_pairs(**places)
+    assert [len(s) for s in dataset.splits().values()] == [40, 8, 4]
+    np.testing.assert_array_equal(dataset.val.X[:], X[:8] + 0.5)
+    np.testing.assert_array_equal(dataset.test.X, X[:4])
+
+
+def test_what_is_held_out_is_bounded_and_leaves_some_of_each_class(pair, monkeypatch):
+    monkeypatch.setattr("data.splits.HELD", 25)
+    y = np.arange(1000) % 4
+    y[[10, 700]] = 4
+    many = pair(np.arange(3000.0).reshape(1000, 3), y)
+    dataset = load_pairs(test_fraction=0.5, val_fraction=0.9, **many)
+    assert len(dataset.test) <= 25
+    assert len(dataset.val) <= 25
+    assert set(dataset.train.y) == {0, 1, 2, 3, 4}
+    monkeypatch.setattr("data.splits.HELD", 999)
+    dataset = load_pairs(test_fraction=0.999, val_fraction=0.0, **pair(X, Y))
+    assert set(dataset.train.y) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: {"train_X": p["train_X"]}, "train_y: not given; a pair of files needs both"),
+        (lambda p: p | {"train": "x.npz"}, "train=x.npz: give it or train_X and train_y, not both"),
+        (lambda p: {}, "train: not given; add data.train=FILE.npz, or"),
+        (lambda p: p | {"train_y": p["train_X"]}, "is the file of data.train_X too"),
+        (lambda p: p | {"val": p["train_X"]}, "is the file of data.train_X too"),
+    ],
+)
+def test_files_that_make_no_splits_are_told(change, words, pair):
+    with pytest.raises(InputError, match=words):
+        load_pairs(**change(pair(X, Y)))
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "words"),
+    [
+        (X, Y[:-1], "_X.npy holds 40 examples and .*_y.npy 39 labels"),
+        (X[:, 0], Y, r"_X.npy: X is float64 of shape \(40,\)"),
+        (X.astype(complex), Y, "_X.npy: X is complex128"),
+        (X, np.eye(4)[Y], r"_y.npy: y is float64 of shape .*y.argmax\(axis=1\)"),
+        (X, Y + 0.5, r"_y.npy: y\[0\]=0.5: labels must be whole"),
+        (X, np.arange(40), "_y.npy: 40 different labels for as many examples"),
+        (X, Y * 0, "at least two classes, found only 0"),
+        (X[:0], Y[:0], "there are no examples"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_told(X, y, words, pair):
+    with pytest.raises(InputError, match=words):
+        load_pairs(**pair(X, y))

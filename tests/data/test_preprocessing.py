@@ -3,6 +3,7 @@ import pytest
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from data.preprocessing import AffineMap, Preprocessing
+from data.statistics import measure
 
 
 @pytest.fixture
@@ -21,22 +22,22 @@ def test_scikit_learns_scalers_agree(X, dtype):
         ("scale", MaxAbsScaler()),
     ]:
         expected = oracle.fit_transform(X.astype(np.float64))
-        prepared = Preprocessing(method=method).fit(X).transform(X)
+        prepared = Preprocessing(method=method).fit(measure(X)).transform(X)
         assert prepared.dtype == np.float32
         np.testing.assert_allclose(prepared, expected, rtol=2e-4, atol=2e-4)
 
 
 def test_none_is_the_features_as_they_are(X):
-    prepared = Preprocessing(method="none").fit(X).transform(X)
+    prepared = Preprocessing(method="none").fit(measure(X)).transform(X)
     np.testing.assert_array_equal(prepared, X.astype(np.float32))
 
 
 def test_images_become_rows_and_the_design_matrix_ends_in_ones():
     X = np.arange(48).reshape(4, 3, 4)
-    design = Preprocessing(method="none").fit(X).design_matrix(X)
+    design = Preprocessing(method="none").fit(measure(X)).design_matrix(X)
     np.testing.assert_array_equal(design[:, :-1], X.reshape(4, 12))
     np.testing.assert_array_equal(design[:, -1], 1)
-    assert Preprocessing(method="none").fit(X).design_matrix(X[:0]).shape == (0, 13)
+    assert Preprocessing(method="none").fit(measure(X)).design_matrix(X[:0]).shape == (0, 13)
 
 
 @pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e30, 1e-30])
@@ -44,7 +45,7 @@ def test_images_become_rows_and_the_design_matrix_ends_in_ones():
 def test_constant_features_stay_finite(value, method):
     X = np.full((1000, 2), value)
     X[:, 1] = np.arange(1000)
-    prepared = Preprocessing(method=method).fit(X).transform(X)
+    prepared = Preprocessing(method=method).fit(measure(X)).transform(X)
     assert np.isfinite(prepared).all()
     assert np.ptp(prepared[:, 0]) == 0
     assert abs(prepared[0, 0]) <= 1
@@ -53,21 +54,22 @@ def test_constant_features_stay_finite(value, method):
 @pytest.mark.parametrize("unit", [1e-30, 1e-6, 1e6, 1e30, 1e200])
 def test_units_do_not_matter(X, unit):
     expected = StandardScaler().fit_transform(X)
-    prepared = Preprocessing(method="standardize").fit(X * unit).transform(X * unit)
+    prepared = Preprocessing(method="standardize").fit(measure(X * unit)).transform(X * unit)
     np.testing.assert_allclose(prepared, expected, atol=1e-4)
 
 
 def test_a_large_mean_does_not_swallow_a_small_spread():
     X = 1e9 + np.random.default_rng(0).standard_normal((500, 3))
-    prepared = Preprocessing(method="standardize").fit(X).transform(X)
+    prepared = Preprocessing(method="standardize").fit(measure(X)).transform(X)
     np.testing.assert_allclose(prepared.std(axis=0), 1, atol=1e-3)
 
 
 def test_chunks_do_not_show(X, monkeypatch):
-    whole = Preprocessing(method="standardize").fit(X)
+    whole = Preprocessing(method="standardize").fit(measure(X))
     expected = whole.transform(X)
     monkeypatch.setattr("data.preprocessing.CHUNK_BYTES", 8 * 6 * 17)
-    chunked = Preprocessing(method="standardize").fit(X)
+    monkeypatch.setattr("data.statistics.BLOCK_BYTES", 8 * 6 * 17)
+    chunked = Preprocessing(method="standardize").fit(measure(X))
     np.testing.assert_allclose(chunked.scale, whole.scale, rtol=1e-12)
     np.testing.assert_allclose(chunked.transform(X), expected, rtol=1e-6)
 

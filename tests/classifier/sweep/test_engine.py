@@ -37,4 +37,4 @@ def test_a_failing_stack_raises_nothing_and_says_why(jobs):
     dataset.train.X[0, 0] = float("nan")
     train_stack(stack(jobs, dataset), threads=1)
     assert {read_status(job.folder)["status"] for job in jobs} == {"failed"}
-    assert "float32 cannot hold" in read_status(jobs[0].folder)["reason"]
+    assert "example 0 holds nan: it is not finite" in read_status(jobs[0].folder)["reason"]

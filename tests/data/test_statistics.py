@@ -1,0 +1,29 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import InputError
+from data.npy import open_npy
+from data.statistics import measure
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=6), st.integers(0, 2**32))
+def test_one_pass_in_blocks_agrees_with_numpys_two(sizes, seed):
+    rng = np.random.default_rng(seed)
+    X = np.concatenate([rng.normal(rng.normal() * 1e3, rng.random() + 0.1, (n, 3)) for n in sizes])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.statistics.BLOCK_BYTES", 8 * 3 * 7)
+        found = measure(X)
+    np.testing.assert_array_equal(found.low, X.min(axis=0))
+    np.testing.assert_array_equal(found.high, X.max(axis=0))
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-12, atol=1e-10)
+    np.testing.assert_allclose(found.spread, X.std(axis=0), rtol=1e-9, atol=1e-10)
+
+
+def test_a_value_that_is_not_finite_is_placed(tmp_path):
+    X = np.zeros((300, 4), dtype=np.float16)
+    X[211, 2] = np.inf
+    np.save(tmp_path / "x.npy", X)
+    with pytest.raises(InputError, match="x.npy: example 211 holds inf: it is not finite"):
+        measure(open_npy(str(tmp_path / "x.npy")))

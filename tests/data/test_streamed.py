@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from data.npy import open_npy
+from data.preprocessing import Preprocessing
+from data.statistics import measure
+from data.streamed import StreamedMinibatches
+
+
+@pytest.fixture
+def stream(tmp_path, monkeypatch):
+    """Minibatches of 1,003 rows in small chunks, three to a window; a row's label is its number."""
+    monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 3 * 20)
+    monkeypatch.setattr("data.streamed.WINDOW_BYTES", 4 * 3 * 60)
+    X = np.random.default_rng(0).normal(5, 3, (1003, 3)).astype(np.float32)
+    np.save(tmp_path / "x.npy", X)
+    rows = open_npy(str(tmp_path / "x.npy"))
+    features = Preprocessing(method="standardize").fit(measure(X))
+    prepared = (X - X.mean(axis=0)) / X.std(axis=0)
+    return StreamedMinibatches(features.design_matrix(rows), np.arange(1003), 10), prepared
+
+
+def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
+    batches, prepared = stream
+    rng, orders = np.random.default_rng(1), []
+    for _ in range(2):
+        seen = []
+        for X, y in batches.epoch(rng):
+            np.testing.assert_allclose(X[:, :-1], prepared[y], atol=1e-5)
+            np.testing.assert_array_equal(X[:, -1], 1)
+            seen.append(y)
+        assert len(seen) == len(batches) == 101
+        assert sorted(map(len, seen)) == [3] + 100 * [10]
+        orders.append(np.concatenate(seen).tolist())
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(1003))
+    assert orders[0] != orders[1]
+
+
+def test_rows_of_a_window_are_mixed_and_windows_come_from_everywhere(stream):
+    batches, _ = stream
+    y = np.concatenate([y for _, y in batches.epoch(np.random.default_rng(1))])
+    # Neighbours in the file are seldom neighbours in the epoch, whose first part shows all of it.
+    assert np.mean(np.abs(np.diff(y)) == 1) < 0.1
+    assert np.histogram(y[:500], 5, (0, 1003))[0].min() > 40
+
+
+def test_an_epoch_goes_on_from_any_minibatch(stream):
+    batches, _ = stream
+    whole = [y for _, y in batches.epoch(np.random.default_rng(2))]
+    for first in (0, 1, 5, 6, 7, 99, 100):
+        rng = np.random.default_rng(2)
+        rest = [y for _, y in batches.epoch(rng, first)]
+        for found, expected in zip(rest, whole[first:], strict=True):
+            np.testing.assert_array_equal(found, expected)
+        after = np.random.default_rng(2)
+        for _ in batches.epoch(after):
+            pass
+        assert rng.bit_generator.state == after.bit_generator.state
