@@ -112,8 +112,6 @@ def run(
         When SIGINT or SIGTERM ended the training early; with checkpoint and results written.
     """
     folders = [job.folder for job in jobs]
-    if checkpoint is None:
-        checkpoint = folders[0] / CHECKPOINT
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
@@ -121,27 +119,34 @@ def run(
         for folder in folders:
             write_status(folder, "running")
         with failures_told(folders):
-            earlier = read_checkpoint(checkpoint) if checkpoint.exists() else None
-            if dataset is None:
-                with timed(seconds, "data"):
-                    dataset = load_dataset(jobs[0].config)
-            prepared = _prepare(jobs, dataset, earlier, seconds)
-            training = _training(jobs, prepared)
-            if earlier is not None:
-                earlier.restore(training, jobs, dataset.fingerprint)
-                log.info("goes on after step %d, in epoch %d", training.step, training.epoch + 1)
+            place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
+            prepared, training, checkpoints = _begin(jobs, place, dataset, seconds)
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
-            checkpoints = Checkpoints(
-                *(checkpoint, jobs, dataset.fingerprint, prepared.gradient_error),
-                jobs[0].config.checkpoint.every,
-            )
             with timed(seconds, "training"):
                 fits = _train(training, checkpoints, stop, progress)
         reports = _write_all(jobs, fits, prepared, seconds, draw)
     if any(fit.status == "diverged" for fit in fits):
         raise RunError("; ".join(fit.ended for fit in fits if fit.status == "diverged"))
     return reports
+
+
+def _begin(
+    jobs: Sequence[Job], place: Path, dataset: Dataset | None, seconds: dict[str, float]
+) -> tuple[Prepared, Training, Checkpoints]:
+    """Prepare a training, and put it where its checkpoint says it was, if there is one."""
+    earlier = read_checkpoint(place) if place.exists() else None
+    config = jobs[0].config
+    if dataset is None:
+        with timed(seconds, "data"):
+            dataset = load_dataset(config)
+    prepared = _prepare(jobs, dataset, earlier, seconds)
+    training = _training(jobs, prepared)
+    if earlier is not None:
+        earlier.restore(training, jobs, dataset.fingerprint)
+        log.info("goes on after step %d, in epoch %d", training.step, training.epoch + 1)
+    whose = (jobs, dataset.fingerprint, prepared.gradient_error)
+    return prepared, training, Checkpoints(place, *whose, config.checkpoint.every)
 
 
 @contextlib.contextmanager
