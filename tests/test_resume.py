@@ -99,7 +99,7 @@ def test_what_was_killed_ends_as_if_it_had_not_been(
     stacked = kind == "stacked"
     where = "hydra.sweep.dir" if stacked else "hydra.run.dir"
     own = {"stacked": STACK, "streamed": pair}.get(kind, [])
-    arguments = [*OPTIMIZERS[optimizer], *LONG, *own]
+    arguments = [*own, *OPTIMIZERS[optimizer], *LONG]
     assert command("train.py", *arguments, f"{where}=whole").returncode == 0
     first = tmp_path / ("cut/0" if stacked else "cut")
     begin = [*arguments, f"{where}=cut"]

@@ -262,7 +262,7 @@ def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_p
 
 
 def test_a_file_far_larger_than_the_memory_it_takes_is_trained_on(command, tmp_path):
-    """400 MB of bytes, 1.6 GB as float32, most of them a hole in the file that takes no room on the disk."""
+    """400 MB, 1.6 GB as float32, of which most is a hole in the file that takes no disk."""
     n, d = 130_000, 3072
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", dtype=np.uint8, shape=(n, d))
     X[::1000, :10] = np.arange(10) * 25
