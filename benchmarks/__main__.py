@@ -13,7 +13,10 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 def main() -> None:
     """Run the chosen cases, print each table when it is there, and write all where asked."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    if arguments.write and (arguments.quick or arguments.only):
+        parser.error("--write is for a full run: without --quick and --only")
     rounds = 1 if arguments.quick else arguments.rounds
     head = _head(rounds, arguments.quick)
     print(head, flush=True)
@@ -34,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Time this program beside its peers and beside the limits of the machine.",
     )
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (5)")
     parser.add_argument("--quick", action="store_true", help="small arrays, one round, no bars")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     return parser

@@ -85,9 +85,9 @@ def make(
     return _standardized(name, X, y, n_classes)
 
 
-def mnist(n_examples: int = 60_000) -> Problem:
+def mnist(n_examples: int = 60_000, n_features: int = 784) -> Problem:
     """Make 28 x 28 features with the spectrum and about the accuracy of MNIST."""
-    return make("MNIST-sized", n_examples, 784, 10, decay=0.4, apart=1.2)
+    return make("MNIST-sized", n_examples, n_features, 10, decay=0.4, apart=1.2)
 
 
 def cifar(n_examples: int = 50_000, n_features: int = 3072) -> Problem:

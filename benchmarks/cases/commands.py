@@ -1,5 +1,6 @@
 """Whole commands, as the shell sees them: interpreter, imports, work and files."""
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -55,6 +56,7 @@ def prepare_process(
             done = subprocess.run(
                 [sys.executable, *arguments],
                 cwd=place,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
                 check=False,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

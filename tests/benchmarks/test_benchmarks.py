@@ -1,10 +1,8 @@
-import importlib.util
-
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks import measure, peers, problems
+from benchmarks import measure, problems
 from benchmarks.__main__ import main
 from benchmarks.cases.commands import prepare_process
 from benchmarks.cases.optimum import fewest
@@ -99,7 +97,7 @@ def clock(monkeypatch):
 
 
 def test_rounds_take_turns_and_the_warm_up_does_not_count(clock):
-    calls, seconds = [], {"a": iter([100, 1, 9, 2]), "b": iter([40, 5, 5, 5])}
+    calls, seconds = [], {"a": iter([10, 1, 9, 2]), "b": iter([40, 5, 5, 5])}
 
     def contender(name):
         def run():
@@ -110,7 +108,6 @@ def test_rounds_take_turns_and_the_warm_up_does_not_count(clock):
         clock.sleep(1000)  # making ready is not timed
         return run
 
-    seconds["a"] = iter([10, 1, 9, 2])
     timings = take_turns({n: lambda n=n: contender(n) for n in "ab"}, rounds=3)
     assert calls == list("abababab")
     assert timings["a"].seconds == [1, 9, 2]
@@ -176,10 +173,15 @@ def test_a_command_that_fails_is_not_timed(tmp_path):
 
 def test_a_quick_case_prints_its_table(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--only", "epoch_digits"])
-    if importlib.util.find_spec("torch"):  # slow to start, and tested above
-        monkeypatch.setattr(peers, "PEERS", [p for p in PEERS if p.module != "torch"])
     main()
     printed = capsys.readouterr().out
     assert "## An epoch: digits, 1,437 x 64, 10 classes" in printed
     assert "| 1.00  |" in printed
     assert "bar:" not in printed
+
+
+def test_only_a_full_run_is_written(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--write"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--write is for a full run" in capsys.readouterr().err
