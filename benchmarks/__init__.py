@@ -1,0 +1,17 @@
+"""The program beside what one would use instead, and beside what the machine can do at most.
+
+    python -m benchmarks                    every case, some twenty minutes on two cores
+    python -m benchmarks --only epoch_cifar commands
+    python -m benchmarks --quick            small arrays, one round: that it all runs
+    python -m benchmarks --write            every case, into benchmarks/RESULTS.md
+
+All figures of a table are of one run on one machine: in each round every contender runs once, one
+after the other, so that whatever else the machine is busy with meets all of them. Times are medians
+of the rounds with the lowest and the highest; ratios are of medians. What a contender needs before
+it can start (arrays in its own layout, models, compilation) is made outside of the timing, for all
+alike. The objective that each has reached stands beside its time: who does less is seen to.
+
+The peers are PyTorch and JAX, left out by name where they are not installed (`pip install jax` and
+`pip install torch --index-url https://download.pytorch.org/whl/cpu`), scikit-learn, and the loop in
+numpy that one writes as an exercise.
+"""

@@ -1,0 +1,71 @@
+"""Times of several contenders, taken in turns."""
+
+import dataclasses
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from typing import Generic, TypeVar
+
+R = TypeVar("R")
+Prepare = Callable[[], Callable[[], R]]  # makes everything ready; what it returns is timed
+
+PATIENCE = 45.0  # seconds: who takes longer is not asked again
+
+
+@dataclasses.dataclass
+class Timing(Generic[R]):
+    """The seconds of each round of one contender, and what its last round returned."""
+
+    seconds: list[float]
+    result: R
+
+    @property
+    def median(self) -> float:
+        """Seconds of the round in the middle."""
+        return statistics.median(self.seconds)
+
+    def divided_by(self, parts: float) -> "Timing[R]":
+        """Return the times of one of `parts` equal parts, as of an epoch."""
+        return Timing([seconds / parts for seconds in self.seconds], self.result)
+
+
+def time_once(prepare: Prepare[R]) -> tuple[float, R]:
+    """Return the seconds and the result of what `prepare` has made ready."""
+    run = prepare()
+    # Garbage of the contender before is not this one's to collect.
+    gc.collect()
+    gc.disable()
+    try:
+        start = time.perf_counter()
+        result = run()
+        return time.perf_counter() - start, result
+    finally:
+        gc.enable()
+
+
+def take_turns(
+    contenders: Mapping[str, Prepare[R]], rounds: int, *, warm_up: bool = True
+) -> dict[str, Timing[R]]:
+    """Time every contender once in each of `rounds` rounds.
+
+    Parameters
+    ----------
+    contenders : by name, in the order in which they run.
+    rounds : runs of each that count; who takes longer than `PATIENCE` has only one.
+    warm_up : run every contender once before the first round, not counted: the first run of a
+        library starts its threads and fills its caches.
+    """
+    timings: dict[str, Timing[R]] = {}
+    for name, prepare in contenders.items():
+        seconds, result = time_once(prepare)
+        timings[name] = Timing([seconds], result)
+    patient = [name for name in contenders if timings[name].median <= PATIENCE]
+    if warm_up:
+        for name in patient:
+            timings[name].seconds.clear()
+    while any(len(timings[name].seconds) < rounds for name in patient):
+        for name in patient:
+            seconds, timings[name].result = time_once(contenders[name])
+            timings[name].seconds.append(seconds)
+    return timings

@@ -1,0 +1,42 @@
+"""The program itself: the training loop that `train.py` runs, from Python."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from benchmarks.peers.settings import Settings, Weights
+from benchmarks.problems import Problem
+from classifier.model_stack import PerModel
+from classifier.optimizers import Sgd
+from classifier.schedules import Constant, Schedule
+from classifier.training import EarlyStopping, Training
+from data.dataset import Split
+
+
+def prepare(problem: Problem, settings: Settings) -> Callable[[], Weights]:
+    """Make a training of one model ready."""
+    training = make_training(problem, settings, Constant(warmup_steps=0))
+
+    def run() -> Weights:
+        (fit,) = training.run()
+        return fit.W, fit.b
+
+    return run
+
+
+def make_training(
+    problem: Problem, settings: Settings, schedule: Schedule, n_models: int = 1
+) -> Training:
+    """Make a training of a stack of equal models; nothing is held out and nothing ends it early."""
+    return Training(
+        problem.split,
+        Split(problem.design[:0], problem.y[:0]),
+        problem.n_classes,
+        PerModel(*(np.full(n_models, v) for v in (settings.lr, settings.reg, settings.momentum))),
+        optimizer=Sgd(nesterov=False),
+        schedule=schedule,
+        early_stopping=EarlyStopping(monitor="val_loss", patience=None),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        rng=np.random.default_rng(settings.seed),
+    )

@@ -1,0 +1,188 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks import measure, problems
+from benchmarks.__main__ import main
+from benchmarks.cases.commands import prepare_process
+from benchmarks.cases.optimum import fewest
+from benchmarks.measure import Timing, take_turns
+from benchmarks.peers import PEERS, Peer, Settings, present
+from benchmarks.table import OURS, Bar, Row, Table, duration
+
+SHUFFLES_ITSELF = {"PyTorch, DataLoader", "SGDClassifier"}
+
+
+@pytest.fixture(scope="module")
+def problem():
+    return problems.make("small", 203, 12, 5, decay=0.4, apart=1.0)
+
+
+def train(name, problem, settings):
+    peer = next(peer for peer in PEERS if peer.name == name)
+    pytest.importorskip(peer.module)
+    return peer.prepare(problem, settings)()
+
+
+@pytest.mark.parametrize("batch_size", [203, 16], ids=["full batch", "minibatches"])
+@pytest.mark.parametrize("name", [p.name for p in PEERS if p.name not in SHUFFLES_ITSELF])
+def test_everyone_takes_the_same_steps(name, batch_size, problem):
+    settings = Settings(lr=0.1, reg=0.05, batch_size=batch_size, epochs=3)
+    W, b = train(name, problem, settings)
+    expected_W, expected_b = train("numpy loop, float64", problem, settings)
+    np.testing.assert_allclose(W, expected_W, atol=1e-5)
+    np.testing.assert_allclose(b, expected_b, atol=1e-5)
+
+
+def test_the_data_loader_takes_the_same_step_on_all_examples(problem):
+    settings = Settings(lr=0.1, reg=0.05, batch_size=203, epochs=3)
+    W, _ = train("PyTorch, DataLoader", problem, settings)
+    np.testing.assert_allclose(W, train(OURS, problem, settings)[0], atol=1e-5)
+
+
+def test_the_objective_is_the_one_that_everyone_minimises(problem):
+    settings = Settings(lr=0.3, reg=0.05, batch_size=203, epochs=500)
+    best = LogisticRegression(C=1 / (2 * 0.05 * 203), tol=1e-10, max_iter=1000)
+    best.fit(problem.X.astype(float), problem.y)
+    optimum = problems.objective(problem, (best.coef_.T, best.intercept_), 0.05)
+    p = best.predict_proba(problem.X.astype(float))
+    cross_entropy = -np.log(p[np.arange(203), problem.y]).mean()
+    assert optimum == pytest.approx(cross_entropy + 0.05 * np.sum(best.coef_**2))
+    for name in (OURS, "numpy loop, float64"):
+        reached = problems.objective(problem, train(name, problem, settings), 0.05)
+        assert reached == pytest.approx(optimum, rel=1e-5)
+
+
+def test_the_sgd_classifier_has_the_same_penalty_and_step():
+    # Two classes are one logistic regression: its weights are half the difference of softmax's.
+    problem = problems.make("two classes", 400, 6, 2, decay=0.4, apart=1.0)
+    settings = Settings(lr=0.02, reg=0.05, batch_size=1, epochs=200)
+    W, _ = train("SGDClassifier", problem, settings)
+    alone = LogisticRegression(C=1 / (2 * settings.reg * 400), tol=1e-8)
+    np.testing.assert_allclose(W, alone.fit(problem.X, problem.y).coef_.T, atol=0.1)
+
+
+def test_problems_are_made_the_same_each_time_and_standardised(problem):
+    again = problems.make("small", 203, 12, 5, decay=0.4, apart=1.0)
+    np.testing.assert_array_equal(problem.X, again.X)
+    np.testing.assert_allclose(problem.X.mean(axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(problem.X.std(axis=0), 1, atol=1e-5)
+    np.testing.assert_array_equal(problem.design[:, :-1], problem.X)
+    assert (problem.design[:, -1] == 1).all()
+
+
+def test_an_absent_peer_is_left_out_by_name():
+    absent = Peer("Imaginary", "no_such_package_anywhere", PEERS[0].prepare)
+    found, lines = present([PEERS[0], absent])
+    assert found == [PEERS[0]]
+    assert lines == ["left out: Imaginary (No module named 'no_such_package_anywhere')"]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Make a run take as long as the number it sleeps for, and no time at all."""
+
+    class Clock:
+        now = 0.0
+
+        def sleep(self, seconds):
+            self.now += seconds
+
+        def perf_counter(self):
+            return self.now
+
+    clock = Clock()
+    monkeypatch.setattr(measure, "time", clock)
+    monkeypatch.setattr(measure.gc, "collect", lambda: 0)  # seconds, with what the peers import
+    return clock
+
+
+def test_rounds_take_turns_and_the_warm_up_does_not_count(clock):
+    calls, seconds = [], {"a": iter([10, 1, 9, 2]), "b": iter([40, 5, 5, 5])}
+
+    def contender(name):
+        def run():
+            calls.append(name)
+            clock.sleep(next(seconds[name]))
+            return name.upper()
+
+        clock.sleep(1000)  # making ready is not timed
+        return run
+
+    timings = take_turns({n: lambda n=n: contender(n) for n in "ab"}, rounds=3)
+    assert calls == list("abababab")
+    assert timings["a"].seconds == [1, 9, 2]
+    assert timings["a"].median == 2
+    assert timings["a"].divided_by(2).seconds == [0.5, 4.5, 1.0]
+    assert timings["b"].result == "B"
+
+
+def test_the_slow_are_asked_once(clock):
+    slow = lambda: lambda: clock.sleep(measure.PATIENCE + 1)  # noqa: E731
+    quick = lambda: lambda: clock.sleep(1)  # noqa: E731
+    timings = take_turns({"slow": slow, "quick": quick}, rounds=4)
+    assert len(timings["slow"].seconds) == 1
+    assert len(timings["quick"].seconds) == 4
+
+
+def test_a_table_has_ratios_spread_bars_and_who_is_absent():
+    rows = [
+        Row(OURS, Timing([0.2, 0.1, 0.4], None), "objective 1"),
+        Row("other", Timing([0.5, 0.6, 0.7], None)),
+    ]
+    table = Table("Title", "Setting.", rows, absent=["left out: third"])
+    table.bars += table.faster_than("other", 2.5) + table.faster_than("third", 2.0)
+    text = str(table)
+    assert "| 1.00  | 200 ms | 100 ms to 400 ms  | 3      | this program | objective 1 |" in text
+    assert "| 3.00  | 600 ms |" in text
+    assert "- left out: third\n" in text
+    assert "- bar: faster than other, at least 2.5x: 3.00x, met" in text
+    assert text.count("bar:") == 1
+
+
+def test_bars_can_be_missed_either_way():
+    assert str(Bar("time", 1.7, 1.6, " s")) == "bar: time, at most 1.6 s: 1.70 s, NOT met"
+    assert str(Bar("time", 1.5, 1.6, " s")).endswith("met")
+    assert "NOT met" in str(Bar("rate", 64.0, 65, "%", at_least=True))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(12.34, "12.3 s"), (0.0567, "56.7 ms"), (2.5e-5, "25 µs")]
+)
+def test_durations_have_a_unit_that_suits_them(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_the_fewest_passes_are_found_to_a_tenth(clock):
+    def prepare(passes):
+        return lambda: (np.array(passes), clock.sleep(passes))
+
+    for needed in (1, 2, 7, 8, 100, 1000):
+        found = fewest(prepare, lambda w, needed=needed: w[0] >= needed, limit=1e6)
+        assert needed <= found <= 1.1 * needed
+    with pytest.raises(TimeoutError, match="not there after 8 passes"):
+        fewest(prepare, lambda w: w[0] >= 100, limit=10)
+
+
+def test_a_command_that_fails_is_not_timed(tmp_path):
+    assert prepare_process(["-c", "print(3)"], tmp_path)()()[0] == "3\n"
+    with pytest.raises(RuntimeError, match="exit code 4"):
+        prepare_process(["-c", "raise SystemExit(4)"], tmp_path)()()
+    with pytest.raises(RuntimeError, match="exit code 0"):
+        prepare_process(["-c", "pass"], tmp_path, fails=True)()()
+
+
+def test_a_quick_case_prints_its_table(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--only", "epoch_digits"])
+    main()
+    printed = capsys.readouterr().out
+    assert "## An epoch: digits, 1,437 x 64, 10 classes" in printed
+    assert "| 1.00  |" in printed
+    assert "bar:" not in printed
+
+
+def test_only_a_full_run_is_written(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--write"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--write is for a full run" in capsys.readouterr().err
