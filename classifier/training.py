@@ -234,8 +234,8 @@ class Training:
         self._stack, self.models = fits, models
         n_classes, n_models, n_columns = theta.shape
         self._block = max(1, BLOCK // max(n_classes * n_models, n_columns))
-        long = theta.size * self.batches.batch_size >= PARTED
-        n_parts = min(n_models, _n_threads(self._blas)) if long else 1
+        self._long = theta.size * self.batches.batch_size >= PARTED
+        n_parts = min(n_models, _n_threads(self._blas)) if self._long else 1
         self._parts = [
             ModelStack(
                 models.select(part),
@@ -263,13 +263,19 @@ class Training:
 
     @contextlib.contextmanager
     def _threads(self) -> Iterator[EachPart]:
-        """Yield what does something to every part of the stack, each part in a thread."""
-        if len(self._parts) == 1:
-            yield lambda do: [do(self._parts[0])]
-            return
-        # Each thread then multiplies on its own core: BLAS need not divide what is divided.
-        with ThreadPoolExecutor(len(self._parts)) as pool, self._blas.limit(limits=1):
-            yield lambda do: list(pool.map(do, self._parts))
+        """Yield what does something to every part of the stack, each part in a thread.
+
+        BLAS divides the products of a single large model among its own threads. For small ones it
+        is kept to one: it gains little from a second, and waits for it where cores are busy.
+        """
+        with contextlib.ExitStack() as exits:
+            if len(self._parts) > 1 or not self._long:
+                exits.enter_context(self._blas.limit(limits=1))
+            if len(self._parts) > 1:
+                pool = exits.enter_context(ThreadPoolExecutor(len(self._parts)))
+                yield lambda do: list(pool.map(do, self._parts))
+            else:
+                yield lambda do: [do(self._parts[0])]
 
     @property
     def step(self) -> int:
