@@ -33,7 +33,7 @@ def make_training(
         Split(problem.design[:0], problem.y[:0]),
         problem.n_classes,
         PerModel(*(np.full(n_models, v) for v in (settings.lr, settings.reg, settings.momentum))),
-        optimizer=Sgd(nesterov=False),
+        optimizer=Sgd(nesterov=settings.nesterov),
         schedule=schedule,
         early_stopping=EarlyStopping(monitor="val_loss", patience=None),
         batch_size=settings.batch_size,

@@ -16,6 +16,7 @@ class Settings:
     batch_size: int
     epochs: int
     momentum: float = 0.9
+    nesterov: bool = False
     seed: int = 0
 
     def __str__(self) -> str:
