@@ -139,10 +139,8 @@ class Training:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             self._drop_ended()  # those that a longer training would not have kept
             while self._stack and self.epoch < self.epochs and not stop():
-                if self._run_epoch(stop):
-                    trained = self._stack
-                    self._drop_ended()
-                    on_epoch(trained)
+                with self._threads() as each_part:
+                    self._run_epochs(each_part, on_epoch, stop)
         unfinished = self._stack if self.epoch < self.epochs else []
         for fit in unfinished:
             fit.status, fit.ended = "interrupted", f"{stop()} in epoch {self.epoch + 1}"
@@ -282,15 +280,27 @@ class Training:
         """Minibatches trained on so far."""
         return self.epoch * len(self.batches) + self._batch
 
-    def _run_epoch(self, stop: Callable[[], str]) -> bool:
+    def _run_epochs(
+        self,
+        each_part: EachPart,
+        on_epoch: Callable[[list[Fit]], None],
+        stop: Callable[[], str],
+    ) -> None:
+        """Train until a model has left the stack, or all are done, or there is reason to stop."""
+        trained = self._stack
+        while self._stack is trained and self.epoch < self.epochs and not stop():
+            if self._run_epoch(each_part, stop):
+                self._drop_ended()
+                on_epoch(trained)
+
+    def _run_epoch(self, each_part: EachPart, stop: Callable[[], str]) -> bool:
         """Return whether the epoch is complete; otherwise it was stopped, and can go on."""
         start = time.perf_counter() - self._seconds
-        with self._threads() as each_part:
-            factor = self._train_epoch(each_part, stop)
-            self._seconds = time.perf_counter() - start
-            if self._batch < len(self.batches):
-                return False
-            val_loss, val_accuracy = self._validate(each_part)
+        factor = self._train_epoch(each_part, stop)
+        self._seconds = time.perf_counter() - start
+        if self._batch < len(self.batches):
+            return False
+        val_loss, val_accuracy = self._validate(each_part)
         loss, accuracy = self._sums / self.batches.n_examples
         step, seconds = self.step, time.perf_counter() - start
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
