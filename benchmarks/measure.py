@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 R = TypeVar("R")
 Prepare = Callable[[], Callable[[], R]]  # makes everything ready; what it returns is timed
 
+REST = 0.2  # seconds before each run
 PATIENCE = 45.0  # seconds: who takes longer is not asked again
 
 
@@ -33,8 +34,10 @@ class Timing(Generic[R]):
 def time_once(prepare: Prepare[R]) -> tuple[float, R]:
     """Return the seconds and the result of what `prepare` has made ready."""
     run = prepare()
-    # Garbage of the contender before is not this one's to collect.
+    # Neither the garbage of the contender before is this one's, nor its threads, which look out
+    # for more work for a while before they go to sleep.
     gc.collect()
+    time.sleep(REST)
     gc.disable()
     try:
         start = time.perf_counter()
@@ -54,14 +57,14 @@ def take_turns(
     contenders : by name, in the order in which they run.
     rounds : runs of each that count; who takes longer than `PATIENCE` has only one.
     warm_up : run every contender once before the first round, not counted: the first run of a
-        library starts its threads and fills its caches.
+        library starts its threads and fills its caches. One round alone is never warmed up.
     """
     timings: dict[str, Timing[R]] = {}
     for name, prepare in contenders.items():
         seconds, result = time_once(prepare)
         timings[name] = Timing([seconds], result)
     patient = [name for name in contenders if timings[name].median <= PATIENCE]
-    if warm_up:
+    if warm_up and rounds > 1:
         for name in patient:
             timings[name].seconds.clear()
     while any(len(timings[name].seconds) < rounds for name in patient):

@@ -120,19 +120,14 @@ class StackedLoss:
         if self._rows < min(CUT, len(X)):  # the other way round BLAS takes up to twice as long
             scores[...] = (X @ theta.T).T
         else:
-            for start in range(0, len(X), self._rows):
-                rows = slice(start, start + self._rows)
-                np.matmul(theta, X[rows].T, out=scores[:, rows])
+            _multiply(theta, X.T, scores, self._rows)
         return scores
 
     def _gradient(self, S: np.ndarray, X: np.ndarray) -> None:
         """Put S X (C * G, D + 1) into `gradient`."""
         S = S.reshape(-1, len(X))
-        gradient = self.gradient.reshape(len(S), -1)
         size = self._columns if self._columns >= CUT else X.shape[1]
-        for start in range(0, X.shape[1], size):
-            columns = slice(start, start + size)
-            np.matmul(S, X[:, columns], out=gradient[:, columns])
+        _multiply(S, X, self.gradient.reshape(len(S), -1), size)
 
     def _add_penalty(self, theta: np.ndarray, reg: np.ndarray) -> None:
         """Add 2 reg W to `gradient`, a few classes at a time: so they stay in the cache."""
@@ -143,6 +138,24 @@ class StackedLoss:
             decay = np.multiply(classes, twice, out=self._scratch[: len(classes)])
             decay[..., -1] = 0
             self.gradient[start : start + size] += decay
+
+
+def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
+    """Put A B into out by products with `size` columns of B each.
+
+    One call of numpy makes them all: during a long one other threads can go on.
+    """
+    width = B.shape[1]
+    whole = width - width % size if width > size else 0
+    if whole > 0:
+        np.matmul(A, _cut(B[:, :whole], size), out=_cut(out[:, :whole], size))
+    if whole < width:
+        np.matmul(A, B[:, whole:], out=out[:, whole:])
+
+
+def _cut(A: np.ndarray, size: int) -> np.ndarray:
+    """View A (M, k * size) as its k parts (k, M, size)."""
+    return A.reshape(len(A), A.shape[1] // size, size).transpose(1, 0, 2)
 
 
 def penalty(theta: np.ndarray, reg: np.ndarray) -> np.ndarray:

@@ -30,7 +30,7 @@ def commands(rounds: int, quick: bool) -> Table:
             )
             for name, (arguments, _) in COMMANDS.items()
         }
-        timings = take_turns(contenders, rounds, warm_up=not quick)
+        timings = take_turns(contenders, rounds)
     rows = [Row(name, timing) for name, timing in timings.items()]
     bars = [Bar(name, timings[name].median, bar, " s") for name, (_, bar) in COMMANDS.items()]
     setting = "Each is a process of its own, in an empty folder."
