@@ -56,6 +56,15 @@ class NpyRows:
                 self._read(file.fileno(), number, found[i : i + 1])
         return found
 
+    def fill(self, into: np.ndarray, start: int) -> None:
+        """Read rows from `start` on into an array, as many as it has."""
+        first, last = self._in_file(np.array([start, start + len(into) - 1]))
+        if last - first + 1 == len(into):
+            with self.path.open("rb", buffering=0) as file:
+                self._read(file.fileno(), int(first), into)
+        else:
+            into[...] = self._read_range(start, start + len(into))
+
     def leave_out(self, places: np.ndarray) -> "NpyRows":
         """Return these rows but for those at some sorted places."""
         without = np.union1d(self.without, self._in_file(places))

@@ -11,7 +11,7 @@ from data.npy import NpyRows
 from data.options import Options, option
 from data.statistics import Statistics
 
-CHUNK_BYTES = 2**20  # of float64 intermediates: they stay in the processor's cache
+CHUNK_BYTES = 2**23  # of float64 intermediates; a minibatch at once, or threads wait for each other
 
 
 @dataclasses.dataclass(frozen=True)

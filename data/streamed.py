@@ -10,7 +10,7 @@ from data.dataset import Split
 from data.minibatches import Minibatches, ahead
 from data.preprocessing import PreparedRows
 
-CHUNK_BYTES = 2**19  # read in one piece; so many that each window is a sample of the file
+CHUNK_BYTES = 2**20  # read in one piece; so many that each window is a sample of the file
 WINDOW_BYTES = 2**26  # of examples that are shuffled together
 
 Window = tuple[np.ndarray, np.ndarray]
@@ -86,9 +86,10 @@ class StreamedMinibatches:
         X, y = window
         end = 0
         for start in (chunks * self._chunk).tolist():
-            rows = self.X[start : start + self._chunk]
-            begin, end = end, end + len(rows)
-            X[begin:end], y[begin:end] = rows, self.y[start : start + self._chunk]
+            labels = self.y[start : start + self._chunk]
+            begin, end = end, end + len(labels)
+            y[begin:end] = labels
+            self.X.fill(X[begin:end], start)
         return X[:end], y[:end]
 
     def _prepare(

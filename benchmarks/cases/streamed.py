@@ -1,7 +1,6 @@
 """A file larger than what is kept in memory, beside the same kind of data in memory."""
 
 import csv
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,6 +17,12 @@ from benchmarks.table import Bar, Row, Table
 FILE_BYTES = 6 * 10**9
 EPOCHS = 4  # the first of which starts threads and fills the machine's cache of files
 MEMORY, FILE = "in memory", "from the file"
+MEASURED = """
+import resource, subprocess, sys
+code = subprocess.call(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
 
 
 def streamed(rounds: int, quick: bool) -> Table:  # noqa: ARG001 (epochs are the rounds)
@@ -72,15 +77,14 @@ def _run(place: Path, data: list[str], times: int) -> tuple[Timing[None], int]:
         *("data=arrays", *data, "data.val_fraction=0", "data.test_fraction=0", "batch_size=256"),
         *(f"epochs={EPOCHS}", "report.plots=false", f"hydra.run.dir=run{times}"),
     ]
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "train.py"), *arguments],
+    # A process begins with the memory of the one that started it, so a small one does that.
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, sys.executable, str(ROOT / "train.py"), *arguments],
         cwd=place,
-        stdout=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise RuntimeError(f"{arguments}: exit code {process.returncode}")
     with (place / f"run{times}/history.csv").open(newline="") as file:
         seconds = [float(row["seconds"]) / times for row in csv.DictReader(file)]
-    return Timing(seconds[1:], None), usage.ru_maxrss * 1024
+    return Timing(seconds[1:], None), 1024 * int(done.stderr.split()[-1])

@@ -32,6 +32,10 @@ def test_rows_left_out_are_as_if_they_were_not_there(save):
     rows = open_npy(save(array)).leave_out(first).leave_out(second)
     assert rows.shape == left.shape
     places = np.array([0, 32, 5])
+    for start in range(32):
+        into = np.empty((2, 3), dtype=array.dtype)
+        rows.fill(into, start)
+        np.testing.assert_array_equal(into, left[start : start + 2])
     for place in (slice(None), *(slice(i, i + 3) for i in range(33)), places):
         np.testing.assert_array_equal(rows[place], left[place])
 
