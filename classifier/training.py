@@ -301,7 +301,7 @@ class Training:
         if self._batch < len(self.batches):
             return False
         val_loss, val_accuracy = self._validate(each_part)
-        loss, accuracy = self._sums / self.batches.n_examples
+        loss, accuracy = self._sums / len(self.batches.y)
         step, seconds = self.step, time.perf_counter() - start
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
         weights = [part.theta[:, g] for part in self._parts for g in range(part.theta.shape[1])]

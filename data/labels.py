@@ -93,7 +93,5 @@ def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
     if isinstance(y, np.ndarray):
         yield y
         return
-    if y.ndim != 1:
-        check_labels(y[:1], where)
     for start in range(0, len(y), BLOCK):
         yield check_labels(y[start : start + BLOCK], where)

@@ -1,12 +1,11 @@
 """Minibatches of a random reshuffle, gathered into a buffer while the one before is in use."""
 
-import functools
 import itertools
 import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -27,7 +26,6 @@ class Minibatches:
 
     def __init__(self, X: np.ndarray, y: np.ndarray, batch_size: int) -> None:
         self.X, self.y = X, y
-        self.n_examples = len(y)
         self.batch_size = min(batch_size, len(y))
         self._buffers = np.empty((2, self.batch_size, X.shape[1]), dtype=X.dtype)
 
@@ -62,8 +60,22 @@ def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:
     """Yield make(item, ...) as `map` does, each made by a thread while the one before is in use."""
     # Simple queues: an executor's futures cost as much as the gathering of a minibatch.
     wanted: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
-    made: SimpleQueue[Callable[[], R]] = SimpleQueue()
-    thread = threading.Thread(target=_make_all, args=(make, wanted, made), daemon=True)
+    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def make_all() -> None:
+        for arguments in iter(wanted.get, None):
+            try:
+                made.put((make(*arguments), None))
+            except BaseException as error:
+                made.put((None, error))
+
+    def next_made() -> R:
+        value, error = made.get()
+        if error is not None:
+            raise error
+        return cast(R, value)
+
+    thread = threading.Thread(target=make_all, daemon=True)
     thread.start()
     try:
         under_way = 0
@@ -71,30 +83,10 @@ def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:
             wanted.put(arguments)
             under_way += 1
             if under_way == 2:
-                yield made.get()()
+                yield next_made()
                 under_way -= 1
         if under_way:
-            yield made.get()()
+            yield next_made()
     finally:
         wanted.put(None)
         thread.join()
-
-
-def _make_all(
-    make: Callable[..., R],
-    wanted: SimpleQueue[tuple[Any, ...] | None],
-    made: SimpleQueue[Callable[[], R]],
-) -> None:
-    for arguments in iter(wanted.get, None):
-        try:
-            made.put(functools.partial(_identity, make(*arguments)))
-        except BaseException as error:
-            made.put(functools.partial(_raise, error))
-
-
-def _identity(value: R) -> R:
-    return value
-
-
-def _raise(error: BaseException) -> Any:
-    raise error

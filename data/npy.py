@@ -49,7 +49,9 @@ class NpyRows:
     def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
         if isinstance(place, slice):
             start, stop, _ = place.indices(len(self))
-            return self._read_range(start, stop)
+            rows = np.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype)
+            self.fill(rows, start)
+            return rows
         found = np.empty((len(place), *self.shape[1:]), dtype=self.dtype)
         with self.path.open("rb", buffering=0) as file:
             for i, number in enumerate(self._in_file(place).tolist()):
@@ -58,29 +60,23 @@ class NpyRows:
 
     def fill(self, into: np.ndarray, start: int) -> None:
         """Read rows from `start` on into an array, as many as it has."""
-        first, last = self._in_file(np.array([start, start + len(into) - 1]))
-        if last - first + 1 == len(into):
-            with self.path.open("rb", buffering=0) as file:
-                self._read(file.fileno(), int(first), into)
-        else:
-            into[...] = self._read_range(start, start + len(into))
+        if len(into) == 0:
+            return
+        first, last = self._in_file(np.array([start, start + len(into) - 1])).tolist()
+        passed = self.without[slice(*np.searchsorted(self.without, [first, last]))] - first
+        rows = (
+            into if len(passed) == 0 else np.empty((last - first + 1, *into.shape[1:]), into.dtype)
+        )
+        with self.path.open("rb", buffering=0) as file:
+            self._read(file.fileno(), first, rows)
+        if len(passed):
+            into[...] = np.delete(rows, passed, axis=0)
 
     def leave_out(self, places: np.ndarray) -> "NpyRows":
         """Return these rows but for those at some sorted places."""
         without = np.union1d(self.without, self._in_file(places))
         shape = (len(self) - len(places), *self.shape[1:])
         return dataclasses.replace(self, shape=shape, without=without)
-
-    def _read_range(self, start: int, stop: int) -> np.ndarray:
-        if start >= stop:
-            return np.empty((0, *self.shape[1:]), dtype=self.dtype)
-        first, last = self._in_file(np.array([start, stop - 1]))
-        rows = np.empty((last - first + 1, *self.shape[1:]), dtype=self.dtype)
-        with self.path.open("rb", buffering=0) as file:
-            self._read(file.fileno(), int(first), rows)
-        passed = self.without[np.searchsorted(self.without, first) :]
-        passed = passed[: np.searchsorted(passed, last)] - first
-        return np.delete(rows, passed, axis=0) if len(passed) else rows
 
     def _in_file(self, places: np.ndarray) -> np.ndarray:
         """Return the indices in the file of rows: each has skipped what is left out before it."""

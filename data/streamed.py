@@ -32,7 +32,6 @@ class StreamedMinibatches:
 
     def __init__(self, design: PreparedRows, y: np.ndarray, batch_size: int) -> None:
         self.X, self.features, self.y = design.X, design.features, y
-        self.n_examples = len(y)
         self.batch_size = min(batch_size, len(y))
         row_bytes = math.prod(design.X.shape[1:]) * design.X.dtype.itemsize
         # Whole minibatches, so that the only short one is that of the last chunk.
@@ -48,7 +47,7 @@ class StreamedMinibatches:
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""
-        return math.ceil(self.n_examples / self.batch_size)
+        return math.ceil(len(self.y) / self.batch_size)
 
     def epoch(
         self, rng: np.random.Generator, first: int = 0
@@ -64,7 +63,7 @@ class StreamedMinibatches:
 
     def _parts(self, rng: np.random.Generator, first: int) -> Iterator[tuple[Window, np.ndarray]]:
         """Yield a window, and which rows of it are a minibatch, for each from `first` on."""
-        order = rng.permutation(math.ceil(self.n_examples / self._chunk))
+        order = rng.permutation(math.ceil(len(self.y) / self._chunk))
         groups = [order[i : i + self._per_window] for i in range(0, len(order), self._per_window)]
         # A window that was trained on before is not read again, but its order is drawn.
         while first >= (n_batches := math.ceil(self._n_rows(groups[0]) / self.batch_size)):
@@ -79,7 +78,7 @@ class StreamedMinibatches:
 
     def _n_rows(self, chunks: np.ndarray) -> int:
         starts = chunks * self._chunk
-        return int(np.minimum(self._chunk, self.n_examples - starts).sum())
+        return int(np.minimum(self._chunk, len(self.y) - starts).sum())
 
     def _read(self, chunks: np.ndarray, window: Window) -> Window:
         """Read chunks one after the other into a window; return the part of it that is filled."""
