@@ -34,7 +34,6 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     if {"--help", "-h"} & {*sys.argv[1:]}:
         print(_help(schema))
         return
-    _compose_once()
     # Processes that a launcher starts import this program from wherever they are.
     root = str(Path(__file__).parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -44,6 +43,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         with stop_at_once():
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
+            _compose_once()
             main()
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
@@ -80,8 +80,10 @@ def _compose_once() -> None:
 
     That would find `hydra.mode`, which stands nowhere unless someone has written it somewhere.
     """
-    mentioned = any(word in argument for argument in sys.argv[1:] for word in ("mode", "-c"))
-    if not mentioned and not any("mode:" in p.read_text() for p in CONFIGS.rglob("*.yaml")):
+    mentioned = any(
+        word in argument for argument in sys.argv[1:] for word in ("mode", "-c", "path")
+    )
+    if not mentioned and not any(b"mode:" in p.read_bytes() for p in CONFIGS.rglob("*.yaml")):
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
 
