@@ -87,6 +87,18 @@ def test_calibration_error_of_known_gaps():
     assert not calibration_gaps(np.array([1.0, 1.0]), np.array([True, True])).any()
 
 
+def test_the_calibration_error_is_that_of_the_model():
+    model = model_of(5, 4)
+    X = np.random.default_rng(2).standard_normal((300, 5))
+    y = np.arange(300) % 4
+    p = model.predict_proba(X)
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == y
+    bins = np.digitize(confidence, np.linspace(0, 1, 16), right=True)
+    of_bins = [confidence[bins == k].sum() - right[bins == k].sum() for k in range(17)]
+    found = evaluate(model, X, y, top_k=2)["expected_calibration_error"]
+    assert found == pytest.approx(np.abs(of_bins).sum() / 300, rel=1e-9)
+
+
 def test_with_many_classes_the_matrix_shows_those_with_the_most_errors():
     n = 150
     model = model_of(3, n)
