@@ -1,5 +1,6 @@
 """Minibatches of a random reshuffle, gathered into a buffer while the one before is in use."""
 
+import functools
 import itertools
 import math
 import threading
@@ -47,13 +48,18 @@ class Minibatches:
         starts = range(first * self.batch_size, len(order), self.batch_size)
         batches = (order[start : start + self.batch_size] for start in starts)
         one_ahead = ahead if self._buffers[0].nbytes >= LARGE else map
-        return iter(one_ahead(self._gather, batches, itertools.cycle(self._buffers)))
+        make = functools.partial(gather, self.X, self.y)
+        return iter(one_ahead(make, batches, itertools.cycle(self._buffers)))
 
-    def _gather(self, rows: np.ndarray, buffer: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        X = buffer[: len(rows)]
-        # mode="clip" lets take write into the buffer directly; every index is in range.
-        np.take(self.X, rows, axis=0, out=X, mode="clip")
-        return X, self.y[rows]
+
+def gather(
+    X: np.ndarray, y: np.ndarray, rows: np.ndarray, buffer: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return some rows of X and y; those of X stand in the buffer."""
+    found = buffer[: len(rows)]
+    # mode="clip" lets take write into the buffer directly; every index is in range.
+    np.take(X, rows, axis=0, out=found, mode="clip")
+    return found, y[rows]
 
 
 def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:

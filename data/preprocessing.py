@@ -46,7 +46,8 @@ class AffineMap:
                 work = out[rows] if precision == np.float32 else None
                 work = np.subtract(flat[rows], shift, out=work)
                 np.divide(work, scale, out=out[rows], casting="same_kind")
-                if not np.isfinite(np.add.reduce(out[rows], axis=None)):
+                # Column by column, for numpy adds whole rows to each other at the speed of memory.
+                if not np.isfinite(np.add.reduce(out[rows], axis=0)).all():
                     _check_finite(flat[rows], out[rows])
         return out
 

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.dataset import Split
-from data.minibatches import Minibatches, ahead
+from data.minibatches import Minibatches, ahead, gather
 from data.preprocessing import PreparedRows
 
-CHUNK_BYTES = 2**20  # read in one piece; so many that each window is a sample of the file
-WINDOW_BYTES = 2**26  # of examples that are shuffled together
-
-Window = tuple[np.ndarray, np.ndarray]
+CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample
+WINDOW_BYTES = 2**26  # of prepared examples that are shuffled together
 
 
 class StreamedMinibatches:
     """The rows of a file in a new random order each epoch, `batch_size` at a time.
 
     The file is cut into chunks. An epoch goes through them in random order, a window of chunks at
-    a time, and through the rows of a window in random order. The next window is read while this
-    one is trained on; three are in memory.
+    a time, and through the rows of a window in random order. A thread reads and prepares the next
+    window while this one is trained on.
 
     Parameters
     ----------
@@ -33,17 +31,14 @@ class StreamedMinibatches:
     def __init__(self, design: PreparedRows, y: np.ndarray, batch_size: int) -> None:
         self.X, self.features, self.y = design.X, design.features, y
         self.batch_size = min(batch_size, len(y))
-        row_bytes = math.prod(design.X.shape[1:]) * design.X.dtype.itemsize
+        row_bytes = design.shape[1] * design.dtype.itemsize
         # Whole minibatches, so that the only short one is that of the last chunk.
         self._chunk = self.batch_size * math.ceil(CHUNK_BYTES / (row_bytes * self.batch_size))
         self._per_window = math.ceil(WINDOW_BYTES / (row_bytes * self._chunk))
-        window = (min(self._per_window * self._chunk, len(y)), *design.X.shape[1:])
-        self._windows = [
-            (np.empty(window, dtype=design.X.dtype), np.empty(window[0], dtype=y.dtype))
-            for _ in range(3)
-        ]
-        self._raw = np.empty((self.batch_size, *window[1:]), dtype=design.X.dtype)
-        self._buffers = np.ones((2, self.batch_size, design.shape[1]), dtype=np.float32)
+        window = min(self._per_window * self._chunk, len(y))
+        self._raw = np.empty((min(self._chunk, len(y)), *design.X.shape[1:]), design.X.dtype)
+        self._windows = np.ones((2, window, design.shape[1]), dtype=np.float32)
+        self._buffer = np.empty((self.batch_size, design.shape[1]), dtype=np.float32)
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""
@@ -52,53 +47,40 @@ class StreamedMinibatches:
     def epoch(
         self, rng: np.random.Generator, first: int = 0
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (X, y) of each minibatch; X is a view that the next but one overwrites.
+        """Yield (X, y) of each minibatch; X is a view that the next one overwrites.
 
         Parameters
         ----------
         rng : draws the order of the chunks, and then that of each window when its turn comes.
         first : the minibatch to begin with, to go on in the middle of an epoch.
         """
-        return ahead(self._prepare, self._parts(rng, first), itertools.cycle(self._buffers))
-
-    def _parts(self, rng: np.random.Generator, first: int) -> Iterator[tuple[Window, np.ndarray]]:
-        """Yield a window, and which rows of it are a minibatch, for each from `first` on."""
         order = rng.permutation(math.ceil(len(self.y) / self._chunk))
         groups = [order[i : i + self._per_window] for i in range(0, len(order), self._per_window)]
         # A window that was trained on before is not read again, but its order is drawn.
         while first >= (n_batches := math.ceil(self._n_rows(groups[0]) / self.batch_size)):
             rng.permutation(self._n_rows(groups.pop(0)))
             first -= n_batches
-        # Three, for while one is read into, rows of two may be on their way to a minibatch.
-        for window in ahead(self._read, groups, itertools.cycle(self._windows)):
-            rows = rng.permutation(len(window[1]))
-            for start in range(first * self.batch_size, len(rows), self.batch_size):
-                yield window, rows[start : start + self.batch_size]
+        for X, y in ahead(self._read, groups, itertools.cycle(self._windows)):
+            shuffled = rng.permutation(len(y))
+            for start in range(first * self.batch_size, len(y), self.batch_size):
+                rows = shuffled[start : start + self.batch_size]
+                yield gather(X, y, rows, self._buffer)
             first = 0
 
     def _n_rows(self, chunks: np.ndarray) -> int:
         starts = chunks * self._chunk
         return int(np.minimum(self._chunk, len(self.y) - starts).sum())
 
-    def _read(self, chunks: np.ndarray, window: Window) -> Window:
-        """Read chunks one after the other into a window; return the part of it that is filled."""
-        X, y = window
-        end = 0
+    def _read(self, chunks: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read and prepare chunks one after the other; return the part of the window filled."""
+        labels, end = [], 0
         for start in (chunks * self._chunk).tolist():
-            labels = self.y[start : start + self._chunk]
-            begin, end = end, end + len(labels)
-            y[begin:end] = labels
-            self.X.fill(X[begin:end], start)
-        return X[:end], y[:end]
-
-    def _prepare(
-        self, part: tuple[Window, np.ndarray], buffer: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        (X, y), rows = part
-        raw, design = self._raw[: len(rows)], buffer[: len(rows)]
-        np.take(X, rows, axis=0, out=raw, mode="clip")
-        self.features.transform(raw, out=design[:, :-1])
-        return design, y[rows].astype(np.int64)
+            labels.append(self.y[start : start + self._chunk].astype(np.int64))
+            begin, end = end, end + len(labels[-1])
+            raw = self._raw[: end - begin]
+            self.X.fill(raw, start)
+            self.features.transform(raw, out=window[begin:end, :-1])
+        return window[:end], np.concatenate(labels)
 
 
 def minibatches(split: Split, batch_size: int) -> Minibatches | StreamedMinibatches:
