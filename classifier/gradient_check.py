@@ -118,15 +118,15 @@ def check_stacked_gradient(
     X = np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))])
     labels = y[rows]
 
-    loss = StackedLoss(n_classes, len(reg), len(columns), len(rows), dtype=np.float64)
+    loss = StackedLoss(n_classes, len(columns), reg, len(rows), dtype=np.float64)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
     theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
-    loss.loss_and_gradient(theta, X, labels, reg)
+    loss.loss_and_gradient(theta, X, labels)
     analytic = loss.gradient.copy()
 
     def objective(theta: np.ndarray) -> float:
-        return float(np.sum(loss.loss(theta, X, labels)[0].mean(axis=1) + penalty(theta, reg)))
+        return float(np.sum(loss.loss(theta, X, labels).loss.mean(axis=1) + penalty(theta, reg)))
 
     W, b = theta[..., :-1], theta[..., -1:]
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient

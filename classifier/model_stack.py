@@ -7,7 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.optimizers import Optimizer, State
-from classifier.stacked_loss import CACHED, StackedLoss
+from classifier.stacked_loss import CACHED, Outcome, StackedLoss, join
+
+PENDING = 2**14  # examples times models whose figures are kept until they are summed up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,15 +49,13 @@ class ModelStack:
         batch_size: int,
         val_size: int,
     ) -> None:
-        self.theta, self.state, self.sums, self.optimizer = theta, state, sums, optimizer
+        self.theta, self.state, self.optimizer = theta, state, optimizer
+        self._sums = sums
+        self._outcomes: list[Outcome] = []  # of the last steps, not yet in the sums
         n_classes, n_models, n_columns = theta.shape
-        self._loss = StackedLoss(n_classes, n_models, n_columns - 1, batch_size)
-        self._val_loss = StackedLoss(n_classes, n_models, n_columns - 1, val_size)
-        self._reg = models.reg.astype(np.float32)
-        lr, momentum = (
-            np.tile(numbers, n_classes)[:, None].astype(np.float32)
-            for numbers in (models.lr, models.momentum)
-        )
+        self._loss = StackedLoss(n_classes, n_columns - 1, models.reg, batch_size)
+        self._val_loss = StackedLoss(n_classes, n_columns - 1, models.reg, val_size)
+        self._at_once = max(1, PENDING // max(1, n_models * batch_size))
         # The optimizer is given few enough weights at a time that they stay in the cache.
         size = max(1, CACHED // n_columns)
         self._pieces = [
@@ -63,24 +63,41 @@ class ModelStack:
                 _rows(theta, rows),
                 _rows(self._loss.gradient, rows),
                 {name: _rows(array, rows) for name, array in state.items()},
-                lr[rows],
-                momentum[rows],
+                _of_rows(models.lr, n_classes, rows),
+                _of_rows(models.momentum, n_classes, rows),
             )
             for rows in (slice(r, r + size) for r in range(0, n_classes * n_models, size))
         ]
 
     def step(self, X: np.ndarray, y: np.ndarray, factor: float, number: int) -> None:
         """Take step `number` with lr times `factor`, on X (B, D + 1) and y (B,)."""
-        loss, right = self._loss.loss_and_gradient(self.theta, X, y, self._reg)
-        self.sums[0] += np.add.reduce(loss, axis=1)
-        self.sums[1] += np.add.reduce(right, axis=1)
+        self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y))
+        if len(self._outcomes) == self._at_once:
+            self._sum_up()
         for theta, gradient, state, lr, momentum in self._pieces:
             self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
 
+    @property
+    def sums(self) -> np.ndarray:
+        """(2, G) loss and accuracy, summed over the examples of all steps since they were zero."""
+        if self._outcomes:
+            self._sum_up()
+        return self._sums
+
+    def _sum_up(self) -> None:
+        """Add the last steps' figures; the numpy calls for it cost a small step a fifth."""
+        outcome = join(self._outcomes)
+        starts = np.cumsum([0, *(len(step.y) for step in self._outcomes[:-1])])
+        self._outcomes.clear()
+        for sums, figures in zip(self._sums, (outcome.loss, outcome.right), strict=True):
+            steps = np.add.reduceat(figures, starts, axis=1, dtype=np.float64)
+            # One step after the other, so that the sums do not depend on when this is done.
+            sums[...] = np.cumsum(np.column_stack([sums, steps]), axis=1)[:, -1]
+
     def evaluate(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Return loss and accuracy (2, G), summed over the examples X (B, D + 1), y (B,)."""
-        loss, right = self._val_loss.loss(self.theta, X, y)
-        return np.stack([loss.sum(axis=1, dtype=np.float64), right.sum(axis=1)])
+        outcome = self._val_loss.loss(self.theta, X, y)
+        return np.stack([outcome.loss.sum(axis=1, dtype=np.float64), outcome.right.sum(axis=1)])
 
 
 class _Piece(NamedTuple):
@@ -91,6 +108,16 @@ class _Piece(NamedTuple):
     state: State
     lr: np.ndarray
     momentum: np.ndarray
+
+
+def _of_rows(numbers: np.ndarray, n_classes: int, rows: slice) -> np.ndarray:
+    """Return a number a model (G,) as a number a row (rows, 1), or as one (1, 1) for all.
+
+    Numpy multiplies a small array by one number in half the time.
+    """
+    if (numbers == numbers[:1]).all():
+        return numbers[:1, None].astype(np.float32)
+    return np.tile(numbers, n_classes)[rows, None].astype(np.float32)
 
 
 def _rows(array: np.ndarray, rows: slice) -> np.ndarray:

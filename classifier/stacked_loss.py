@@ -11,6 +11,9 @@ sample weights w_i:
     L_g  = sum_i w_i (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_i  +  reg_g * sum(W_g ** 2)
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
@@ -19,12 +22,52 @@ WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
 
 
+class Outcome(NamedTuple):
+    """What the scores f (C, G, B) of G models say of B examples, until someone asks for it.
+
+    Attributes
+    ----------
+    correct : (G, B), f[y] - max f.
+    exp_sum : (G, B), the sum of exp(f - max f) over the classes.
+    y : (B,) class indices.
+    n_classes : C.
+    """
+
+    correct: np.ndarray
+    exp_sum: np.ndarray
+    y: np.ndarray
+    n_classes: int
+
+    @property
+    def loss(self) -> np.ndarray:
+        """(G, B) cross-entropy, logsumexp(f) - f[y], without the penalty."""
+        losses: np.ndarray = np.log(self.exp_sum) - self.correct
+        return losses
+
+    @property
+    def right(self) -> np.ndarray:
+        """(G, B), whether the class is right; equal scores of all decide for the first."""
+        # The largest score is now 0. A sum of C means that all are, and argmax takes the first.
+        rights: np.ndarray = (self.correct == 0) & ((self.exp_sum < self.n_classes) | (self.y == 0))
+        return rights
+
+
+def join(outcomes: Sequence[Outcome]) -> Outcome:
+    """Return the outcomes of several minibatches as one."""
+    correct, exp_sum, y = (
+        np.concatenate(arrays, axis=-1)
+        for arrays in zip(*(outcome[:3] for outcome in outcomes), strict=True)
+    )
+    return Outcome(correct, exp_sum, y, outcomes[0].n_classes)
+
+
 class StackedLoss:
     """Cross-entropy and gradient of G models; the large buffers are allocated once.
 
     Parameters
     ----------
-    n_classes, n_models, n_features : C, G and D.
+    n_classes, n_features : C and D.
+    reg : (G,) weights of the penalty, one a model.
     batch_size : the most rows a minibatch may have.
     dtype : of theta, of the design matrix and of every buffer.
 
@@ -36,15 +79,17 @@ class StackedLoss:
     def __init__(
         self,
         n_classes: int,
-        n_models: int,
         n_features: int,
+        reg: np.ndarray,
         batch_size: int,
         dtype: type[np.floating] = np.float32,
     ) -> None:
-        n_scores, n_columns = max(1, n_classes * n_models), n_features + 1
+        n_models, n_columns = len(reg), n_features + 1
+        n_scores = max(1, n_classes * n_models)
         self.gradient = np.empty((n_classes, n_models, n_columns), dtype=dtype)
-        self._scores = np.empty(n_scores * batch_size, dtype=dtype)
-        self._places = np.arange(n_models * batch_size)
+        self._twice_reg = (2 * reg[:, None]).astype(dtype)
+        self._buffer = np.empty(n_scores * batch_size, dtype=dtype)
+        self._set_rows(batch_size)
         size = min(n_classes, max(1, n_classes * CACHED // (n_scores * n_columns)))
         self._scratch = np.empty((size, n_models, n_columns), dtype=dtype)
         # Packing copies both factors, which costs a narrow product as much as the product itself,
@@ -52,90 +97,79 @@ class StackedLoss:
         self._rows = batch_size if n_scores >= WIDE else SMALL // (n_scores * n_columns)
         self._columns = SMALL // (n_scores * batch_size)
 
-    def loss(self, theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return each example's cross-entropy and whether the model classes it rightly.
+    def _set_rows(self, n: int) -> None:
+        """Make the scores (C * G, n) a part of the buffer, and say where class 0's stand in it."""
+        n_classes, n_models, _ = self.gradient.shape
+        self._scores = self._buffer[: n_classes * n_models * n].reshape(-1, n)
+        self._places = np.arange(n_models * n).reshape(n_models, n)
+
+    def loss(self, theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> Outcome:
+        """Return what becomes of each example.
 
         Parameters
         ----------
         theta : (C, G, D + 1) weights and bias.
         X : (B, D + 1) design matrix.
         y : (B,) class indices.
-
-        Returns
-        -------
-        loss : (G, B), logsumexp(f) - f[y], without the penalty.
-        right : (G, B) booleans; equal scores of all classes decide for the first.
         """
-        loss, right, *_ = self._forward(theta, X, y)
-        return loss, right
+        outcome, *_ = self._forward(theta, X, y)
+        return outcome
 
     def loss_and_gradient(
-        self,
-        theta: np.ndarray,
-        X: np.ndarray,
-        y: np.ndarray,
-        reg: np.ndarray,
-        weights: np.ndarray | None = None,
-    ) -> tuple[np.ndarray, ...]:
+        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> Outcome:
         """Return what `loss` returns, and leave the gradient of the mean loss with the penalty.
 
         Parameters
         ----------
         theta, X, y : as in `loss`.
-        reg : (G,) weights of the penalty, as `penalty` has it.
         weights : (B,) sample weights w_i of the mean, or None for ones.
         """
-        loss, right, S, exp_sum, correct = self._forward(theta, X, y)
+        outcome, S, places = self._forward(theta, X, y)
         share: float | np.ndarray = 1.0 / len(y)  # w_i / sum(w)
         if weights is not None:
             share = (weights / weights.sum()).astype(S.dtype)
         # From the exponentials to share * (S - Y), in place.
-        S *= share / exp_sum
-        S.reshape(-1)[correct] -= share
-        self._gradient(S, X)
-        self._add_penalty(theta, reg)
-        return loss, right
+        S *= share / outcome.exp_sum
+        S.reshape(-1)[places] -= share
+        self._gradient(X)
+        self._add_penalty(theta)
+        return outcome
 
-    def _forward(self, theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Return loss (G, B), right (G, B), and what the gradient needs.
-
-        That is exp(f - max f) (C, G, B), its sums (G, B), and where the correct classes are in it.
-        """
+    def _forward(
+        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray
+    ) -> tuple[Outcome, np.ndarray, np.ndarray]:
+        """Return the outcome, exp(f - max f) (C, G, B), and where in it the correct classes are."""
         n_classes, n_models, _ = self.gradient.shape
-        S = self._score(theta, X).reshape(n_classes, n_models, len(y))
+        if len(y) != self._scores.shape[1]:
+            self._set_rows(len(y))
+        self._score(theta, X)
+        S = self._scores.reshape(n_classes, n_models, len(y))
         S -= np.maximum.reduce(S, axis=0)
-        place = self._places[: n_models * len(y)].reshape(n_models, len(y))
-        place = place + y * (n_models * len(y))
-        correct = S.reshape(-1)[place]
+        places = self._places + y * (n_models * len(y))
+        correct = S.reshape(-1)[places]
         np.exp(S, out=S)
-        exp_sum = np.add.reduce(S, axis=0)
-        # The largest score is now 0. A sum of C means that all are, and argmax takes the first.
-        right = (correct == 0) & ((exp_sum < n_classes) | (y == 0))
-        return np.log(exp_sum) - correct, right, S, exp_sum, place
+        return Outcome(correct, np.add.reduce(S, axis=0), y, n_classes), S, places
 
-    def _score(self, theta: np.ndarray, X: np.ndarray) -> np.ndarray:
-        """Return the scores (C * G, B), theta X^T."""
+    def _score(self, theta: np.ndarray, X: np.ndarray) -> None:
+        """Put theta X^T (C * G, B) into the scores."""
         theta = theta.reshape(-1, theta.shape[2])
-        scores = self._scores[: len(theta) * len(X)].reshape(len(theta), len(X))
         if self._rows < min(CUT, len(X)):  # the other way round BLAS takes up to twice as long
-            scores[...] = (X @ theta.T).T
+            self._scores[...] = (X @ theta.T).T
         else:
-            _multiply(theta, X.T, scores, self._rows)
-        return scores
+            _multiply(theta, X.T, self._scores, self._rows)
 
-    def _gradient(self, S: np.ndarray, X: np.ndarray) -> None:
-        """Put S X (C * G, D + 1) into `gradient`."""
-        S = S.reshape(-1, len(X))
+    def _gradient(self, X: np.ndarray) -> None:
+        """Put S X (C * G, D + 1) into `gradient`, where S stands in the scores."""
         size = self._columns if self._columns >= CUT else X.shape[1]
-        _multiply(S, X, self.gradient.reshape(len(S), -1), size)
+        _multiply(self._scores, X, self.gradient.reshape(-1, X.shape[1]), size)
 
-    def _add_penalty(self, theta: np.ndarray, reg: np.ndarray) -> None:
+    def _add_penalty(self, theta: np.ndarray) -> None:
         """Add 2 reg W to `gradient`, a few classes at a time: so they stay in the cache."""
-        twice = (2 * reg)[:, None]
         size = len(self._scratch)
         for start in range(0, len(theta), size):
             classes = theta[start : start + size]
-            decay = np.multiply(classes, twice, out=self._scratch[: len(classes)])
+            decay = np.multiply(classes, self._twice_reg, out=self._scratch[: len(classes)])
             decay[..., -1] = 0
             self.gradient[start : start + size] += decay
 
@@ -146,9 +180,11 @@ def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
     One call of numpy makes them all: during a long one other threads can go on.
     """
     width = B.shape[1]
-    whole = width - width % size if width > size else 0
-    if whole > 0:
-        np.matmul(A, _cut(B[:, :whole], size), out=_cut(out[:, :whole], size))
+    if width <= size:
+        np.dot(A, B, out=out)  # of the same BLAS, and half a microsecond quicker than matmul
+        return
+    whole = width - width % size
+    np.matmul(A, _cut(B[:, :whole], size), out=_cut(out[:, :whole], size))
     if whole < width:
         np.matmul(A, B[:, whole:], out=out[:, whole:])
 

@@ -327,15 +327,16 @@ class Training:
 
     def _train_epoch(self, each_part: EachPart, stop: Callable[[], str]) -> float:
         """Take the steps of an epoch, or what is left of it; return the last factor of lr."""
-        total_steps = self.epochs * len(self.batches)
+        steps, total_steps = len(self.batches), self.epochs * len(self.batches)
         if self._batch == 0:
             self._order = self.rng.bit_generator.state
             for part in self._parts:
                 part.sums[...] = 0
         factor = 1.0
         for X, y in self.batches.epoch(self.rng, self._batch):
-            factor = self.schedule.factor(self.step, total_steps, len(self.batches))
-            each_part(lambda part: part.step(X, y, factor, self.step))  # noqa: B023
+            step = self.epoch * steps + self._batch
+            factor = self.schedule.factor(step, total_steps, steps)
+            each_part(lambda part: part.step(X, y, factor, step))  # noqa: B023
             self._batch += 1
             if stop():
                 break

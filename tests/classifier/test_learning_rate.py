@@ -32,10 +32,10 @@ def test_smoothness_is_the_largest_curvature_of_the_objective():
     X, reg = design(40, 5).astype(np.float64), np.array([0.3])
     X = X - X.mean(axis=0) + np.eye(6)[5]  # centred: the bias, which has no penalty, stands apart
     y = np.arange(40) % 2
-    loss = StackedLoss(2, 1, 5, 40, dtype=np.float64)
+    loss = StackedLoss(2, 5, reg, 40, dtype=np.float64)
 
     def gradient(theta):
-        loss.loss_and_gradient(theta.reshape(2, 1, 6), X, y, reg)
+        loss.loss_and_gradient(theta.reshape(2, 1, 6), X, y)
         return loss.gradient.ravel().copy()
 
     h = 1e-5
@@ -49,13 +49,13 @@ def test_smoothness_is_the_largest_curvature_of_the_objective():
 def test_gradient_descent_is_stable_below_two_over_l_and_not_above():
     X, y = design(60, 6).astype(np.float64), np.arange(60) % 2
     smoothness = measure_scale(X, np.random.default_rng(0)).smoothness(0.0)
-    loss = StackedLoss(2, 1, 6, 60, dtype=np.float64)
+    loss = StackedLoss(2, 6, np.zeros(1), 60, dtype=np.float64)
 
     def descend(lr):
         theta = np.zeros((2, 1, 7))
         losses = []
         for _ in range(60):
-            losses.append(loss.loss_and_gradient(theta, X, y, np.zeros(1))[0].mean())
+            losses.append(loss.loss_and_gradient(theta, X, y).loss.mean())
             theta -= lr * loss.gradient
         return np.diff(losses)
 

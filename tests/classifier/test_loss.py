@@ -34,8 +34,8 @@ def stacked_loss(W, X, y, reg):
     d, c = W.shape
     theta = np.concatenate([W.T, np.zeros((c, 1), W.dtype)], axis=1)[:, None, :]
     design = np.column_stack([X, np.ones(len(X), X.dtype)])
-    stacked = StackedLoss(c, 1, d, len(X), dtype=W.dtype.type)
-    loss, _ = stacked.loss_and_gradient(theta, design, y, np.array([reg], W.dtype))
+    stacked = StackedLoss(c, d, np.array([reg]), len(X), dtype=W.dtype.type)
+    loss = stacked.loss_and_gradient(theta, design, y).loss
     return loss.mean() + penalty(theta, np.array([reg]))[0], stacked.gradient[:, 0, :-1].T
 
 

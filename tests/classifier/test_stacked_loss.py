@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from classifier.stacked_loss import StackedLoss, penalty
+from classifier.stacked_loss import StackedLoss, join, penalty
 
 C, G, D, B = 4, 3, 5, 7
 
@@ -17,12 +17,12 @@ def problem():
 
 def test_each_model_is_its_own_softmax_with_a_free_bias(problem):
     theta, X, y, reg = problem
-    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
-    loss, right = stacked.loss_and_gradient(theta, X, y, reg)
+    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    outcome = stacked.loss_and_gradient(theta, X, y)
     for g in range(G):
         log_p = log_softmax(X @ theta[:, g].T, axis=1)
-        np.testing.assert_allclose(loss[g], -log_p[np.arange(B), y])
-        np.testing.assert_array_equal(right[g], log_p.argmax(axis=1) == y)
+        np.testing.assert_allclose(outcome.loss[g], -log_p[np.arange(B), y])
+        np.testing.assert_array_equal(outcome.right[g], log_p.argmax(axis=1) == y)
         S_minus_Y = np.exp(log_p) - np.eye(C)[y]
         expected = S_minus_Y.T @ X / B
         expected[:, :D] += 2 * reg[g] * theta[:, g, :D]  # the bias, column D, has no penalty
@@ -34,8 +34,8 @@ def test_pytorch_agrees_on_sample_weights(problem):
     torch = pytest.importorskip("torch")
     theta, X, y, reg = problem
     weights = np.array([0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 0.25])
-    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
-    loss, _ = stacked.loss_and_gradient(theta, X, y, reg, weights)
+    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    outcome = stacked.loss_and_gradient(theta, X, y, weights)
     for g in range(G):
         t = torch.tensor(theta[:, g], requires_grad=True)
         rows = torch.nn.functional.cross_entropy(
@@ -43,38 +43,38 @@ def test_pytorch_agrees_on_sample_weights(problem):
         )
         mean = (rows * torch.tensor(weights)).sum() / weights.sum()
         (mean + reg[g] * (t[:, :D] ** 2).sum()).backward()
-        np.testing.assert_allclose(loss[g], rows.detach().numpy())
+        np.testing.assert_allclose(outcome.loss[g], rows.detach().numpy())
         np.testing.assert_allclose(stacked.gradient[:, g], t.grad.numpy(), atol=1e-14)
 
 
 def test_a_weight_of_two_is_a_row_given_twice(problem):
     theta, X, y, reg = problem
-    weighted = StackedLoss(C, G, D, B, dtype=np.float64)
-    repeated = StackedLoss(C, G, D, B + 2, dtype=np.float64)
+    weighted = StackedLoss(C, D, reg, B, dtype=np.float64)
+    repeated = StackedLoss(C, D, reg, B + 2, dtype=np.float64)
     rows = [0, 1, 1, 2, 3, 4, 5, 5, 6]
     weights = np.bincount(rows).astype(float)
-    weighted.loss_and_gradient(theta, X, y, reg, weights)
-    repeated.loss_and_gradient(theta, X[rows], y[rows], reg)
+    weighted.loss_and_gradient(theta, X, y, weights)
+    repeated.loss_and_gradient(theta, X[rows], y[rows])
     np.testing.assert_allclose(weighted.gradient, repeated.gradient, atol=1e-14)
 
 
 def test_the_order_of_the_rows_does_not_matter(problem):
     theta, X, y, reg = problem
-    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
-    stacked.loss_and_gradient(theta, X, y, reg)
+    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    stacked.loss_and_gradient(theta, X, y)
     before = stacked.gradient.copy()
     order = np.random.default_rng(0).permutation(B)
-    stacked.loss_and_gradient(theta, X[order], y[order], reg)
+    stacked.loss_and_gradient(theta, X[order], y[order])
     np.testing.assert_allclose(stacked.gradient, before, atol=1e-14)
 
 
 def test_a_short_last_minibatch_uses_the_same_buffers(problem):
     theta, X, y, reg = problem
-    large, exact = (StackedLoss(C, G, D, n, dtype=np.float64) for n in (B + 50, 3))
-    large.loss_and_gradient(theta, X, y, reg)
-    loss, _ = large.loss_and_gradient(theta, X[:3], y[:3], reg)
-    expected, _ = exact.loss_and_gradient(theta, X[:3], y[:3], reg)
-    np.testing.assert_array_equal(loss, expected)
+    large, exact = (StackedLoss(C, D, reg, n, dtype=np.float64) for n in (B + 50, 3))
+    large.loss_and_gradient(theta, X, y)
+    outcome = large.loss_and_gradient(theta, X[:3], y[:3])
+    expected = exact.loss_and_gradient(theta, X[:3], y[:3])
+    np.testing.assert_array_equal(outcome.loss, expected.loss)
     np.testing.assert_array_equal(large.gradient, exact.gradient)
 
 
@@ -87,37 +87,48 @@ def test_every_way_to_multiply_gives_the_product(shape):
     rng = np.random.default_rng(3)
     theta = rng.standard_normal((n_classes, n_models, n_features + 1)) / n_features**0.5
     X, y = rng.standard_normal((batch_size, n_features + 1)), rng.integers(0, n_classes, batch_size)
-    stacked = StackedLoss(n_classes, n_models, n_features, batch_size, dtype=np.float64)
+    stacked = StackedLoss(n_classes, n_features, np.zeros(n_models), batch_size, np.float64)
     for size in (batch_size, batch_size - 13):
-        loss, _ = stacked.loss_and_gradient(theta, X[:size], y[:size], np.zeros(n_models))
+        outcome = stacked.loss_and_gradient(theta, X[:size], y[:size])
         for g in range(n_models):
             log_p = log_softmax(X[:size] @ theta[:, g].T, axis=1)
-            np.testing.assert_allclose(loss[g], -log_p[np.arange(size), y[:size]], atol=1e-12)
+            np.testing.assert_allclose(
+                outcome.loss[g], -log_p[np.arange(size), y[:size]], atol=1e-12
+            )
             expected = (np.exp(log_p) - np.eye(n_classes)[y[:size]]).T @ X[:size] / size
             np.testing.assert_allclose(stacked.gradient[:, g], expected, atol=1e-12)
 
 
 def test_inputs_are_left_alone(problem):
     copies = [array.copy() for array in problem]
-    StackedLoss(C, G, D, B, dtype=np.float64).loss_and_gradient(*problem)
+    theta, X, y, reg = problem
+    StackedLoss(C, D, reg, B, dtype=np.float64).loss_and_gradient(theta, X, y)
     for array, copy in zip(problem, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
 def test_equal_scores_decide_for_the_first_class_as_argmax_does():
-    stacked = StackedLoss(C, 1, D, B)
+    stacked = StackedLoss(C, D, np.zeros(1), B)
     y = np.arange(B) % C
     zeros, X = np.zeros((C, 1, D + 1), np.float32), np.ones((B, D + 1), np.float32)
-    _, right = stacked.loss(zeros, X, y)
-    np.testing.assert_array_equal(right[0], y == 0)
+    np.testing.assert_array_equal(stacked.loss(zeros, X, y).right[0], y == 0)
+
+
+def test_joined_outcomes_are_those_of_all_examples(problem):
+    theta, X, y, reg = problem
+    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    whole = stacked.loss(theta, X, y)
+    joined = join([stacked.loss(theta, X[rows], y[rows]) for rows in (slice(0, 5), slice(5, B))])
+    np.testing.assert_allclose(joined.loss, whole.loss)
+    np.testing.assert_array_equal(joined.right, whole.right)
 
 
 def test_a_model_that_overflows_does_not_touch_its_neighbours(problem):
     theta, X, y, reg = (np.asarray(a, np.float32) if i != 2 else a for i, a in enumerate(problem))
-    alone = StackedLoss(C, G, D, B)
-    alone.loss_and_gradient(theta, X, y, reg)
+    alone = StackedLoss(C, D, reg, B)
+    alone.loss_and_gradient(theta, X, y)
     expected = alone.gradient[:, [0, 2]].copy()
     theta[:, 1] = np.nan
     with np.errstate(invalid="ignore"):
-        alone.loss_and_gradient(theta, X, y, reg)
+        alone.loss_and_gradient(theta, X, y)
     np.testing.assert_array_equal(alone.gradient[:, [0, 2]], expected)
