@@ -5,13 +5,13 @@
     python -m benchmarks --quick            small arrays, one round: that it all runs
     python -m benchmarks --write            every case, into benchmarks/RESULTS.md
 
-All figures of a table are of one run on one machine: in each round every contender runs once, one
-after the other, so that whatever else the machine is busy with meets all of them. Times are medians
-of the rounds with the lowest and the highest; ratios are of medians. What a contender needs before
-it can start (arrays in its own layout, models, compilation) is made outside of the timing, for all
-alike. The objective that each has reached stands beside its time: who does less is seen to.
+All figures of a table are of one run on one machine: in each round every contender has a turn, one
+after the other, so that whatever else the machine is busy with meets all of them; short runs are
+repeated for a second a turn. Times are medians of the runs with the lowest and the highest; ratios
+are of medians. What a contender needs before it can start (arrays in its own layout, models,
+compilation) is made outside of the timing, for all alike. The objective that each has reached
+stands beside its time: who does less is seen to.
 
-The peers are PyTorch and JAX, left out by name where they are not installed (`pip install jax` and
-`pip install torch --index-url https://download.pytorch.org/whl/cpu`), scikit-learn, and the loop in
-numpy that one writes as an exercise.
+The peers are PyTorch and JAX, left out by name where they are not installed (`pip install torch
+jax`), scikit-learn, and the loop in numpy that one writes as an exercise.
 """

@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Time this program beside its peers and beside the limits of the machine.",
     )
     parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
-    parser.add_argument("--rounds", type=int, default=5, help="timed runs of each (5)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
     parser.add_argument("--quick", action="store_true", help="small arrays, one round, no bars")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
     return parser

@@ -12,18 +12,20 @@ Prepare = Callable[[], Callable[[], R]]  # makes everything ready; what it retur
 
 REST = 0.2  # seconds before each run
 PATIENCE = 45.0  # seconds: who takes longer is not asked again
+TURN = 1.0  # seconds of runs in a turn: who is done sooner runs again, for short runs vary most
+MOST = 5  # runs in a turn
 
 
 @dataclasses.dataclass
 class Timing(Generic[R]):
-    """The seconds of each round of one contender, and what its last round returned."""
+    """The seconds of each run of one contender, and what its last run returned."""
 
     seconds: list[float]
     result: R
 
     @property
     def median(self) -> float:
-        """Seconds of the round in the middle."""
+        """Seconds of the run in the middle."""
         return statistics.median(self.seconds)
 
     def divided_by(self, parts: float) -> "Timing[R]":
@@ -50,25 +52,29 @@ def time_once(prepare: Prepare[R]) -> tuple[float, R]:
 def take_turns(
     contenders: Mapping[str, Prepare[R]], rounds: int, *, warm_up: bool = True
 ) -> dict[str, Timing[R]]:
-    """Time every contender once in each of `rounds` rounds.
+    """Time every contender in each of `rounds` rounds, for a second or once.
 
     Parameters
     ----------
     contenders : by name, in the order in which they run.
-    rounds : runs of each that count; who takes longer than `PATIENCE` has only one.
+    rounds : turns of each that count; who takes longer than `PATIENCE` has only one run.
     warm_up : run every contender once before the first round, not counted: the first run of a
-        library starts its threads and fills its caches. One round alone is never warmed up.
+        library starts its threads and fills its caches. One round alone is one run, the first.
     """
     timings: dict[str, Timing[R]] = {}
     for name, prepare in contenders.items():
         seconds, result = time_once(prepare)
         timings[name] = Timing([seconds], result)
     patient = [name for name in contenders if timings[name].median <= PATIENCE]
-    if warm_up and rounds > 1:
+    if rounds == 1:
+        return timings
+    for name in patient if warm_up else []:
+        timings[name].seconds.clear()
+    for _ in range(rounds if warm_up else rounds - 1):
         for name in patient:
-            timings[name].seconds.clear()
-    while any(len(timings[name].seconds) < rounds for name in patient):
-        for name in patient:
-            seconds, timings[name].result = time_once(contenders[name])
-            timings[name].seconds.append(seconds)
+            turn: list[float] = []
+            while not turn or (sum(turn) < TURN and len(turn) < MOST):
+                seconds, timings[name].result = time_once(contenders[name])
+                turn.append(seconds)
+            timings[name].seconds += turn
     return timings

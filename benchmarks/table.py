@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from benchmarks.measure import Timing
 
 OURS = "this program"
-HEADER = ["ratio", "median", "lowest to highest", "rounds", "contender", "remark"]
+HEADER = ["ratio", "median", "lowest to highest", "runs", "contender", "remark"]
 
 
 @dataclasses.dataclass

@@ -127,6 +127,15 @@ def test_the_slow_are_asked_once(clock):
     assert len(timings["quick"].seconds) == 4
 
 
+def test_short_runs_are_repeated_within_their_turn(clock):
+    short = lambda: lambda: clock.sleep(0.3)  # noqa: E731
+    tiny = lambda: lambda: clock.sleep(0.01)  # noqa: E731
+    timings = take_turns({"short": short, "tiny": tiny}, rounds=2)
+    assert len(timings["short"].seconds) == 2 * 4  # until they add up to a second
+    assert len(timings["tiny"].seconds) == 2 * measure.MOST
+    assert len(take_turns({"tiny": tiny}, rounds=1)["tiny"].seconds) == 1
+
+
 def test_a_table_has_ratios_spread_bars_and_who_is_absent():
     rows = [
         Row(OURS, Timing([0.2, 0.1, 0.4], None), "objective 1"),
@@ -135,7 +144,7 @@ def test_a_table_has_ratios_spread_bars_and_who_is_absent():
     table = Table("Title", "Setting.", rows, absent=["left out: third"])
     table.bars += table.faster_than("other", 2.5) + table.faster_than("third", 2.0)
     text = str(table)
-    assert "| 1.00  | 200 ms | 100 ms to 400 ms  | 3      | this program | objective 1 |" in text
+    assert "| 1.00  | 200 ms | 100 ms to 400 ms  | 3    | this program | objective 1 |" in text
     assert "| 3.00  | 600 ms |" in text
     assert "- left out: third\n" in text
     assert "- bar: faster than other, at least 2.5x: 3.00x, met" in text
