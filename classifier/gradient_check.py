@@ -94,8 +94,8 @@ def check_stacked_gradient(
 ) -> float:
     """Check the training loop's gradient, in float64, on a small slice of a run's own data.
 
-    Features are scaled to a largest value of one within the slice, and those that are zero there
-    left out, for a finite difference can only be exact where values are of order one.
+    Features are scaled to a largest value of one within the slice, for a finite difference can only
+    be exact where values are of order one.
 
     Parameters
     ----------
@@ -110,15 +110,8 @@ def check_stacked_gradient(
     The largest relative error over some entries of W and of the bias, entries below a hundredth
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
-    rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
-    examples = design[rows]
-    used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
-    columns = rng.permutation(used)[:FEATURES]
-    X = examples[:, columns].astype(np.float64)
-    X = np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))])
-    labels = y[rows]
-
-    loss = StackedLoss(n_classes, len(columns), reg, len(rows), dtype=np.float64)
+    X, labels = _slice(design, y, rng)
+    loss = StackedLoss(n_classes, X.shape[1] - 1, reg, len(X), dtype=np.float64)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
     theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
@@ -143,3 +136,17 @@ def check_stacked_gradient(
             **settings,
         ),
     )
+
+
+def _slice(
+    design: Examples, y: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return some examples as a small design matrix, float64 and of order one, with their labels.
+
+    Features that are zero in all of them are left out.
+    """
+    rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
+    examples = design[rows]
+    used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
+    X = examples[:, rng.permutation(used)[:FEATURES]].astype(np.float64)
+    return np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))]), y[rows]

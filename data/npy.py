@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError, one_line
-from data.npz import HEADERS
+from data.npz import HEADERS, check_file
 
 FILE = "numpy.save(path, array) writes one"
 
@@ -105,10 +105,7 @@ def open_npy(path: str) -> NpyRows:
         When there is no such file; when it is not a whole .npy file, holds Python objects, or its
         rows do not stand one after the other.
     """
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not Path(path).is_file():
-        raise InputError(f"{path}: not an .npy file but a folder or a device")
+    check_file(path)
     try:
         with Path(path).open("rb") as file:
             shape, columns_first, dtype = HEADERS[np.lib.format.read_magic(file)](file)

@@ -51,12 +51,17 @@ def read_npz(
         return {name: _read(archive, name, path) for name in wanted}
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+def check_file(path: str) -> None:
+    """Raise FileNotFoundError or InputError where there is no file of this name."""
     if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     if not Path(path).is_file():
-        raise InputError(f"{path}: not an .npz file but a folder or a device")
+        raise InputError(f"{path}: not a file but a folder or a device")
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+    check_file(path)
     with Path(path).open("rb") as file:
         if not zipfile.is_zipfile(file):
             cut = file.seek(0) == 0 and file.read(2) == b"PK"

@@ -1,8 +1,10 @@
 """What preprocessing needs to know of the features, in one pass over the examples."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -38,19 +40,11 @@ def measure(X: Examples) -> Statistics:
     Source: T. Chan, G. Golub, R. LeVeque, Algorithms for Computing the Sample Variance, 1983.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by its user
-        blocks = (_measure_block(*block, X) for block in row_blocks(X))
-        low, high, mean, unit, squares, n = next(blocks)
-        for other in blocks:
-            low, high = np.minimum(low, other[0]), np.maximum(high, other[1])
-            larger = np.maximum(unit, other[3])
-            both = n + other[5]
-            gap = (other[2] - mean) / larger
-            squares = squares * (unit / larger) ** 2 + other[4] * (other[3] / larger) ** 2
-            squares += gap**2 * (n * other[5] / both)
-            mean, unit, n = mean + (other[2] - mean) * (other[5] / both), larger, both
-    spread = np.sqrt(squares / n)
-    spread = np.where(spread <= 10 * np.finfo(float).eps, 0.0, spread * unit)
-    return Statistics(low, high, np.where(low == high, low, mean), spread)
+        whole = functools.reduce(_merge, (_measure_block(*block, X) for block in row_blocks(X)))
+    spread = np.sqrt(whole.squares / whole.n)
+    spread = np.where(spread <= 10 * np.finfo(float).eps, 0.0, spread * whole.unit)
+    mean = np.where(whole.low == whole.high, whole.low, whole.mean)
+    return Statistics(whole.low, whole.high, mean, spread)
 
 
 def row_blocks(X: Examples) -> Iterator[tuple[int, np.ndarray]]:
@@ -62,11 +56,36 @@ def row_blocks(X: Examples) -> Iterator[tuple[int, np.ndarray]]:
         yield start, rows.reshape(len(rows), width)
 
 
-def _measure_block(start: int, block: np.ndarray, X: Examples) -> tuple[np.ndarray, ...]:
-    """Return low, high, mean, unit, the sum of ((x - mean) / unit) ** 2, and the number of rows.
+class _Block(NamedTuple):
+    """Of each feature over n rows: low, high, mean and the sum of ((x - mean) / unit) ** 2.
 
     Squares of values scaled to one, by the largest of each feature, cannot overflow or vanish.
     """
+
+    n: int
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    unit: np.ndarray
+    squares: np.ndarray
+
+
+def _merge(one: _Block, other: _Block) -> _Block:
+    n, unit = one.n + other.n, np.maximum(one.unit, other.unit)
+    apart = other.mean - one.mean
+    squares = one.squares * (one.unit / unit) ** 2 + other.squares * (other.unit / unit) ** 2
+    squares += (apart / unit) ** 2 * (one.n * other.n / n)
+    return _Block(
+        n,
+        np.minimum(one.low, other.low),
+        np.maximum(one.high, other.high),
+        one.mean + apart * (other.n / n),
+        unit,
+        squares,
+    )
+
+
+def _measure_block(start: int, block: np.ndarray, X: Examples) -> _Block:
     low, high = block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         row, column = np.argwhere(~np.isfinite(block))[0]
@@ -79,4 +98,5 @@ def _measure_block(start: int, block: np.ndarray, X: Examples) -> tuple[np.ndarr
     scaled = block / unit
     mean = scaled.mean(axis=0)
     scaled -= mean
-    return low, high, mean * unit, unit, np.einsum("ij,ij->j", scaled, scaled), np.array(len(block))
+    squares = np.einsum("ij,ij->j", scaled, scaled)
+    return _Block(len(block), low, high, mean * unit, unit, squares)

@@ -133,7 +133,7 @@ def not_npz(folder):
         ("empty.npz", "empty.npz: not an .npz file; numpy.savez"),
         ("renamed.npz", "renamed.npz: not an .npz file; numpy.savez"),
         ("pickled.npz", "pickled.npz: X holds Python objects"),
-        ("folder.npz", "folder.npz: not an .npz file but a folder"),
+        ("folder.npz", "folder.npz: not a file but a folder"),
         ("none.npz", "none.npz: no such file"),
         ("huge.npz", r"huge.npz: a damaged .npz file \(X says 7199999999928 bytes and has 0"),
         ("lines.npz", r"lines.npz: no array named X; it holds two\\nlines"),

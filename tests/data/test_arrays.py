@@ -138,7 +138,7 @@ def test_other_files_are_told_apart(tmp_path, save):
     with pytest.raises(InputError, match=r"cut\.npz: an \.npz file cut short"):
         load(tmp_path / "cut.npz")
     for name in ("renamed.npz", "text.npz", ".", "pipe"):
-        with pytest.raises(InputError, match=r"not an \.npz file"):
+        with pytest.raises(InputError, match=r"not (an \.npz|a) file"):
             load(tmp_path / name)
     assert load(whole).n_features == 3
 

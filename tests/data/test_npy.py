@@ -61,7 +61,7 @@ def other_files(folder):
         ("long", "long.npy: says 216 bytes and has 217"),
         ("header", "header.npy: not an .npy file"),
         ("text", "text.npy: not an .npy file"),
-        ("folder", "folder.npy: not an .npy file but a folder"),
+        ("folder", "folder.npy: not a file but a folder"),
         ("columns", r"columns.npy: its rows .* save numpy.ascontiguousarray\(X\)"),
         ("objects", "objects.npy: holds Python objects"),
         ("scalar", "scalar.npy: its rows do not stand"),
