@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from classifier.stacked_loss import StackedLoss, penalty
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty
 from data.dataset import Examples
 
 Function = Callable[[np.ndarray], float]
@@ -111,12 +111,13 @@ def check_stacked_gradient(
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
     X, labels = _slice(design, y, rng)
-    loss = StackedLoss(n_classes, X.shape[1] - 1, reg, len(X), dtype=np.float64)
+    loss = StackedLoss(n_classes, len(reg), X.shape[1] - 1, len(X), dtype=np.float64)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
     theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
     loss.loss_and_gradient(theta, X, labels)
     analytic = loss.gradient.copy()
+    add_penalty_gradient(analytic, theta, 2 * reg[:, None], np.empty_like(theta))
 
     def objective(theta: np.ndarray) -> float:
         return float(np.sum(loss.loss(theta, X, labels).loss.mean(axis=1) + penalty(theta, reg)))

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.optimizers import Optimizer, State
-from classifier.stacked_loss import CACHED, Outcome, StackedLoss, join
+from classifier.stacked_loss import Outcome, StackedLoss, add_penalty_gradient, join
 
+CACHED = 2**16  # weights of each array that stay in the processor's cache
 PENDING = 2**14  # examples times models whose figures are kept until they are summed up
 
 
@@ -53,11 +54,12 @@ class ModelStack:
         self._sums = sums
         self._outcomes: list[Outcome] = []  # of the last steps, not yet in the sums
         n_classes, n_models, n_columns = theta.shape
-        self._loss = StackedLoss(n_classes, n_columns - 1, models.reg, batch_size)
-        self._val_loss = StackedLoss(n_classes, n_columns - 1, models.reg, val_size)
+        self._loss = StackedLoss(n_classes, n_models, n_columns - 1, batch_size)
+        self._val_loss = StackedLoss(n_classes, n_models, n_columns - 1, val_size)
         self._at_once = max(1, PENDING // max(1, n_models * batch_size))
         # The optimizer is given few enough weights at a time that they stay in the cache.
-        size = max(1, CACHED // n_columns)
+        size = min(max(1, CACHED // n_columns), n_classes * n_models)
+        self._scratch = np.empty((size, n_columns), dtype=theta.dtype)
         self._pieces = [
             _Piece(
                 _rows(theta, rows),
@@ -65,8 +67,9 @@ class ModelStack:
                 {name: _rows(array, rows) for name, array in state.items()},
                 _of_rows(models.lr, n_classes, rows),
                 _of_rows(models.momentum, n_classes, rows),
+                _of_rows(2 * models.reg, n_classes, rows),
             )
-            for rows in (slice(r, r + size) for r in range(0, n_classes * n_models, size))
+            for rows in (slice(r, r + size) for r in range(0, n_classes * n_models, max(1, size)))
         ]
 
     def step(self, X: np.ndarray, y: np.ndarray, factor: float, number: int) -> None:
@@ -74,7 +77,8 @@ class ModelStack:
         self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y))
         if len(self._outcomes) == self._at_once:
             self._sum_up()
-        for theta, gradient, state, lr, momentum in self._pieces:
+        for theta, gradient, state, lr, momentum, twice_reg in self._pieces:
+            add_penalty_gradient(gradient, theta, twice_reg, self._scratch[: len(theta)])
             self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
 
     @property
@@ -108,6 +112,7 @@ class _Piece(NamedTuple):
     state: State
     lr: np.ndarray
     momentum: np.ndarray
+    twice_reg: np.ndarray
 
 
 def _of_rows(numbers: np.ndarray, n_classes: int, rows: slice) -> np.ndarray:

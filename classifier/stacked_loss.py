@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
-CACHED = 2**16  # weights of each array that stay in the processor's cache
 WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
 
@@ -66,8 +65,7 @@ class StackedLoss:
 
     Parameters
     ----------
-    n_classes, n_features : C and D.
-    reg : (G,) weights of the penalty, one a model.
+    n_classes, n_models, n_features : C, G and D.
     batch_size : the most rows a minibatch may have.
     dtype : of theta, of the design matrix and of every buffer.
 
@@ -79,19 +77,15 @@ class StackedLoss:
     def __init__(
         self,
         n_classes: int,
+        n_models: int,
         n_features: int,
-        reg: np.ndarray,
         batch_size: int,
         dtype: type[np.floating] = np.float32,
     ) -> None:
-        n_models, n_columns = len(reg), n_features + 1
-        n_scores = max(1, n_classes * n_models)
+        n_scores, n_columns = max(1, n_classes * n_models), n_features + 1
         self.gradient = np.empty((n_classes, n_models, n_columns), dtype=dtype)
-        self._twice_reg = (2 * reg[:, None]).astype(dtype)
         self._buffer = np.empty(n_scores * batch_size, dtype=dtype)
         self._set_rows(batch_size)
-        size = min(n_classes, max(1, n_classes * CACHED // (n_scores * n_columns)))
-        self._scratch = np.empty((size, n_models, n_columns), dtype=dtype)
         # Packing copies both factors, which costs a narrow product as much as the product itself,
         # so those of a few models are cut into small ones: by rows, and by columns, of X.
         self._rows = batch_size if n_scores >= WIDE else SMALL // (n_scores * n_columns)
@@ -118,7 +112,7 @@ class StackedLoss:
     def loss_and_gradient(
         self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
     ) -> Outcome:
-        """Return what `loss` returns, and leave the gradient of the mean loss with the penalty.
+        """Return what `loss` returns, and leave the gradient of the mean loss, without the penalty.
 
         Parameters
         ----------
@@ -133,7 +127,6 @@ class StackedLoss:
         S *= share / outcome.exp_sum
         S.reshape(-1)[places] -= share
         self._gradient(X)
-        self._add_penalty(theta)
         return outcome
 
     def _forward(
@@ -164,15 +157,6 @@ class StackedLoss:
         size = self._columns if self._columns >= CUT else X.shape[1]
         _multiply(self._scores, X, self.gradient.reshape(-1, X.shape[1]), size)
 
-    def _add_penalty(self, theta: np.ndarray) -> None:
-        """Add 2 reg W to `gradient`, a few classes at a time: so they stay in the cache."""
-        size = len(self._scratch)
-        for start in range(0, len(theta), size):
-            classes = theta[start : start + size]
-            decay = np.multiply(classes, self._twice_reg, out=self._scratch[: len(classes)])
-            decay[..., -1] = 0
-            self.gradient[start : start + size] += decay
-
 
 def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
     """Put A B into out by products with `size` columns of B each.
@@ -199,3 +183,18 @@ def penalty(theta: np.ndarray, reg: np.ndarray) -> np.ndarray:
     W = theta[..., :-1]
     penalties: np.ndarray = reg * np.einsum("cgd,cgd->g", W, W)
     return penalties
+
+
+def add_penalty_gradient(
+    gradient: np.ndarray, theta: np.ndarray, twice_reg: np.ndarray, scratch: np.ndarray
+) -> None:
+    """Add 2 reg W to a gradient in place, with nothing for the bias.
+
+    Parameters
+    ----------
+    gradient, theta, scratch : (..., D + 1), of which scratch is overwritten.
+    twice_reg : 2 reg, broadcast against theta.
+    """
+    np.multiply(theta, twice_reg, out=scratch)
+    scratch[..., -1] = 0
+    gradient += scratch

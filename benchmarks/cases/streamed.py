@@ -1,6 +1,7 @@
 """A file larger than what is kept in memory, beside the same kind of data in memory."""
 
 import csv
+import math
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,7 @@ def streamed(rounds: int, quick: bool) -> Table:  # noqa: ARG001 (epochs are the
     Times are of 50,000 examples; the memory is the largest resident set of the process.
     """
     problem = problems.cifar(500) if quick else problems.cifar()
-    times = 2 if quick else max(1, FILE_BYTES // problem.X.nbytes)
+    times = 2 if quick else math.ceil(FILE_BYTES / problem.X.nbytes)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         size = _write(problem, times, place)

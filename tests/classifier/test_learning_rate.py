@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from classifier.learning_rate import SAMPLE, measure_scale
-from classifier.stacked_loss import StackedLoss
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient
 
 
 def design(n, d, seed=0):
@@ -32,10 +32,12 @@ def test_smoothness_is_the_largest_curvature_of_the_objective():
     X, reg = design(40, 5).astype(np.float64), np.array([0.3])
     X = X - X.mean(axis=0) + np.eye(6)[5]  # centred: the bias, which has no penalty, stands apart
     y = np.arange(40) % 2
-    loss = StackedLoss(2, 5, reg, 40, dtype=np.float64)
+    loss = StackedLoss(2, 1, 5, 40, dtype=np.float64)
 
     def gradient(theta):
-        loss.loss_and_gradient(theta.reshape(2, 1, 6), X, y)
+        theta = theta.reshape(2, 1, 6)
+        loss.loss_and_gradient(theta, X, y)
+        add_penalty_gradient(loss.gradient, theta, 2 * reg, np.empty_like(theta))
         return loss.gradient.ravel().copy()
 
     h = 1e-5
@@ -49,7 +51,7 @@ def test_smoothness_is_the_largest_curvature_of_the_objective():
 def test_gradient_descent_is_stable_below_two_over_l_and_not_above():
     X, y = design(60, 6).astype(np.float64), np.arange(60) % 2
     smoothness = measure_scale(X, np.random.default_rng(0)).smoothness(0.0)
-    loss = StackedLoss(2, 6, np.zeros(1), 60, dtype=np.float64)
+    loss = StackedLoss(2, 1, 6, 60, dtype=np.float64)
 
     def descend(lr):
         theta = np.zeros((2, 1, 7))

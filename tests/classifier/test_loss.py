@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from classifier.loss import softmax_loss_naive, softmax_loss_vectorized
-from classifier.stacked_loss import StackedLoss, penalty
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty
 
 LOSSES = [softmax_loss_naive, softmax_loss_vectorized]
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
@@ -34,8 +34,9 @@ def stacked_loss(W, X, y, reg):
     d, c = W.shape
     theta = np.concatenate([W.T, np.zeros((c, 1), W.dtype)], axis=1)[:, None, :]
     design = np.column_stack([X, np.ones(len(X), X.dtype)])
-    stacked = StackedLoss(c, d, np.array([reg]), len(X), dtype=W.dtype.type)
+    stacked = StackedLoss(c, 1, d, len(X), dtype=W.dtype.type)
     loss = stacked.loss_and_gradient(theta, design, y).loss
+    add_penalty_gradient(stacked.gradient, theta, np.array(2 * reg), np.empty_like(theta))
     return loss.mean() + penalty(theta, np.array([reg]))[0], stacked.gradient[:, 0, :-1].T
 
 

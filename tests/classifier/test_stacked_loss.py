@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from classifier.stacked_loss import StackedLoss, join, penalty
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient, join, penalty
 
 C, G, D, B = 4, 3, 5, 7
 
@@ -16,25 +16,32 @@ def problem():
 
 
 def test_each_model_is_its_own_softmax_with_a_free_bias(problem):
-    theta, X, y, reg = problem
-    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    theta, X, y, _ = problem
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
     outcome = stacked.loss_and_gradient(theta, X, y)
     for g in range(G):
         log_p = log_softmax(X @ theta[:, g].T, axis=1)
         np.testing.assert_allclose(outcome.loss[g], -log_p[np.arange(B), y])
         np.testing.assert_array_equal(outcome.right[g], log_p.argmax(axis=1) == y)
         S_minus_Y = np.exp(log_p) - np.eye(C)[y]
-        expected = S_minus_Y.T @ X / B
-        expected[:, :D] += 2 * reg[g] * theta[:, g, :D]  # the bias, column D, has no penalty
-        np.testing.assert_allclose(stacked.gradient[:, g], expected, atol=1e-14)
+        np.testing.assert_allclose(stacked.gradient[:, g], S_minus_Y.T @ X / B, atol=1e-14)
+
+
+def test_the_penalty_is_on_the_weights_and_not_on_the_bias(problem):
+    theta, _, _, reg = problem
+    gradient = np.full_like(theta, 7.0)
+    add_penalty_gradient(gradient, theta, 2 * reg[:, None], np.empty_like(theta))
+    for g in range(G):
+        np.testing.assert_allclose(gradient[:, g, :D], 7 + 2 * reg[g] * theta[:, g, :D])
+        np.testing.assert_array_equal(gradient[:, g, D], 7)
         assert penalty(theta, reg)[g] == pytest.approx(reg[g] * np.sum(theta[:, g, :D] ** 2))
 
 
 def test_pytorch_agrees_on_sample_weights(problem):
     torch = pytest.importorskip("torch")
-    theta, X, y, reg = problem
+    theta, X, y, _ = problem
     weights = np.array([0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 0.25])
-    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
     outcome = stacked.loss_and_gradient(theta, X, y, weights)
     for g in range(G):
         t = torch.tensor(theta[:, g], requires_grad=True)
@@ -42,15 +49,15 @@ def test_pytorch_agrees_on_sample_weights(problem):
             torch.tensor(X) @ t.T, torch.tensor(y), reduction="none"
         )
         mean = (rows * torch.tensor(weights)).sum() / weights.sum()
-        (mean + reg[g] * (t[:, :D] ** 2).sum()).backward()
+        mean.backward()
         np.testing.assert_allclose(outcome.loss[g], rows.detach().numpy())
         np.testing.assert_allclose(stacked.gradient[:, g], t.grad.numpy(), atol=1e-14)
 
 
 def test_a_weight_of_two_is_a_row_given_twice(problem):
-    theta, X, y, reg = problem
-    weighted = StackedLoss(C, D, reg, B, dtype=np.float64)
-    repeated = StackedLoss(C, D, reg, B + 2, dtype=np.float64)
+    theta, X, y, _ = problem
+    weighted = StackedLoss(C, G, D, B, dtype=np.float64)
+    repeated = StackedLoss(C, G, D, B + 2, dtype=np.float64)
     rows = [0, 1, 1, 2, 3, 4, 5, 5, 6]
     weights = np.bincount(rows).astype(float)
     weighted.loss_and_gradient(theta, X, y, weights)
@@ -59,8 +66,8 @@ def test_a_weight_of_two_is_a_row_given_twice(problem):
 
 
 def test_the_order_of_the_rows_does_not_matter(problem):
-    theta, X, y, reg = problem
-    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    theta, X, y, _ = problem
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
     stacked.loss_and_gradient(theta, X, y)
     before = stacked.gradient.copy()
     order = np.random.default_rng(0).permutation(B)
@@ -69,8 +76,8 @@ def test_the_order_of_the_rows_does_not_matter(problem):
 
 
 def test_a_short_last_minibatch_uses_the_same_buffers(problem):
-    theta, X, y, reg = problem
-    large, exact = (StackedLoss(C, D, reg, n, dtype=np.float64) for n in (B + 50, 3))
+    theta, X, y, _ = problem
+    large, exact = (StackedLoss(C, G, D, n, dtype=np.float64) for n in (B + 50, 3))
     large.loss_and_gradient(theta, X, y)
     outcome = large.loss_and_gradient(theta, X[:3], y[:3])
     expected = exact.loss_and_gradient(theta, X[:3], y[:3])
@@ -87,7 +94,7 @@ def test_every_way_to_multiply_gives_the_product(shape):
     rng = np.random.default_rng(3)
     theta = rng.standard_normal((n_classes, n_models, n_features + 1)) / n_features**0.5
     X, y = rng.standard_normal((batch_size, n_features + 1)), rng.integers(0, n_classes, batch_size)
-    stacked = StackedLoss(n_classes, n_features, np.zeros(n_models), batch_size, np.float64)
+    stacked = StackedLoss(n_classes, n_models, n_features, batch_size, np.float64)
     for size in (batch_size, batch_size - 13):
         outcome = stacked.loss_and_gradient(theta, X[:size], y[:size])
         for g in range(n_models):
@@ -101,22 +108,22 @@ def test_every_way_to_multiply_gives_the_product(shape):
 
 def test_inputs_are_left_alone(problem):
     copies = [array.copy() for array in problem]
-    theta, X, y, reg = problem
-    StackedLoss(C, D, reg, B, dtype=np.float64).loss_and_gradient(theta, X, y)
+    theta, X, y, _ = problem
+    StackedLoss(C, G, D, B, dtype=np.float64).loss_and_gradient(theta, X, y)
     for array, copy in zip(problem, copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
 
 def test_equal_scores_decide_for_the_first_class_as_argmax_does():
-    stacked = StackedLoss(C, D, np.zeros(1), B)
+    stacked = StackedLoss(C, 1, D, B)
     y = np.arange(B) % C
     zeros, X = np.zeros((C, 1, D + 1), np.float32), np.ones((B, D + 1), np.float32)
     np.testing.assert_array_equal(stacked.loss(zeros, X, y).right[0], y == 0)
 
 
 def test_joined_outcomes_are_those_of_all_examples(problem):
-    theta, X, y, reg = problem
-    stacked = StackedLoss(C, D, reg, B, dtype=np.float64)
+    theta, X, y, _ = problem
+    stacked = StackedLoss(C, G, D, B, dtype=np.float64)
     whole = stacked.loss(theta, X, y)
     joined = join([stacked.loss(theta, X[rows], y[rows]) for rows in (slice(0, 5), slice(5, B))])
     np.testing.assert_allclose(joined.loss, whole.loss)
@@ -124,8 +131,8 @@ def test_joined_outcomes_are_those_of_all_examples(problem):
 
 
 def test_a_model_that_overflows_does_not_touch_its_neighbours(problem):
-    theta, X, y, reg = (np.asarray(a, np.float32) if i != 2 else a for i, a in enumerate(problem))
-    alone = StackedLoss(C, D, reg, B)
+    theta, X, y, _ = (np.asarray(a, np.float32) if i != 2 else a for i, a in enumerate(problem))
+    alone = StackedLoss(C, G, D, B)
     alone.loss_and_gradient(theta, X, y)
     expected = alone.gradient[:, [0, 2]].copy()
     theta[:, 1] = np.nan
