@@ -1,5 +1,6 @@
 """What a trained model leaves: its evaluation, its report and every file of its run."""
 
+import functools
 import math
 import os
 import platform
@@ -121,8 +122,11 @@ def _report(
             "fingerprint": dataset.fingerprint,
         },
         "machine": {"host": platform.node(), "process": os.getpid()},
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": _versions(),
     }
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages; looked up once, for a sweep's sake."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
