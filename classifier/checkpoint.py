@@ -19,7 +19,7 @@ from classifier.training import Training
 from data.errors import InputError, one_line
 
 NAME = "checkpoint.npz"
-FORMAT = 2  # of the file; another number is another layout
+FORMAT = 3  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 FREE = ("epochs", "report", "checkpoint", "outputs", "objective", "resume")  # may be changed later

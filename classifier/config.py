@@ -12,6 +12,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from classifier.hyperparameters import Hyperparameters
 from classifier.optimizers import OPTIMIZERS, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from classifier.training import EarlyStopping
@@ -37,16 +38,12 @@ class Checkpointing(Options):
 
 
 @dataclasses.dataclass(kw_only=True)
-class Config(Options):
+class Config(Hyperparameters):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
 
-    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",))
     lr_scale: float = option(above=0, maximum=1e6)
-    reg: float = option(minimum=0, maximum=1e15)
-    batch_size: int = option(minimum=1)
-    epochs: int = option(minimum=1)
-    momentum: float = option(minimum=0, maximum=0.9999)
     seed: int = option(minimum=0)
+    class_weight: Any  # None, balanced, or a number for each class
     data: Any  # a data.*.Source, typed by its own schema
     optimizer: Optimizer
     schedule: Schedule

@@ -12,7 +12,13 @@ MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the mos
 CONFUSIONS = 10  # of the worst pairs that a report names
 
 
-def evaluate(model: LinearModel, X: Examples, y: np.ndarray, top_k: int) -> dict[str, Any] | None:
+def evaluate(
+    model: LinearModel,
+    X: Examples,
+    y: np.ndarray,
+    top_k: int,
+    class_weights: np.ndarray | None = None,
+) -> dict[str, Any] | None:
     """Measure a model on raw examples, block by block.
 
     Parameters
@@ -22,12 +28,14 @@ def evaluate(model: LinearModel, X: Examples, y: np.ndarray, top_k: int) -> dict
     y : (N,) class indices.
     top_k : an example counts as right for `top_k_accuracy` when its class is among the top_k
         most probable, at most C - 1.
+    class_weights : (C,) of `weighted_loss`, or None.
 
     Returns
     -------
     None where the split is empty, else a dict of plain values:
-    n, loss (mean cross-entropy in nats, without the penalty), accuracy, top_k, top_k_accuracy,
-    macro_f1 (over the classes that occur), expected_calibration_error, per_class (precision,
+    n, loss (mean cross-entropy in nats, without the penalty), weighted_loss (the same with class
+    weights, where there are any), accuracy, top_k, top_k_accuracy, macro_f1 (over the classes that
+    occur), expected_calibration_error, per_class (precision,
     recall, f1, support), confusion_classes and confusion_matrix (rows are the true classes),
     confusions (the most frequent wrong pairs). A ratio with nothing below the line is 0.
     """
@@ -36,11 +44,15 @@ def evaluate(model: LinearModel, X: Examples, y: np.ndarray, top_k: int) -> dict
     n_classes = len(model.classes)
     top_k = max(1, min(top_k, n_classes - 1))
     loss, n_top, gaps = 0.0, 0, np.zeros(CALIBRATION_BINS)
+    of_class = np.ones(n_classes) if class_weights is None else class_weights.astype(np.float64)
+    weighted, total = 0.0, 0.0
     pairs = Pairs(n_classes)
     for rows, log_p in model.log_probability_blocks(X):
         labels = y[rows].astype(np.int64)
         own = log_p[np.arange(len(log_p)), labels]
         loss -= float(own.sum())
+        weighted -= float(of_class[labels] @ own)
+        total += float(of_class[labels].sum())
         predicted = log_p.argmax(axis=1)
         # Equal scores rank in class order, as argmax decides too.
         earlier = np.arange(n_classes) < labels[:, None]
@@ -53,6 +65,7 @@ def evaluate(model: LinearModel, X: Examples, y: np.ndarray, top_k: int) -> dict
     return {
         "n": len(y),
         "loss": loss / len(y),
+        **({} if class_weights is None else {"weighted_loss": weighted / total}),
         "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / len(y)),
         "top_k": top_k,
         "top_k_accuracy": n_top / len(y),

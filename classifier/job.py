@@ -58,8 +58,11 @@ def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job
 
 
 def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
-    """Return a composed config as plain values, with the choices of the program's own groups."""
-    plain = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
+    """Return a composed config as plain values, with the choices of the program's own groups.
+
+    They are those that JSON can hold: the names of classes are text.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=True)))
     own = {group: name for group, name in choices.items() if not group.startswith("hydra")}
     return plain | {"choices": own}
 

@@ -27,7 +27,7 @@ class Scale:
 
     Attributes
     ----------
-    eigenvalue : lambda_max(X^T X) / N.
+    eigenvalue : lambda_max(X^T X) / N; with weights w, lambda_max(X^T diag(w) X) / sum(w).
     l1_norm : the mean over examples of sum_j |x_ij|.
     """
 
@@ -39,18 +39,23 @@ class Scale:
         return self.eigenvalue / 2 + 2 * reg
 
 
-def measure_scale(design: Examples, rng: np.random.Generator) -> Scale:
+def measure_scale(
+    design: Examples, rng: np.random.Generator, weights: np.ndarray | None = None
+) -> Scale:
     """Measure a design matrix on a sample of its rows, in float64.
 
     Parameters
     ----------
     design : (N, D + 1) prepared features and the column of ones.
     rng : chooses the sample, and the start of the power iteration.
+    weights : (N,), what each example counts, or None.
     """
     n = len(design)
     rows = slice(None) if n <= SAMPLE else np.sort(rng.choice(n, SAMPLE, replace=False))
     X = design[rows].astype(np.float64)
-    return Scale(_largest_eigenvalue(X, rng), float(np.abs(X).sum(axis=1).mean()))
+    counts = np.ones(len(X)) if weights is None else weights[rows] / weights[rows].mean()
+    l1_norm = np.average(np.abs(X).sum(axis=1), weights=counts)
+    return Scale(_largest_eigenvalue(X * np.sqrt(counts)[:, None], rng), float(l1_norm))
 
 
 def _largest_eigenvalue(X: np.ndarray, rng: np.random.Generator) -> float:

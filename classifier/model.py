@@ -57,10 +57,7 @@ class LinearModel:
         block = max(1, BLOCK_BYTES // (8 * max(n_features, n_classes)))
         for start in range(0, len(X), block):
             rows = slice(start, min(start + block, len(X)))
-            scores = (self.features.transform(X[rows]) @ self.W + self.b).astype(np.float64)
-            scores -= scores.max(axis=1, keepdims=True)
-            scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
-            yield rows, scores
+            yield rows, log_softmax(self.features.transform(X[rows]) @ self.W + self.b)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""
@@ -113,3 +110,11 @@ class LinearModel:
             raise ValueError("its image shape is not that of its weights")
         config = json.loads(str(arrays["config"]))
         return cls(W, b, arrays["classes"], AffineMap(shift, scale), image_shape, config)
+
+
+def log_softmax(scores: np.ndarray) -> np.ndarray:
+    """Return the log-probabilities (N, C), in float64, of scores (N, C): f - logsumexp(f)."""
+    log_p = scores.astype(np.float64)
+    log_p -= log_p.max(axis=1, keepdims=True)
+    log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
+    return log_p

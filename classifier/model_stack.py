@@ -8,6 +8,7 @@ import numpy as np
 
 from classifier.optimizers import Optimizer, State
 from classifier.stacked_loss import Outcome, StackedLoss, add_penalty_gradient, join
+from data.minibatches import Batch
 
 CACHED = 2**16  # weights of each array that stay in the processor's cache
 PENDING = 2**14  # examples times models whose figures are kept until they are summed up
@@ -33,7 +34,7 @@ class ModelStack:
     Parameters
     ----------
     models : lr, reg and momentum of each.
-    theta : (C, G, D + 1) weights and bias, float32, C-contiguous; updated in place.
+    theta : (C, G, D + 1) weights and bias, C-contiguous; updated in place.
     state : the optimizer's, arrays of the same shape; updated in place.
     sums : (2, G) loss and accuracy of the epoch so far, summed over its examples.
     optimizer : takes the steps.
@@ -54,27 +55,29 @@ class ModelStack:
         self._sums = sums
         self._outcomes: list[Outcome] = []  # of the last steps, not yet in the sums
         n_classes, n_models, n_columns = theta.shape
-        self._loss = StackedLoss(n_classes, n_models, n_columns - 1, batch_size)
-        self._val_loss = StackedLoss(n_classes, n_models, n_columns - 1, val_size)
+        dtype = theta.dtype.type
+        self._loss = StackedLoss(n_classes, n_models, n_columns - 1, batch_size, dtype)
+        self._val_loss = StackedLoss(n_classes, n_models, n_columns - 1, val_size, dtype)
         self._at_once = max(1, PENDING // max(1, n_models * batch_size))
         # The optimizer is given few enough weights at a time that they stay in the cache.
         size = min(max(1, CACHED // n_columns), n_classes * n_models)
-        self._scratch = np.empty((size, n_columns), dtype=theta.dtype)
+        self._scratch = np.empty((size, n_columns), dtype=dtype)
         self._pieces = [
             _Piece(
                 _rows(theta, rows),
                 _rows(self._loss.gradient, rows),
                 {name: _rows(array, rows) for name, array in state.items()},
-                _of_rows(models.lr, n_classes, rows),
-                _of_rows(models.momentum, n_classes, rows),
-                _of_rows(2 * models.reg, n_classes, rows),
+                *(
+                    _of_rows(numbers.astype(dtype), n_classes, rows)
+                    for numbers in (models.lr, models.momentum, 2 * models.reg)
+                ),
             )
             for rows in (slice(r, r + size) for r in range(0, n_classes * n_models, max(1, size)))
         ]
 
-    def step(self, X: np.ndarray, y: np.ndarray, factor: float, number: int) -> None:
-        """Take step `number` with lr times `factor`, on X (B, D + 1) and y (B,)."""
-        self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y))
+    def step(self, batch: Batch, factor: float, number: int) -> None:
+        """Take step `number` with lr times `factor`, on a minibatch with X (B, D + 1)."""
+        self._outcomes.append(self._loss.loss_and_gradient(self.theta, *batch))
         if len(self._outcomes) == self._at_once:
             self._sum_up()
         for theta, gradient, state, lr, momentum, twice_reg in self._pieces:
@@ -83,7 +86,7 @@ class ModelStack:
 
     @property
     def sums(self) -> np.ndarray:
-        """(2, G) loss and accuracy, summed over the examples of all steps since they were zero."""
+        """(2, G) weighted loss and accuracy, summed over the examples since they were zero."""
         if self._outcomes:
             self._sum_up()
         return self._sums
@@ -93,15 +96,15 @@ class ModelStack:
         outcome = join(self._outcomes)
         starts = np.cumsum([0, *(len(step.y) for step in self._outcomes[:-1])])
         self._outcomes.clear()
-        for sums, figures in zip(self._sums, (outcome.loss, outcome.right), strict=True):
+        for sums, figures in zip(self._sums, outcome.figures(), strict=True):
             steps = np.add.reduceat(figures, starts, axis=1, dtype=np.float64)
             # One step after the other, so that the sums do not depend on when this is done.
             sums[...] = np.cumsum(np.column_stack([sums, steps]), axis=1)[:, -1]
 
-    def evaluate(self, X: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Return loss and accuracy (2, G), summed over the examples X (B, D + 1), y (B,)."""
-        outcome = self._val_loss.loss(self.theta, X, y)
-        return np.stack([outcome.loss.sum(axis=1, dtype=np.float64), outcome.right.sum(axis=1)])
+    def evaluate(self, batch: Batch) -> np.ndarray:
+        """Return weighted loss and accuracy (2, G), summed over examples with X (B, D + 1)."""
+        figures = self._val_loss.loss(self.theta, *batch).figures()
+        return np.stack([figure.sum(axis=1, dtype=np.float64) for figure in figures])
 
 
 class _Piece(NamedTuple):
@@ -121,8 +124,8 @@ def _of_rows(numbers: np.ndarray, n_classes: int, rows: slice) -> np.ndarray:
     Numpy multiplies a small array by one number in half the time.
     """
     if (numbers == numbers[:1]).all():
-        return numbers[:1, None].astype(np.float32)
-    return np.tile(numbers, n_classes)[rows, None].astype(np.float32)
+        return numbers[:1, None]
+    return np.tile(numbers, n_classes)[rows, None]
 
 
 def _rows(array: np.ndarray, rows: slice) -> np.ndarray:

@@ -1,6 +1,8 @@
 """From a data set to what all models of a stack train on."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +11,7 @@ from classifier.config import Config
 from classifier.job import RunError, log, timed
 from classifier.learning_rate import Scale, measure_scale
 from data.dataset import Dataset, Split, class_counts
+from data.labels import class_weights
 from data.preprocessing import AffineMap
 from data.statistics import measure
 
@@ -20,7 +23,7 @@ class Prepared:
     """What all models of a stack share, ready for training.
 
     train and val hold design matrices; gradient_error is the figure of the check, None where it
-    was left out.
+    was left out; class_weights (C,) are what an example of each class counts, None where all do.
     """
 
     dataset: Dataset
@@ -29,6 +32,7 @@ class Prepared:
     val: Split
     scale: Scale
     gradient_error: float | None
+    class_weights: np.ndarray | None
 
 
 def load_dataset(config: Config) -> Dataset:
@@ -65,9 +69,12 @@ def prepare(
     with timed(seconds, "preprocessing"):
         statistics = measure(dataset.train.X)
         features = config.preprocessing.fit(statistics)
-        train = Split(features.design_matrix(dataset.train.X), dataset.train.y)
-        val = Split(features.design_matrix(dataset.val.X), dataset.val.y)
-        scale = measure_scale(train.X, generator(config.seed, "scale"))
+        of_class = _class_weights(config.class_weight, dataset)
+        train, val = (
+            Split(features.design_matrix(s.X), s.y, None if of_class is None else of_class[s.y])
+            for s in (dataset.train, dataset.val)
+        )
+        scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
         _check_size(
             (statistics.low - features.shift) / features.scale,
             (statistics.high - features.shift) / features.scale,
@@ -77,7 +84,22 @@ def prepare(
         with timed(seconds, "gradient_check"):
             rng = generator(config.seed, "check")
             error = _check_gradient(train, len(dataset.classes), reg, rng)
-    return Prepared(dataset, features, train, val, scale, error)
+    return Prepared(dataset, features, train, val, scale, error, of_class)
+
+
+def _class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
+    """Return what an example of each class counts, (C,) float32, or None where all count the same.
+
+    Names are compared as text: YAML reads 1 as a number whatever the labels are.
+    """
+    if given is None:
+        return None
+    classes = dataset.classes
+    if isinstance(given, Mapping):
+        named = {str(name): name for name in classes.tolist()}
+        given = {named.get(str(name), name): weight for name, weight in given.items()}
+    counts = class_counts(dataset.train.y, len(classes))
+    return class_weights(given, classes, counts).astype(np.float32)
 
 
 def _check_size(low: np.ndarray, high: np.ndarray) -> None:

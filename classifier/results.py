@@ -47,7 +47,10 @@ def write_results(
         fit.ended += _advice(job.config, fit, prepared.scale)
     with timed(seconds, "evaluation"):
         top_k = job.config.report.top_k
-        metrics = {n: evaluate(model, s.X, s.y, top_k) for n, s in dataset.splits().items()}
+        metrics = {
+            name: evaluate(model, split.X, split.y, top_k, prepared.class_weights)
+            for name, split in dataset.splits().items()
+        }
     report = _report(job, fit, prepared, metrics, seconds)
     model.save(job.folder / "model.npz")
     write_history(job.folder / "history.csv", fit.history)
@@ -97,12 +100,12 @@ def _report(
     job: Job, fit: Fit, prepared: Prepared, metrics: dict[str, Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Gather every number of a run: the content of report.json."""
-    config, dataset = job.config, prepared.dataset
+    config, dataset, train = job.config, prepared.dataset, metrics["train"]
     weight_penalty = float(penalty(fit.theta[:, None], np.array([config.reg]))[0])
     return {
         "status": fit.status,
         "metrics": metrics,
-        "objective": metrics["train"]["loss"] + weight_penalty,
+        "objective": train.get("weighted_loss", train["loss"]) + weight_penalty,
         "config": job.plain,
         "lr": fit.lr,
         "reg": config.reg,

@@ -29,12 +29,14 @@ class Outcome(NamedTuple):
     correct : (G, B), f[y] - max f.
     exp_sum : (G, B), the sum of exp(f - max f) over the classes.
     y : (B,) class indices.
+    weights : (B,) of the examples, or None.
     n_classes : C.
     """
 
     correct: np.ndarray
     exp_sum: np.ndarray
     y: np.ndarray
+    weights: np.ndarray | None
     n_classes: int
 
     @property
@@ -50,14 +52,19 @@ class Outcome(NamedTuple):
         rights: np.ndarray = (self.correct == 0) & ((self.exp_sum < self.n_classes) | (self.y == 0))
         return rights
 
+    def figures(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return loss and rightness (G, B), each times the example's weight."""
+        if self.weights is None:
+            return self.loss, self.right
+        return self.loss * self.weights, self.right * self.weights
+
 
 def join(outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcomes of several minibatches as one."""
-    correct, exp_sum, y = (
-        np.concatenate(arrays, axis=-1)
-        for arrays in zip(*(outcome[:3] for outcome in outcomes), strict=True)
-    )
-    return Outcome(correct, exp_sum, y, outcomes[0].n_classes)
+    *arrays, _, n_classes = zip(*outcomes, strict=True)
+    correct, exp_sum, y = (np.concatenate(parts, axis=-1) for parts in arrays)
+    weights = [outcome.weights for outcome in outcomes if outcome.weights is not None]
+    return Outcome(correct, exp_sum, y, np.concatenate(weights) if weights else None, n_classes[0])
 
 
 class StackedLoss:
@@ -97,7 +104,9 @@ class StackedLoss:
         self._scores = self._buffer[: n_classes * n_models * n].reshape(-1, n)
         self._places = np.arange(n_models * n).reshape(n_models, n)
 
-    def loss(self, theta: np.ndarray, X: np.ndarray, y: np.ndarray) -> Outcome:
+    def loss(
+        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+    ) -> Outcome:
         """Return what becomes of each example.
 
         Parameters
@@ -105,8 +114,9 @@ class StackedLoss:
         theta : (C, G, D + 1) weights and bias.
         X : (B, D + 1) design matrix.
         y : (B,) class indices.
+        weights : (B,) of the examples, or None.
         """
-        outcome, *_ = self._forward(theta, X, y)
+        outcome, *_ = self._forward(theta, X, y, weights)
         return outcome
 
     def loss_and_gradient(
@@ -117,12 +127,14 @@ class StackedLoss:
         Parameters
         ----------
         theta, X, y : as in `loss`.
-        weights : (B,) sample weights w_i of the mean, or None for ones.
+        weights : (B,) by which the losses are multiplied before the mean, or None for ones. With
+            weights whose mean over all examples is one, the mean over the minibatches of an epoch
+            is L's.
         """
-        outcome, S, places = self._forward(theta, X, y)
-        share: float | np.ndarray = 1.0 / len(y)  # w_i / sum(w)
+        outcome, S, places = self._forward(theta, X, y, weights)
+        share: float | np.ndarray = 1.0 / len(y)
         if weights is not None:
-            share = (weights / weights.sum()).astype(S.dtype)
+            share = weights / S.dtype.type(len(y))
         # From the exponentials to share * (S - Y), in place.
         S *= share / outcome.exp_sum
         S.reshape(-1)[places] -= share
@@ -130,7 +142,7 @@ class StackedLoss:
         return outcome
 
     def _forward(
-        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray
+        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None
     ) -> tuple[Outcome, np.ndarray, np.ndarray]:
         """Return the outcome, exp(f - max f) (C, G, B), and where in it the correct classes are."""
         n_classes, n_models, _ = self.gradient.shape
@@ -142,7 +154,8 @@ class StackedLoss:
         places = self._places + y * (n_models * len(y))
         correct = S.reshape(-1)[places]
         np.exp(S, out=S)
-        return Outcome(correct, np.add.reduce(S, axis=0), y, n_classes), S, places
+        outcome = Outcome(correct, np.add.reduce(S, axis=0), y, weights, n_classes)
+        return outcome, S, places
 
     def _score(self, theta: np.ndarray, X: np.ndarray) -> None:
         """Put theta X^T (C * G, B) into the scores."""

@@ -22,6 +22,7 @@ from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import Optimizer, State
 from classifier.schedules import Schedule
 from data.dataset import Split
+from data.minibatches import Batch
 from data.options import Options, option
 from data.streamed import minibatches
 
@@ -85,7 +86,8 @@ class Training:
 
     Parameters
     ----------
-    train, val : design matrices (N, D + 1), float32, and class indices; val may be empty.
+    train, val : design matrices (N, D + 1), whose type is that of the weights learned, and class
+        indices; val may be empty. Weights of the examples count relative to their mean.
     n_classes : C.
     models : lr, reg and momentum of each model.
     optimizer, schedule, early_stopping : shared by the stack.
@@ -107,8 +109,8 @@ class Training:
         epochs: int,
         rng: np.random.Generator,
     ) -> None:
-        self.batches = minibatches(train, batch_size)
-        self.val = val
+        self.batches = minibatches(_of_mean_one(train), batch_size)
+        self.val = _of_mean_one(val)
         self.n_classes = n_classes
         self.optimizer, self.schedule, self.early_stopping = optimizer, schedule, early_stopping
         self.epochs = epochs
@@ -116,7 +118,7 @@ class Training:
         self.epoch = 0  # epochs that are complete
         self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way
         self._order = rng.bit_generator.state  # before the order of that epoch was drawn
-        theta = np.zeros((n_classes, len(models.lr), train.X.shape[1]), dtype=np.float32)
+        theta = np.zeros((n_classes, len(models.lr), train.X.shape[1]), dtype=train.X.dtype)
         self.fits = [Fit(theta[:, g].copy(), float(lr)) for g, lr in enumerate(models.lr)]
         self._blas = ThreadpoolController()
         sums = np.zeros((2, len(models.lr)))
@@ -333,10 +335,10 @@ class Training:
             for part in self._parts:
                 part.sums[...] = 0
         factor = 1.0
-        for X, y in self.batches.epoch(self.rng, self._batch):
+        for batch in self.batches.epoch(self.rng, self._batch):
             step = self.epoch * steps + self._batch
             factor = self.schedule.factor(step, total_steps, steps)
-            each_part(lambda part: part.step(X, y, factor, step))  # noqa: B023
+            each_part(lambda part: part.step(batch, factor, step))  # noqa: B023
             self._batch += 1
             if stop():
                 break
@@ -349,8 +351,9 @@ class Training:
         sums = np.zeros((2, len(self._stack)))
         for start in range(0, len(self.val), self._block):
             rows = slice(start, start + self._block)
-            X, y = self.val.X[rows], self.val.y[rows]
-            sums += np.concatenate(each_part(lambda part: part.evaluate(X, y)), axis=1)  # noqa: B023
+            weights = None if self.val.weights is None else self.val.weights[rows]
+            batch = Batch(self.val.X[rows], self.val.y[rows], weights)
+            sums += np.concatenate(each_part(lambda part: part.evaluate(batch)), axis=1)  # noqa: B023
         val_loss, val_accuracy = sums / len(self.val)
         return val_loss, val_accuracy
 
@@ -380,6 +383,14 @@ class Training:
         else:
             return False
         return True
+
+
+def _of_mean_one(split: Split) -> Split:
+    """Return a split whose weights, where it has any, have the mean one and the type of X."""
+    if split.weights is None or len(split) == 0:
+        return split
+    weights = (split.weights / split.weights.mean()).astype(split.X.dtype)
+    return dataclasses.replace(split, weights=weights)
 
 
 def _n_threads(blas: ThreadpoolController) -> int:

@@ -35,11 +35,13 @@ class Split:
     """Examples and their labels.
 
     X is (N, ...) of any real dtype, as it came from its source, in memory or in a file; y is (N,)
-    integers, each an index into the data set's classes.
+    integers, each an index into the data set's classes; weights is (N,), what each example counts
+    in a mean, or None where all count the same.
     """
 
     X: Examples
     y: np.ndarray
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)

@@ -1,6 +1,9 @@
 """Labels as the user has them, the classes they name, and their indices."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
+from numbers import Real
+from typing import Any
 
 import numpy as np
 
@@ -95,3 +98,34 @@ def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
         return
     for start in range(0, len(y), BLOCK):
         yield check_labels(y[start : start + BLOCK], where)
+
+
+def class_weights(
+    given: str | Mapping[Any, float], classes: np.ndarray, totals: np.ndarray
+) -> np.ndarray:
+    """Return what an example of each class counts, (C,).
+
+    Parameters
+    ----------
+    given : 'balanced', for classes that count the same in all, or weights by class, of which
+        those that are missing are 1.
+    classes : (C,) labels.
+    totals : (C,), how many examples each class has, or the sum of their own weights.
+
+    Raises
+    ------
+    InputError
+        When a weight is not above 0, or of no class.
+    """
+    if isinstance(given, str):
+        if given != "balanced":
+            raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
+        balanced: np.ndarray = totals.sum() / (len(classes) * np.where(totals > 0, totals, np.inf))
+        return balanced
+    names = classes.tolist()
+    if unknown := [name for name in given if name not in names]:
+        raise InputError(f"class_weight: there is no class {unknown[0]}")
+    wrong = [w for w in given.values() if not (isinstance(w, Real) and 0 < w < math.inf)]
+    if wrong:
+        raise InputError(f"class_weight: {wrong[0]} is not a number above 0")
+    return np.array([given.get(name, 1.0) for name in names], dtype=np.float64)

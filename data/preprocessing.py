@@ -25,7 +25,7 @@ class AffineMap:
     scale: np.ndarray
 
     def transform(self, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the prepared (N, D) float32 features of X (N, ...).
+        """Return the prepared (N, D) features of X (N, ...), float32 or of the type of `out`.
 
         The subtraction is done in float32, or in float64 where X has more bits than float32
         keeps, so that a large mean does not swallow a small spread.
@@ -43,7 +43,7 @@ class AffineMap:
         size = max(1, CHUNK_BYTES // (8 * flat.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
             for rows in (slice(start, start + size) for start in range(0, len(flat), size)):
-                work = out[rows] if precision == np.float32 else None
+                work = out[rows] if precision == out.dtype else None
                 work = np.subtract(flat[rows], shift, out=work)
                 np.divide(work, scale, out=out[rows], casting="same_kind")
                 # Column by column, for numpy adds whole rows to each other at the speed of memory.
@@ -51,15 +51,15 @@ class AffineMap:
                     _check_finite(flat[rows], out[rows])
         return out
 
-    def design_matrix(self, X: Examples) -> Examples:
-        """Return (N, D + 1) float32: the prepared features and a column of ones for the bias.
+    def design_matrix(self, X: Examples, dtype: type[np.floating] = np.float32) -> Examples:
+        """Return (N, D + 1): the prepared features and a column of ones for the bias.
 
-        Rows that stand in a file are prepared when they are asked for.
+        Rows that stand in a file are prepared when they are asked for, as float32.
         """
         if isinstance(X, NpyRows):
             return PreparedRows(self, X)
         flat = flatten(np.asarray(X))
-        design = np.ones((flat.shape[0], flat.shape[1] + 1), dtype=np.float32)
+        design = np.ones((flat.shape[0], flat.shape[1] + 1), dtype=dtype)
         self.transform(flat, out=design[:, :-1])
         return design
 

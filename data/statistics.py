@@ -27,10 +27,15 @@ class Statistics:
     spread: np.ndarray
 
 
-def measure(X: Examples) -> Statistics:
+def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
     """Measure X (N, ...), in float64.
 
     The means and squares of blocks are merged pair by pair.
+
+    Parameters
+    ----------
+    X : the examples.
+    weights : (N,), what each counts in mean and spread, above 0; or None, where all count the same.
 
     Raises
     ------
@@ -40,8 +45,10 @@ def measure(X: Examples) -> Statistics:
     Source: T. Chan, G. Golub, R. LeVeque, Algorithms for Computing the Sample Variance, 1983.
     """
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by its user
-        whole = functools.reduce(_merge, (_measure_block(*block, X) for block in row_blocks(X)))
-    spread = np.sqrt(whole.squares / whole.n)
+        whole = functools.reduce(
+            _merge, (_measure_block(start, block, X, weights) for start, block in row_blocks(X))
+        )
+    spread = np.sqrt(whole.squares / whole.weight)
     spread = np.where(spread <= 10 * np.finfo(float).eps, 0.0, spread * whole.unit)
     mean = np.where(whole.low == whole.high, whole.low, whole.mean)
     return Statistics(whole.low, whole.high, mean, spread)
@@ -57,12 +64,13 @@ def row_blocks(X: Examples) -> Iterator[tuple[int, np.ndarray]]:
 
 
 class _Block(NamedTuple):
-    """Of each feature over n rows: low, high, mean and the sum of ((x - mean) / unit) ** 2.
+    """Of each feature: low, high, mean and the weighted sum of ((x - mean) / unit) ** 2.
 
     Squares of values scaled to one, by the largest of each feature, cannot overflow or vanish.
+    `weight` is the number of rows, or the sum of their weights.
     """
 
-    n: int
+    weight: float
     low: np.ndarray
     high: np.ndarray
     mean: np.ndarray
@@ -71,21 +79,23 @@ class _Block(NamedTuple):
 
 
 def _merge(one: _Block, other: _Block) -> _Block:
-    n, unit = one.n + other.n, np.maximum(one.unit, other.unit)
+    weight, unit = one.weight + other.weight, np.maximum(one.unit, other.unit)
     apart = other.mean - one.mean
     squares = one.squares * (one.unit / unit) ** 2 + other.squares * (other.unit / unit) ** 2
-    squares += (apart / unit) ** 2 * (one.n * other.n / n)
+    squares += (apart / unit) ** 2 * (one.weight * other.weight / weight)
     return _Block(
-        n,
+        weight,
         np.minimum(one.low, other.low),
         np.maximum(one.high, other.high),
-        one.mean + apart * (other.n / n),
+        one.mean + apart * (other.weight / weight),
         unit,
         squares,
     )
 
 
-def _measure_block(start: int, block: np.ndarray, X: Examples) -> _Block:
+def _measure_block(
+    start: int, block: np.ndarray, X: Examples, weights: np.ndarray | None
+) -> _Block:
     low, high = block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         row, column = np.argwhere(~np.isfinite(block))[0]
@@ -96,7 +106,13 @@ def _measure_block(start: int, block: np.ndarray, X: Examples) -> _Block:
     largest = np.maximum(high, -low)
     unit = np.where(largest > 0, largest, 1.0)
     scaled = block / unit
-    mean = scaled.mean(axis=0)
+    if weights is None:
+        mean = scaled.mean(axis=0)
+        scaled -= mean
+        squares = np.einsum("ij,ij->j", scaled, scaled)
+        return _Block(len(block), low, high, mean * unit, unit, squares)
+    counts = weights[start : start + len(block)].astype(np.float64)
+    mean = np.average(scaled, axis=0, weights=counts)
     scaled -= mean
-    squares = np.einsum("ij,ij->j", scaled, scaled)
-    return _Block(len(block), low, high, mean * unit, unit, squares)
+    squares = np.einsum("i,ij,ij->j", counts, scaled, scaled)
+    return _Block(float(counts.sum()), low, high, mean * unit, unit, squares)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.dataset import Split
-from data.minibatches import Minibatches, ahead, gather
+from data.minibatches import Batch, Minibatches, ahead, equal_parts, gather
 from data.preprocessing import PreparedRows
 
 CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample
@@ -25,14 +25,21 @@ class StreamedMinibatches:
     ----------
     design : (N, D + 1) prepared rows.
     y : (N,) class indices.
-    batch_size : rows of a minibatch; one of an epoch may have fewer.
+    batch_size : rows of a minibatch at most; some of an epoch may have fewer.
+    weights : (N,) of the examples, or None.
     """
 
-    def __init__(self, design: PreparedRows, y: np.ndarray, batch_size: int) -> None:
-        self.X, self.features, self.y = design.X, design.features, y
+    def __init__(
+        self,
+        design: PreparedRows,
+        y: np.ndarray,
+        batch_size: int,
+        weights: np.ndarray | None = None,
+    ) -> None:
+        self.X, self.features, self.y, self.weights = design.X, design.features, y, weights
         self.batch_size = min(batch_size, len(y))
         row_bytes = design.shape[1] * design.dtype.itemsize
-        # Whole minibatches, so that the only short one is that of the last chunk.
+        # Whole minibatches, so that the only short ones are those of the last chunk's window.
         self._chunk = self.batch_size * math.ceil(CHUNK_BYTES / (row_bytes * self.batch_size))
         self._per_window = math.ceil(WINDOW_BYTES / (row_bytes * self._chunk))
         window = min(self._per_window * self._chunk, len(y))
@@ -44,10 +51,8 @@ class StreamedMinibatches:
         """Minibatches in an epoch."""
         return math.ceil(len(self.y) / self.batch_size)
 
-    def epoch(
-        self, rng: np.random.Generator, first: int = 0
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield (X, y) of each minibatch; X is a view that the next one overwrites.
+    def epoch(self, rng: np.random.Generator, first: int = 0) -> Iterator[Batch]:
+        """Yield each minibatch; its X is a view that the next one overwrites.
 
         Parameters
         ----------
@@ -60,31 +65,34 @@ class StreamedMinibatches:
         while first >= (n_batches := math.ceil(self._n_rows(groups[0]) / self.batch_size)):
             rng.permutation(self._n_rows(groups.pop(0)))
             first -= n_batches
-        for X, y in ahead(self._read, groups, itertools.cycle(self._windows)):
-            shuffled = rng.permutation(len(y))
-            for start in range(first * self.batch_size, len(y), self.batch_size):
-                rows = shuffled[start : start + self.batch_size]
-                yield gather(X, y, rows, self._buffer)
+        for window in ahead(self._read, groups, itertools.cycle(self._windows)):
+            shuffled = rng.permutation(len(window.y))
+            for part in equal_parts(len(shuffled), self.batch_size, first):
+                yield gather(*window, shuffled[part], self._buffer)
             first = 0
 
     def _n_rows(self, chunks: np.ndarray) -> int:
         starts = chunks * self._chunk
         return int(np.minimum(self._chunk, len(self.y) - starts).sum())
 
-    def _read(self, chunks: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, chunks: np.ndarray, window: np.ndarray) -> Batch:
         """Read and prepare chunks one after the other; return the part of the window filled."""
-        labels, end = [], 0
-        for start in (chunks * self._chunk).tolist():
-            labels.append(self.y[start : start + self._chunk].astype(np.int64))
-            begin, end = end, end + len(labels[-1])
-            raw = self._raw[: end - begin]
-            self.X.fill(raw, start)
+        end = 0
+        parts = [slice(i, i + self._chunk) for i in (chunks * self._chunk).tolist()]
+        for part in parts:
+            raw = self._raw[: len(self.y[part])]
+            begin, end = end, end + len(raw)
+            self.X.fill(raw, part.start)
             self.features.transform(raw, out=window[begin:end, :-1])
-        return window[:end], np.concatenate(labels)
+        y = np.concatenate([self.y[part] for part in parts]).astype(np.int64)
+        weights = self.weights
+        if weights is not None:
+            weights = np.concatenate([weights[part] for part in parts])
+        return Batch(window[:end], y, weights)
 
 
 def minibatches(split: Split, batch_size: int) -> Minibatches | StreamedMinibatches:
     """Return the minibatches of a design matrix, in memory or in a file, and class indices."""
     if isinstance(split.X, PreparedRows):
-        return StreamedMinibatches(split.X, split.y, batch_size)
-    return Minibatches(np.asarray(split.X), split.y, batch_size)
+        return StreamedMinibatches(split.X, split.y, batch_size, split.weights)
+    return Minibatches(np.asarray(split.X), split.y, batch_size, split.weights)

@@ -84,11 +84,12 @@ def trained_for(program, folder, seconds):
 
 @pytest.fixture
 def pair(tmp_path):
-    """Iris, 40 times over, in a pair of .npy files."""
+    """Iris, 40 times over, in a pair of .npy files, and classes that count differently."""
     X, y = load_iris(return_X_y=True)
     np.save(tmp_path / "X.npy", np.tile(X, (40, 1)))
     np.save(tmp_path / "y.npy", np.tile(y, 40))
-    return ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy"]
+    files = ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy"]
+    return [*files, "class_weight={0: 2, 2: 0.5}"]
 
 
 @pytest.mark.parametrize(("kind", "optimizer"), KINDS)

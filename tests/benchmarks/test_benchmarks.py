@@ -26,7 +26,8 @@ def train(name, problem, settings):
     return peer.prepare(problem, settings)()
 
 
-@pytest.mark.parametrize("batch_size", [203, 16], ids=["full batch", "minibatches"])
+# 29 goes into 203: who has a rest at the end of an epoch takes it in steps of different sizes.
+@pytest.mark.parametrize("batch_size", [203, 29], ids=["full batch", "minibatches"])
 @pytest.mark.parametrize("name", [p.name for p in PEERS if p.name not in SHUFFLES_ITSELF])
 def test_everyone_takes_the_same_steps(name, batch_size, problem):
     settings = Settings(lr=0.1, reg=0.05, batch_size=batch_size, epochs=3)

@@ -48,6 +48,14 @@ def test_smoothness_is_the_largest_curvature_of_the_objective():
     assert scale.smoothness(0.3) == pytest.approx(largest, rel=5e-3)
 
 
+def test_weights_are_how_often_a_row_counts():
+    X, counts = design(60, 6), np.random.default_rng(1).integers(1, 5, 60)
+    found = measure_scale(X, np.random.default_rng(0), counts)
+    repeated = measure_scale(np.repeat(X, counts, axis=0), np.random.default_rng(0))
+    assert found.eigenvalue == pytest.approx(repeated.eigenvalue, rel=5e-3)
+    assert found.l1_norm == pytest.approx(repeated.l1_norm)
+
+
 def test_gradient_descent_is_stable_below_two_over_l_and_not_above():
     X, y = design(60, 6).astype(np.float64), np.arange(60) % 2
     smoothness = measure_scale(X, np.random.default_rng(0)).smoothness(0.0)

@@ -2,6 +2,7 @@ import numpy as np
 
 from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import Sgd
+from data.minibatches import Batch
 
 C, G, D, B = 3, 2, 4, 6
 
@@ -18,17 +19,18 @@ def make_stack(lr=(0.1, 0.1), momentum=(0.9, 0.9)):
 def minibatches(n):
     rng = np.random.default_rng(0)
     X = rng.standard_normal((n, B, D + 1), dtype=np.float32)
-    return zip(X, rng.integers(0, C, (n, B)), strict=True)
+    y = rng.integers(0, C, (n, B))
+    return [Batch(X[i], y[i], None) for i in range(n)]
 
 
 def test_sums_do_not_depend_on_when_they_are_asked_for(monkeypatch):
     monkeypatch.setattr("classifier.model_stack.PENDING", 5 * G * B)
     asked, left = make_stack(), make_stack()
     losses = []
-    for number, (X, y) in enumerate(minibatches(13)):
-        losses.append(left._loss.loss(left.theta, X, y).loss.sum(axis=1))
+    for number, batch in enumerate(minibatches(13)):
+        losses.append(left._loss.loss(left.theta, *batch).loss.sum(axis=1))
         for stack in (asked, left):
-            stack.step(X, y, 1.0, number)
+            stack.step(batch, 1.0, number)
         if number in (0, 3, 4, 10):
             assert asked.sums.shape == (2, G)
     np.testing.assert_array_equal(asked.sums, left.sums)
@@ -40,8 +42,8 @@ def test_sums_do_not_depend_on_when_they_are_asked_for(monkeypatch):
 def test_numbers_that_all_models_share_mean_the_same_as_numbers_of_each():
     """One array has a number a model, the other, where they are equal, a single one."""
     shared, own = make_stack(), make_stack((0.1, 0.2), (0.9, 0.5))
-    for number, (X, y) in enumerate(minibatches(5)):
-        shared.step(X, y, 0.5, number)
-        own.step(X, y, 0.5, number)
+    for number, batch in enumerate(minibatches(5)):
+        shared.step(batch, 0.5, number)
+        own.step(batch, 0.5, number)
     np.testing.assert_allclose(own.theta[:, 0], shared.theta[:, 0], rtol=1e-5)
     assert np.abs(own.theta[:, 1] - shared.theta[:, 1]).max() > 1e-3

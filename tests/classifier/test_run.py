@@ -53,6 +53,37 @@ def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path
     np.testing.assert_allclose(model.features.shift, dataset.train.X.reshape(-1, 64).mean(axis=0))
 
 
+def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path):
+    weights = np.where(np.arange(10) == 3, 5.0, 1.0)
+    job = job_of(tmp_path, "class_weight={3: 5}", "early_stopping.patience=5")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    losses = {}
+    for name, split in dataset.splits().items():
+        p = model.predict_proba(split.X)
+        losses[name] = log_loss(split.y, p, sample_weight=weights[split.y])
+        assert report["metrics"][name]["weighted_loss"] == pytest.approx(losses[name], rel=1e-5)
+        assert report["metrics"][name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-5)
+    penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
+    assert report["objective"] == pytest.approx(losses["train"] + penalty, rel=1e-5)
+    best = read_history(tmp_path / "history.csv")[report["best_epoch"] - 1]
+    assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("{11: 2}", "there is no class 11"),
+        ("{3: -1}", "-1 is not a number above 0"),
+        ("{3: many}", "many is not a number above 0"),
+    ],
+)
+def test_class_weights_that_cannot_be_are_refused(given, words, job_of, tmp_path):
+    with pytest.raises(InputError, match=f"class_weight: {words}"):
+        run([job_of(tmp_path, f"class_weight={given}")])
+
+
 def test_the_report_says_how_the_run_went(job_of, tmp_path):
     run([job_of(tmp_path, "data=blobs")])
     report, history = read(tmp_path, "report.json"), read_history(tmp_path / "history.csv")

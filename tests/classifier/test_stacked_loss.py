@@ -42,7 +42,7 @@ def test_pytorch_agrees_on_sample_weights(problem):
     theta, X, y, _ = problem
     weights = np.array([0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 0.25])
     stacked = StackedLoss(C, G, D, B, dtype=np.float64)
-    outcome = stacked.loss_and_gradient(theta, X, y, weights)
+    outcome = stacked.loss_and_gradient(theta, X, y, weights / weights.mean())
     for g in range(G):
         t = torch.tensor(theta[:, g], requires_grad=True)
         rows = torch.nn.functional.cross_entropy(
@@ -60,7 +60,7 @@ def test_a_weight_of_two_is_a_row_given_twice(problem):
     repeated = StackedLoss(C, G, D, B + 2, dtype=np.float64)
     rows = [0, 1, 1, 2, 3, 4, 5, 5, 6]
     weights = np.bincount(rows).astype(float)
-    weighted.loss_and_gradient(theta, X, y, weights)
+    weighted.loss_and_gradient(theta, X, y, weights / weights.mean())
     repeated.loss_and_gradient(theta, X[rows], y[rows])
     np.testing.assert_allclose(weighted.gradient, repeated.gradient, atol=1e-14)
 

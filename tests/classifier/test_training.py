@@ -148,6 +148,44 @@ def test_training_figures_are_means_over_the_epoch_before_each_update():
     assert fit.history[0].train_loss == pytest.approx(np.log(3), rel=1e-5)
 
 
+def test_a_whole_weight_is_an_example_given_so_many_times():
+    split, val = iris()
+    counts, val_counts = np.arange(len(split)) % 3, 1 + np.arange(len(val)) % 2
+    full = {"batch_size": 1000, "epochs": 5}
+    (weighted,) = train(
+        *(Split(split.X, split.y, counts), Split(val.X, val.y, val_counts), [0.5], [0.01]), **full
+    )
+    repeated, repeated_val = (
+        Split(np.repeat(s.X, n, axis=0), np.repeat(s.y, n))
+        for s, n in ((split, counts), (val, val_counts))
+    )
+    (given,) = train(repeated, repeated_val, [0.5], [0.01], **full)
+    np.testing.assert_allclose(weighted.theta, given.theta, atol=1e-6)
+    for one, other in zip(weighted.history, given.history, strict=True):
+        assert one[:7] == pytest.approx(other[:7], rel=1e-5)
+
+
+def test_weights_of_minibatches_are_those_of_all_examples_on_average():
+    """The mean of an epoch's gradients at one place is the gradient of the weighted mean."""
+    split, val = iris(val_every=0)  # 150 examples: ten minibatches of 15
+    weights = np.random.default_rng(0).exponential(size=len(split))
+    small = {"epochs": 1, "batch_size": 15, "momentum": [0.0], "schedule": Constant(warmup_steps=0)}
+    (fit,) = train(Split(split.X, split.y, weights), val, [1e-6], [0.0], **small)
+    S_minus_Y = 1 / 3 - np.eye(3)[split.y]
+    gradient = (weights[:, None] * S_minus_Y).T @ split.X / weights.sum()
+    np.testing.assert_allclose(fit.theta, -1e-6 * 10 * gradient, rtol=1e-3, atol=1e-9)
+
+
+def test_weights_of_the_type_of_the_examples_are_learned():
+    split, val = iris()
+    exact = Split(split.X.astype(np.float64), split.y)
+    (fit,) = train(exact, Split(val.X.astype(np.float64), val.y), [0.1, 0.2], [0.0, 0.1])[:1]
+    (rounded,) = train(split, val, [0.1], [0.0])
+    assert fit.theta.dtype == np.float64
+    np.testing.assert_allclose(fit.theta, rounded.theta, atol=1e-4)
+    assert (fit.theta != rounded.theta).any()
+
+
 @pytest.mark.parametrize(("monitor", "sign"), [("val_loss", 1), ("val_accuracy", -1)])
 def test_the_best_epoch_is_kept(monitor, sign):
     split, val = iris()

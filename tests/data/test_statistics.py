@@ -21,6 +21,15 @@ def test_one_pass_in_blocks_agrees_with_numpys_two(sizes, seed):
     np.testing.assert_allclose(found.spread, X.std(axis=0), rtol=1e-9, atol=1e-10)
 
 
+def test_weights_are_how_often_a_row_counts(monkeypatch):
+    monkeypatch.setattr("data.statistics.BLOCK_BYTES", 8 * 3 * 7)
+    rng = np.random.default_rng(0)
+    X, counts = rng.normal(3, 2, (50, 3)), rng.integers(1, 5, 50)
+    found, repeated = measure(X, counts), np.repeat(X, counts, axis=0)
+    np.testing.assert_allclose(found.mean, repeated.mean(axis=0))
+    np.testing.assert_allclose(found.spread, repeated.std(axis=0))
+
+
 def test_a_value_that_is_not_finite_is_placed(tmp_path):
     X = np.zeros((300, 4), dtype=np.float16)
     X[211, 2] = np.inf
