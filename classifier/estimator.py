@@ -1,0 +1,353 @@
+"""The classifier as a scikit-learn estimator, trained by the loop that train.py uses."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.model_selection import train_test_split
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from classifier.hyperparameters import Hyperparameters
+from classifier.learning_rate import measure_scale
+from classifier.model import log_softmax
+from classifier.model_stack import PerModel
+from classifier.optimizers import Adam, Optimizer, Sgd
+from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
+from classifier.training import EarlyStopping, Training
+from data.dataset import Split
+from data.errors import InputError
+from data.labels import class_weights
+from data.preprocessing import AffineMap, Preprocessing
+from data.statistics import measure
+
+OPTIMIZERS: dict[str, Optimizer] = {
+    "sgd": Sgd(nesterov=False),
+    "adam": Adam(beta2=0.999, epsilon=1e-8),
+}
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Constant(warmup_steps=0),
+    "cosine": Cosine(warmup_steps=0),
+    "step": Step(warmup_steps=0, gamma=0.1, every=30),
+    "exponential": Exponential(warmup_steps=0, gamma=0.95),
+}
+
+
+class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """A linear softmax classifier, trained by minibatch gradient descent.
+
+    It minimises mean_i w_i (logsumexp(f_i) - f_i[y_i]) / mean(w) + reg * sum(W ** 2) with scores
+    f = x W + b of the preprocessed features x; the bias b has no penalty. Parameters have the names
+    and the defaults of the program's config, but for `early_stopping`.
+
+    Parameters
+    ----------
+    lr : step size, or 'auto': 1 / L from the data.
+    reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N).
+    batch_size : examples a step at most; the minibatches of an epoch are about equal in size.
+    epochs : passes over the training data, at most.
+    momentum : share of the old velocity; Adam's beta1.
+    optimizer : 'sgd', 'adam', or an object of `classifier.optimizers`.
+    schedule : 'cosine', 'constant', 'step', 'exponential', or an object of `classifier.schedules`.
+    preprocessing : 'standardize', 'center', 'scale' or 'none'.
+    early_stopping : whether to hold out a part of the data, keep the epoch with the lowest loss on
+        it, and end after `patience` epochs without a better one.
+    patience, validation_fraction : of early stopping.
+    class_weight : None, 'balanced', or a dict from classes to weights.
+    warm_start : whether `fit` begins with the weights of the last fit.
+    random_state : seed or generator, of the order of the examples and of what is held out.
+
+    Attributes
+    ----------
+    classes_ : (C,) labels, sorted.
+    coef_, intercept_ : (C, D) and (C,) for features as they come, before preprocessing; of two
+        classes (1, D) and (1,), of the difference between the second and the first.
+    n_features_in_, feature_names_in_ : of the data.
+    n_iter_ : epochs trained.
+    lr_ : the step size used.
+    loss_curve_ : the mean training loss of each epoch, without the penalty.
+    validation_scores_ : the accuracy on what was held out after each epoch; None without.
+    """
+
+    def __init__(
+        self,
+        *,
+        lr: float | str = "auto",
+        reg: float = 1e-4,
+        batch_size: int = 64,
+        epochs: int = 100,
+        momentum: float = 0.9,
+        optimizer: str | Optimizer = "sgd",
+        schedule: str | Schedule = "cosine",
+        preprocessing: str = "standardize",
+        early_stopping: bool = False,
+        patience: int = 20,
+        validation_fraction: float = 0.1,
+        class_weight: str | Mapping[Any, float] | None = None,
+        warm_start: bool = False,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.lr = lr
+        self.reg = reg
+        self.batch_size = batch_size
+        self.epochs = epochs
+        self.momentum = momentum
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.preprocessing = preprocessing
+        self.early_stopping = early_stopping
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.class_weight = class_weight
+        self.warm_start = warm_start
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SoftmaxClassifier":
+        """Train on X (N, D) and labels y (N,), with sample weights (N,) or None.
+
+        Raises
+        ------
+        ValueError
+            When a parameter, the data or the weights cannot be used.
+        """
+        X, y, weights = self._check(X, y, sample_weight, reset=True)
+        before = None
+        if self.warm_start and hasattr(self, "_theta"):
+            before = self._features, self._theta
+        classes = np.unique(y)
+        if before is not None and not np.array_equal(classes, self.classes_):
+            raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
+        self._set_classes(classes)
+        given = Split(X, np.searchsorted(classes, y), weights)
+        random = check_random_state(self.random_state)
+        train, val = given, _rows(given, slice(0, 0))
+        if self.early_stopping:
+            kept, held = train_test_split(
+                np.arange(len(y)),
+                test_size=self.validation_fraction,
+                stratify=given.y,
+                random_state=random,
+            )
+            train, val = _rows(given, kept), _rows(given, held)
+        self._set_features(train)
+        of_class = self._class_weights(given)
+        train, val = (self._design(split, of_class) for split in (train, val))
+        rng = _generator(random)
+        self._set_lr(train, rng)
+        schedule = _look_up("schedule", self.schedule, SCHEDULES)
+        training = self._training(train, val, schedule, self.epochs, rng)
+        if before is not None:
+            _start_at(training, 0, self._translate(*before), {})
+        self.loss_curve_: list[float] = []
+        self._optimizer_state: dict[str, np.ndarray] = {}
+        self._run(training)
+        return self
+
+    def partial_fit(
+        self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
+    ) -> "SoftmaxClassifier":
+        """Train for one more epoch, on these examples alone, with a constant step.
+
+        The optimizer goes on where the last call left it. The step, the preprocessing and the
+        classes are those of the first call.
+
+        Parameters
+        ----------
+        X, y, sample_weight : as in `fit`.
+        classes : every label there will be; needed in the first call.
+        """
+        if self.class_weight == "balanced":
+            raise InputError("class_weight='balanced' needs all examples: give partial_fit a dict")
+        first = not hasattr(self, "_theta")
+        X, y, weights = self._check(X, y, sample_weight, reset=first)
+        if first and classes is None:
+            raise InputError("classes must be passed on the first call to partial_fit")
+        if first:
+            self._set_classes(np.unique(classes))
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise InputError(f"classes={classes} are not those of the first call: {self.classes_}")
+        if len(unknown := np.setdiff1d(y, self.classes_)):
+            raise InputError(f"y holds {unknown[0]}, which is not among the classes")
+        given = Split(X, np.searchsorted(self.classes_, y), weights)
+        if first:
+            self._set_features(given)
+            self.loss_curve_ = []
+        data = self._design(given, self._class_weights(given))
+        rng = _generator(check_random_state(self.random_state))
+        if first:
+            self._set_lr(data, rng)
+        epoch = 0 if first else self.n_iter_
+        nothing = _rows(data, slice(0, 0))
+        training = self._training(data, nothing, SCHEDULES["constant"], epoch + 1, rng)
+        if not first:
+            _start_at(training, epoch, self._theta, self._optimizer_state)
+        self._run(training)
+        state = training.state()
+        going_on = [name for name in state if name.startswith("optimizer.") and len(state["stack"])]
+        self._optimizer_state = {name: state[name] for name in going_on}
+        return self
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the scores (N, C) of X (N, D); of two classes the difference, (N,)."""
+        scores = self._scores(X)
+        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the labels (N,) with the highest scores."""
+        best = self._scores(X).argmax(axis=1)
+        labels: np.ndarray = self.classes_[best]
+        return labels
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Return log p (N, C), in float64."""
+        return log_softmax(self._scores(X))
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return p (N, C), in float64."""
+        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
+        return probabilities
+
+    def _check(
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Return arrays of the examples that count at all."""
+        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
+        check_classification_targets(y)
+        if sample_weight is None:
+            return X, y, None
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        counts = weights > 0
+        if not counts.any():
+            raise InputError("sample_weight: all weights are zero, no example counts")
+        return X[counts], y[counts], weights[counts]
+
+    def _set_classes(self, classes: np.ndarray) -> None:
+        if len(classes) < 2:
+            raise InputError(f"a classifier needs two classes or more, y has 1 class: {classes}")
+        self.classes_ = classes
+
+    def _class_weights(self, given: Split) -> np.ndarray | None:
+        if self.class_weight is None:
+            return None
+        totals = np.bincount(given.y, weights=given.weights, minlength=len(self.classes_))
+        return class_weights(self.class_weight, self.classes_, totals)
+
+    def _set_features(self, train: Split) -> None:
+        try:
+            preprocessing = Preprocessing(method=self.preprocessing)
+        except InputError as error:
+            raise InputError(f"preprocessing: {error}") from error
+        self._features = preprocessing.fit(measure(train.X, train.weights))
+
+    def _design(self, given: Split, of_class: np.ndarray | None) -> Split:
+        """Return the design matrix, and weights with those of the classes (C,) in them."""
+        weights = given.weights
+        if of_class is not None:
+            weights = of_class[given.y] * (1 if weights is None else weights)
+        design = self._features.design_matrix(given.X, given.X.dtype.type)
+        return Split(design, given.y, weights)
+
+    def _numbers(self) -> Hyperparameters:
+        return Hyperparameters(
+            lr=self.lr,
+            reg=self.reg,
+            batch_size=self.batch_size,
+            epochs=self.epochs,
+            momentum=self.momentum,
+        )
+
+    def _set_lr(self, train: Split, rng: np.random.Generator) -> None:
+        numbers = self._numbers()
+        if numbers.lr == "auto":
+            scale = measure_scale(train.X, rng, train.weights)
+            optimizer = _look_up("optimizer", self.optimizer, OPTIMIZERS)
+            self.lr_ = float(optimizer.auto_lr(scale, numbers.reg))
+        else:
+            self.lr_ = float(numbers.lr)
+
+    def _training(
+        self, train: Split, val: Split, schedule: Schedule, epochs: int, rng: np.random.Generator
+    ) -> Training:
+        numbers = self._numbers()
+        return Training(
+            train,
+            val,
+            len(self.classes_),
+            PerModel(*(np.array([n]) for n in (self.lr_, numbers.reg, numbers.momentum))),
+            optimizer=_look_up("optimizer", self.optimizer, OPTIMIZERS),
+            schedule=schedule,
+            early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),
+            batch_size=numbers.batch_size,
+            epochs=epochs,
+            rng=rng,
+        )
+
+    def _run(self, training: Training) -> None:
+        """Train, and keep what came of it."""
+        (fit,) = training.run()
+        if fit.status == "diverged":
+            warnings.warn(
+                f"{fit.ended} with lr={self.lr_:.4g}: use lr='auto' or a smaller one",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        self._theta = fit.theta
+        self.n_iter_ = fit.history[-1].epoch
+        self.loss_curve_ += [row.train_loss for row in fit.history]
+        self.validation_scores_ = (
+            [row.val_accuracy for row in fit.history] if len(training.val) else None
+        )
+        # Of the features as they come: x W / scale + (b - shift / scale W).
+        coef = fit.theta[:, :-1] / self._features.scale
+        intercept = fit.theta[:, -1] - coef @ self._features.shift
+        if len(self.classes_) == 2:
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        self.coef_, self.intercept_ = coef, intercept
+
+    def _translate(self, features: AffineMap, theta: np.ndarray) -> np.ndarray:
+        """Return weights for these features that give the scores of theta (C, D + 1) for others."""
+        coef = theta[:, :-1] / features.scale
+        bias = theta[:, -1] + coef @ (self._features.shift - features.shift)
+        return np.column_stack([coef * self._features.scale, bias]).astype(theta.dtype)
+
+    def _scores(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        design = self._features.design_matrix(X, X.dtype.type)
+        scores: np.ndarray = design @ self._theta.T
+        return scores
+
+
+def _start_at(
+    training: Training,
+    epoch: int,
+    theta: np.ndarray,
+    optimizer_state: Mapping[str, np.ndarray],
+) -> None:
+    """Put a training that has not begun after an epoch, with weights theta (C, D + 1)."""
+    state = training.state()
+    earlier = {"theta": theta[:, None], "best_theta": theta[None], **optimizer_state}
+    known = {n: array.astype(state[n].dtype) for n, array in earlier.items() if n in state}
+    training.restore(state | {"epoch": np.array(epoch), **known}, [0])
+
+
+def _generator(random: np.random.RandomState) -> np.random.Generator:
+    return np.random.default_rng(random.randint(2**31 - 1, size=4))
+
+
+def _rows(split: Split, rows: slice | np.ndarray) -> Split:
+    weights = None if split.weights is None else split.weights[rows]
+    return Split(split.X[rows], split.y[rows], weights)
+
+
+def _look_up(name: str, value: Any, choices: Mapping[str, Any]) -> Any:
+    """Return what a parameter names, or the object it is."""
+    if not isinstance(value, str):
+        return value
+    if value not in choices:
+        raise InputError(f"{name}={value}: must be one of {', '.join(choices)}, or an object")
+    return choices[value]

@@ -1,0 +1,237 @@
+import pickle
+
+import numpy as np
+import pytest
+import yaml
+from scipy.special import log_softmax
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from classifier import SoftmaxClassifier
+from classifier.estimator import OPTIMIZERS, SCHEDULES
+from classifier.optimizers import Sgd
+
+
+@parametrize_with_checks([SoftmaxClassifier()])
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def wine():
+    X, y = load_wine(return_X_y=True)
+    return StandardScaler().fit_transform(X), np.array(["red", "rose", "white"])[y]
+
+
+def objective(W, b, X, y, reg, weights=None):
+    log_p = log_softmax(X @ W.T + b, axis=1)
+    losses = -log_p[np.arange(len(y)), y]
+    return np.average(losses, weights=weights) + reg * np.sum(W**2)
+
+
+@pytest.mark.parametrize("load", [load_digits, load_wine, load_iris, load_breast_cancer])
+def test_it_reaches_the_optimum_of_logistic_regression(load):
+    X, y = load(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    C, n_classes = 1.0, len(np.unique(y))
+    reg = 1 / (2 * C * len(y))
+    # Of two classes scikit-learn penalises the difference of the weights, which is twice each.
+    best = LogisticRegression(C=C * (2 if n_classes == 2 else 1), tol=1e-10, max_iter=100_000)
+    best.fit(X, y)
+    W, b = best.coef_, best.intercept_
+    if n_classes == 2:
+        W, b = np.vstack([-W / 2, W / 2]), np.concatenate([-b / 2, b / 2])
+    model = SoftmaxClassifier(
+        reg=reg, preprocessing="none", early_stopping=False, epochs=2000, random_state=0
+    )
+    model.fit(X, y)
+    own, own_b = model.coef_, model.intercept_
+    if n_classes == 2:
+        own, own_b = np.vstack([-own / 2, own / 2]), np.concatenate([-own_b / 2, own_b / 2])
+    optimum = objective(W, b, X, y, reg)
+    assert objective(own, own_b, X, y, reg) == pytest.approx(optimum, rel=1e-4)
+
+
+def test_the_defaults_are_those_of_the_config(repository):
+    parameters = SoftmaxClassifier().get_params()
+    config = yaml.safe_load((repository / "configs/train.yaml").read_text())
+    assert parameters["lr"] == config["lr"]
+    for name in ("reg", "batch_size", "epochs", "momentum"):
+        assert parameters[name] == float(config[name])
+    for name in ("patience", "validation_fraction"):
+        known = config["early_stopping"] | {"validation_fraction": 0.1}
+        assert parameters[name] == known[name]
+    for group, objects in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+        for name, made in objects.items():
+            given = yaml.safe_load((repository / f"configs/{group}/{name}.yaml").read_text())
+            del given["defaults"]
+            for key, value in given.items():
+                assert float(getattr(made, key)) == float(value)
+
+
+def test_scores_are_those_of_the_coefficients(wine):
+    X, y = wine
+    model = SoftmaxClassifier(random_state=0).fit(X * 3 + 7, y)
+    scores = (X * 3 + 7) @ model.coef_.T + model.intercept_
+    np.testing.assert_allclose(model.decision_function(X * 3 + 7), scores, rtol=1e-9)
+    np.testing.assert_allclose(
+        model.predict_log_proba(X * 3 + 7), log_softmax(scores, axis=1), atol=1e-9
+    )
+    assert model.score(X * 3 + 7, y) > 0.98
+
+
+def test_sample_weights_and_class_weights_multiply(wine):
+    X, y = wine
+    settings = {"batch_size": 1000, "epochs": 50, "random_state": 0}
+    of_class = {"red": 2.0, "white": 0.5}
+    own = np.random.default_rng(0).integers(0, 3, len(y)).astype(float)
+    both = SoftmaxClassifier(class_weight=of_class, preprocessing="none", **settings)
+    both.fit(X, y, sample_weight=own)
+    product = own * np.array([of_class.get(name, 1.0) for name in y])
+    alone = SoftmaxClassifier(preprocessing="none", **settings).fit(X, y, sample_weight=product)
+    np.testing.assert_allclose(both.coef_, alone.coef_, rtol=1e-9)
+    unweighted = SoftmaxClassifier(preprocessing="none", **settings).fit(X, y)
+    assert np.abs(both.coef_ - unweighted.coef_).max() > 0.01
+
+
+def test_balanced_weights_are_scikit_learns(wine):
+    X, y = wine
+    kept = np.flatnonzero((y != "red") | (np.arange(len(y)) % 4 == 0))
+    reg = 0.03
+    model = SoftmaxClassifier(class_weight="balanced", reg=reg, epochs=2000, batch_size=1000)
+    model.fit(X[kept], y[kept])
+    # scikit-learn's weights have the mean one here too, so C means the same.
+    best = LogisticRegression(C=1 / (2 * reg * len(kept)), class_weight="balanced", tol=1e-10)
+    Z = StandardScaler().fit_transform(X[kept])
+    best.fit(Z, y[kept])
+    np.testing.assert_allclose(model.predict_proba(X[kept]), best.predict_proba(Z), atol=1e-3)
+
+
+def test_a_warm_start_goes_on_from_the_last_fit(wine):
+    X, y = wine
+    model = SoftmaxClassifier(epochs=100, random_state=0).fit(X, y)
+    cold = model.loss_curve_[0]
+    model.set_params(warm_start=True).fit(X * 2 - 1, y)  # the same examples in other units
+    assert model.loss_curve_[0] < 0.2 * cold
+    with pytest.raises(ValueError, match="warm_start: y holds the classes"):
+        model.fit(X[y != "red"], y[y != "red"])
+
+
+def test_partial_fits_are_epochs_of_one_training(wine):
+    X, y = wine
+    model = SoftmaxClassifier(schedule="constant", batch_size=1000, random_state=0)
+    for _ in range(7):
+        model.partial_fit(X, y, classes=["red", "rose", "white"])
+    whole = clone(model).set_params(epochs=7).fit(X, y)
+    np.testing.assert_allclose(model.coef_, whole.coef_, rtol=1e-9)
+    np.testing.assert_allclose(model.loss_curve_, whole.loss_curve_, rtol=1e-9)
+    assert model.n_iter_ == whole.n_iter_ == 7
+
+
+def test_partial_fit_wants_the_classes_first_and_no_others_later(wine):
+    X, y = wine
+    with pytest.raises(ValueError, match="classes must be passed"):
+        SoftmaxClassifier().partial_fit(X, y)
+    model = SoftmaxClassifier().partial_fit(X[:2], y[:2], classes=["red", "rose"])
+    with pytest.raises(ValueError, match="y holds white, which is not among the classes"):
+        model.partial_fit(X, y)
+    with pytest.raises(ValueError, match="are not those of the first call"):
+        model.partial_fit(X[:2], y[:2], classes=["red", "white"])
+
+
+def test_partial_fit_goes_on_after_a_fit_in_another_precision_and_after_a_divergence(wine):
+    X, y = wine
+    model = SoftmaxClassifier(epochs=5, random_state=0).fit(X, y)
+    before = model.loss_curve_[-1]
+    model.partial_fit(X.astype(np.float32), y).partial_fit(X, y)
+    assert model.n_iter_ == 7
+    assert model.loss_curve_[-1] < before
+    kept, model.lr_ = model.coef_, 1e9
+    for _ in range(2):
+        with pytest.warns(ConvergenceWarning):
+            model.partial_fit(X, y)
+        np.testing.assert_array_equal(model.coef_, kept)
+    model.lr_ = 0.1
+    assert (model.partial_fit(X, y).coef_ != kept).any()
+    with pytest.raises(ValueError, match="class_weight='balanced' needs all examples"):
+        clone(model).set_params(class_weight="balanced").partial_fit(X, y, np.unique(y))
+
+
+def test_early_stopping_keeps_the_best_epoch(wine):
+    X, y = wine
+    noise = np.random.default_rng(0).permutation(y)
+    model = SoftmaxClassifier(early_stopping=True, patience=3, reg=0, random_state=0)
+    model.fit(X, noise)
+    assert model.n_iter_ < 100
+    assert len(model.validation_scores_) == model.n_iter_
+    assert SoftmaxClassifier(epochs=2).fit(X, y).validation_scores_ is None
+
+
+def test_the_same_random_state_gives_the_same_bits(wine):
+    X, y = wine
+    one, same, other = (
+        SoftmaxClassifier(batch_size=16, epochs=3, random_state=seed).fit(X, y)
+        for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(one.coef_, same.coef_)
+    assert (one.coef_ != other.coef_).any()
+
+
+def test_it_works_where_scikit_learns_estimators_do(wine):
+    X, y = wine
+    pipe = make_pipeline(StandardScaler(), SoftmaxClassifier(epochs=20, random_state=0))
+    assert cross_val_score(pipe, X, y).mean() > 0.95
+    search = GridSearchCV(pipe, {"softmaxclassifier__reg": [1e-4, 1e4]}).fit(X, y)
+    assert search.best_params_ == {"softmaxclassifier__reg": 1e-4}
+    calibrated = CalibratedClassifierCV(SoftmaxClassifier(epochs=20, random_state=0)).fit(X, y)
+    assert calibrated.score(X, y) > 0.95
+    again = pickle.loads(pickle.dumps(search.best_estimator_))
+    np.testing.assert_array_equal(again.predict_proba(X), search.predict_proba(X))
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_frames_give_their_column_names(library, wine):
+    frames = pytest.importorskip(library)
+    X, y = wine
+    names = [f"x{i}" for i in range(X.shape[1])]
+    frame = frames.DataFrame(dict(zip(names, X.T, strict=True)))
+    model = SoftmaxClassifier(epochs=5, random_state=0).fit(frame, frames.Series(y))
+    assert model.feature_names_in_.tolist() == names
+    plain = SoftmaxClassifier(epochs=5, random_state=0).fit(X, y)
+    np.testing.assert_allclose(model.predict_proba(frame), plain.predict_proba(X))
+
+
+def test_a_diverged_fit_warns_and_names_its_step(wine):
+    X, y = wine
+    with pytest.warns(ConvergenceWarning, match="diverged in epoch .* lr=1e"):
+        SoftmaxClassifier(lr=1e8, epochs=20, optimizer=Sgd(nesterov=True)).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"lr": "fast"}, "lr=fast: must be auto or a number above 0"),
+        ({"reg": -1.0}, "reg=-1.0: must be a number at least 0"),
+        ({"batch_size": 0}, "batch_size=0: must be a whole number at least 1"),
+        ({"optimizer": "newton"}, "optimizer=newton: must be one of sgd, adam"),
+        ({"schedule": "linear"}, "schedule=linear: must be one of constant, cosine"),
+        ({"preprocessing": "pca"}, "preprocessing: method=pca: must be one of standardize"),
+        ({"class_weight": "fair"}, "class_weight=fair: must be balanced or"),
+        ({"class_weight": {"green": 1}}, "there is no class green"),
+    ],
+)
+def test_what_cannot_be_used_is_told_in_one_line(parameters, message, wine):
+    with pytest.raises(ValueError, match=message):
+        SoftmaxClassifier(**parameters).fit(*wine)
+
+
+def test_nothing_is_predicted_before_a_fit(wine):
+    with pytest.raises(NotFittedError):
+        SoftmaxClassifier().predict(wine[0])
