@@ -122,6 +122,8 @@ def class_weights(
             raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
         balanced: np.ndarray = totals.sum() / (len(classes) * np.where(totals > 0, totals, np.inf))
         return balanced
+    if not isinstance(given, Mapping):
+        raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
     names = classes.tolist()
     if unknown := [name for name in given if name not in names]:
         raise InputError(f"class_weight: there is no class {unknown[0]}")

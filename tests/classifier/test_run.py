@@ -71,6 +71,12 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
     assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
 
 
+@pytest.mark.parametrize("given", ["5", "[1,2]", "fair"])
+def test_class_weights_are_balanced_or_named(given, job_of, tmp_path):
+    with pytest.raises(InputError, match="must be balanced or a weight for each class"):
+        run([job_of(tmp_path, f"class_weight={given}")])
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
