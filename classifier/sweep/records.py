@@ -54,11 +54,14 @@ def read_report(folder: Path) -> dict[str, Any] | None:
 
 
 def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
-    """Return a nested config as {"data.n_samples": 1000, ...}."""
+    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text."""
     flat: dict[str, Value] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+        if name == "class_weight" and isinstance(value, dict):
+            flat[name] = ", ".join(f"{label}: {weight}" for label, weight in value.items())
+        else:
+            flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat
 
 

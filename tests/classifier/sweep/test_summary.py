@@ -173,6 +173,7 @@ def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
     assert config_key(CONFIG | {"seed": 1}) != one
     assert config_key(CONFIG | {"choices": {"data": "digits", "optimizer": "adam"}}) != one
     assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
+    assert flatten({"class_weight": {"cat": 2, "dog": 0.5}}) == {"class_weight": "cat: 2, dog: 0.5"}
 
 
 def test_records_come_in_the_order_of_their_numbers(sweep):
