@@ -35,37 +35,35 @@ def evaluate(
     None where the split is empty, else a dict of plain values:
     n, loss (mean cross-entropy in nats, without the penalty), weighted_loss (the same with class
     weights, where there are any), accuracy, top_k, top_k_accuracy, macro_f1 (over the classes that
-    occur), expected_calibration_error, per_class (precision,
-    recall, f1, support), confusion_classes and confusion_matrix (rows are the true classes),
-    confusions (the most frequent wrong pairs). A ratio with nothing below the line is 0.
+    occur), expected_calibration_error, per_class (precision, recall, f1, support),
+    confusion_classes and confusion_matrix (rows are the true classes), confusions (the most
+    frequent wrong pairs). A ratio with nothing below the line is 0.
     """
     if len(y) == 0:
         return None
     n_classes = len(model.classes)
     top_k = max(1, min(top_k, n_classes - 1))
-    loss, n_top, gaps = 0.0, 0, np.zeros(CALIBRATION_BINS)
-    of_class = np.ones(n_classes) if class_weights is None else class_weights.astype(np.float64)
-    weighted, total = 0.0, 0.0
+    n_top, gaps = 0, np.zeros(CALIBRATION_BINS)
+    losses = np.zeros(n_classes)  # of each class, summed over its examples
     pairs = Pairs(n_classes)
     for rows, log_p in model.log_probability_blocks(X):
         labels = y[rows].astype(np.int64)
         own = log_p[np.arange(len(log_p)), labels]
-        loss -= float(own.sum())
-        weighted -= float(of_class[labels] @ own)
-        total += float(of_class[labels].sum())
+        losses -= np.bincount(labels, weights=own, minlength=n_classes)
         predicted = log_p.argmax(axis=1)
-        # Equal scores rank in class order, as argmax decides too.
-        earlier = np.arange(n_classes) < labels[:, None]
-        rank = ((log_p > own[:, None]) | ((log_p == own[:, None]) & earlier)).sum(axis=1)
-        n_top += int((rank < top_k).sum())
+        n_top += int((_ranks(log_p, own, labels) < top_k).sum())
         gaps += calibration_gaps(np.exp(log_p.max(axis=1)), predicted == labels)
         pairs.add(labels, predicted)
     scores = pairs.class_scores()
     occurs = (scores["support"] + scores["predicted"]) > 0
+    weighted = {}
+    if class_weights is not None:
+        total = class_weights @ scores["support"]
+        weighted["weighted_loss"] = float(class_weights @ losses / total)
     return {
         "n": len(y),
-        "loss": loss / len(y),
-        **({} if class_weights is None else {"weighted_loss": weighted / total}),
+        "loss": float(losses.sum() / len(y)),
+        **weighted,
         "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / len(y)),
         "top_k": top_k,
         "top_k_accuracy": n_top / len(y),
@@ -74,6 +72,14 @@ def evaluate(
         "per_class": _per_class(scores, model.classes),
         **_confusions(pairs, model.classes),
     }
+
+
+def _ranks(log_p: np.ndarray, own: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how many classes are more probable than the right one, (N,)."""
+    # Equal scores rank in class order, as argmax decides too.
+    earlier = np.arange(log_p.shape[1]) < labels[:, None]
+    ranks: np.ndarray = ((log_p > own[:, None]) | ((log_p == own[:, None]) & earlier)).sum(axis=1)
+    return ranks
 
 
 class Pairs:
