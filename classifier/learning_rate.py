@@ -53,9 +53,11 @@ def measure_scale(
     n = len(design)
     rows = slice(None) if n <= SAMPLE else np.sort(rng.choice(n, SAMPLE, replace=False))
     X = design[rows].astype(np.float64)
-    counts = np.ones(len(X)) if weights is None else weights[rows] / weights[rows].mean()
+    counts = None if weights is None else weights[rows]
     l1_norm = np.average(np.abs(X).sum(axis=1), weights=counts)
-    return Scale(_largest_eigenvalue(X * np.sqrt(counts)[:, None], rng), float(l1_norm))
+    if counts is not None:
+        X *= np.sqrt(counts / counts.mean())[:, None]
+    return Scale(_largest_eigenvalue(X, rng), float(l1_norm))
 
 
 def _largest_eigenvalue(X: np.ndarray, rng: np.random.Generator) -> float:
