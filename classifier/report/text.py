@@ -18,11 +18,12 @@ def report_text(report: dict[str, Any]) -> str:
     data = report["data"]
     best = f"best epoch {report['best_epoch']} of {report['epochs']}"
     said = "" if report["status"] in report["ended"] else f"{report['status']}: "
+    weighted = "weighted " * ("weighted_loss" in report["metrics"]["train"])
     sections = [
         f"{data['name']}: {data['n_features']} features, {data['n_classes']} classes\n"
         f"{said}{report['ended']}; {best}\n"
         f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
-        "(training loss + penalty)",
+        f"({weighted}training loss + penalty)",
         metrics_table(report["metrics"]),
     ]
     sections.append(split_text(*reported_split(report["metrics"])))

@@ -67,6 +67,7 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
         assert report["metrics"][name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-5)
     penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
     assert report["objective"] == pytest.approx(losses["train"] + penalty, rel=1e-5)
+    assert "(weighted training loss + penalty)" in (tmp_path / "report.txt").read_text()
     best = read_history(tmp_path / "history.csv")[report["best_epoch"] - 1]
     assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
 
