@@ -9,7 +9,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -65,9 +65,9 @@ def test_the_defaults_are_those_of_the_config(repository):
     assert parameters["lr"] == config["lr"]
     for name in ("reg", "batch_size", "epochs", "momentum"):
         assert parameters[name] == float(config[name])
-    for name in ("patience", "validation_fraction"):
-        known = config["early_stopping"] | {"validation_fraction": 0.1}
-        assert parameters[name] == known[name]
+    assert parameters["patience"] == config["early_stopping"]["patience"]
+    digits = yaml.safe_load((repository / "configs/data/digits.yaml").read_text())
+    assert parameters["validation_fraction"] == digits["val_fraction"]
     for group, objects in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         for name, made in objects.items():
             given = yaml.safe_load((repository / f"configs/{group}/{name}.yaml").read_text())
@@ -171,6 +171,13 @@ def test_early_stopping_keeps_the_best_epoch(wine):
     model.fit(X, noise)
     assert model.n_iter_ < 100
     assert len(model.validation_scores_) == model.n_iter_
+    # The same draw of what is held out; the best epoch was `patience` epochs before the end.
+    _, held = train_test_split(
+        np.arange(len(y)), test_size=0.1, stratify=noise, random_state=np.random.RandomState(0)
+    )
+    best = model.validation_scores_[model.n_iter_ - 3 - 1]
+    assert model.score(X[held], noise[held]) == pytest.approx(best)
+    assert best != model.validation_scores_[-1]
     assert SoftmaxClassifier(epochs=2).fit(X, y).validation_scores_ is None
 
 
