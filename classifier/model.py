@@ -16,13 +16,13 @@ from data.errors import InputError, one_line
 from data.npy import NpyRows
 from data.preprocessing import AffineMap
 
-FORMAT = 2  # of model.npz; another number is another layout
-BLOCK_BYTES = 2**25  # of prepared features or scores at a time
+FORMAT = 3  # of model.npz; another number is another layout
+BLOCK_BYTES = 2**22  # of float64 features or scores at a time: what the cache holds
 
 
 @dataclasses.dataclass(frozen=True)
 class LinearModel:
-    """p(class | x) = softmax((x - shift) / scale W + b).
+    """p(class | x) = softmax(((x - shift) / scale W + b) / temperature).
 
     Attributes
     ----------
@@ -32,6 +32,7 @@ class LinearModel:
     features : the preprocessing, fitted.
     image_shape : shape of an example where examples are images, else None.
     config : the configuration of the run it comes from.
+    temperature : what calibration divides the scores by; 1 without.
     """
 
     W: np.ndarray
@@ -40,6 +41,7 @@ class LinearModel:
     features: AffineMap
     image_shape: tuple[int, ...] | None
     config: dict[str, Any]
+    temperature: float = 1.0
 
     def log_probability_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, log p (len(rows), C)) of raw examples X (N, ...), in float64.
@@ -47,17 +49,28 @@ class LinearModel:
         Raises
         ------
         InputError
-            When an example has another number of features than the model.
+            When an example has another number of features than the model, or its values are
+            not finite or too large.
         """
         X = X if isinstance(X, NpyRows) else check_features(np.asarray(X), "X")
         n_features, n_classes = self.W.shape
         given = math.prod(X.shape[1:])
         if given != n_features:
             raise InputError(f"X has {given} features an example, the model has {n_features}")
+        # In float64, for float32 rounds large scores by more than probabilities should differ.
+        W, b = self.W.astype(np.float64), self.b.astype(np.float64)
         block = max(1, BLOCK_BYTES // (8 * max(n_features, n_classes)))
+        buffer = np.empty((min(block, len(X)), n_features))
         for start in range(0, len(X), block):
             rows = slice(start, min(start + block, len(X)))
-            yield rows, log_softmax(self.features.transform(X[rows]) @ self.W + self.b)
+            raw = X[rows]
+            features = self.features.transform(raw, buffer[: len(raw)])
+            with np.errstate(over="ignore", invalid="ignore"):
+                scores = (features @ W + b) / self.temperature
+            if not np.isfinite(scores).all():
+                largest = np.abs(raw).max()
+                raise InputError(f"X holds values (up to {largest:.1e}) too large for any score")
+            yield rows, log_softmax(scores)
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""
@@ -65,6 +78,15 @@ class LinearModel:
         for rows, log_p in self.log_probability_blocks(X):
             probabilities[rows] = np.exp(log_p)
         return probabilities
+
+    def folded(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return coef (C, D) and intercept (C,), in float64, of flat examples as they come.
+
+        Preprocessing and temperature are in them: p = softmax(X coef^T + intercept).
+        """
+        coef = self.W.T / self.features.scale
+        intercept = self.b - coef @ self.features.shift
+        return coef / self.temperature, intercept / self.temperature
 
     def save(self, path: Path) -> None:
         """Write the model as an .npz file that loads without pickles."""
@@ -78,6 +100,7 @@ class LinearModel:
             scale=self.features.scale,
             image_shape=np.array(self.image_shape or (), dtype=np.int64),
             config=np.array(json.dumps(self.config)),
+            temperature=np.array(self.temperature),
         )
 
     @classmethod
@@ -109,7 +132,11 @@ class LinearModel:
         if image_shape is not None and math.prod(image_shape) != len(W):
             raise ValueError("its image shape is not that of its weights")
         config = json.loads(str(arrays["config"]))
-        return cls(W, b, arrays["classes"], AffineMap(shift, scale), image_shape, config)
+        temperature = float(arrays["temperature"])
+        if not 0 < temperature < math.inf:
+            raise ValueError("its temperature is not a positive number")
+        features = AffineMap(shift, scale)
+        return cls(W, b, arrays["classes"], features, image_shape, config, temperature)
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:

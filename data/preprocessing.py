@@ -27,18 +27,18 @@ class AffineMap:
     def transform(self, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the prepared (N, D) features of X (N, ...), float32 or of the type of `out`.
 
-        The subtraction is done in float32, or in float64 where X has more bits than float32
-        keeps, so that a large mean does not swallow a small spread.
+        The subtraction is done in float32, or in float64 where X or `out` has more bits than
+        float32 keeps, so that a large mean does not swallow a small spread.
 
         Raises
         ------
         InputError
-            When a value is too large for float32, or not finite.
+            When a value is too large for the type of the result, or not finite.
         """
         flat = flatten(X)
         if out is None:
             out = np.empty(flat.shape, dtype=np.float32)
-        precision = np.result_type(X.dtype, np.float32)
+        precision = np.result_type(X.dtype, out.dtype)
         shift, scale = self.shift.astype(precision), self.scale.astype(precision)
         size = max(1, CHUNK_BYTES // (8 * flat.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
@@ -138,8 +138,8 @@ def _check_finite(given: np.ndarray, prepared: np.ndarray) -> None:
     wrong = given[~np.isfinite(prepared)]
     if wrong.size and np.isfinite(wrong).all():
         raise InputError(
-            f"X holds values (up to {np.abs(wrong).max():.1e}) that float32 cannot hold after "
-            "preprocessing; give them in other units"
+            f"X holds values (up to {np.abs(wrong).max():.1e}) that {prepared.dtype} cannot hold "
+            "after preprocessing; give them in other units"
         )
     if wrong.size:
         raise InputError(f"X holds {wrong.size} values that are not finite; replace them")

@@ -108,7 +108,6 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
             "would overwrite outputs/",
         ),
         (["input=nan.npz"], "nan.npz: X holds 8 values that are not finite, the first (nan) at [1"),
-        (["input=huge.npz"], "huge.npz: X holds values (up to 1.0e+300) that float32 cannot hold"),
         (["input=new.npz", "inputt=x"], "inputt=x: there is no such key; did you mean input?"),
         (["input=labels.npz"], "labels.npz: no array named X; it holds y"),
         (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no elsewhere/latest yet"),
@@ -120,7 +119,6 @@ def test_mistakes_are_one_line(arguments, words, place, command):
     np.savez(place / "other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
     np.savez(place / "labels.npz", y=np.arange(2))
     np.savez(place / "nan.npz", X=np.array([np.zeros(8), np.full(8, np.nan)])[:, :1].repeat(8, 1))
-    np.savez(place / "huge.npz", X=np.full((2, 8), 1e300))
     before = (place / "outputs/latest/model.npz").read_bytes()
     (place / "text.txt").write_text("hello")
     done = command("predict.py", *arguments)

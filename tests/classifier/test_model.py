@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -20,6 +21,7 @@ def model():
         AffineMap(rng.standard_normal(12), rng.uniform(0.5, 2, 12)),
         (3, 4),
         {"lr": "auto", "data": {"name": "x"}},
+        temperature=1.7,
     )
 
 
@@ -36,18 +38,42 @@ def test_the_file_loads_without_pickles_and_gives_the_model_back(model, tmp_path
     np.testing.assert_array_equal(again.features.scale, model.features.scale)
     assert again.image_shape == (3, 4)
     assert again.config == model.config
+    assert again.temperature == 1.7
 
 
 def test_probabilities_are_the_softmax_of_the_prepared_scores(model):
     X = np.random.default_rng(1).standard_normal((9, 3, 4))
     flat = (X.reshape(9, 12) - model.features.shift) / model.features.scale
-    expected = softmax(flat @ model.W.astype(float) + model.b, axis=1)
-    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-6)
+    expected = softmax((flat @ model.W.astype(float) + model.b) / 1.7, axis=1)
+    np.testing.assert_allclose(model.predict_proba(X), expected, atol=1e-14)
+
+
+def test_float32_examples_far_from_zero_lose_no_digit(model):
+    shifted = dataclasses.replace(model, features=AffineMap(np.full(12, 1e4 + 1 / 3), np.ones(12)))
+    X = (1e4 + np.random.default_rng(1).standard_normal((9, 12))).astype(np.float32)
+    flat = X.astype(float) - shifted.features.shift
+    expected = softmax((flat @ model.W.astype(float) + model.b) / 1.7, axis=1)
+    np.testing.assert_allclose(shifted.predict_proba(X), expected, atol=1e-12)
+
+
+def test_folded_coefficients_take_examples_as_they_come(model):
+    X = np.random.default_rng(1).standard_normal((9, 12))
+    coef, intercept = model.folded()
+    assert coef.shape == (3, 12)
+    np.testing.assert_allclose(
+        softmax(X @ coef.T + intercept, axis=1), model.predict_proba(X), atol=1e-14
+    )
 
 
 def test_scores_of_ten_thousand_give_finite_log_probabilities(model):
     (block,) = model.log_probability_blocks(1e5 * np.ones((1, 12)))
     assert np.isfinite(block[1]).all()
+
+
+def test_values_too_large_for_a_score_are_refused(model):
+    large = dataclasses.replace(model, W=np.full((12, 3), 3e38, np.float32))
+    with pytest.raises(InputError, match=r"up to 1.0e\+300\) too large for any score"):
+        large.predict_proba(np.full((2, 12), 1e300))
 
 
 def test_another_number_of_features_is_refused(model):
@@ -65,6 +91,7 @@ def test_another_number_of_features_is_refused(model):
         ({"scale": np.zeros(12)}, "its scale holds zeros"),
         ({"image_shape": np.array([5, 5])}, "its image shape is not that of its weights"),
         ({"config": np.array("{")}, "a damaged model file"),
+        ({"temperature": np.array(0.0)}, "its temperature is not a positive number"),
     ],
 )
 def test_what_is_not_a_model_is_refused_by_name(model, tmp_path, change, words):
