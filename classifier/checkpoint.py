@@ -19,10 +19,10 @@ from classifier.training import Training
 from data.errors import InputError, one_line
 
 NAME = "checkpoint.npz"
-FORMAT = 3  # of the file; another number is another layout
+FORMAT = 4  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
-FREE = ("epochs", "report", "checkpoint", "outputs", "objective", "resume")  # may be changed later
+FREE = "epochs report checkpoint outputs objective calibrate resume".split()  # may be changed later
 
 
 class Checkpoints:

@@ -44,6 +44,7 @@ class Config(Hyperparameters):
     lr_scale: float = option(above=0, maximum=1e6)
     seed: int = option(minimum=0)
     class_weight: Any  # None, balanced, or a number for each class
+    calibrate: bool
     data: Any  # a data.*.Source, typed by its own schema
     optimizer: Optimizer
     schedule: Schedule

@@ -51,6 +51,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     batch_size : examples a step at most; the minibatches of an epoch are about equal in size.
     epochs : passes over the training data, at most.
     momentum : share of the old velocity; Adam's beta1.
+    label_smoothing : share of a label that is spread over all classes.
     optimizer : 'sgd', 'adam', or an object of `classifier.optimizers`.
     schedule : 'cosine', 'constant', 'step', 'exponential', or an object of `classifier.schedules`.
     preprocessing : 'standardize', 'center', 'scale' or 'none'.
@@ -69,7 +70,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_features_in_, feature_names_in_ : of the data.
     n_iter_ : epochs trained.
     lr_ : the step size used.
-    loss_curve_ : the mean training loss of each epoch, without the penalty.
+    loss_curve_ : the mean training loss of each epoch, without penalty and label smoothing.
     validation_scores_ : the accuracy on what was held out after each epoch; None without.
     """
 
@@ -81,6 +82,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 64,
         epochs: int = 100,
         momentum: float = 0.9,
+        label_smoothing: float = 0.0,
         optimizer: str | Optimizer = "sgd",
         schedule: str | Schedule = "cosine",
         preprocessing: str = "standardize",
@@ -96,6 +98,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.epochs = epochs
         self.momentum = momentum
+        self.label_smoothing = label_smoothing
         self.optimizer = optimizer
         self.schedule = schedule
         self.preprocessing = preprocessing
@@ -258,6 +261,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             batch_size=self.batch_size,
             epochs=self.epochs,
             momentum=self.momentum,
+            label_smoothing=self.label_smoothing,
         )
 
     def _set_lr(self, train: Split, rng: np.random.Generator) -> None:
@@ -273,11 +277,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self, train: Split, val: Split, schedule: Schedule, epochs: int, rng: np.random.Generator
     ) -> Training:
         numbers = self._numbers()
+        per_model = self.lr_, numbers.reg, numbers.momentum, numbers.label_smoothing
         return Training(
             train,
             val,
             len(self.classes_),
-            PerModel(*(np.array([n]) for n in (self.lr_, numbers.reg, numbers.momentum))),
+            PerModel(*(np.array([number]) for number in per_model)),
             optimizer=_look_up("optimizer", self.optimizer, OPTIMIZERS),
             schedule=schedule,
             early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),

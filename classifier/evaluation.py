@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
+from classifier.calibration import Reliability
 from classifier.model import LinearModel
 from data.dataset import Examples
 
-CALIBRATION_BINS = 15
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
+MISTAKES = 12  # of the most confident ones that a report shows
 
 
 def evaluate(
@@ -18,6 +19,7 @@ def evaluate(
     y: np.ndarray,
     top_k: int,
     class_weights: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
 ) -> dict[str, Any] | None:
     """Measure a model on raw examples, block by block.
 
@@ -29,48 +31,49 @@ def evaluate(
     top_k : an example counts as right for `top_k_accuracy` when its class is among the top_k
         most probable, at most C - 1.
     class_weights : (C,) of `weighted_loss`, or None.
+    label_smoothing : of `smoothed_loss`, or 0.
 
     Returns
     -------
     None where the split is empty, else a dict of plain values:
     n, loss (mean cross-entropy in nats, without the penalty), weighted_loss (the same with class
-    weights, where there are any), accuracy, top_k, top_k_accuracy, macro_f1 (over the classes that
-    occur), expected_calibration_error, per_class (precision, recall, f1, support),
-    confusion_classes and confusion_matrix (rows are the true classes), confusions (the most
-    frequent wrong pairs). A ratio with nothing below the line is 0.
+    weights, where there are any), smoothed_loss (the last with smoothed labels, where they are),
+    accuracy, top_k, top_k_accuracy, macro_f1 (over the classes that occur),
+    expected_calibration_error, reliability (n, confidence and accuracy of each bin), per_class
+    (precision, recall, f1, support), confusion_classes and confusion_matrix (rows are the true
+    classes), confusions (the most frequent wrong pairs), mistakes (the most confident ones: index
+    in the split, true and predicted class, probability). A ratio with nothing below the line is 0.
     """
     if len(y) == 0:
         return None
     n_classes = len(model.classes)
     top_k = max(1, min(top_k, n_classes - 1))
-    n_top, gaps = 0, np.zeros(CALIBRATION_BINS)
-    losses = np.zeros(n_classes)  # of each class, summed over its examples
-    pairs = Pairs(n_classes)
+    losses, pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
+    reliability, mistakes, n_top = Reliability(), Mistakes(), 0
     for rows, log_p in model.log_probability_blocks(X):
         labels = y[rows].astype(np.int64)
         own = log_p[np.arange(len(log_p)), labels]
-        losses -= np.bincount(labels, weights=own, minlength=n_classes)
+        losses.add(labels, own, log_p)
         predicted = log_p.argmax(axis=1)
         n_top += int((_ranks(log_p, own, labels) < top_k).sum())
-        gaps += calibration_gaps(np.exp(log_p.max(axis=1)), predicted == labels)
+        confidence = np.exp(log_p.max(axis=1))
+        reliability.add(confidence, predicted == labels)
         pairs.add(labels, predicted)
+        mistakes.add(rows.start, labels, predicted, confidence)
     scores = pairs.class_scores()
     occurs = (scores["support"] + scores["predicted"]) > 0
-    weighted = {}
-    if class_weights is not None:
-        total = class_weights @ scores["support"]
-        weighted["weighted_loss"] = float(class_weights @ losses / total)
     return {
         "n": len(y),
-        "loss": float(losses.sum() / len(y)),
-        **weighted,
+        **losses.means(scores["support"], class_weights),
         "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / len(y)),
         "top_k": top_k,
         "top_k_accuracy": n_top / len(y),
         "macro_f1": float(scores["f1"][occurs].mean()),
-        "expected_calibration_error": float(np.abs(gaps).sum() / len(y)),
+        "expected_calibration_error": reliability.expected_calibration_error,
+        "reliability": reliability.bins(),
         "per_class": _per_class(scores, model.classes),
         **_confusions(pairs, model.classes),
+        "mistakes": mistakes.worst(model.classes),
     }
 
 
@@ -80,6 +83,61 @@ def _ranks(log_p: np.ndarray, own: np.ndarray, labels: np.ndarray) -> np.ndarray
     earlier = np.arange(log_p.shape[1]) < labels[:, None]
     ranks: np.ndarray = ((log_p > own[:, None]) | ((log_p == own[:, None]) & earlier)).sum(axis=1)
     return ranks
+
+
+def minimised(split: dict[str, Any]) -> float:
+    """Return the loss of a split as training counts it: weighted and smoothed, if it was."""
+    names = ("smoothed_loss", "weighted_loss", "loss")
+    return float(next(split[name] for name in names if name in split))
+
+
+class Losses:
+    """The cross-entropy of the examples of each class, and what label smoothing adds to it."""
+
+    def __init__(self, n_classes: int, label_smoothing: float) -> None:
+        self.label_smoothing = label_smoothing
+        self._sums, self._added = np.zeros((2, n_classes))
+
+    def add(self, labels: np.ndarray, own: np.ndarray, log_p: np.ndarray) -> None:
+        """Count examples by their class, the log-probability of it (N,) and of all (N, C)."""
+        self._sums -= np.bincount(labels, own, len(self._sums))
+        if self.label_smoothing:
+            self._added += np.bincount(labels, own - log_p.mean(axis=1), len(self._sums))
+
+    def means(self, support: np.ndarray, class_weights: np.ndarray | None) -> dict[str, float]:
+        """Return loss, and weighted_loss and smoothed_loss where there are such."""
+        means = {"loss": float(self._sums.sum() / support.sum())}
+        weights = np.ones(len(support)) if class_weights is None else class_weights
+        if class_weights is not None:
+            means["weighted_loss"] = float(weights @ self._sums / (weights @ support))
+        if self.label_smoothing:
+            smoothed = self._sums + self.label_smoothing * self._added
+            means["smoothed_loss"] = float(weights @ smoothed / (weights @ support))
+        return means
+
+
+class Mistakes:
+    """The wrong predictions that the model is most sure of."""
+
+    def __init__(self) -> None:
+        self._worst: list[tuple[float, int, int, int]] = []
+
+    def add(
+        self, start: int, labels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray
+    ) -> None:
+        """Look at examples from index start on, by class, prediction and its probability."""
+        wrong = np.flatnonzero(labels != predicted)
+        worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:MISTAKES]]
+        columns = (confidence[worst], start + worst, labels[worst], predicted[worst])
+        found = zip(*(column.tolist() for column in columns), strict=True)
+        self._worst = sorted([*self._worst, *found], key=lambda row: -row[0])[:MISTAKES]
+
+    def worst(self, classes: np.ndarray) -> list[dict[str, Any]]:
+        """Return index, true, predicted and probability of each, the surest first."""
+        return [
+            {"index": i, "true": str(classes[t]), "predicted": str(classes[p]), "probability": sure}
+            for sure, i, t, p in self._worst
+        ]
 
 
 class Pairs:
@@ -141,23 +199,6 @@ def _per_class(scores: dict[str, np.ndarray], classes: np.ndarray) -> list[dict[
         }
         for c, name in enumerate(classes)
     ]
-
-
-def calibration_gaps(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Return what each of 15 bins of equal width adds to the expected calibration error.
-
-    That is the sum over its examples of confidence - right; the error is the sum of the bins'
-    absolute values, divided by the number of examples. A bin is (k / 15, (k + 1) / 15].
-
-    Parameters
-    ----------
-    confidence : (N,) probability of the predicted class.
-    right : (N,) whether it is the true class.
-
-    Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
-    """
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    return np.bincount(bins, weights=confidence - right, minlength=CALIBRATION_BINS)
 
 
 def _confusions(pairs: Pairs, classes: np.ndarray) -> dict[str, Any]:

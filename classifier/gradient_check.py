@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty, smoothing_term
 from data.dataset import Examples
 
 Function = Callable[[np.ndarray], float]
@@ -90,7 +90,12 @@ def relative_error(a: float, b: float, floor: float = 0.0) -> float:
 
 
 def check_stacked_gradient(
-    design: Examples, y: np.ndarray, n_classes: int, reg: np.ndarray, rng: np.random.Generator
+    design: Examples,
+    y: np.ndarray,
+    n_classes: int,
+    reg: np.ndarray,
+    label_smoothing: np.ndarray,
+    rng: np.random.Generator,
 ) -> float:
     """Check the training loop's gradient, in float64, on a small slice of a run's own data.
 
@@ -102,7 +107,7 @@ def check_stacked_gradient(
     design : (N, D + 1) prepared features and the column of ones.
     y : (N,) class indices.
     n_classes : C.
-    reg : (G,) weights of the penalty, one a model.
+    reg, label_smoothing : (G,), one a model.
     rng : chooses the slice, the weights and the entries.
 
     Returns
@@ -111,7 +116,8 @@ def check_stacked_gradient(
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
     X, labels = _slice(design, y, rng)
-    loss = StackedLoss(n_classes, len(reg), X.shape[1] - 1, len(X), dtype=np.float64)
+    shape = n_classes, len(reg), X.shape[1] - 1, len(X)
+    loss = StackedLoss(*shape, np.float64, label_smoothing)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
     theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
@@ -120,7 +126,8 @@ def check_stacked_gradient(
     add_penalty_gradient(analytic, theta, 2 * reg[:, None], np.empty_like(theta))
 
     def objective(theta: np.ndarray) -> float:
-        return float(np.sum(loss.loss(theta, X, labels).loss.mean(axis=1) + penalty(theta, reg)))
+        added = penalty(theta, reg) + smoothing_term(theta, X, labels, label_smoothing)
+        return float(np.sum(loss.loss(theta, X, labels).loss.mean(axis=1) + added))
 
     W, b = theta[..., :-1], theta[..., -1:]
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient

@@ -21,11 +21,13 @@ class PerModel:
     lr: np.ndarray
     reg: np.ndarray
     momentum: np.ndarray
+    label_smoothing: np.ndarray
 
     def select(self, keep: Sequence[int] | np.ndarray) -> "PerModel":
         """Return the numbers of some of the models."""
         kept = list(keep)
-        return PerModel(self.lr[kept], self.reg[kept], self.momentum[kept])
+        numbers = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return PerModel(*(number[kept] for number in numbers))
 
 
 class ModelStack:
@@ -33,7 +35,7 @@ class ModelStack:
 
     Parameters
     ----------
-    models : lr, reg and momentum of each.
+    models : the numbers of each.
     theta : (C, G, D + 1) weights and bias, C-contiguous; updated in place.
     state : the optimizer's, arrays of the same shape; updated in place.
     sums : (2, G) loss and accuracy of the epoch so far, summed over its examples.
@@ -56,8 +58,9 @@ class ModelStack:
         self._outcomes: list[Outcome] = []  # of the last steps, not yet in the sums
         n_classes, n_models, n_columns = theta.shape
         dtype = theta.dtype.type
-        self._loss = StackedLoss(n_classes, n_models, n_columns - 1, batch_size, dtype)
-        self._val_loss = StackedLoss(n_classes, n_models, n_columns - 1, val_size, dtype)
+        shape = n_classes, n_models, n_columns - 1
+        self._loss = StackedLoss(*shape, batch_size, dtype, models.label_smoothing)
+        self._val_loss = StackedLoss(*shape, val_size, dtype)
         self._at_once = max(1, PENDING // max(1, n_models * batch_size))
         # The optimizer is given few enough weights at a time that they stay in the cache.
         size = min(max(1, CACHED // n_columns), n_classes * n_models)

@@ -1,7 +1,7 @@
 """From a data set to what all models of a stack train on."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from classifier.config import Config
 from classifier.job import RunError, log, timed
 from classifier.learning_rate import Scale, measure_scale
 from data.dataset import Dataset, Split, class_counts
+from data.errors import InputError
 from data.labels import class_weights
 from data.preprocessing import AffineMap
 from data.statistics import measure
@@ -43,8 +44,7 @@ def load_dataset(config: Config) -> Dataset:
 
 def prepare(
     dataset: Dataset,
-    config: Config,
-    reg: np.ndarray,
+    configs: Sequence[Config],
     seconds: dict[str, float],
     *,
     checked: bool = False,
@@ -55,8 +55,7 @@ def prepare(
     Parameters
     ----------
     dataset : what is trained on.
-    config : preprocessing, seed and check_gradient are used.
-    reg : (G,) penalty of each model of the stack, for the gradient check.
+    configs : of the models of a stack; the first stands for what they share.
     seconds : takes what the parts took.
     checked, gradient_error : whether the gradient was checked before, and what that gave.
 
@@ -65,7 +64,10 @@ def prepare(
     InputError, RunError
         When the data cannot be prepared, or the gradient is wrong.
     """
+    config = configs[0]
     _log_dataset(dataset)
+    if config.calibrate and len(dataset.val) == 0:
+        raise InputError("calibrate=true: there is no validation split; see data.val_fraction")
     with timed(seconds, "preprocessing"):
         statistics = measure(dataset.train.X)
         features = config.preprocessing.fit(statistics)
@@ -83,7 +85,7 @@ def prepare(
     if config.check_gradient and not checked:
         with timed(seconds, "gradient_check"):
             rng = generator(config.seed, "check")
-            error = _check_gradient(train, len(dataset.classes), reg, rng)
+            error = _check_gradient(train, len(dataset.classes), configs, rng)
     return Prepared(dataset, features, train, val, scale, error, of_class)
 
 
@@ -139,9 +141,10 @@ def _log_dataset(dataset: Dataset) -> None:
 
 
 def _check_gradient(
-    train: Split, n_classes: int, reg: np.ndarray, rng: np.random.Generator
+    train: Split, n_classes: int, configs: Sequence[Config], rng: np.random.Generator
 ) -> float:
-    error = gradient_check.check_stacked_gradient(train.X, train.y, n_classes, reg, rng)
+    reg, smoothing = np.array([(c.reg, c.label_smoothing) for c in configs]).T
+    error = gradient_check.check_stacked_gradient(train.X, train.y, n_classes, reg, smoothing, rng)
     log.info("gradient check: largest relative error %.1e", error)
     if not error <= gradient_check.LIMIT:
         raise RunError(

@@ -1,5 +1,6 @@
 """What a trained model leaves: its evaluation, its report and every file of its run."""
 
+import dataclasses
 import functools
 import math
 import os
@@ -11,18 +12,21 @@ from typing import Any
 
 import numpy as np
 
+from classifier.calibration import fit_temperature
 from classifier.config import Config
-from classifier.evaluation import evaluate
-from classifier.files import write_json, write_text
+from classifier.evaluation import evaluate, minimised
+from classifier.files import write_json, write_text, write_whole
 from classifier.history import write_history
 from classifier.job import Job, log, timed, write_status
 from classifier.learning_rate import Scale
 from classifier.model import LinearModel
 from classifier.preparation import Prepared
-from classifier.report.text import metrics_table, report_text
+from classifier.report.text import calibration_text, metrics_table, report_text, reported_split
 from classifier.stacked_loss import penalty
 from classifier.training import Fit
+from data.dataset import Dataset
 
+MISTAKES = "mistakes.npz"
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 Draw = Callable[[Path], object]
@@ -46,13 +50,18 @@ def write_results(
     if fit.status == "diverged":
         fit.ended += _advice(job.config, fit, prepared.scale)
     with timed(seconds, "evaluation"):
-        top_k = job.config.report.top_k
-        metrics = {
-            name: evaluate(model, split.X, split.y, top_k, prepared.class_weights)
-            for name, split in dataset.splits().items()
-        }
+        trained_on = prepared.class_weights, job.config.label_smoothing
+        metrics = _evaluate(model, dataset, job.config.report.top_k, *trained_on)
     report = _report(job, fit, prepared, metrics, seconds)
+    if job.config.calibrate:
+        with timed(seconds, "calibration"):
+            temperature = fit_temperature(model, dataset.val.X, dataset.val.y)
+            model = dataclasses.replace(model, temperature=temperature)
+            report["metrics"] = _evaluate(model, dataset, job.config.report.top_k)
+        report["calibration"] = {"temperature": temperature, "before": _calibration(metrics)}
     model.save(job.folder / "model.npz")
+    if dataset.image_shape is not None:
+        _write_mistakes(job.folder / MISTAKES, report["metrics"], dataset)
     write_history(job.folder / "history.csv", fit.history)
     write_json(job.folder / "report.json", report)
     write_text(job.folder / "report.txt", report_text(report))
@@ -61,6 +70,33 @@ def write_results(
     write_status(job.folder, report["status"], fit.ended)
     _log_outcome(job.folder, report)
     return report
+
+
+def _evaluate(
+    model: LinearModel,
+    dataset: Dataset,
+    top_k: int,
+    class_weights: np.ndarray | None = None,
+    label_smoothing: float = 0.0,
+) -> dict[str, Any]:
+    return {
+        name: evaluate(model, split.X, split.y, top_k, class_weights, label_smoothing)
+        for name, split in dataset.splits().items()
+    }
+
+
+def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Return of each split what a temperature changes: it leaves every prediction as it was."""
+    figures = ("loss", "expected_calibration_error", "reliability")
+    return {n: split and {f: split[f] for f in figures} for n, split in metrics.items()}
+
+
+def _write_mistakes(path: Path, metrics: dict[str, Any], dataset: Dataset) -> None:
+    """Write the images of the most confident mistakes, X (n, ...), in their order."""
+    name, split = reported_split(metrics)
+    rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
+    images = dataset.splits()[name].X[rows]
+    write_whole(path, lambda file: np.savez(file, X=images))
 
 
 def draw_now(folder: Path) -> None:
@@ -83,6 +119,8 @@ def _log_outcome(folder: Path, report: dict[str, Any]) -> None:
         log.info("%s; the best was epoch %d", report["ended"], report["best_epoch"], extra=own)
     if report["metrics"]["train"]["loss"] >= math.log(report["data"]["n_classes"]):
         log.warning("the kept weights are no better than guessing", extra=own)
+    if "calibration" in report:
+        log.info("%s", calibration_text(report), extra=own)
     log.info("\n%s\n%s", metrics_table(report["metrics"]), os.path.relpath(folder), extra=own)
 
 
@@ -100,12 +138,12 @@ def _report(
     job: Job, fit: Fit, prepared: Prepared, metrics: dict[str, Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
     """Gather every number of a run: the content of report.json."""
-    config, dataset, train = job.config, prepared.dataset, metrics["train"]
+    config, dataset = job.config, prepared.dataset
     weight_penalty = float(penalty(fit.theta[:, None], np.array([config.reg]))[0])
     return {
         "status": fit.status,
         "metrics": metrics,
-        "objective": train.get("weighted_loss", train["loss"]) + weight_penalty,
+        "objective": minimised(metrics["train"]) + weight_penalty,
         "config": job.plain,
         "lr": fit.lr,
         "reg": config.reg,

@@ -91,7 +91,7 @@ def run(
 
     Parameters
     ----------
-    jobs : configs that differ in lr, lr_scale, reg, momentum and report only, each with a folder.
+    jobs : configs that differ in the numbers of a model and in report only, each with a folder.
     checkpoint : where the stack's checkpoint is, or will be; None: the first job's folder. What
         stands there is gone on with.
     dataset : that of these jobs; None: load it.
@@ -163,13 +163,11 @@ def _held(folders: Sequence[Path]) -> Iterator[None]:
 def _prepare(
     jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None, seconds: dict[str, float]
 ) -> Prepared:
-    reg = np.array([job.config.reg for job in jobs])
+    configs = [job.config for job in jobs]
     if earlier is None:
-        return prepare(dataset, jobs[0].config, reg, seconds)
+        return prepare(dataset, configs, seconds)
     error = earlier.gradient_error
-    return prepare(
-        dataset, jobs[0].config, reg, seconds, checked=error is not None, gradient_error=error
-    )
+    return prepare(dataset, configs, seconds, checked=error is not None, gradient_error=error)
 
 
 def _training(jobs: Sequence[Job], prepared: Prepared) -> Training:
@@ -178,6 +176,7 @@ def _training(jobs: Sequence[Job], prepared: Prepared) -> Training:
         lr=np.array([_resolve_lr(job, prepared.scale) for job in jobs]),
         reg=np.array([job.config.reg for job in jobs]),
         momentum=np.array([job.config.momentum for job in jobs]),
+        label_smoothing=np.array([job.config.label_smoothing for job in jobs]),
     )
     training = Training(
         prepared.train,

@@ -9,6 +9,11 @@ The mathematics is that of `classifier.loss`, with a bias that is never penalise
 sample weights w_i:
 
     L_g  = sum_i w_i (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_i  +  reg_g * sum(W_g ** 2)
+
+Label smoothing puts (1 - e) Y + e / C in the place of the one-hot labels Y (C. Szegedy et al.,
+Rethinking the Inception Architecture, 2016). That adds a term linear in the scores:
+
+    e_g sum_i w_i (f_gi[y_i] - mean_c f_gi[c]) / sum_i w_i
 """
 
 from collections.abc import Sequence
@@ -75,6 +80,7 @@ class StackedLoss:
     n_classes, n_models, n_features : C, G and D.
     batch_size : the most rows a minibatch may have.
     dtype : of theta, of the design matrix and of every buffer.
+    label_smoothing : (G,) e of each model, or None; of the gradient, losses are without it.
 
     Attributes
     ----------
@@ -88,8 +94,12 @@ class StackedLoss:
         n_features: int,
         batch_size: int,
         dtype: type[np.floating] = np.float32,
+        label_smoothing: np.ndarray | None = None,
     ) -> None:
         n_scores, n_columns = max(1, n_classes * n_models), n_features + 1
+        self._smoothing: np.ndarray | None = None
+        if label_smoothing is not None and label_smoothing.any():
+            self._smoothing = label_smoothing[:, None].astype(dtype)
         self.gradient = np.empty((n_classes, n_models, n_columns), dtype=dtype)
         self._buffer = np.empty(n_scores * batch_size, dtype=dtype)
         self._set_rows(batch_size)
@@ -137,7 +147,11 @@ class StackedLoss:
             share = weights / S.dtype.type(len(y))
         # From the exponentials to share * (S - Y), in place.
         S *= share / outcome.exp_sum
-        S.reshape(-1)[places] -= share
+        if self._smoothing is None:
+            S.reshape(-1)[places] -= share
+        else:
+            S -= share * self._smoothing / len(S)
+            S.reshape(-1)[places] -= share * (1 - self._smoothing)
         self._gradient(X)
         return outcome
 
@@ -196,6 +210,22 @@ def penalty(theta: np.ndarray, reg: np.ndarray) -> np.ndarray:
     W = theta[..., :-1]
     penalties: np.ndarray = reg * np.einsum("cgd,cgd->g", W, W)
     return penalties
+
+
+def smoothing_term(
+    theta: np.ndarray, X: np.ndarray, y: np.ndarray, label_smoothing: np.ndarray
+) -> np.ndarray:
+    """Return what label smoothing adds to the mean loss, (G,).
+
+    Parameters
+    ----------
+    theta, X, y : as in `StackedLoss.loss`.
+    label_smoothing : (G,).
+    """
+    scores = np.einsum("cgd,bd->cgb", theta, X)
+    own = scores[y, :, np.arange(len(y))].T
+    terms: np.ndarray = label_smoothing * (own - scores.mean(axis=0)).mean(axis=1)
+    return terms
 
 
 def add_penalty_gradient(

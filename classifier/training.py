@@ -89,7 +89,7 @@ class Training:
     train, val : design matrices (N, D + 1), whose type is that of the weights learned, and class
         indices; val may be empty. Weights of the examples count relative to their mean.
     n_classes : C.
-    models : lr, reg and momentum of each model.
+    models : lr, reg, momentum and label smoothing of each model.
     optimizer, schedule, early_stopping : shared by the stack.
     batch_size, epochs : minibatch rows; passes over the training data, at most.
     rng : draws the order of the examples, and nothing else draws from it.

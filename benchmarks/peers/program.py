@@ -28,11 +28,12 @@ def make_training(
     problem: Problem, settings: Settings, schedule: Schedule, n_models: int = 1
 ) -> Training:
     """Make a training of a stack of equal models; nothing is held out and nothing ends it early."""
+    per_model = settings.lr, settings.reg, settings.momentum, 0.0
     return Training(
         problem.split,
         Split(problem.design[:0], problem.y[:0]),
         problem.n_classes,
-        PerModel(*(np.full(n_models, v) for v in (settings.lr, settings.reg, settings.momentum))),
+        PerModel(*(np.full(n_models, number) for number in per_model)),
         optimizer=Sgd(nesterov=settings.nesterov),
         schedule=schedule,
         early_stopping=EarlyStopping(monitor="val_loss", patience=None),

@@ -33,6 +33,7 @@ def draw_run(folder: Path) -> None:
     if report["data"]["image_shape"]:
         figures["weights.png"] = weight_templates(LinearModel.load(folder / "model.npz"))
     figures["confusion_matrix.png"] = confusion_matrix(report)
+    figures["reliability_diagram.png"] = reliability_diagram(report)
     figures["accuracy_curve.png"] = accuracy_curve(history, report)
     figures["loss_curve.png"] = loss_curve(history, report)  # last: where it stands, all do
     with warnings.catch_warnings():
@@ -107,6 +108,38 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     axes.set_title(
         f"{report['data']['name']}: {name} accuracy {split['accuracy']:.2%}{part}", parse_math=False
     )
+    return figure
+
+
+def reliability_diagram(report: dict[str, Any]) -> Figure:
+    """Draw how often predictions are right by how sure the model is, a point a bin of confidence.
+
+    Below the diagonal the model is surer than it is right. A point's area is the bin's share of
+    the examples. Of a calibrated run the points before calibration are drawn too.
+    """
+    name, split = reported_split(report["metrics"])
+    figure = Figure(figsize=(5.2, 5), dpi=DPI)
+    axes = figure.add_axes((0.12, 0.11, 0.85, 0.8))
+    axes.plot([0, 100], [0, 100], color=BEST, linewidth=0.8, linestyle=":")
+    stages = [(split, TRAIN, "expected calibration error")]
+    if "calibration" in report:
+        stages[0] = (split, TRAIN, "after calibration: error")
+        stages.insert(0, (report["calibration"]["before"][name], VAL, "before calibration: error"))
+    for figures, colour, label in stages:
+        bins = figures["reliability"]
+        filled = [k for k, n in enumerate(bins["n"]) if n]
+        n, sure, right = (np.array([bins[f][k] for k in filled]) for f in bins)
+        axes.scatter(100 * sure, 100 * right, 12 + 600 * n / split["n"], colour, alpha=0.6)
+        # The mark in the legend: that of a large bin would fill it.
+        error = figures["expected_calibration_error"]
+        axes.scatter([], [], 30, colour, alpha=0.6, label=f"{label} {error:.4f}")
+    axes.set_xlabel("probability of the predicted class (%)")
+    axes.set_ylabel("examples that are right (%)")
+    axes.set_xlim(0, 105)
+    axes.set_ylim(-5, 105)
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right")
+    axes.set_title(f"{report['data']['name']}: {name} reliability", parse_math=False)
     return figure
 
 

@@ -18,14 +18,18 @@ def report_text(report: dict[str, Any]) -> str:
     data = report["data"]
     best = f"best epoch {report['best_epoch']} of {report['epochs']}"
     said = "" if report["status"] in report["ended"] else f"{report['status']}: "
-    weighted = "weighted " * ("weighted_loss" in report["metrics"]["train"])
+    config = report["config"]
+    kind = "weighted " * (config["class_weight"] is not None)
+    kind += "smoothed " * (config["label_smoothing"] > 0)
     sections = [
         f"{data['name']}: {data['n_features']} features, {data['n_classes']} classes\n"
         f"{said}{report['ended']}; {best}\n"
         f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
-        f"({weighted}training loss + penalty)",
+        f"({kind}training loss + penalty)",
         metrics_table(report["metrics"]),
     ]
+    if "calibration" in report:
+        sections.append(calibration_text(report))
     sections.append(split_text(*reported_split(report["metrics"])))
     return "\n\n".join(sections) + "\n"
 
@@ -39,6 +43,21 @@ def split_text(name: str, split: dict[str, Any]) -> str:
     )
     classes, confusions = _class_table(split["per_class"]), _confusion_lines(split["confusions"])
     return "\n\n".join([figures, classes, confusions])
+
+
+def calibration_text(report: dict[str, Any]) -> str:
+    """Return the temperature of a calibrated run, and what it did to each split."""
+    calibration = report["calibration"]
+    lines = [f"temperature {calibration['temperature']:.4g}, fitted on the validation split:"]
+    for name, before in calibration["before"].items():
+        if before is not None:
+            after = report["metrics"][name]
+            error = "expected_calibration_error"
+            lines.append(
+                f"  {name:<6}loss {before['loss']:.4f} -> {after['loss']:.4f}, "
+                f"calibration error {before[error]:.4f} -> {after[error]:.4f}"
+            )
+    return "\n".join(lines)
 
 
 def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:

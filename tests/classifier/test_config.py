@@ -169,5 +169,5 @@ def test_what_a_new_user_would_try_works(config_of, tmp_path, write_cifar):
 
 def _trained(config, folder):
     config.report.plots = False
-    (report,) = run([Job(config, {}, folder)])
+    (report,) = run([Job(config, dataclasses.asdict(config), folder)])
     return report

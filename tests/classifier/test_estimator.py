@@ -63,7 +63,7 @@ def test_the_defaults_are_those_of_the_config(repository):
     parameters = SoftmaxClassifier().get_params()
     config = yaml.safe_load((repository / "configs/train.yaml").read_text())
     assert parameters["lr"] == config["lr"]
-    for name in ("reg", "batch_size", "epochs", "momentum"):
+    for name in ("reg", "batch_size", "epochs", "momentum", "label_smoothing"):
         assert parameters[name] == float(config[name])
     assert parameters["patience"] == config["early_stopping"]["patience"]
     digits = yaml.safe_load((repository / "configs/data/digits.yaml").read_text())

@@ -3,7 +3,7 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics
 
-from classifier.evaluation import calibration_gaps, evaluate
+from classifier.evaluation import evaluate, minimised
 from classifier.model import LinearModel
 from data.preprocessing import AffineMap
 
@@ -77,16 +77,6 @@ def test_equal_scores_rank_in_class_order():
     assert found["top_k_accuracy"] == 0.5
 
 
-def test_calibration_error_of_known_gaps():
-    # Two bins: 10 examples at 0.95 of which 8 are right, 30 at 0.55 of which 15 are right.
-    confidence = np.array([0.95] * 10 + [0.55] * 30)
-    right = np.array([True] * 8 + [False] * 2 + [True] * 15 + [False] * 15)
-    expected = np.zeros(15)
-    expected[[14, 8]] = 10 * 0.15, 30 * 0.05
-    np.testing.assert_allclose(calibration_gaps(confidence, right), expected, atol=1e-12)
-    assert not calibration_gaps(np.array([1.0, 1.0]), np.array([True, True])).any()
-
-
 def test_the_calibration_error_is_that_of_the_model():
     model = model_of(5, 4)
     X = np.random.default_rng(2).standard_normal((300, 5))
@@ -124,4 +114,52 @@ def test_large_data_are_measured_in_blocks(monkeypatch):
     blocks = evaluate(model, X, y, top_k=2)
     for figure in ("loss", "expected_calibration_error"):
         assert blocks.pop(figure) == pytest.approx(whole.pop(figure), rel=1e-12)
+    for name, figures in blocks.pop("reliability").items():
+        expected = np.array(whole["reliability"][name], float)
+        np.testing.assert_allclose(np.array(figures, float), expected, rtol=1e-12)
+    del whole["reliability"]
     assert blocks == whole
+
+
+def test_smoothed_and_weighted_losses_are_pytorchs():
+    torch = pytest.importorskip("torch")
+    model = model_of(5, 4)
+    rng = np.random.default_rng(1)
+    X, y, weights = rng.standard_normal((50, 5)), rng.integers(0, 4, 50), np.array([1.0, 3, 0.5, 2])
+    log_p = torch.tensor(np.log(probabilities(model, X)))
+    cases = [(None, 0.0, "loss"), (weights, 0.0, "weighted_loss"), (None, 0.3, "smoothed_loss")]
+    for of_class, smoothing, name in cases:
+        found = evaluate(model, X, y, 2, of_class, smoothing)
+        expected = torch.nn.functional.cross_entropy(
+            log_p,
+            torch.tensor(y),
+            None if of_class is None else torch.tensor(of_class),
+            label_smoothing=smoothing,
+        )
+        assert found[name] == minimised(found) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_smoothing_counts_with_the_weight_of_the_true_class():
+    model = model_of(5, 4)
+    rng = np.random.default_rng(1)
+    X, y, weights = rng.standard_normal((50, 5)), rng.integers(0, 4, 50), np.array([1.0, 3, 0.5, 2])
+    smooth = 0.7 * np.eye(4)[y] + 0.3 / 4
+    losses = -(smooth * np.log(probabilities(model, X))).sum(axis=1)
+    found = evaluate(model, X, y, 2, weights, 0.3)
+    expected = np.average(losses, weights=weights[y])
+    assert minimised(found) == found["smoothed_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_mistakes_are_the_surest_of_all(monkeypatch):
+    monkeypatch.setattr("classifier.model.BLOCK_BYTES", 8 * 5 * 7)
+    model = model_of(5, 4)
+    X = np.random.default_rng(1).standard_normal((100, 5))
+    y = np.arange(100) % 4
+    p = probabilities(model, X)
+    wrong = np.flatnonzero(p.argmax(axis=1) != y)
+    worst = wrong[np.argsort(-p.max(axis=1)[wrong])][:12]
+    found = evaluate(model, X, y, top_k=2)["mistakes"]
+    assert [mistake["index"] for mistake in found] == worst.tolist()
+    assert [mistake["true"] for mistake in found] == [f"class {y[i]}" for i in worst]
+    assert [mistake["predicted"] for mistake in found] == [f"class {p[i].argmax()}" for i in worst]
+    np.testing.assert_allclose([m["probability"] for m in found], p.max(axis=1)[worst], rtol=1e-6)

@@ -79,7 +79,9 @@ def stack_problem(n=40, d=6, c=3):
 @pytest.mark.parametrize("reg", [[0.0], [1e-12], [1e-4, 0.1, 1e8], [5e4], [1e12]])
 def test_the_runs_own_gradient_passes_whatever_the_seed(reg):
     for seed in range(50):
-        error = check_stacked_gradient(*stack_problem(), np.array(reg), np.random.default_rng(seed))
+        smoothing = np.resize([0.0, 0.2, 1.0], len(reg)) if seed % 2 else np.zeros(len(reg))
+        rng = np.random.default_rng(seed)
+        error = check_stacked_gradient(*stack_problem(), np.array(reg), smoothing, rng)
         assert 0 < error < 1e-6
 
 
@@ -88,14 +90,15 @@ def test_the_units_of_the_features_do_not_fail_it(scale):
     design, y, c = stack_problem()
     design[:, 0] *= scale
     design[:, 1] = 0
-    error = check_stacked_gradient(design, y, c, np.array([1e-12]), np.random.default_rng(0))
+    own = np.array([1e-12]), np.zeros(1)
+    error = check_stacked_gradient(design, y, c, *own, np.random.default_rng(0))
     assert error < 1e-6
 
 
 def test_many_classes_and_few_examples_pass():
     design, _, _ = stack_problem(n=5, d=700)
     error = check_stacked_gradient(
-        design, np.arange(5), 2000, np.array([1e-4]), np.random.default_rng(0)
+        design, np.arange(5), 2000, np.array([1e-4]), np.zeros(1), np.random.default_rng(0)
     )
     assert error < gradient_check.LIMIT
 
@@ -110,5 +113,13 @@ def test_a_wrong_stacked_gradient_is_found(column, monkeypatch):
         return result
 
     monkeypatch.setattr(StackedLoss, "loss_and_gradient", wrong)
-    error = check_stacked_gradient(*stack_problem(), np.array([0.1]), np.random.default_rng(0))
+    own = np.array([0.1]), np.zeros(1)
+    error = check_stacked_gradient(*stack_problem(), *own, np.random.default_rng(0))
+    assert error > gradient_check.LIMIT
+
+
+def test_smoothing_that_the_gradient_forgets_is_found(monkeypatch):
+    monkeypatch.setattr(gradient_check, "StackedLoss", lambda *a: StackedLoss(*a[:5]))
+    own = np.array([0.1]), np.array([0.1])
+    error = check_stacked_gradient(*stack_problem(), *own, np.random.default_rng(0))
     assert error > gradient_check.LIMIT

@@ -10,7 +10,7 @@ C, G, D, B = 3, 2, 4, 6
 def make_stack(lr=(0.1, 0.1), momentum=(0.9, 0.9)):
     theta = np.zeros((C, G, D + 1), np.float32)
     optimizer = Sgd(nesterov=False)
-    models = PerModel(np.array(lr), np.array([0.0, 0.1]), np.array(momentum))
+    models = PerModel(np.array(lr), np.array([0.0, 0.1]), np.array(momentum), np.zeros(2))
     return ModelStack(
         models, theta, optimizer.init(theta), np.zeros((2, G)), optimizer, batch_size=B, val_size=1
     )

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from classifier import gradient_check
 from classifier.config import make_config, register_schemas
 from classifier.history import read_history
-from classifier.job import Job, RunError
+from classifier.job import Job, RunError, plain_config
 from classifier.model import LinearModel
 from classifier.run import run
 from data.errors import InputError
@@ -22,7 +23,7 @@ def job_of(repository):
 
         def job(folder, *overrides):
             composed = compose("train", overrides=["report.plots=false", *overrides])
-            return Job(make_config(composed), {"overrides": list(overrides)}, folder)
+            return Job(make_config(composed), plain_config(composed, {}), folder)
 
         yield job
 
@@ -49,7 +50,7 @@ def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path
     objective = report["metrics"]["train"]["loss"] + penalty
     assert report["objective"] == pytest.approx(objective, rel=1e-6)
     assert report["metrics"]["test"]["accuracy"] >= 0.96
-    assert model.config == {"overrides": ["reg=1e-3"]}
+    assert model.config == job.plain
     np.testing.assert_allclose(model.features.shift, dataset.train.X.reshape(-1, 64).mean(axis=0))
 
 
@@ -72,6 +73,45 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
     assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
 
 
+def test_label_smoothing_is_part_of_what_is_minimised(job_of, tmp_path):
+    job = job_of(tmp_path, "label_smoothing=0.2", "epochs=5")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    train = job.config.data.load(np.random.default_rng([0, *b"data"])).train
+    smooth = 0.8 * np.eye(10)[train.y] + 0.2 / 10
+    loss = -np.mean(np.sum(smooth * np.log(model.predict_proba(train.X)), axis=1))
+    penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
+    assert report["objective"] == pytest.approx(loss + penalty, rel=1e-6)
+    assert "(smoothed training loss + penalty)" in (tmp_path / "report.txt").read_text()
+
+
+def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
+    job = job_of(tmp_path, "calibrate=true", "label_smoothing=0.1")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    assert model.temperature == report["calibration"]["temperature"] != 1
+    before = dataclasses.replace(model, temperature=1.0)
+    for name, split in dataset.splits().items():
+        for found, m in ((report["calibration"]["before"], before), (report["metrics"], model)):
+            p = m.predict_proba(split.X)
+            assert found[name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-9)
+    # Fitted on validation alone: no other temperature is better there.
+    losses = [
+        log_loss(
+            dataset.val.y, dataclasses.replace(model, temperature=t).predict_proba(dataset.val.X)
+        )
+        for t in model.temperature * np.array([0.99, 1, 1.01])
+    ]
+    assert np.argmin(losses) == 1
+    assert f"temperature {model.temperature:.4g}" in (tmp_path / "report.txt").read_text()
+
+
+def test_calibration_needs_a_validation_split(job_of, tmp_path):
+    with pytest.raises(InputError, match="calibrate=true: there is no validation split"):
+        run([job_of(tmp_path, "calibrate=true", "data.val_fraction=0")])
+
+
 @pytest.mark.parametrize("given", ["5", "[1,2]", "fair"])
 def test_class_weights_are_balanced_or_named(given, job_of, tmp_path):
     with pytest.raises(InputError, match="must be balanced or a weight for each class"):
@@ -92,10 +132,11 @@ def test_class_weights_that_cannot_be_are_refused(given, words, job_of, tmp_path
 
 
 def test_the_report_says_how_the_run_went(job_of, tmp_path):
-    run([job_of(tmp_path, "data=blobs")])
+    job = job_of(tmp_path, "data=blobs")
+    run([job])
     report, history = read(tmp_path, "report.json"), read_history(tmp_path / "history.csv")
     assert read(tmp_path, "status.json")["status"] == report["status"] == "completed"
-    assert report["config"] == {"overrides": ["data=blobs"]}
+    assert report["config"] == job.plain
     assert report["lr"] == pytest.approx(1 / report["smoothness"])
     assert report["largest_stable_lr"] == pytest.approx(2 / report["smoothness"])
     assert 0 < report["gradient_check"]["max_relative_error"] < gradient_check.LIMIT

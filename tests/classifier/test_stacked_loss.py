@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from classifier.stacked_loss import StackedLoss, add_penalty_gradient, join, penalty
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient, join, penalty, smoothing_term
 
 C, G, D, B = 4, 3, 5, 7
 
@@ -52,6 +52,36 @@ def test_pytorch_agrees_on_sample_weights(problem):
         mean.backward()
         np.testing.assert_allclose(outcome.loss[g], rows.detach().numpy())
         np.testing.assert_allclose(stacked.gradient[:, g], t.grad.numpy(), atol=1e-14)
+
+
+def test_pytorch_agrees_on_label_smoothing(problem):
+    torch = pytest.importorskip("torch")
+    theta, X, y, _ = problem
+    smoothing = np.array([0.0, 0.1, 0.8])
+    stacked = StackedLoss(C, G, D, B, np.float64, smoothing)
+    outcome = stacked.loss_and_gradient(theta, X, y)
+    added = smoothing_term(theta, X, y, smoothing)
+    for g in range(G):
+        t = torch.tensor(theta[:, g], requires_grad=True)
+        loss = torch.nn.functional.cross_entropy(
+            torch.tensor(X) @ t.T, torch.tensor(y), label_smoothing=smoothing[g]
+        )
+        loss.backward()
+        assert outcome.loss[g].mean() + added[g] == pytest.approx(loss.item(), rel=1e-12)
+        np.testing.assert_allclose(stacked.gradient[:, g], t.grad.numpy(), atol=1e-14)
+
+
+def test_smoothed_labels_may_have_weights(problem):
+    theta, X, y, _ = problem
+    weights = np.array([0.5, 2.0, 1.0, 0.0, 3.0, 1.0, 0.25])
+    smoothing = np.array([0.3, 0.1, 0.0])
+    stacked = StackedLoss(C, G, D, B, np.float64, smoothing)
+    stacked.loss_and_gradient(theta, X, y, weights)
+    for g in range(G):
+        S = np.exp(log_softmax(X @ theta[:, g].T, axis=1))
+        Y = (1 - smoothing[g]) * np.eye(C)[y] + smoothing[g] / C
+        expected = ((S - Y) * weights[:, None]).T @ X / B
+        np.testing.assert_allclose(stacked.gradient[:, g], expected, atol=1e-14)
 
 
 def test_a_weight_of_two_is_a_row_given_twice(problem):

@@ -31,7 +31,8 @@ def train(train_split, val, lr, reg, seed=0, **changes):
         "epochs": 20,
     } | changes
     momentum = settings.pop("momentum", [0.9] * len(lr))
-    models = PerModel(np.array(lr, float), np.array(reg, float), np.array(momentum, float))
+    smoothing = settings.pop("label_smoothing", [0.0] * len(lr))
+    models = PerModel(*(np.array(numbers, float) for numbers in (lr, reg, momentum, smoothing)))
     n_classes = int(train_split.y.max()) + 1
     rng = np.random.default_rng(seed)
     return Training(train_split, val, n_classes, models, rng=rng, **settings).run()
@@ -84,9 +85,11 @@ def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
         monkeypatch.setattr("classifier.training._n_threads", lambda _: 3)
     split, val = iris()
     lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
-    stack = train(split, val, lr, reg, momentum=momentum)
+    own = {"momentum": momentum, "label_smoothing": [0.0, 0.2, 0.0, 0.1]}
+    stack = train(split, val, lr, reg, **own)
     for g, fit in enumerate(stack):
-        (alone,) = train(split, val, lr[g : g + 1], reg[g : g + 1], momentum=momentum[g : g + 1])
+        of_g = {name: numbers[g : g + 1] for name, numbers in own.items()}
+        (alone,) = train(split, val, lr[g : g + 1], reg[g : g + 1], **of_g)
         np.testing.assert_allclose(fit.theta, alone.theta, atol=2e-5)
         assert [row.step for row in fit.history] == [row.step for row in alone.history]
         np.testing.assert_allclose(

@@ -1,9 +1,11 @@
+import dataclasses
 import json
 import warnings
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from scipy.special import softmax
 
 from classifier.evaluation import evaluate
 from classifier.files import write_json
@@ -14,6 +16,7 @@ from classifier.report.plots import (
     confusion_matrix,
     draw_run,
     loss_curve,
+    reliability_diagram,
     weight_templates,
 )
 from classifier.report.text import report_text
@@ -44,6 +47,7 @@ def report_of(model, n=300):
         "ended": "all epochs done",
         "metrics": {"train": metrics, "val": metrics, "test": metrics},
         "objective": 1.0,
+        "config": {"class_weight": None, "label_smoothing": 0.0},
         "lr": 0.25,
         "reg": 1e-4,
         "best_epoch": 2,
@@ -117,6 +121,32 @@ def test_shares_are_of_all_examples_of_a_class_also_where_not_all_classes_are_sh
     np.testing.assert_allclose(np.diag(shares), [recall[c] for c in test["confusion_classes"]])
 
 
+def test_a_reliability_diagram_has_a_point_a_bin_before_and_after():
+    model = model_of(3)
+    report = report_of(model)
+    warm = report_of(dataclasses.replace(model, temperature=4.0))
+    report["calibration"] = {"temperature": 4.0, "before": report["metrics"]}
+    report["metrics"] = warm["metrics"]
+    axes = reliability_diagram(report).axes[0]
+    before, _, after, _ = axes.collections  # each with an empty one for the legend
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((300, 16)), rng.integers(0, 3, 300)
+    for temperature, points in ((1.0, before), (4.0, after)):
+        p = softmax(X @ model.W.astype(float) / temperature, axis=1)
+        sure, right = p.max(axis=1), p.argmax(axis=1) == y
+        bins = np.digitize(sure, np.linspace(0, 1, 16), right=True)
+        expected = [
+            (100 * sure[bins == k].mean(), 100 * right[bins == k].mean()) for k in np.unique(bins)
+        ]
+        np.testing.assert_allclose(points.get_offsets(), expected, rtol=1e-9)
+        areas = points.get_sizes() - 12
+        np.testing.assert_allclose(areas / 2, np.unique(bins, return_counts=True)[1])
+    error = warm["metrics"]["test"]["expected_calibration_error"]
+    assert f"after calibration: error {error:.4f}" in {
+        text.get_text() for text in axes.get_legend().get_texts()
+    }
+
+
 def test_a_model_that_learned_nothing_says_so():
     model = model_of(3)
     nothing = LinearModel(0 * model.W, model.b, model.classes, model.features, (4, 4), {})
@@ -159,7 +189,8 @@ def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
     with warnings.catch_warnings(record=True) as caught:
         draw_run(tmp_path)
     assert not caught
-    names = ["accuracy_curve.png", "confusion_matrix.png", "loss_curve.png", "weights.png"]
+    names = "accuracy_curve confusion_matrix loss_curve reliability_diagram weights".split()
+    names = [f"{name}.png" for name in names]
     assert sorted(path.name for path in tmp_path.glob("*.png")) == names
     for name in names:
         pixels = imread(tmp_path / name)

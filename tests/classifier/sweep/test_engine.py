@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 from hydra import compose, initialize_config_dir
 
@@ -13,7 +15,8 @@ def jobs(repository, tmp_path):
     overrides = ["data=blobs", "epochs=2", "report.plots=false"]
     with initialize_config_dir(str(repository / "configs"), version_base="1.3"):
         config = make_config(compose("train", overrides=overrides))
-    made = [Job(config, {"number": i}, tmp_path / str(i)) for i in range(4)]
+    plain = dataclasses.asdict(config)
+    made = [Job(config, plain, tmp_path / str(i)) for i in range(4)]
     for job in made:
         job.folder.mkdir()
     return made
