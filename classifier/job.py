@@ -19,6 +19,7 @@ from classifier.files import remove_parts, write_json
 from data.errors import InputError, one_line
 
 log = logging.getLogger("softmax.run")  # what happens in a run: also written to its train.log
+SWEEP = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 FINISHED = ("completed", "diverged")  # statuses that running again would not change
 
 
@@ -63,7 +64,8 @@ def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any
     They are those that JSON can hold: the names of classes are text.
     """
     plain: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=True)))
-    own = {group: name for group, name in choices.items() if not group.startswith("hydra")}
+    others = ("hydra", "schema")
+    own = {group: name for group, name in choices.items() if not group.startswith(others)}
     return plain | {"choices": own}
 
 
@@ -89,6 +91,27 @@ def read_config(folder: Path) -> dict[str, Any]:
         return plain_config(cast(DictConfig, composed), dict(hydra.hydra.runtime.choices))
     except Exception:  # written by a process that was killed then
         return {}
+
+
+def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | None:
+    """Read what a run or a sweep left as JSON; None where there is nothing whole."""
+    try:
+        report: dict[str, Any] = json.loads((folder / name).read_text())
+    except (OSError, ValueError):
+        return None
+    return report
+
+
+def read_overrides(folder: Path) -> list[str] | None:
+    """Read the command line of a run or a sweep; None where it is not recorded."""
+    try:
+        if not (folder / SWEEP).exists():
+            return list(map(str, OmegaConf.load(folder / ".hydra/overrides.yaml")))
+        given = OmegaConf.load(folder / SWEEP).hydra.overrides
+        settled = ("hydra.sweep.dir=", "hydra.mode=")
+        return ["-m", *given.task, *(o for o in given.hydra if not o.startswith(settled))]
+    except Exception:  # missing, or written by a process that was killed then
+        return None
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from classifier.job import Job, log, timed, write_status
 from classifier.learning_rate import Scale
 from classifier.model import LinearModel
 from classifier.preparation import Prepared
+from classifier.report.run_page import write_run_page
 from classifier.report.text import calibration_text, metrics_table, report_text, reported_split
 from classifier.stacked_loss import penalty
 from classifier.training import Fit
@@ -65,6 +66,7 @@ def write_results(
     write_history(job.folder / "history.csv", fit.history)
     write_json(job.folder / "report.json", report)
     write_text(job.folder / "report.txt", report_text(report))
+    write_run_page(job.folder)
     if job.config.report.plots:
         draw(job.folder)
     write_status(job.folder, report["status"], fit.ended)
@@ -95,7 +97,8 @@ def _write_mistakes(path: Path, metrics: dict[str, Any], dataset: Dataset) -> No
     """Write the images of the most confident mistakes, X (n, ...), in their order."""
     name, split = reported_split(metrics)
     rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
-    images = dataset.splits()[name].X[rows]
+    assert dataset.image_shape is not None
+    images = dataset.splits()[name].X[rows].reshape(len(rows), *dataset.image_shape)
     write_whole(path, lambda file: np.savez(file, X=images))
 
 

@@ -9,10 +9,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.checkpoint import FREE, NAME, read_checkpoint, refuse_changes
 from classifier.config import without_hydra
 from classifier.files import write_text
-from classifier.job import held, plain_config, read_config
+from classifier.job import SWEEP, held, plain_config, read_config, read_overrides
 from data.errors import InputError
-
-SWEEP = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 
 
 def resume_run(config: DictConfig) -> None:
@@ -48,12 +46,22 @@ def resume_run(config: DictConfig) -> None:
             read_checkpoint(folder / NAME)
         if wanted != saved:
             write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
+            free = [o for o in config.hydra.overrides.task if _key(o) not in ("resume", *choices)]
+            _record(folder, free)
     with read_write(config), open_dict(config):
         for key in map(str, resumed):
             config[key] = resumed[key]
         config.hydra.run.dir = str(folder)
         config.hydra.output_subdir = None  # what Hydra wrote there of the run stays
         config.hydra.runtime.choices = {**config.hydra.runtime.choices, **choices}
+
+
+def _record(folder: Path, given: list[str]) -> None:
+    """Add what is given now to the command line that the run's folder keeps."""
+    keys = {_key(override) for override in given}
+    earlier = [o for o in read_overrides(folder) or [] if _key(o) not in keys]
+    text = OmegaConf.to_yaml(OmegaConf.create([*earlier, *given]))
+    write_text(folder / ".hydra/overrides.yaml", text)
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:
@@ -75,7 +83,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
         return _sweep_again(arguments, folder)
     named = {_key(argument) for argument in arguments}
     choices = _saved_config(folder, given)["choices"]
-    own = [f"{g}={choice}" for g, choice in choices.items() if choice and "schema" not in g]
+    own = [f"{group}={choice}" for group, choice in choices.items() if choice]
     return [*(choice for choice in own if _key(choice) not in named), *arguments]
 
 
@@ -86,16 +94,12 @@ def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
                 f"{argument}: a sweep goes on as it was; to add jobs to it, give its whole command "
                 f"with hydra.sweep.dir={folder}"
             )
-    settled = ("hydra.sweep.dir=", "hydra.mode=")
-    try:
-        overrides = OmegaConf.load(folder / SWEEP).hydra.overrides
-        before = [o for o in overrides.hydra if not o.startswith(settled)]
-        task = list(overrides.task)
-    except Exception as error:
-        raise InputError(f"resume={folder}: {SWEEP} there cannot be read") from error
+    overrides = read_overrides(folder)
+    if overrides is None:
+        raise InputError(f"resume={folder}: {SWEEP} there cannot be read")
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
     quoted = str(folder).replace("\\", "\\\\").replace("'", "\\'")
-    return ["--multirun", *task, *before, *kept, f"hydra.sweep.dir='{quoted}'"]
+    return [*overrides, *kept, f"hydra.sweep.dir='{quoted}'"]
 
 
 def _value(arguments: list[str], key: str) -> str:

@@ -75,7 +75,7 @@ def test_jobs_that_cannot_share_a_stack_all_run(command, tmp_path):
     assert done.returncode == 0, done.stderr
     found = rows(tmp_path / "s")
     assert len(found) == 32
-    keys = ["choices.data", "batch_size", "choices.optimizer", "seed", "choices.schedule"]
+    keys = ["data", "batch_size", "optimizer", "seed", "schedule"]
     assert len({tuple(row[key] for key in keys) for row in found}) == 32
 
 

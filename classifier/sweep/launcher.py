@@ -19,14 +19,22 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.checkpoint import NAME as CHECKPOINT
 from classifier.config import Config, without_hydra
 from classifier.interruption import exit_code, stop_at_once
-from classifier.job import FINISHED, Job, make_job, plain_config, read_status, write_status
+from classifier.job import (
+    FINISHED,
+    Job,
+    make_job,
+    plain_config,
+    read_report,
+    read_status,
+    write_status,
+)
 from classifier.job import log as job_log
 from classifier.mistakes import explain
 from classifier.preparation import load_dataset
 from classifier.results import is_drawn
 from classifier.run import objective_of
 from classifier.sweep.engine import BACKENDS, Stack, drawing_processes, run_stacks
-from classifier.sweep.records import Record, config_key, read_records, read_report
+from classifier.sweep.records import Record, config_key, read_records
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.summary import finish_sweep
 from data.errors import InputError, one_line

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classifier.job import read_config, read_status
+from classifier.job import read_config, read_report, read_status
 
 Value = Any  # of a config key: a number, text, true, false, null or a list of these
 
@@ -44,21 +44,17 @@ def _order(folder: Path) -> tuple[int, int, str]:
     return (0, int(name), name) if name.isdigit() else (1, 0, name)
 
 
-def read_report(folder: Path) -> dict[str, Any] | None:
-    """Return the content of a job's report.json, or None where it has none that is whole."""
-    try:
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return report
-
-
 def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
-    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text."""
+    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text.
+
+    The choices of the groups have the names that they are given by: {"optimizer": "sgd", ...}.
+    """
     flat: dict[str, Value] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"
-        if name == "class_weight" and isinstance(value, dict):
+        if name == "choices":
+            flat |= value
+        elif name == "class_weight" and isinstance(value, dict):
             flat[name] = ", ".join(f"{label}: {weight}" for label, weight in value.items())
         else:
             flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}

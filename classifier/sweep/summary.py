@@ -16,6 +16,8 @@ from typing import Any
 
 from classifier.files import write_json, write_text, write_whole
 from classifier.job import FINISHED
+from classifier.report.sweep_page import write_sweep_page
+from classifier.report.sweep_values import best_job, is_number, rank
 from classifier.sweep.records import Record, Value, flatten, read_records
 
 METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
@@ -23,7 +25,7 @@ SHOWN = 10  # jobs in the table
 
 
 def summarise(sweep: Path) -> dict[str, Any]:
-    """Write sweep.csv, sweep.json, sweep.png and best/; return the content of sweep.json.
+    """Write a sweep's tables, picture, page and best/; return the content of sweep.json.
 
     Parameters
     ----------
@@ -56,6 +58,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
     if best is not None:
         _copy_best(sweep, Path(sweep / best["folder"]))
     _draw(sweep / "sweep.png", jobs, swept, objective)
+    write_sweep_page(sweep, summary)
     return summary
 
 
@@ -77,19 +80,6 @@ def swept_keys(records: list[Record]) -> list[str]:
     names = {name: None for config in configs for name in config}
     shared = [name for name in names if all(name in config for config in configs)]
     return [name for name in shared if len({repr(config[name]) for config in configs}) > 1]
-
-
-def best_job(jobs: list[dict[str, Any]], objective: str) -> dict[str, Any] | None:
-    """Return the completed job with the best validation figure, the first of equals."""
-    ranked = rank(jobs, objective)
-    return ranked[0] if ranked else None
-
-
-def rank(jobs: list[dict[str, Any]], objective: str) -> list[dict[str, Any]]:
-    """Return the completed jobs, best first."""
-    done = [j for j in jobs if j["status"] == "completed" and j[objective] is not None]
-    sign = -1 if objective.endswith("accuracy") else 1
-    return sorted(done, key=lambda job: sign * job[objective])
 
 
 def _objective(records: list[Record]) -> str:
@@ -126,11 +116,6 @@ def _edges(
             side = "smallest" if best[key] == tried[0] else "largest"
             edges.append({"key": key, "value": best[key], "side": side})
     return edges
-
-
-def is_number(value: Value) -> bool:
-    """Return whether a swept value is a number, and so has a place on an axis."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _seeds(jobs: list[dict[str, Any]], swept: list[str], objective: str) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_seeds_are_grouped(sweep):
 def test_groups_that_differ_in_their_choice_alone_are_swept(sweep):
     adam = {"choices": {"data": "digits", "optimizer": "adam"}, "optimizer": {"beta2": 0.9}}
     summary = summarise(sweep(({}, "completed", 1.0), (adam, "completed", 2.0)))
-    assert "choices.optimizer" in summary["swept"]
+    assert "optimizer" in summary["swept"]
 
 
 def test_a_sweep_that_was_killed_has_a_summary(sweep):

@@ -1,0 +1,51 @@
+"""Pages made again from files: python -m classifier.report FOLDER.
+
+Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep its own page.
+"""
+
+import sys
+from pathlib import Path
+
+from classifier.job import read_report
+from classifier.report.index_page import write_index
+from classifier.report.plots import draw_run
+from classifier.report.run_page import NAME as RUN_PAGE
+from classifier.report.run_page import write_run_page
+from classifier.report.sweep_page import NAME as SWEEP_PAGE
+from classifier.report.sweep_page import write_sweep_page
+from data.errors import InputError, one_line
+
+
+def main(arguments: list[str]) -> None:
+    """Write the page of the folder given, and print where it is."""
+    if len(arguments) != 1:
+        sys.exit("usage: python -m classifier.report FOLDER, of runs, of a run or of a sweep")
+    try:
+        print(write_page(Path(arguments[0])))
+    except (InputError, OSError) as error:
+        sys.exit(one_line(error))
+
+
+def write_page(folder: Path) -> Path:
+    """Write the page of a folder and, of a run, its plots; return the page.
+
+    Raises
+    ------
+    InputError, OSError
+        When it is no folder, or the files in it cannot be used.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: there is no such folder")
+    if read_report(folder) is not None:
+        draw_run(folder)
+        write_run_page(folder)
+        return folder / RUN_PAGE
+    summary = read_report(folder, "sweep.json")
+    if summary is not None:
+        write_sweep_page(folder, summary)
+        return folder / SWEEP_PAGE
+    return write_index(folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,76 @@
+"""The index of all runs and sweeps under a folder, index.html, from the files of each."""
+
+from pathlib import Path
+from typing import Any
+
+from classifier.files import write_text
+from classifier.job import SWEEP, read_report, read_status
+from classifier.report.pages import Cell, cell, percent, render
+from classifier.report.run_page import NAME as RUN_PAGE
+from classifier.report.sweep_page import NAME as SWEEP_PAGE
+from classifier.report.text import reported_split
+
+NAME = "index.html"
+RUNS = "run sweep data status split accuracy loss val_loss lr reg epochs seconds reason".split()
+SWEEPS = "sweep swept jobs completed objective best".split()
+
+
+def write_index(outputs: Path) -> Path:
+    """Write the index of everything under a folder, newest first, into it; return the file."""
+    runs = [path.parent for path in outputs.rglob("status.json")]
+    sweeps = [path.parent for path in outputs.rglob("sweep.json")]
+    page = render(
+        "index.html",
+        place=outputs.resolve().name,
+        run_columns=RUNS,
+        runs=[_run(folder, outputs) for folder in sorted(runs, key=_newest, reverse=True)],
+        sweep_columns=SWEEPS,
+        sweeps=[_sweep(folder, outputs) for folder in sorted(sweeps, key=_newest, reverse=True)],
+    )
+    write_text(outputs / NAME, page)
+    return outputs / NAME
+
+
+def _newest(folder: Path) -> float:
+    names = ("status.json", "sweep.json")
+    return max((folder / n).stat().st_mtime for n in names if (folder / n).exists())
+
+
+def _run(folder: Path, outputs: Path) -> list[Cell]:
+    """Return the row of a run; one that left no report has its log."""
+    report, status = read_report(folder), read_status(folder)
+    place = folder.relative_to(outputs)
+    page = next((n for n in (RUN_PAGE, "train.log") if (folder / n).exists()), "")
+    run = cell(str(place), link=f"{place}/{page}" if page else "")
+    sweep = cell("")
+    if (folder.parent / SWEEP).exists():
+        sweep = cell(str(place.parent), link=f"{place.parent}/{SWEEP_PAGE}")
+    row = [run, sweep]
+    if report is None:
+        nothing = [cell(None)] * (len(RUNS) - 5)
+        return [*row, cell(""), cell(status["status"]), *nothing, cell(status["reason"] or "")]
+    name, split = reported_split(report["metrics"])
+    val = report["metrics"]["val"]
+    accuracy = Cell(percent(split["accuracy"]), repr(split["accuracy"]), number=True)
+    return [
+        *row,
+        *(cell(report["data"]["name"]), cell(status["status"]), cell(name), accuracy),
+        *(cell(split["loss"], "{:.4f}"), cell(val["loss"] if val else None, "{:.4f}")),
+        *(cell(report["lr"]), cell(report["reg"]), cell(report["epochs"])),
+        *(cell(sum(report["seconds"].values()), "{:.2f}"), cell(status["reason"] or "")),
+    ]
+
+
+def _sweep(folder: Path, outputs: Path) -> list[Cell]:
+    summary: dict[str, Any] = read_report(folder, "sweep.json") or {}
+    place = folder.relative_to(outputs)
+    jobs, best = summary.get("jobs", []), summary.get("best")
+    completed = sum(job["status"] == "completed" for job in jobs)
+    objective = summary.get("objective", "")
+    page = next((n for n in (SWEEP_PAGE, "sweep.csv") if (folder / n).exists()), "")
+    return [
+        cell(str(place), link=f"{place}/{page}" if page else ""),
+        *(cell(", ".join(summary.get("swept", []))), cell(len(jobs)), cell(completed)),
+        cell(objective),
+        cell(best[objective] if best else None),
+    ]

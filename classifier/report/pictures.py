@@ -1,0 +1,43 @@
+"""Small pictures for the pages, as data URIs: templates of the classes, examples."""
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+FOR, AGAINST = np.array([178, 24, 43]), np.array([33, 102, 172])  # red and blue
+
+
+def template_pictures(templates: np.ndarray) -> list[str]:
+    """Return a picture of each class's weights (C, height, width[, channels]), on one scale.
+
+    As in `weight_templates`: with three channels grey is zero, otherwise red speaks for the class
+    and blue against it.
+    """
+    size = templates / (float(np.abs(templates).max()) or 1.0)
+    if templates.ndim == 4 and templates.shape[-1] == 3:
+        return [_uri(255 * (0.5 + image / 2)) for image in size]
+    size = size.reshape(*size.shape[:3], 1)
+    return [_uri(255 + np.abs(image) * (np.where(image > 0, FOR, AGAINST) - 255)) for image in size]
+
+
+def example_pictures(X: np.ndarray) -> list[str]:
+    """Return a picture of each example X (n, height, width[, channels]), on one scale.
+
+    The least value of all is black and the largest white.
+    """
+    if len(X) == 0:
+        return []
+    values = X.astype(np.float64) - float(X.min())
+    values *= 255 / (values.max() or 1.0)
+    if values.ndim == 4 and values.shape[-1] == 1:
+        values = values[..., 0]
+    return [_uri(image) for image in values]
+
+
+def _uri(image: np.ndarray) -> str:
+    """Return a picture of values from 0 to 255, (height, width) or (height, width, 3)."""
+    file = io.BytesIO()
+    Image.fromarray(np.round(image).astype(np.uint8)).save(file, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -1,0 +1,211 @@
+"""The page of a run, report.html, made from its files."""
+
+import json
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from classifier.files import write_text
+from classifier.history import Epoch, read_history
+from classifier.job import SWEEP, read_overrides
+from classifier.model import LinearModel
+from classifier.report.charts import Axis, Chart, Dot, Zone, span
+from classifier.report.pages import Cell, cell, percent, render
+from classifier.report.pictures import example_pictures, template_pictures
+from classifier.report.text import reported_split
+from data.npz import read_npz
+
+NAME = "report.html"
+TEMPLATES = 100  # classes whose templates are shown, at most
+ERROR = "expected_calibration_error"
+
+
+def write_run_page(folder: Path) -> None:
+    """Write the page of the run in `folder`, into it, from its files."""
+    report = json.loads((folder / "report.json").read_text())
+    name, split = reported_split(report["metrics"])
+    history = read_history(folder / "history.csv")
+    page = render(
+        "run.html",
+        report=report,
+        config=report["config"],
+        data=report["data"],
+        place="/".join(folder.resolve().parts[-2:]),
+        sweep=(folder.parent / SWEEP).exists(),
+        split_name=name,
+        split=split,
+        chance=math.log(report["data"]["n_classes"]),
+        seconds=sum(report["seconds"].values()),
+        command=command(folder),
+        curves=[_curve(history, report, figure) for figure in ("loss", "accuracy")],
+        history_columns=Epoch._fields,
+        history=[[cell(value, "{:.5g}") for value in row] for row in history],
+        splits=[_split_row(key, figures) for key, figures in report["metrics"].items() if figures],
+        **_confusions(split, report["data"]["n_classes"]),
+        **_mistakes(folder, report["data"]["image_shape"], split),
+        **_templates(folder, report["data"]["image_shape"]),
+        **_calibration(report, name, split),
+        classes=[[cell(value, "{:.4f}") for value in c.values()] for c in split["per_class"]],
+        config_rows=[[cell(key), cell(value)] for key, value in flat(report["config"])],
+        details=_details(report),
+        files=_files(folder),
+    )
+    write_text(folder / NAME, page)
+
+
+def command(folder: Path) -> str:
+    """Return the command line that a run's overrides make, or nothing where they are not known."""
+    overrides = read_overrides(folder)
+    if overrides is None:
+        return ""
+    return " ".join(["python", "train.py", *map(shlex.quote, overrides)])
+
+
+def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return nested values as ("data.name", value) pairs."""
+    rows: list[tuple[str, Any]] = []
+    for key, value in values.items():
+        nested = isinstance(value, dict)
+        rows += flat(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
+    return rows
+
+
+def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
+    """Return training and validation loss or accuracy by epoch."""
+    epochs = [row.epoch for row in history]
+    unit = 100.0 if figure == "accuracy" else 1.0
+    series = {
+        split: [_scaled(getattr(row, f"{split}_{figure}"), unit) for row in history]
+        for split in ("train", "val")
+    }
+    known = [v for values in series.values() for v in values if v is not None and v > 0]
+    log = figure == "loss" and max(known, default=1.0) > 10 * min(known, default=1.0)
+    y = span([*known, *([] if log else [0.0])] if figure == "loss" else known, log=log)
+    if figure == "loss" and not log:
+        y = Axis(0.0, y.high)
+    kept, last = report["best_epoch"], max(epochs, default=1)
+    chart = Chart(
+        {"loss": "Loss", "accuracy": "Accuracy"}[figure],
+        "epoch",
+        {"loss": "cross-entropy, nats an example", "accuracy": "% of examples"}[figure],
+        x=Axis(min(kept, 1) - 0.5, last + 0.5),
+        y=y,
+        marks=[(0.0, f"kept: epoch {kept}")],
+    )
+    chart.x_ticks = [(t, f"{t:.0f}") for t in chart.x.ticks() if t == round(t)]
+    chart.marks = [(chart.at_x(kept), f"kept: epoch {kept}")]
+    chart.add_line("training, mean of the epoch", "train", epochs, series["train"])
+    chart.add_line("validation, after the epoch", "val", epochs, series["val"])
+    width = chart.at_x(2) - chart.at_x(1)
+    for epoch, train, val in zip(epochs, series["train"], series["val"], strict=True):
+        said = [
+            f"{k} {v:.4g}" for k, v in (("training", train), ("validation", val)) if v is not None
+        ]
+        text = f"epoch {epoch}: {', '.join(said)}"
+        chart.zones.append(Zone(chart.at_x(epoch - 0.5), width, text))
+    return chart
+
+
+def _scaled(value: float | None, unit: float) -> float | None:
+    return None if value is None or not math.isfinite(value) else unit * value
+
+
+def _split_row(name: str, split: dict[str, Any]) -> list[Cell]:
+    figures = ("loss", "accuracy", "top_k_accuracy", "macro_f1", ERROR)
+    return [cell(name), cell(split["n"]), *(cell(split[f], "{:.4f}") for f in figures)]
+
+
+def _confusions(split: dict[str, Any], n_classes: int) -> dict[str, Any]:
+    names = split["confusion_classes"]
+    support = {c["class"]: c["support"] for c in split["per_class"]}
+    lines = []
+    for true, counts in zip(names, split["confusion_matrix"], strict=True):
+        of = max(support[true], 1)
+        cells = [
+            {
+                "text": str(n) if n and len(names) <= 20 else "",
+                "share": math.sqrt(n / of),  # a confusion of a few percent is still seen
+                "hover": f"{true} taken for {guess}: {n} of {support[true]}, {n / of:.1%}",
+                "link": "",
+            }
+            for guess, n in zip(names, counts, strict=True)
+        ]
+        lines.append((true, cells))
+    part = f": the {len(names)} of {n_classes} classes with the most errors"
+    return {"confusion": lines, "confusion_part": part * (len(names) < n_classes)}
+
+
+def _mistakes(
+    folder: Path, image_shape: Sequence[int] | None, split: dict[str, Any]
+) -> dict[str, Any]:
+    rows = split["mistakes"]
+    pictures: list[str] = []
+    if image_shape and (folder / "mistakes.npz").exists():
+        pictures = example_pictures(read_npz(str(folder / "mistakes.npz"), ["X"])["X"])
+    table = [[cell(value, "{:.4f}") for value in row.values()] for row in rows]
+    return {"mistake_pictures": list(zip(rows, pictures, strict=False)), "mistakes": table}
+
+
+def _templates(folder: Path, image_shape: Sequence[int] | None) -> dict[str, Any]:
+    if not image_shape:
+        return {"templates": [], "templates_said": ""}
+    model = LinearModel.load(folder / "model.npz")
+    shown = model.W.T[:TEMPLATES].reshape(-1, *image_shape)
+    said = "Weights of the preprocessed pixels, all on one scale: "
+    if len(image_shape) == 3 and image_shape[-1] == 3:
+        said += "grey is zero, a bright channel speaks for the class, a dark one against it."
+    else:
+        said += "red speaks for the class, blue against it."
+    if len(shown) < len(model.classes):
+        said += f" The first {len(shown)} of {len(model.classes)} classes."
+    names = map(str, model.classes)
+    return {
+        "templates": list(zip(names, template_pictures(shown), strict=False)),
+        "templates_said": said,
+    }
+
+
+def _calibration(report: dict[str, Any], name: str, split: dict[str, Any]) -> dict[str, Any]:
+    """Return the reliability diagram, and what calibration changed."""
+    unit = Axis(-4.0, 104.0)
+    ticks = [(float(t), str(t)) for t in range(0, 101, 20)]
+    title = f"Reliability, {name}"
+    chart = Chart(title, "probability of the predicted class (%)", "% right", unit, unit, ticks)
+    chart.add_line("calibrated", "chance", [0, 100], [0, 100])
+    calibration = report.get("calibration")
+    stages = [(split, "dot", "")]
+    rows = []
+    if calibration:
+        stages.insert(0, (calibration["before"][name], "val", "before calibration, "))
+        for key, before in calibration["before"].items():
+            if before:
+                both = (before, report["metrics"][key])
+                pairs = [figures[what] for what in ("loss", ERROR) for figures in both]
+                rows.append([cell(key), *(cell(value, "{:.4f}") for value in pairs)])
+    for figures, kind, said in stages:
+        bins = zip(*figures["reliability"].values(), strict=True)
+        for n, sure, right in bins:
+            if n:
+                x, y = chart.at_x(100 * sure), chart.at_y(100 * right)
+                text = f"{said}{n} examples: {percent(sure)} sure, {percent(right)} right"
+                chart.dots.append(Dot(x, y, 3 + 14 * math.sqrt(n / split["n"]), kind, text))
+    temperature = f"temperature {calibration['temperature']:.4g}" if calibration else ""
+    return {
+        "reliability": chart,
+        "calibration": calibration,
+        "calibrated": rows,
+        "temperature": temperature,
+    }
+
+
+def _details(report: dict[str, Any]) -> list[list[Cell]]:
+    kept = "smoothness largest_stable_lr gradient_check seconds data machine versions".split()
+    rows = flat({key: report[key] for key in kept})
+    return [[cell(key), cell(value)] for key, value in rows]
+
+
+def _files(folder: Path) -> list[str]:
+    found = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
+    return sorted(name for name in found if not name.startswith("."))

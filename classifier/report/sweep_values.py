@@ -1,0 +1,58 @@
+"""What the jobs of a sweep say together: which is the best, and for each value of a key.
+
+A job is a row of the sweep's summary: its status, its swept keys and its metrics.
+"""
+
+import itertools
+from typing import Any
+
+Row = dict[str, Any]
+PAIRS = 6  # of swept keys that are shown against each other, at most
+
+
+def rank(jobs: list[Row], objective: str) -> list[Row]:
+    """Return the completed jobs, best first: the lowest loss, or the highest accuracy."""
+    done = [job for job in jobs if is_done(job, objective)]
+    sign = -1 if objective.endswith("accuracy") else 1
+    return sorted(done, key=lambda job: sign * job[objective])
+
+
+def best_job(jobs: list[Row], objective: str, given: Row | None = None) -> Row | None:
+    """Return the best completed job, the first of equals, of those with the values given."""
+    wanted = (given or {}).items()
+    ranked = rank([job for job in jobs if all(job[k] == v for k, v in wanted)], objective)
+    return ranked[0] if ranked else None
+
+
+def is_done(job: Row, objective: str) -> bool:
+    """Return whether a job completed with a figure to be judged by."""
+    return bool(job["status"] == "completed" and job[objective] is not None)
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a swept value is a number, and so has a place on an axis."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def distinct(jobs: list[Row], key: str) -> list[Any]:
+    """Return the values of a swept key, in order."""
+    values = list(dict.fromkeys(job[key] for job in jobs if job[key] is not None))
+    return sorted(values) if all(map(is_number, values)) else sorted(values, key=str)
+
+
+def shown_keys(jobs: list[Row], swept: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Return the swept keys that have values, and the pairs of them that are shown."""
+    keys = [key for key in swept if any(job[key] is not None for job in jobs)]
+    return keys, list(itertools.combinations(keys, 2))[:PAIRS]
+
+
+def best_of_pairs(
+    jobs: list[Row], pair: tuple[str, str], objective: str
+) -> tuple[list[Any], list[Any], list[list[Row | None]]]:
+    """Return the values of two keys, and a line of best jobs for each value of the second."""
+    columns, lines = (distinct(jobs, key) for key in pair)
+    return (
+        columns,
+        lines,
+        [[best_job(jobs, objective, {pair[0]: c, pair[1]: v}) for c in columns] for v in lines],
+    )

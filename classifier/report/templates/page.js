@@ -1,0 +1,64 @@
+"use strict";
+// Tables sort by a click on a heading: numbers as numbers, empty cells last.
+const numberOf = (text) => (text.trim() === "" ? NaN : Number(text));
+function compare(a, b) {
+  const [x, y] = [numberOf(a), numberOf(b)];
+  if (!isNaN(x) && !isNaN(y)) return x - y;
+  return a.localeCompare(b, undefined, { numeric: true });
+}
+function sortBy(heading) {
+  const down = heading.getAttribute("aria-sort") === "ascending";
+  const column = heading.cellIndex;
+  for (const other of heading.parentNode.cells) other.removeAttribute("aria-sort");
+  heading.setAttribute("aria-sort", down ? "descending" : "ascending");
+  const body = heading.closest("table").tBodies[0];
+  const value = (row) => row.cells[column].dataset.value;
+  const [full, empty] = [[], []];
+  for (const row of body.rows) (value(row) === "" ? empty : full).push(row);
+  full.sort((a, b) => (down ? -1 : 1) * compare(value(a), value(b)));
+  body.append(...full, ...empty);
+}
+// Rows show that have every word of the filter; key<1, key>=0.5 or key=x asks one column.
+function filterOf(text, keys) {
+  return text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
+    const [, key, sign, wanted] = word.match(/^(.+?)(<=|>=|<|>|=)(.*)$/) || [];
+    const column = keys.indexOf(key);
+    if (column < 0) return (row) => row.textContent.toLowerCase().includes(word);
+    return (row) => {
+      const value = row.cells[column].dataset.value.toLowerCase();
+      const [x, y] = [numberOf(value), numberOf(wanted)];
+      if (sign === "=") return isNaN(x) || isNaN(y) ? value === wanted : x === y;
+      if (isNaN(x) || isNaN(y)) return false;
+      return { "<": x < y, ">": x > y, "<=": x <= y, ">=": x >= y }[sign];
+    };
+  });
+}
+function filterRows(table, text, count) {
+  const keys = [...table.tHead.rows[0].cells].map((cell) => cell.dataset.key.toLowerCase());
+  const tests = filterOf(text, keys);
+  const rows = [...table.tBodies[0].rows];
+  for (const row of rows) row.hidden = !tests.every((test) => test(row));
+  const shown = rows.filter((row) => !row.hidden).length;
+  count.textContent = text.trim() ? `${shown} of ${rows.length}` : "";
+}
+for (const heading of document.querySelectorAll("table.sortable th[data-key]")) {
+  heading.querySelector("button").addEventListener("click", () => sortBy(heading));
+}
+for (const input of document.querySelectorAll(".filter input")) {
+  const box = input.closest(".table");
+  const update = () => filterRows(box.querySelector("table"), input.value, box.querySelector(".count"));
+  input.addEventListener("input", update);
+  update(); // a browser may keep what was typed when a page is loaded again
+}
+for (const button of document.querySelectorAll("button[data-copy]")) {
+  button.addEventListener("click", async () => {
+    try {
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+    } catch {
+      getSelection().selectAllChildren(button.parentNode.querySelector("code"));
+      button.textContent = "Selected: press Ctrl+C";
+    }
+    setTimeout(() => (button.textContent = "Copy"), 2000);
+  });
+}
