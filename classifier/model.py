@@ -84,9 +84,9 @@ class LinearModel:
 
         Preprocessing and temperature are in them: p = softmax(X coef^T + intercept).
         """
-        coef = self.W.T / self.features.scale
-        intercept = self.b - coef @ self.features.shift
-        return coef / self.temperature, intercept / self.temperature
+        coef = self.W.T / (self.features.scale * self.temperature)
+        # Of the rounded coefficients, which then cost a large mean no digit.
+        return coef, self.b.astype(np.float64) / self.temperature - coef @ self.features.shift
 
     def save(self, path: Path) -> None:
         """Write the model as an .npz file that loads without pickles."""
