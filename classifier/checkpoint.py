@@ -22,7 +22,10 @@ NAME = "checkpoint.npz"
 FORMAT = 4  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
-FREE = "epochs report checkpoint outputs objective calibrate resume".split()  # may be changed later
+FREE = (  # may be changed later
+    *("epochs", "report", "checkpoint", "outputs", "objective", "calibrate", "resume"),
+    *("tracker", "mlflow"),
+)
 
 
 class Checkpoints:

@@ -15,6 +15,7 @@ from classifier.config import Config, make_config, without_hydra
 from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
 from classifier.resume import resume_run, resumed_arguments
+from classifier.tracking.track import check_installed, track
 from data.errors import InputError
 from data.options import Options
 
@@ -101,9 +102,9 @@ class Guard(Callback):
         try:
             if config.resume is not None:
                 resume_run(config)
-                make_config(without_hydra(config))
+                check_installed(make_config(without_hydra(config)).tracker)
                 return
-            make_config(without_hydra(config))
+            check_installed(make_config(without_hydra(config)).tracker)
             folder = OmegaConf.select(config, "hydra.run.dir")
             if not folder:
                 raise InputError("hydra.run.dir: names no folder")
@@ -123,6 +124,7 @@ class Guard(Callback):
             With one line.
         """
         try:
+            check_installed(config.tracker)
             folder = OmegaConf.select(config, "hydra.sweep.dir")
             if not folder:
                 raise InputError("hydra.sweep.dir: names no folder")
@@ -137,7 +139,7 @@ class Guard(Callback):
             raise SystemExit(explain(error, Config)) from error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Summarise a sweep, whatever launched its jobs.
+        """Summarise and track a sweep, whatever launched its jobs.
 
         Raises
         ------
@@ -147,7 +149,9 @@ class Guard(Callback):
         from classifier.sweep.summary import finish_sweep
 
         try:
-            incomplete = finish_sweep(Path(str(config.hydra.sweep.dir)))
+            sweep = Path(str(config.hydra.sweep.dir))
+            incomplete = finish_sweep(sweep)
+            track(config, sweep, is_sweep=True)
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
         if incomplete:

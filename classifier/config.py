@@ -5,6 +5,7 @@ here and in the dataclasses of the data sources, optimizers and schedules.
 """
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,6 +38,23 @@ class Checkpointing(Options):
     every: int | None = option(minimum=1)
 
 
+@dataclasses.dataclass
+class Mlflow(Options):
+    """Where tracker=mlflow puts runs: a database or a server, and the files of a database."""
+
+    uri: str
+    artifacts: str
+    experiment: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.match(r"(sqlite:///|(mssql|mysql|postgresql)(\+\w+)?://|https?://).", self.uri):
+            raise InputError(
+                f"uri={self.uri}: must be sqlite:///FILE, another database's URI, or a server's, "
+                "https://..."
+            )
+
+
 @dataclasses.dataclass(kw_only=True)
 class Config(Hyperparameters):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
@@ -51,6 +69,8 @@ class Config(Hyperparameters):
     preprocessing: Preprocessing
     early_stopping: EarlyStopping
     report: Report
+    tracker: str = option(choices=("none", "tensorboard", "mlflow"))
+    mlflow: Mlflow
     check_gradient: bool
     checkpoint: Checkpointing
     resume: str | None

@@ -33,6 +33,7 @@ from classifier.learning_rate import Scale
 from classifier.model_stack import PerModel
 from classifier.preparation import Prepared, generator, load_dataset, prepare
 from classifier.results import Draw, draw_now, write_results
+from classifier.tracking.track import track
 from classifier.training import Fit, Training
 from data.dataset import Dataset
 from data.errors import InputError, one_line
@@ -55,10 +56,18 @@ def run_composed(composed: DictConfig) -> float:
         a sweep raise nothing: their statuses say it, and the sweep's summary.
     """
     hydra = HydraConfig.get()
-    alone = hydra.mode == RunMode.RUN
     folder = Path(hydra.runtime.output_dir)
+    if hydra.mode != RunMode.RUN:
+        return _run_in_folder(composed, folder, alone=False)
     try:
-        job = make_job(composed, dict(hydra.runtime.choices), folder)
+        return _run_in_folder(composed, folder, alone=True)
+    finally:  # also of a run that failed or was stopped
+        track(composed, folder)
+
+
+def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
+    try:
+        job = make_job(composed, dict(HydraConfig.get().runtime.choices), folder)
         if alone:
             _point_latest(Path(job.config.outputs) / "latest", folder)
         (report,) = run([job], progress=alone)

@@ -37,6 +37,7 @@ from classifier.sweep.engine import BACKENDS, Stack, drawing_processes, run_stac
 from classifier.sweep.records import Record, config_key, read_records
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.summary import finish_sweep
+from classifier.tracking.track import track
 from data.errors import InputError, one_line
 
 log = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class StackedLauncher(Launcher):
                     if read_status(folder)["status"] == "running":
                         write_status(folder, "interrupted", "the sweep was stopped")
                 finish_sweep(sweep)
+                track(self.config, sweep, is_sweep=True)
                 sys.exit(exit_code(stop))
         return [_job_return(folder) for folder in folders]
 

@@ -9,6 +9,8 @@ from classifier.job import read_config, read_report, read_status
 
 Value = Any  # of a config key: a number, text, true, false, null or a list of these
 
+ELSEWHERE = ("outputs", "tracker", "mlflow")  # keys that change nothing of a run but its place
+
 
 @dataclasses.dataclass(frozen=True)
 class Record:
@@ -61,14 +63,18 @@ def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
     return flat
 
 
+def settings(config: dict[str, Value]) -> dict[str, Value]:
+    """Return what a run is made of, flattened: a config without where the run is put and told."""
+    return flatten({key: value for key, value in config.items() if key not in ELSEWHERE})
+
+
 def config_key(config: dict[str, Value]) -> str:
     """Return a text that two configs share exactly when they are the same job.
 
-    Where a run is put does not matter, and 1 is 1.0.
+    Where a run is put and told does not matter, and 1 is 1.0.
     """
-    flat = {key: value for key, value in flatten(config).items() if key != "outputs"}
     numbers = {
         key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        for key, value in flat.items()
+        for key, value in settings(config).items()
     }
     return json.dumps(numbers, sort_keys=True)

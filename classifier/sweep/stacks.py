@@ -13,7 +13,7 @@ from data.dataset import Dataset
 from data.errors import InputError
 
 PER_MODEL = tuple(field.name for field in dataclasses.fields(PerModel))
-OWN = (*PER_MODEL, "lr_scale", "report", "outputs")  # keys in which the jobs of a stack may differ
+OWN = (*PER_MODEL, "lr_scale", "report")  # keys in which the jobs of a stack may differ
 BUDGET = 2**29  # bytes of the models of a stack, where max_stack says nothing
 COPIES = 6  # arrays of a model's size: weights, gradient, best weights, up to two moments, scratch
 

@@ -18,7 +18,7 @@ from classifier.files import write_json, write_text, write_whole
 from classifier.job import FINISHED
 from classifier.report.sweep_page import write_sweep_page
 from classifier.report.sweep_values import best_job, is_number, rank
-from classifier.sweep.records import Record, Value, flatten, read_records
+from classifier.sweep.records import Record, Value, flatten, read_records, settings
 
 METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 SHOWN = 10  # jobs in the table
@@ -76,7 +76,7 @@ def finish_sweep(sweep: Path) -> str:
 
 def swept_keys(records: list[Record]) -> list[str]:
     """Return the keys that all jobs have and in which they differ, in the order of the config."""
-    configs = [flatten(record.config) for record in records if record.config]
+    configs = [settings(record.config) for record in records if record.config]
     names = {name: None for config in configs for name in config}
     shared = [name for name in names if all(name in config for config in configs)]
     return [name for name in shared if len({repr(config[name]) for config in configs}) > 1]

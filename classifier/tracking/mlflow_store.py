@@ -1,0 +1,171 @@
+"""tracker=mlflow: runs in a database or on a server, the jobs of a sweep as children of one run."""
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from classifier.config import Mlflow
+from classifier.sweep.records import Record
+from classifier.tracking.told import artifacts, as_text, final_figures, params, scalars, span
+
+# What mlflow reads when it is imported, where the user has not set it: it reports its use to
+# nobody, prints nothing, and does not try a server that is down for many minutes.
+QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+STATUSES = {"completed": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}  # others: KILLED
+SQLITE = "sqlite:///"
+PARENT = "mlflow.parentRunId"
+METRICS, PARAMS, RUNS = 1000, 100, 50_000  # that a request may have or return, at most
+LONGEST = {"param": 6000, "tag": 5000, "name": 250}  # characters that MLflow keeps
+
+
+def store(records: Sequence[Record], sweep: Path | None, place: Mlflow) -> None:
+    """Put runs into MLflow, those of a sweep as children of its own run.
+
+    A run is known by its folder: what MLflow has of it is left as it is where it has not changed
+    since, and replaced where it has.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    for chatty in ("alembic", "urllib3"):
+        logging.getLogger(chatty).setLevel(logging.ERROR)
+    open_store = Store(place)
+    if sweep is None:
+        (record,) = records
+        open_store.put(record, {}, open_store.runs("folder", _known_by(record.folder)))
+    else:
+        open_store.put_sweep(records, sweep)
+
+
+class Store:
+    """An experiment of MLflow, which is made where it does not exist yet."""
+
+    def __init__(self, place: Mlflow) -> None:
+        uri = place.uri
+        with contextlib.ExitStack() as exits:
+            if uri.startswith(SQLITE):
+                uri = exits.enter_context(_alone(Path(uri.removeprefix(SQLITE)).resolve()))
+            from mlflow import MlflowClient
+
+            self.client = MlflowClient(uri, registry_uri=uri)
+            self.experiment = self._experiment(place)
+
+    def _experiment(self, place: Mlflow) -> str:
+        found = self.client.get_experiment_by_name(place.experiment)
+        if found is not None:
+            return str(found.experiment_id)
+        own = not place.uri.startswith("http")  # a server knows where it keeps artifacts
+        location = Path(place.artifacts).resolve().as_uri() if own else None
+        return str(self.client.create_experiment(place.experiment, location))
+
+    def runs(self, tag: str, value: str) -> list[Any]:
+        """Return the runs with a tag."""
+        wanted = f"tags.`{tag}` = '{value}'"
+        return list(self.client.search_runs([self.experiment], wanted, max_results=RUNS))
+
+    def put(self, record: Record, tags: dict[str, str], earlier: Sequence[Any]) -> None:
+        """Store a run, unless an earlier one of its folder is the same; delete those that are not.
+
+        Parameters
+        ----------
+        tags : besides the run's own.
+        earlier : runs that may be of the same folder.
+        """
+        begun, ended = span(record.folder)
+        for run in earlier:
+            if run.data.tags.get("folder") == _known_by(record.folder):
+                if run.info.end_time == _ms(ended):  # it is set last: the run is all there
+                    return
+                self.client.delete_run(run.info.run_id)
+        tags = {"status": record.status, "reason": str(record.reason)} | tags
+        run_id = self._create(record.folder, begun, tags)
+        self._log_figures(run_id, record)
+        self._log_artifacts(run_id, record.folder)
+        self.client.set_terminated(run_id, STATUSES.get(record.status, "KILLED"), _ms(ended))
+
+    def put_sweep(self, records: Sequence[Record], sweep: Path) -> None:
+        """Store the jobs of a sweep, and what the sweep made of them: the best, the artifacts."""
+        spans = [span(record.folder) for record in records]
+        found = self.runs("folder", _known_by(sweep))
+        parent = found[0].info.run_id if found else self._create(sweep, min(spans)[0], {})
+        earlier = self.runs(PARENT, parent)
+        for record in records:
+            self.put(record, {PARENT: parent}, earlier)
+        ended = _ms(max(end for _, end in spans))
+        summary = json.loads((sweep / "sweep.json").read_text())
+        self.client.set_tag(parent, "swept", ", ".join(summary["swept"]))
+        if summary["best"] is not None:
+            self.client.set_tag(parent, "best", summary["best"]["folder"])
+            figures = final_figures(json.loads((sweep / "best/report.json").read_text()))
+            for name, value in figures.items():
+                self.client.log_metric(parent, name, value, ended, len(records))
+        self._log_artifacts(parent, sweep)
+        became = {STATUSES.get(record.status, "KILLED") for record in records}
+        worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
+        self.client.set_terminated(parent, worst, ended)
+
+    def _create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
+        cut = {name: value[: LONGEST["tag"]] for name, value in tags.items()}
+        run = self.client.create_run(
+            self.experiment,
+            start_time=_ms(begun),
+            tags={"folder": _known_by(folder), **cut},
+            run_name=os.path.relpath(folder)[-LONGEST["name"] :],
+        )
+        return str(run.info.run_id)
+
+    def _log_figures(self, run_id: str, record: Record) -> None:
+        from mlflow.entities import Metric, Param
+
+        settings = [
+            Param(key, as_text(value)[: LONGEST["param"]]) for key, value in params(record).items()
+        ]
+        metrics = [Metric(name, v, _ms(time), epoch) for name, v, epoch, time in scalars(record)]
+        for start in range(0, len(settings), PARAMS):
+            self.client.log_batch(run_id, params=settings[start : start + PARAMS])
+        for start in range(0, len(metrics), METRICS):
+            self.client.log_batch(run_id, metrics=metrics[start : start + METRICS])
+
+    def _log_artifacts(self, run_id: str, folder: Path) -> None:
+        for path in artifacts(folder):
+            inside = path.parent.relative_to(folder)
+            self.client.log_artifact(run_id, str(path), str(inside) if inside.name else None)
+
+
+@contextlib.contextmanager
+def _alone(file: Path) -> Iterator[str]:
+    """Yield the URI of a sqlite file that no other run opens meanwhile: mlflow makes its tables.
+
+    One that cannot be opened is told at once, where mlflow would try for two minutes.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    place = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
+            connection.execute("PRAGMA schema_version")
+        yield f"{SQLITE}{file}"
+    finally:
+        os.close(place)
+
+
+def _known_by(folder: Path) -> str:
+    """Return the tag of a folder: its path, quoted as in a URL, for no search quotes its text."""
+    return quote(str(folder.resolve()))
+
+
+def _ms(seconds: float) -> int:
+    return int(1000 * seconds)

@@ -1,0 +1,53 @@
+"""`tracker=none|tensorboard|mlflow`: whom a run is told to, and what happens when that fails."""
+
+import sys
+import warnings
+from importlib.util import find_spec
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from classifier.sweep.records import read_record, read_records
+from data.errors import InputError, one_line
+
+PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
+
+
+def check_installed(tracker: str) -> None:
+    """Raise InputError where the package of a tracker is not installed."""
+    package = PACKAGES.get(tracker)
+    if package is not None and find_spec(package) is None:
+        raise InputError(
+            f"tracker={tracker}: {package} is not installed: pip install -r requirements-extras.txt"
+        )
+
+
+def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
+    """Tell a tracker of a run, or of a sweep and all its jobs, in place of what it was told before.
+
+    A tracker that fails costs nothing but itself: one line on stderr says so, and the results
+    stand in their files.
+
+    Parameters
+    ----------
+    config : the composed config of the run or of the sweep, which names the tracker.
+    folder : of the run, or of the sweep with a folder a job.
+    """
+    if config.tracker == "none":
+        return
+    try:
+        records = read_records(folder) if is_sweep else [read_record(folder)]
+        sweep = folder if is_sweep else None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a package's own concerns
+            if config.tracker == "tensorboard":
+                from classifier.tracking.event_files import write_events
+
+                write_events(records, sweep)
+            else:
+                from classifier.tracking.mlflow_store import store
+
+                store(records, sweep, OmegaConf.to_object(config.mlflow))  # type: ignore[arg-type]
+    except Exception as error:
+        told = f"tracker={config.tracker}: not tracked: {one_line(error)}"
+        print(f"{told}; the results stand in {folder}", file=sys.stderr)
