@@ -69,7 +69,7 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
 
 def artifacts(folder: Path) -> list[Path]:
     """Return the files of a run or a sweep worth keeping elsewhere: all but its checkpoint."""
-    return [path for pattern in ARTIFACTS for path in sorted(folder.glob(pattern))]
+    return sorted({path for pattern in ARTIFACTS for path in folder.glob(pattern)})
 
 
 def as_text(value: Value) -> str:
