@@ -29,7 +29,6 @@ STATUSES = {"completed": "FINISHED", "diverged": "FAILED", "failed": "FAILED"}  
 SQLITE = "sqlite:///"
 PARENT = "mlflow.parentRunId"
 METRICS, PARAMS, RUNS = 1000, 100, 50_000  # that a request may have or return, at most
-LONGEST = {"param": 6000, "tag": 5000, "name": 250}  # characters that MLflow keeps
 
 
 def store(records: Sequence[Record], sweep: Path | None, place: Mlflow) -> None:
@@ -118,21 +117,18 @@ class Store:
         self.client.set_terminated(parent, worst, ended)
 
     def _create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
-        cut = {name: value[: LONGEST["tag"]] for name, value in tags.items()}
         run = self.client.create_run(
             self.experiment,
             start_time=_ms(begun),
-            tags={"folder": _known_by(folder), **cut},
-            run_name=os.path.relpath(folder)[-LONGEST["name"] :],
+            tags={"folder": _known_by(folder), **tags},
+            run_name=os.path.relpath(folder),
         )
         return str(run.info.run_id)
 
     def _log_figures(self, run_id: str, record: Record) -> None:
         from mlflow.entities import Metric, Param
 
-        settings = [
-            Param(key, as_text(value)[: LONGEST["param"]]) for key, value in params(record).items()
-        ]
+        settings = [Param(key, as_text(value)) for key, value in params(record).items()]
         metrics = [Metric(name, v, _ms(time), epoch) for name, v, epoch, time in scalars(record)]
         for start in range(0, len(settings), PARAMS):
             self.client.log_batch(run_id, params=settings[start : start + PARAMS])
