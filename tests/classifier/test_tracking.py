@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -92,11 +93,14 @@ def story(tmp_path_factory, repository):
 
     sweep = ["-m", "tracker=mlflow", "hydra.sweep.dir=s", *QUICK]
     told = SimpleNamespace(place=place)
+    # At the same time: both find no store yet, and one of them makes it.
+    failing = ("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed")
+    failed = ThreadPoolExecutor(1).submit(train, *failing)
     told.single = train(
         *("tracker=mlflow", "data=arrays", "data.train=odd.npz", "hydra.run.dir=single"),
         *("epochs=3", f"class_weight={{{LONG}: 2}}"),
     )
-    told.failed = train("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed")
+    told.failed = failed.result()
     told.sweep = train(*sweep, "lr=0.1,0.2,0.3,1e9")
     told.before, told.n_before = read()
     told.resumed = train("resume=single", "epochs=5")

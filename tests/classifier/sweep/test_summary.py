@@ -169,6 +169,7 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
 def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
     one = config_key(CONFIG)
     assert config_key(CONFIG | {"outputs": "elsewhere"}) == one
+    assert config_key(CONFIG | {"tracker": "mlflow", "mlflow": {"uri": "x"}}) == one
     assert config_key(CONFIG | {"reg": 0}) == one
     assert config_key(CONFIG | {"seed": 1}) != one
     assert config_key(CONFIG | {"choices": {"data": "digits", "optimizer": "adam"}}) != one
