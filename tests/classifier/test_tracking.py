@@ -45,7 +45,8 @@ def kept_figures(report):
 
 
 READ = """
-import json, sys
+import json, os, sys
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 from mlflow import MlflowClient
 client = MlflowClient(sys.argv[1])
 experiment = client.get_experiment_by_name("softmax-classifier")
