@@ -25,11 +25,11 @@ TOLERANCE = 1e-6  # of a probability
 
 
 def to_onnx(model: LinearModel) -> bytes:
-    """Return an ONNX graph from raw examples to labels and probabilities.
+    """Return an ONNX graph from flat examples as they come to labels and probabilities.
 
-    X is float32 of shape (N, D), or (N, *image_shape) where the model knows one; the graph computes
-    in float64. label (N,) is integers or text. probabilities (N, C) are float32, as users of
-    onnxruntime expect, which rounds them by at most 6e-8.
+    X (N, D) is float32; the graph computes in float64. label (N,) is integers or text.
+    probabilities (N, C) are float32, as users of onnxruntime expect, which rounds them by at most
+    6e-8.
     """
     import onnx
     from onnx import TensorProto, helper, numpy_helper
@@ -44,8 +44,7 @@ def to_onnx(model: LinearModel) -> bytes:
     }
     tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
     nodes = [
-        helper.make_node("Flatten", ["X"], ["flat"]),
-        helper.make_node("Cast", ["flat"], ["raw"], to=TensorProto.DOUBLE),
+        helper.make_node("Cast", ["X"], ["raw"], to=TensorProto.DOUBLE),
         helper.make_node("Sub", ["raw", "shift"], ["centred"]),
         helper.make_node("Div", ["centred", "scale"], ["features"]),
         helper.make_node("MatMul", ["features", "W"], ["products"]),
@@ -57,7 +56,7 @@ def to_onnx(model: LinearModel) -> bytes:
         helper.make_node("Gather", ["classes", "index"], ["label"]),
     ]
     value = helper.make_tensor_value_info
-    given = value("X", TensorProto.FLOAT, ["N", *_example_shape(model)])
+    given = value("X", TensorProto.FLOAT, ["N", len(model.W)])
     found = [
         value("label", tensors[-1].data_type, ["N"]),
         value("probabilities", TensorProto.FLOAT, ["N", len(model.classes)]),
@@ -154,27 +153,27 @@ FORMATS = {
         "onnxruntime.InferenceSession({path}).run(None, {{'X': X}}) with float32 X {shape}",
     ),
     "sklearn": Format(
-        to_sklearn, ".skops", "skops.io.load({path}).predict_proba(X) with X {flat_shape}"
+        to_sklearn, ".skops", "skops.io.load({path}).predict_proba(X) with X {shape}"
     ),
     "torch": Format(
         to_torch,
         ".pt",
         "linear = torch.nn.Linear({D}, {C}, dtype=torch.float64); "
         "linear.load_state_dict(torch.load({path})); "
-        "linear(X).softmax(1) with float64 X {flat_shape}",
+        "linear(X).softmax(1) with float64 X {shape}",
         folded=True,
         install="pip install torch",
     ),
     "safetensors": Format(
         to_safetensors,
         ".safetensors",
-        "safetensors.numpy.load_file({path}); softmax(X @ weight.T + bias) with X {flat_shape}",
+        "safetensors.numpy.load_file({path}); softmax(X @ weight.T + bias) with X {shape}",
         folded=True,
     ),
     "json": Format(
         to_json,
         ".json",
-        "json.load(open({path})); softmax(X @ coef.T + intercept) with X {flat_shape}",
+        "json.load(open({path})); softmax(X @ coef.T + intercept) with X {shape}",
         folded=True,
     ),
 }
@@ -207,10 +206,7 @@ def export(run: str, to: str, output: str | None = None) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(content))
     D, C = model.W.shape
-    shape = ", ".join(map(str, ("N", *_example_shape(model))))
-    use = form.use.format(
-        path=repr(str(path)), shape=f"({shape})", flat_shape=f"(N, {D})", D=D, C=C
-    )
+    use = form.use.format(path=repr(str(path)), shape=f"(N, {D})", D=D, C=C)
     said = [f"{path}: the {to} export of {source}, {D} features, {C} classes", f"Use it: {use}"]
     if status := incomplete_status(source):
         said.append(f"Beware: {status}")
@@ -231,10 +227,6 @@ def folding_error(model: LinearModel) -> float:
     coef, _ = model.folded()
     sizes = np.abs(coef) @ np.abs(model.features.shift)
     return float(np.finfo(np.float64).eps / 4 * sizes.max())
-
-
-def _example_shape(model: LinearModel) -> tuple[int, ...]:
-    return model.image_shape or (len(model.W),)
 
 
 def _folded(model: LinearModel) -> dict[str, np.ndarray]:

@@ -27,16 +27,16 @@ class Scalar(NamedTuple):
 def span(folder: Path) -> tuple[float, float]:
     """Return when a run was begun and when it ended, in seconds since 1970.
 
-    Hydra writes its overrides once, at the very beginning; the status is written last.
+    Hydra writes its own config once, at the very beginning; the status is written last.
     """
-    places = [folder / ".hydra/overrides.yaml", folder / "status.json"]
+    places = [folder / ".hydra/hydra.yaml", folder / "status.json"]
     times = [place.stat().st_mtime for place in places if place.exists()]
     return min(times), max(times)
 
 
 def params(record: Record) -> dict[str, Value]:
-    """Return the settings of a run, flattened; what Hydra chose of the program's types is none."""
-    return {key: value for key, value in settings(record.config).items() if "@" not in key}
+    """Return the settings of a run, flattened."""
+    return settings(record.config)
 
 
 def scalars(record: Record) -> list[Scalar]:

@@ -94,15 +94,16 @@ def test_onnxruntime_gives_labels_and_probabilities_of_raw_examples(case):
     path = make("onnx")
     onnx.checker.check_model(onnx.load(path), full_check=True)
     session = onnxruntime.InferenceSession(path)
-    assert session.get_inputs()[0].shape == ["N", *X.shape[1:]]
-    label, probabilities = session.run(["label", "probabilities"], {"X": X.astype(np.float32)})
+    assert session.get_inputs()[0].shape == ["N", len(model.W)]
+    flat = X.reshape(len(X), -1).astype(np.float32)
+    label, probabilities = session.run(["label", "probabilities"], {"X": flat})
     assert_agrees(probabilities, model, X)
     assert label.tolist() == predicted(model, X)
     assert label.dtype == (np.int64 if model.classes.dtype.kind in "iu" else object)
     metadata = session.get_modelmeta().custom_metadata_map
     assert json.loads(metadata["classes"]) == model.classes.tolist()
     assert json.loads(metadata["config"]) == model.config
-    assert [len(out) for out in session.run(None, {"X": X[:0].astype(np.float32)})] == [0, 0]
+    assert [len(out) for out in session.run(None, {"X": flat[:0]})] == [0, 0]
 
 
 def test_labels_that_no_int64_holds_stay_what_they_are(embeddings, tmp_path):

@@ -140,14 +140,22 @@ def test_mlflow_holds_a_run(story):
     assert 0 <= run["end"] - run["start"] < 120_000
     params = run["params"]
     assert [params["epochs"], params["lr"], params["report.plots"]] == ["5", "auto", "true"]
-    assert [params["choices.data"], params["data.train"]] == ["arrays", "odd.npz"]
+    assert [params["data"], params["data.train"]] == ["arrays", "odd.npz"]
     assert params["class_weight"] == f"{LONG}: 2"[:6000]
     assert not {"outputs", "tracker", "mlflow.uri"} & {*params}
     sizes = {name: (folder / name).stat().st_size for name in run["artifacts"]}
     assert run["artifacts"] == sizes
     pictures = {path.name for path in folder.glob("*.png")}
-    assert len(pictures) == 3
-    others = {"model.npz", "report.json", "report.txt", "history.csv", "train.log", "status.json"}
+    assert len(pictures) == 4
+    others = {
+        "report.html",
+        "model.npz",
+        "report.json",
+        "report.txt",
+        "history.csv",
+        "train.log",
+        "status.json",
+    }
     assert {*sizes} == pictures | others | {".hydra/config.yaml"}
 
 
@@ -259,7 +267,7 @@ def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_
         (event,) = found.Scalars(name)
         assert (event.step, event.value) == (report["best_epoch"], pytest.approx(value, rel=1e-6))
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.png")}
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert {n: found.Images(n)[0].encoded_image_string for n in found.Tags()["images"]} == pictures
     assert (tmp_path / "run/report.txt").read_text().split() == text_of(found, "report.txt").split()
     assert "tracker: tensorboard" in text_of(found, ".hydra/config.yaml")
