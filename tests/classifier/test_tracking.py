@@ -274,7 +274,7 @@ def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_
     told = session(found)
     keys = told["session_start_info"].session_start_info.hparams
     assert [keys["epochs"].number_value, keys["lr"].string_value] == [5, "auto"]
-    assert keys["choices.optimizer"].string_value == "sgd"
+    assert keys["optimizer"].string_value == "sgd"
     assert told["session_end_info"].session_end_info.status == 1  # success
     assert "experiment" not in told
 
