@@ -19,6 +19,10 @@ from data.npz import read_npz
 
 NAME = "report.html"
 TEMPLATES = 100  # classes whose templates are shown, at most
+PLOTS = tuple(
+    f"{name}.png"
+    for name in ("accuracy_curve", "confusion_matrix", "loss_curve", "reliability_diagram")
+)
 ERROR = "expected_calibration_error"
 
 
@@ -50,7 +54,7 @@ def write_run_page(folder: Path) -> None:
         classes=[[cell(value, "{:.4f}") for value in c.values()] for c in split["per_class"]],
         config_rows=[[cell(key), cell(value)] for key, value in flat(report["config"])],
         details=_details(report),
-        files=_files(folder),
+        files=_files(folder, report),
     )
     write_text(folder / NAME, page)
 
@@ -206,6 +210,9 @@ def _details(report: dict[str, Any]) -> list[list[Cell]]:
     return [[cell(key), cell(value)] for key, value in rows]
 
 
-def _files(folder: Path) -> list[str]:
-    found = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
-    return sorted(name for name in found if not name.startswith("."))
+def _files(folder: Path, report: dict[str, Any]) -> list[str]:
+    """Return the names of a run's files; its plots may be drawn later than its page is made."""
+    names = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
+    if report["config"]["report"]["plots"]:
+        names |= {*PLOTS, *(["weights.png"] if report["data"]["image_shape"] else [])}
+    return sorted(name for name in names if not name.startswith("."))

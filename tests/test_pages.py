@@ -1,0 +1,368 @@
+"""The pages as a reader meets them: made by the commands, and opened in a real browser."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from types import SimpleNamespace
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+
+HOSTILE = [
+    "<script>document.title='taken'</script>",
+    "</style><img src=x onerror=\"document.title='taken'\">",
+    "ünï 'quoted' \"&amp;",
+]
+ENTER = "\ue007"  # as webdrivers write the key
+SWEEP = ["-m", "lr=0.01,0.1,1e9", "reg=0,0.1", "epochs=3", "report.plots=false"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, repository):
+    """Return a folder with runs of images and of hostile names, a failed one, and a sweep."""
+    folder = tmp_path_factory.mktemp("a place #1 with %41")
+    rng = np.random.default_rng(0)
+    y = np.arange(90) % 3
+    np.savez(folder / "odd.npz", X=rng.normal(size=(90, 4)) + y[:, None], y=np.array(HOSTILE)[y])
+
+    def call(*arguments):
+        command = [sys.executable, *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(repository)}
+        options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+        done = subprocess.run(command, check=False, timeout=120, **options)
+        return SimpleNamespace(code=done.returncode, out=done.stdout, error=done.stderr)
+
+    train = repository / "train.py"
+    assert call(train, "epochs=5", "calibrate=true", "hydra.run.dir=outputs/digits").code == 0
+    odd = ["data=arrays", "data.train=odd.npz", "report.plots=false", "schedule=constant"]
+    assert call(train, *odd, "epochs=3", "hydra.run.dir='outputs/<b>odd #2'").code == 0
+    assert call(train, "data=arrays", "data.train=none.npz", "hydra.run.dir=outputs/lost").code == 1
+    assert call(train, *SWEEP, "hydra.sweep.dir=outputs/sweep").code == 1
+    index = call("-m", "classifier.report", "outputs")
+    assert (index.code, index.out, index.error) == (0, "outputs/index.html\n", "")
+    outputs = folder / "outputs"
+    pages = {
+        "index": outputs / "index.html",
+        "digits": outputs / "digits/report.html",
+        "odd": outputs / "<b>odd #2/report.html",
+        "sweep": outputs / "sweep/sweep.html",
+        "job": outputs / "sweep/0/report.html",
+    }
+    return SimpleNamespace(folder=folder, pages=pages, call=call, train=train)
+
+
+class Links(HTMLParser):
+    """Collects what a page refers to."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found = []
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        self.found += [(tag, v) for name, v in attributes if name in ("href", "src", "data-copy")]
+
+
+def test_every_link_leads_to_a_file(place):
+    for page in place.pages.values():
+        links = [link for tag, link in Links(page).found if tag == "a"]
+        assert links
+        for link in links:
+            assert (page.parent / unquote(link)).exists(), link
+
+
+def test_nothing_is_fetched(place):
+    for page in place.pages.values():
+        fetched = [link for tag, link in Links(page).found if tag in ("img", "link", "script")]
+        assert all(link.startswith("data:") for link in fetched)
+        assert "url(" not in page.read_text()
+        assert "@import" not in page.read_text()
+
+
+def test_a_pages_command_makes_the_same_run_again(place, tmp_path):
+    for name in ("digits", "odd"):
+        (said,) = [text for tag, text in Links(place.pages[name]).found if tag == "button"]
+        words = said.replace("python train.py", f"'{sys.executable}' '{place.train}'", 1)
+        again = f"{words} hydra.run.dir='{tmp_path / name}'"
+        subprocess.run(again, shell=True, check=True, cwd=place.folder, capture_output=True)
+        first, second = (
+            json.loads((folder / "report.json").read_text())
+            for folder in (place.pages[name].parent, tmp_path / name)
+        )
+        assert first["metrics"] == second["metrics"]
+        assert first["config"] == second["config"]
+
+
+def test_what_a_run_is_resumed_with_is_part_of_its_command(place, tmp_path):
+    folder = tmp_path / "run"
+    short = ["data=blobs", "reg=0.01", "report.plots=false"]
+    assert place.call(place.train, *short, "epochs=2", f"hydra.run.dir={folder}").code == 0
+    assert place.call(place.train, f"resume={folder}", "epochs=4").code == 0
+    (said,) = [t for tag, t in Links(folder / "report.html").found if tag == "button"]
+    assert said == "python train.py data=blobs reg=0.01 report.plots=false epochs=4"
+
+
+def test_a_page_is_made_again_from_the_files(place):
+    for name in ("digits", "sweep"):
+        page = place.pages[name]
+        before = page.read_text()
+        page.unlink()
+        done = place.call("-m", "classifier.report", page.parent)
+        assert (done.code, done.out.strip(), done.error) == (0, str(page), "")
+        assert page.read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "usage: python -m classifier.report FOLDER"),
+        (["nowhere"], "nowhere: there is no such folder"),
+        (["odd.npz"], "odd.npz: there is no such folder"),
+    ],
+)
+def test_mistakes_are_one_line(place, arguments, words):
+    done = place.call("-m", "classifier.report", *arguments)
+    assert done.code == 1
+    assert words in done.error
+    assert done.error.count("\n") == 1
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Return a headless chromium; what it fetches and what it complains of is kept."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        if "CI" in os.environ:
+            pytest.fail("CI has no chromium with its chromedriver")
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = "no-sandbox disable-gpu disable-background-networking disable-component-update"
+    for switch in f"headless=new {quiet} disable-sync no-first-run".split():
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def show(browser, place):
+    """Open a page by its name, of a width and in a colour scheme; complaints fail the test."""
+
+    def open_page(name, width=1100, scheme="light"):
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(place.pages[name].as_uri())
+        return browser
+
+    browser.get_log("browser")
+    browser.get_log("performance")
+    yield open_page
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    addresses = [request["request"]["url"] for request in sent]
+    assert addresses
+    assert {address.partition(":")[0] for address in addresses} <= {"file", "data"}
+
+
+def column(browser, key):
+    """Return the values of a column, of rows that show, of the last table that has it."""
+    script = """
+        const heading = [...document.querySelectorAll(`th[data-key='${arguments[0]}']`)].at(-1);
+        const rows = [...heading.closest('table').tBodies[0].rows];
+        return rows.filter((row) => row.checkVisibility())
+                   .map((row) => row.cells[heading.cellIndex].dataset.value);"""
+    return browser.execute_script(script, key)
+
+
+def heading(browser, key):
+    return browser.find_elements("css selector", f"th[data-key='{key}'] button")[-1]
+
+
+def sweep_rows(place):
+    with (place.folder / "outputs/sweep/sweep.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_click_or_a_key_sorts_numbers_as_numbers(show, place):
+    browser = show("sweep")
+    losses = [float(row["val_loss"]) for row in sweep_rows(place)]
+    heading(browser, "val_loss").click()
+    assert [float(v) for v in column(browser, "val_loss")] == sorted(losses)
+    heading(browser, "val_loss").send_keys(ENTER)
+    assert [float(v) for v in column(browser, "val_loss")] == sorted(losses, reverse=True)
+    state = browser.find_element("css selector", "th[data-key=val_loss]").get_attribute("aria-sort")
+    assert state == "descending"
+    heading(browser, "lr").click()  # 1e9 is more than 0.1
+    values = [float(value) for value in column(browser, "lr")]
+    assert values == sorted(values)
+    assert (
+        heading(browser, "val_loss").find_element("xpath", "..").get_attribute("aria-sort") is None
+    )
+
+
+def test_rows_without_a_value_come_last_either_way(show):
+    browser = show("index")
+    for _ in range(2):
+        heading(browser, "loss").click()
+        assert column(browser, "loss")[-1] == ""
+        assert column(browser, "loss")[0] != ""
+
+
+@pytest.mark.parametrize(
+    ("typed", "kept"),
+    [
+        ("reg=0.1", lambda row: float(row["reg"]) == 0.1),
+        ("lr<0.1", lambda row: float(row["lr"]) < 0.1),
+        ("lr>=0.1 COMPLETED", lambda r: float(r["lr"]) >= 0.1 and r["status"] == "completed"),
+        ("diverged", lambda row: row["status"] == "diverged"),
+        ("status=diverged reg<=0", lambda r: r["status"] == "diverged" and float(r["reg"]) == 0),
+        ("nothing-like-this", lambda _: False),
+    ],
+)
+def test_the_filter_keeps_what_it_says(show, place, typed, kept):
+    browser = show("sweep")
+    box = browser.find_element("css selector", ".filter input")
+    box.send_keys(typed)
+    rows = sweep_rows(place)
+    expected = {row["job"] for row in rows if kept(row)}
+    assert {*column(browser, "job")} == expected
+    told = browser.find_element("css selector", ".count").text
+    assert told == f"{len(expected)} of {len(rows)}"
+    box.clear()
+    box.send_keys(" ")
+    assert len(column(browser, "job")) == len(rows)
+
+
+def test_rows_lead_to_runs_and_back(show, place):
+    browser = show("index")
+    browser.find_element("link text", "sweep/0").click()
+    assert browser.current_url == place.pages["job"].as_uri()
+    browser.find_element("link text", "The sweep of this job").click()
+    assert browser.current_url == place.pages["sweep"].as_uri()
+    browser.find_element("css selector", ".chart a").send_keys(ENTER)
+    assert re.search(r"sweep/\d/report\.html$", browser.current_url)
+    show("index")
+    browser.find_element("link text", "<b>odd #2").click()
+    assert browser.current_url == place.pages["odd"].as_uri()
+
+
+def test_names_are_shown_and_not_run(show):
+    for name in ("odd", "index"):
+        browser = show(name)
+        assert browser.title != "taken"
+        assert len(browser.find_elements("tag name", "script")) == 1
+        assert browser.find_elements("css selector", "img[src=x]") == []
+    show("odd")
+    assert column(browser, "class") == sorted(HOSTILE)
+    shown = [th.text for th in browser.find_elements("css selector", "table.grid tbody th span")]
+    assert shown == sorted(HOSTILE)
+    assert sorted(HOSTILE)[0] in browser.find_element(
+        "css selector", "table.grid td"
+    ).get_attribute("title")
+
+
+def test_a_script_that_got_in_would_not_run(show, place, tmp_path):
+    page = place.pages["odd"].read_text()
+    hostile = tmp_path / "page.html"
+    hostile.write_text(page.replace("</main>", f"</main>{HOSTILE[0]}"))
+    browser = show("odd")
+    browser.get(hostile.as_uri())
+    assert browser.title != "taken"
+    (refused,) = browser.get_log("browser")
+    assert "Content Security Policy" in refused["message"]
+
+
+def test_the_command_is_copied(show):
+    browser = show("digits")
+    allowed = ["clipboardReadWrite", "clipboardSanitizedWrite"]
+    browser.execute_cdp_cmd("Browser.grantPermissions", {"permissions": allowed})
+    button = browser.find_element("css selector", "button[data-copy]")
+    button.click()
+    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 10)
+    wait.until(lambda _: button.text == "Copied")
+    read = "navigator.clipboard.readText().then(arguments[0], (error) => arguments[0](`${error}`))"
+    assert browser.execute_async_script(read) == button.get_attribute("data-copy")
+    code = browser.find_element("css selector", ".copyable code").text
+    assert code == button.get_attribute("data-copy")
+
+
+def test_the_figures_are_those_of_the_report(show, place):
+    browser = show("digits")
+    report = json.loads((place.pages["digits"].parent / "report.json").read_text())
+    test = report["metrics"]["test"]
+    figures = browser.find_element("css selector", ".figures").text
+    assert f"{test['accuracy']:.2%}" in figures
+    assert f"{test['loss']:.4f}" in figures
+    assert f"temperature {report['calibration']['temperature']:.4g}" in figures
+    cells = browser.find_elements("css selector", "table.grid td")
+    assert [int(cell.text or 0) for cell in cells] == np.ravel(test["confusion_matrix"]).tolist()
+    recall = test["per_class"][0]["recall"]
+    assert cells[0].get_attribute("title").endswith(f"of 36, {recall:.1%}")
+    pictures = browser.find_elements("css selector", ".pictures img")
+    assert len(pictures) == len(test["mistakes"]) + 10
+    loaded = "return [...document.images].every((image) => image.naturalWidth === 8)"
+    assert browser.execute_script(loaded)
+    epochs = browser.find_elements("css selector", ".chart .zone title")
+    assert len(epochs) == 2 * 5
+    history = (place.pages["digits"].parent / "history.csv").read_text().splitlines()
+    row = dict(zip(history[0].split(","), history[3].split(","), strict=True))
+    said = epochs[2].get_attribute("textContent")
+    assert said.startswith(f"epoch 3: training {float(row['train_loss']):.4g}, validation")
+
+
+@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "job"])
+def test_pages_fit_a_phone_in_light_and_dark(show, name):
+    papers = []
+    for scheme in ("light", "dark"):
+        browser = show(name, 390, scheme)
+        wide = """return [...document.querySelectorAll('body, body *')]
+            .filter((e) => !e.closest('.scroll') && e.getBoundingClientRect().right > 390)
+            .map((e) => e.outerHTML.slice(0, 200))"""
+        assert browser.execute_script(wide) == []
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= 390
+        colour = "return getComputedStyle(document.body).{}.match(/\\d+/g).slice(0, 3).map(Number)"
+        paper, ink = (
+            np.mean(browser.execute_script(colour.format(which)))
+            for which in ("backgroundColor", "color")
+        )
+        assert abs(paper - ink) > 150
+        papers.append(paper)
+        small = """return [...document.querySelectorAll('body *')]
+            .filter((e) => e.checkVisibility() && e.childElementCount === 0 && e.textContent.trim())
+            .filter((e) => !e.closest('table.small') && e.tagName !== 'title')
+            .map((e) => parseFloat(getComputedStyle(e).fontSize)
+                * (e.ownerSVGElement ? e.ownerSVGElement.getScreenCTM().a : 1))
+            .filter((size) => size < 10)"""
+        assert browser.execute_script(small) == []
+    assert papers[0] > 200
+    assert papers[1] < 60
+
+
+@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep"])
+def test_a_screen_reader_is_told_what_things_are(show, name):
+    browser = show(name)
+    nameless = """return [...document.querySelectorAll(arguments[0])].filter(arguments[1]
+        ? (e) => !e.getAttribute(arguments[1]) : () => true).length"""
+    assert browser.execute_script(nameless, "img", "alt") == 0
+    assert browser.execute_script(nameless, "svg", "aria-label") == 0
+    assert browser.execute_script(nameless, "th", "scope") == 0
+    assert browser.execute_script(nameless, "table:not(:has(caption))", "") == 0
+    assert browser.execute_script(nameless, "html", "lang") == 0
+    assert browser.execute_script(nameless, "h1", "") == 1
+    labelled = "return [...document.querySelectorAll('input')].every((e) => e.labels.length === 1)"
+    assert browser.execute_script(labelled)
+    unreachable = """return [...document.querySelectorAll('a, button, input, .scroll')]
+        .filter((e) => e.tabIndex < 0).length"""
+    assert browser.execute_script(unreachable) == 0
