@@ -7,15 +7,19 @@ import base64
 import functools
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from classifier.report import charts
 
 TEMPLATES = Path(__file__).parent / "templates"
+SIZES = ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM")
+WIDE = 40  # characters from which a cell is given room
 
 
 class Cell(NamedTuple):
@@ -35,6 +39,21 @@ def cell(value: Any, form: str = "{:.4g}", link: str = "") -> Cell:
         return Cell(str(value), str(value), link=link)
     text = form.format(value) if isinstance(value, float) else str(value)
     return Cell(text, repr(value), number=True, link=link)
+
+
+def html(rows: Sequence[Sequence[Cell]]) -> Markup:
+    """Return the rows of a table as HTML: here, for a template takes three times as long."""
+    return Markup("\n".join(f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in rows))
+
+
+def _cell_html(cell: Cell) -> str:
+    if cell.number and not cell.link:  # digits need no escape
+        return f'<td class="number" data-value="{cell.value}">{cell.text}</td>'
+    kind = "number" if cell.number else "wide" if len(cell.text) > WIDE else ""
+    text = str(escape(cell.text))
+    if cell.link:
+        text = f'<a href="{escape(quote(cell.link))}">{text}</a>'
+    return f'<td class="{kind}" data-value="{escape(cell.value)}">{text}</td>'
 
 
 def percent(share: float) -> str:
@@ -65,7 +84,5 @@ def _environment() -> Environment:
         "size": {name.lower(): getattr(charts, name) for name in SIZES},
         "percent": percent,
     }
+    environment.filters["html"] = html
     return environment
-
-
-SIZES = ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM")

@@ -21,6 +21,7 @@ from classifier.report.text import reported_split
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 TITLE = 0.22  # space for a template's title, in widths of a template
 DPI = 110
+PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
 TEMPLATES = 100  # classes whose templates are shown, at most
 TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
 
@@ -40,7 +41,7 @@ def draw_run(folder: Path) -> None:
         # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for name, figure in figures.items():
-            write_whole(folder / name, partial(figure.savefig, format="png"))
+            write_whole(folder / name, partial(figure.savefig, format="png", pil_kwargs=PNG))
 
 
 def loss_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:
@@ -156,11 +157,13 @@ def weight_templates(model: LinearModel) -> Figure:
     columns = min(shown, 5 if shown <= 20 else 10)
     rows = -(-shown // columns)
     height = float(np.clip(model.image_shape[0] / model.image_shape[1], 0.3, 3.0))  # of width 1
-    size = (1.5 * columns + 1.4, 1.5 * rows * (height + TITLE) + 0.7)
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    axes.axis("off")
+    wide, tall = 1.5 * columns, 1.5 * rows * (height + TITLE)  # inches
     colour = templates.ndim == 4 and templates.shape[-1] == 3
+    size = (max(wide + (0.3 if colour else 1.4), 5.0), tall + (0.75 if colour else 0.55))
+    # Fixed places: a layout engine would draw all twice.
+    figure = Figure(figsize=size, dpi=DPI)
+    axes = figure.add_axes((0.15 / size[0], 0.15 / size[1], wide / size[0], tall / size[1]))
+    axes.axis("off")
     for i, (template, name) in enumerate(zip(templates, model.classes, strict=False)):
         left, top = 1.08 * (i % columns), -(i // columns) * (height + TITLE)
         image = axes.imshow(
@@ -169,6 +172,7 @@ def weight_templates(model: LinearModel) -> Figure:
             vmin=-limit,
             vmax=limit,
             interpolation="nearest",
+            aspect="auto",
             extent=(left, left + 1, top - height, top),
         )
         label: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "parse_math": False}
@@ -176,11 +180,14 @@ def weight_templates(model: LinearModel) -> Figure:
     axes.set_xlim(0, 1.08 * columns - 0.08)
     axes.set_ylim(-rows * (height + TITLE) + TITLE, TITLE)
     if not colour:
-        figure.colorbar(image, ax=axes, label="weight", fraction=0.03)
+        place = ((wide + 0.35) / size[0], 0.15 / size[1], 0.2 / size[0], tall / size[1])
+        figure.colorbar(image, cax=figure.add_axes(place), label="weight")
     part = f", the first {shown} of {len(model.classes)} classes" * (shown < len(model.classes))
     scale = f"\ngrey is 0; bright (to {limit:.2g}) speaks for the class, dark against it" * colour
     nothing = ": all zero, nothing was learned" * (not templates.any())
-    figure.suptitle(f"Weights of each class{part}{nothing}{scale}", fontsize=11)
+    figure.suptitle(
+        f"Weights of each class{part}{nothing}{scale}", fontsize=11, y=1 - 0.08 / size[1]
+    )
     return figure
 
 

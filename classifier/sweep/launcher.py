@@ -7,11 +7,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
-from hydra.core.utils import JobReturn, JobStatus, configure_log, run_job, setup_globals
+from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
@@ -136,15 +137,9 @@ class StackedLauncher(Launcher):
         with read_write(composed), open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = folder.name
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder.parent), folder.name
+            composed.hydra.runtime.output_dir = str(folder.resolve())
         if record is None:  # else Hydra's files stand there, and a kill now would lose them
-            run_job(
-                hydra_context=self.context,
-                task_function=lambda _: None,  # only the folder and Hydra's files in it
-                config=composed,
-                job_dir_key="hydra.sweep.dir",
-                job_subdir_key="hydra.sweep.subdir",
-                configure_logging=False,
-            )
+            _write_hydra_files(folder, composed, task)
         (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             return folder, make_job(task, choices, folder)
@@ -242,6 +237,24 @@ class _Composer:
         if key not in self._groups:
             self._groups[key] = bool(self.loader.get_group_options(key))
         return self._groups[key]
+
+
+def _write_hydra_files(folder: Path, composed: DictConfig, task: DictConfig) -> None:
+    """Make a job's folder with the files Hydra leaves there.
+
+    Hydra's own way to them, `run_job`, copies the whole config five times.
+    """
+    own = composed.hydra
+    folder.mkdir(parents=True, exist_ok=True)
+    if own.output_subdir is not None:
+        texts = {
+            "config": OmegaConf.to_yaml(task),
+            "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
+            "overrides": OmegaConf.to_yaml(own.overrides.task),
+        }
+        (folder / own.output_subdir).mkdir()
+        for name, text in texts.items():
+            (folder / own.output_subdir / f"{name}.yaml").write_text(text)
 
 
 def _draw_missing(folders: Sequence[Path]) -> None:
