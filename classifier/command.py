@@ -70,10 +70,18 @@ def _refuse_arguments(schema: type[Options]) -> None:
 
 
 def _help(schema: type[Options]) -> str:
-    """Return the help text of a program's config; Hydra would list every config group first."""
+    """Return the help text of a program's config, with the choices of each group.
+
+    Hydra itself would list every group first, its own among them.
+    """
     name = "train" if schema is Config else "predict"
     config = OmegaConf.load(CONFIGS / f"{name}.yaml")
-    return str(OmegaConf.select(config, "hydra.help.template"))
+    choices = {
+        group.name: ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        for group in CONFIGS.iterdir()
+        if group.is_dir()
+    }
+    return str(OmegaConf.select(config, "hydra.help.template")).format(**choices)
 
 
 def _compose_once() -> None:

@@ -24,6 +24,7 @@ LEFT = {
     "mistakes.npz",
     "model.npz",
     "reliability_diagram.png",
+    "report.html",
     "report.json",
     "report.txt",
     "status.json",
@@ -31,6 +32,23 @@ LEFT = {
     "weights.png",
 }
 QUICK = ["epochs=2", "report.plots=false"]
+
+
+def test_the_shell_completes_choices_and_keys(repository, tmp_path):
+    for typed, found in (
+        ("optimizer=", "optimizer=adam optimizer=sgd"),
+        ("data=blobs data.n_cl", "data.n_classes="),
+    ):
+        line = f"python train.py {typed}"
+        done = subprocess.run(
+            [sys.executable, repository / "train.py", "-sc", "query=bash"],
+            env={**os.environ, "COMP_LINE": line, "COMP_POINT": str(len(line))},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stdout.strip() == found
 
 
 def runs(folder):

@@ -62,6 +62,24 @@ def test_adams_steps_along_a_steady_gradient_have_length_lr():
     np.testing.assert_allclose(theta, 1 + 20 * np.broadcast_to(LR, (3, 2, 4)), rtol=1e-9)
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("m", [0.0, 0.5, 0.9])
+def test_twice_the_bold_lr_is_the_largest_stable_one(nesterov, m):
+    sgd, scale = Sgd(nesterov=nesterov), Scale(eigenvalue=6.0, l1_norm=40.0)
+    bold = sgd.bold_lr(scale, 0.5, m)
+    sizes = []
+    for factor in (1.98, 2.02):
+        theta = np.ones(1)
+        state = sgd.init(theta)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in range(5000):
+                lr, momentum = np.array([factor * bold]), np.array([m])
+                sgd.update(theta, 4 * theta, state, lr, momentum, step)
+        sizes.append(abs(theta[0]))
+    assert sizes[0] < 1e-6
+    assert not sizes[1] < 1e6
+
+
 def test_auto_lr():
     scale = Scale(eigenvalue=6.0, l1_norm=40.0)
     assert Sgd(nesterov=False).auto_lr(scale, reg=0.5) == pytest.approx(1 / (6 / 2 + 2 * 0.5))
