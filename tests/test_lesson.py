@@ -1,0 +1,141 @@
+"""The notebook, run from top to bottom, and the lines of code that it and the derivation quote."""
+
+import ast
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+PAGES = ("docs/softmax.ipynb", "docs/derivation.md")
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d*)?(?:e[-+]?\d+)?")
+QUOTE = re.compile(  # In `file`, `name`: `code`, `code` and `code`
+    r"[Ii]n\s+`([\w/]+\.py)`,\s+`([\w.]+)`:\s+(`[^`]+`(?:(?:,| and|, and)\s+`[^`]+`)*)"
+)
+
+
+def prose(path):
+    if path.suffix == ".md":
+        return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+def source_of(path, name):
+    """The code of a function, class or method of a file."""
+    text = path.read_text()
+    found = ast.parse(text)
+    for part in name.split("."):
+        found = next(n for n in found.body if getattr(n, "name", None) == part)
+    return ast.get_source_segment(text, found)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_quoted_code_stands_where_the_page_says(page, repository):
+    text = prose(repository / page)
+    quotes = QUOTE.findall(text)
+    assert len(quotes) >= 15
+    assert len(quotes) == len(re.findall(r"`\w+/[\w/]+\.py`,\s+`", text))  # each is such a quote
+    for file, name, fragments in quotes:
+        source = source_of(repository / file, name)
+        for fragment in re.findall(r"`([^`]+)`", fragments):
+            assert fragment in source, f"{page}: {fragment!r} is not in {file}, {name}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_files_exist(page, repository):
+    text = prose(repository / page)
+    for target in re.findall(r"\]\(([^)]+)\)", text):
+        assert (repository / "docs" / target).exists(), target
+    for file in re.findall(r"`((?:classifier|data|docs)/[\w/]+\.\w+)`", text):
+        assert (repository / file).exists(), file
+
+
+def stored(repository):
+    nbformat = pytest.importorskip("nbformat")
+    return nbformat.read(repository / "docs/softmax.ipynb", as_version=4)
+
+
+def said(cell):
+    return "".join(output.text for output in cell.outputs if output.output_type == "stream")
+
+
+def test_the_stored_notebook_shows_every_digit_of_the_note(repository):
+    text = "".join(said(cell) for cell in stored(repository).cells if cell.cell_type == "code")
+    note = json.loads((repository / "docs/notebook_numbers.json").read_text())
+    for key in ("F_first_3_rows_printed", "dW_naive_printed", "dW_vectorized_printed"):
+        for row in note[key]:
+            line = r"\[+ *" + r" +".join(re.escape(str(value)) for value in row) + r" *\]"
+            assert len(re.findall(line, text)) >= 2, f"{key} {row}"  # computed, and stored
+    assert text.count(str(note["loss_printed"])) >= 3
+    assert str(note["loss_torch"]) in text
+
+
+def test_the_stored_notebook_is_clean(repository):
+    notebook = stored(repository)
+    assert sorted(notebook.metadata) == ["kernelspec", "language_info"]
+    assert (repository / "docs/softmax.ipynb").stat().st_size < 600_000
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert set(cell.metadata) <= {"tags"}
+        assert len(cell.source.splitlines()) <= 14, cell.source
+        for output in cell.outputs:
+            assert output.output_type in ("stream", "display_data"), output
+            assert output.get("name") != "stderr", output
+            assert not re.search(r"/(home|tmp|work|usr|root)/|\\Users\\", str(output.get("text")))
+
+
+def figures(cell):
+    return sum(output.output_type == "display_data" for output in cell.outputs)
+
+
+def run(notebook, folder, environment):
+    nbclient = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    client = nbclient.NotebookClient(
+        notebook, timeout=90, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute(env={**os.environ, **environment})
+
+
+def compare(notebook, fresh, skipped):
+    """The numbers of every cell are those that are stored, but for rounding."""
+    pairs = list(zip(notebook.cells, fresh.cells, strict=True))
+    compared = 0
+    for before, after in pairs:
+        tags = set(before.metadata.get("tags", []))
+        if before.cell_type != "code":
+            continue
+        assert all(output.get("name") != "stderr" for output in after.outputs), said(after)
+        assert figures(after) == figures(before)
+        if tags & skipped:
+            continue
+        expected, found = (
+            [float(number) for number in NUMBER.findall(said(cell))] for cell in (before, after)
+        )
+        assert len(found) == len(expected), said(after)
+        np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-6, err_msg=after.source)
+        compared += len(found)
+    assert compared > 100
+
+
+# The kernel's sockets are left to the garbage collector by some versions of jupyter_client.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("torch", ["with", "without"])
+def test_it_runs_from_top_to_bottom(torch, repository, tmp_path):
+    notebook, fresh = stored(repository), stored(repository)
+    environment, skipped = {}, {"varies"}
+    if torch == "with":
+        pytest.importorskip("torch")
+    else:
+        (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+        environment, skipped = {"PYTHONPATH": str(tmp_path)}, {"varies", "torch"}
+    run(fresh, repository / "docs", environment)
+    compare(notebook, fresh, skipped)
+    text = "".join(said(cell) for cell in fresh.cells if cell.cell_type == "code")
+    assert len(re.findall(r"^(?:naive|vectorised|PyTorch) +1\.4709\b", text, re.MULTILINE)) == 3
+    assert ("PyTorch is not installed" in text) == (torch == "without")
+    assert ("Skipped: autograd needs PyTorch" in text) == (torch == "without")
+    assert ("(stored, all digits: 1.470896601676941)" in text) == (torch == "without")
