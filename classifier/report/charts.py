@@ -27,7 +27,7 @@ class Axis:
         """Return round values from low to high."""
         if self.log:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            factors = (1, 2, 5) if len(decades) <= 3 else (1,)
+            factors = (1, 2, 5) if self.high < 100 * self.low else (1,)
             values = [factor * 10.0**decade for decade in decades for factor in factors]
         else:
             step = 10 ** math.floor(math.log10((self.high - self.low) / TICKS))
