@@ -20,6 +20,7 @@ from data.errors import InputError, one_line
 
 log = logging.getLogger("softmax.run")  # what happens in a run: also written to its train.log
 SWEEP = "multirun.yaml"  # what Hydra leaves in a sweep's folder
+Value = Any  # of a config key: a number, text, true, false, null or a list of these
 FINISHED = ("completed", "diverged")  # statuses that running again would not change
 
 
@@ -67,6 +68,23 @@ def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any
     others = ("hydra", "schema")
     own = {group: name for group, name in choices.items() if not group.startswith(others)}
     return plain | {"choices": own}
+
+
+def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
+    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text.
+
+    The choices of the groups have the names that they are given by: {"optimizer": "sgd", ...}.
+    """
+    flat: dict[str, Value] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name == "choices":
+            flat |= value
+        elif name == "class_weight" and isinstance(value, dict):
+            flat[name] = ", ".join(f"{label}: {weight}" for label, weight in value.items())
+        else:
+            flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat
 
 
 def write_status(folder: Path, status: str, reason: str | None = None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from classifier.files import write_text
 from classifier.history import Epoch, read_history
-from classifier.job import SWEEP, read_overrides
+from classifier.job import SWEEP, flatten, read_overrides
 from classifier.model import LinearModel
 from classifier.report.charts import Axis, Chart, Dot, Zone, span
 from classifier.report.pages import Cell, cell, percent, render
@@ -52,7 +52,7 @@ def write_run_page(folder: Path) -> None:
         **_templates(folder, report["data"]["image_shape"]),
         **_calibration(report, name, split),
         classes=[[cell(value, "{:.4f}") for value in c.values()] for c in split["per_class"]],
-        config_rows=[[cell(key), cell(value)] for key, value in flat(report["config"])],
+        config_rows=[[cell(key), cell(value)] for key, value in flatten(report["config"]).items()],
         details=_details(report),
         files=_files(folder, report),
     )
@@ -65,15 +65,6 @@ def command(folder: Path) -> str:
     if overrides is None:
         return ""
     return " ".join(["python", "train.py", *map(shlex.quote, overrides)])
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    """Return nested values as ("data.name", value) pairs."""
-    rows: list[tuple[str, Any]] = []
-    for key, value in values.items():
-        nested = isinstance(value, dict)
-        rows += flat(value, f"{prefix}{key}.") if nested else [(f"{prefix}{key}", value)]
-    return rows
 
 
 def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
@@ -206,8 +197,8 @@ def _calibration(report: dict[str, Any], name: str, split: dict[str, Any]) -> di
 
 def _details(report: dict[str, Any]) -> list[list[Cell]]:
     kept = "smoothness largest_stable_lr gradient_check seconds data machine versions".split()
-    rows = flat({key: report[key] for key in kept})
-    return [[cell(key), cell(value)] for key, value in rows]
+    rows = flatten({key: report[key] for key in kept})
+    return [[cell(key), cell(value)] for key, value in rows.items()]
 
 
 def _files(folder: Path, report: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ from classifier.report.pages import Cell, cell, render
 from classifier.report.run_page import NAME as RUN_PAGE
 from classifier.report.run_page import command
 from classifier.report.sweep_values import (
+    METRICS,
     Row,
     best_job,
     best_of_pairs,
@@ -18,32 +19,29 @@ from classifier.report.sweep_values import (
     is_done,
     rank,
     shown_keys,
+    status_counts,
 )
 
 NAME = "sweep.html"
 LABELS = 8  # values of a key that are written below a chart, at most
-METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
 
 def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     """Write the page of the sweep in a folder, into it, from its summary and the runs' folders."""
     jobs, swept, objective = summary["jobs"], summary["swept"], summary["objective"]
     keys, pairs = shown_keys(jobs, swept)
+    ranked = rank(jobs, objective)
+    lost = [job for job in jobs if not is_done(job, objective)]
     columns = ["job", "status", *swept, *(["resolved_lr"] if "lr" not in swept else []), *METRICS]
-    columns += [
-        "best_epoch",
-        "seconds",
-        *(["reason"] if len(rank(jobs, objective)) < len(jobs) else []),
-    ]
+    columns += ["best_epoch", "seconds", *(["reason"] if lost else [])]
     links = {job["job"]: _link(sweep, job) for job in jobs}
     best = summary["best"]
-    statuses = [job["status"] for job in jobs]
     page = render(
         "sweep.html",
         place="/".join(sweep.resolve().parts[-2:]),
         objective=objective,
         swept=swept,
-        statuses={status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        statuses=status_counts(jobs),
         best=best,
         best_link=links[best["job"]] if best else "",
         best_values=[(key, cell(best[key]).text) for key in swept] if best else [],
@@ -51,10 +49,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         command=command(sweep),
         edges=summary["edges"],
         columns=columns,
-        rows=[
-            _cells(job, columns, links[job["job"]])
-            for job in [*rank(jobs, objective), *_others(jobs, objective)]
-        ],
+        rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],
         charts=[_chart(jobs, key, objective, links) for key in keys],
         heat_maps=[_heat_map(jobs, pair, objective, links) for pair in pairs],
         **_seeds(summary["seeds"]),
@@ -66,10 +61,6 @@ def _link(sweep: Path, job: Row) -> str:
     """Return where a job's row leads: its page, or the log of a job that has none."""
     names = (f"{job['folder']}/{name}" for name in (RUN_PAGE, "train.log"))
     return next((name for name in names if (sweep / name).exists()), "")
-
-
-def _others(jobs: list[Row], objective: str) -> list[Row]:
-    return [job for job in jobs if not is_done(job, objective)]
 
 
 def _cells(job: Row, columns: list[str], link: str) -> list[Cell]:
@@ -135,16 +126,17 @@ def _heat_map(
 
 
 def _goodness(figures: list[float], objective: str) -> Callable[[float], float]:
-    """Return what gives a figure's shade, from 0.05 for the worst to 1 for the best of all."""
+    """Return what gives a figure's shade: 0.05 for the worst, 1 for the best, losses by log."""
     low, high = min(figures, default=0.0), max(figures, default=1.0)
-    log = objective.endswith("loss") and low > 0
+    accuracy = objective.endswith("accuracy")
 
     def goodness(figure: float) -> float:
         if high == low:
             return 0.5
-        if not log:
-            return 0.05 + 0.95 * (figure - low) / (high - low)
-        return 1 - 0.95 * math.log(figure / low) / math.log(high / low)
+        share = (figure - low) / (high - low)
+        if not accuracy:
+            share = 1 - (math.log(figure / low) / math.log(high / low) if low > 0 else share)
+        return 0.05 + 0.95 * share
 
     return goodness
 

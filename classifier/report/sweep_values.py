@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 Row = dict[str, Any]
+METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 PAIRS = 6  # of swept keys that are shown against each other, at most
 
 
@@ -27,6 +28,12 @@ def best_job(jobs: list[Row], objective: str, given: Row | None = None) -> Row |
 def is_done(job: Row, objective: str) -> bool:
     """Return whether a job completed with a figure to be judged by."""
     return bool(job["status"] == "completed" and job[objective] is not None)
+
+
+def status_counts(jobs: list[Row]) -> dict[str, int]:
+    """Return how many jobs have each status."""
+    statuses = [job["status"] for job in jobs]
+    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
 def is_number(value: Any) -> bool:

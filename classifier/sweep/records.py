@@ -5,9 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classifier.job import read_config, read_report, read_status
-
-Value = Any  # of a config key: a number, text, true, false, null or a list of these
+from classifier.job import Value, flatten, read_config, read_report, read_status
 
 ELSEWHERE = ("outputs", "tracker", "mlflow")  # keys that change nothing of a run but its place
 
@@ -44,23 +42,6 @@ def read_record(folder: Path) -> Record:
 def _order(folder: Path) -> tuple[int, int, str]:
     name = folder.name
     return (0, int(name), name) if name.isdigit() else (1, 0, name)
-
-
-def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
-    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text.
-
-    The choices of the groups have the names that they are given by: {"optimizer": "sgd", ...}.
-    """
-    flat: dict[str, Value] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name == "choices":
-            flat |= value
-        elif name == "class_weight" and isinstance(value, dict):
-            flat[name] = ", ".join(f"{label}: {weight}" for label, weight in value.items())
-        else:
-            flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
-    return flat
 
 
 def settings(config: dict[str, Value]) -> dict[str, Value]:

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from classifier.files import write_json, write_text, write_whole
-from classifier.job import FINISHED
+from classifier.job import FINISHED, Value, flatten
 from classifier.report.sweep_page import write_sweep_page
-from classifier.report.sweep_values import best_job, is_number, rank
-from classifier.sweep.records import Record, Value, flatten, read_records, settings
+from classifier.report.sweep_values import METRICS, best_job, is_number, rank, status_counts
+from classifier.sweep.records import Record, read_records, settings
 
-METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 SHOWN = 10  # jobs in the table
 
 
@@ -182,12 +181,6 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     counts = status_counts(jobs)
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
     return "\n".join([*lines, f"{len(jobs)} jobs: {told}; {sweep}/sweep.csv, best in {sweep}/best"])
-
-
-def status_counts(jobs: list[dict[str, Any]]) -> dict[str, int]:
-    """Return how many jobs have each status."""
-    statuses = [job["status"] for job in jobs]
-    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
 
 
 def _cell(value: Value) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classifier.history import read_history
-from classifier.sweep.records import Record, Value, settings
+from classifier.job import Value
+from classifier.sweep.records import Record, settings
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")  # of the history
 ARTIFACTS = (
