@@ -20,7 +20,7 @@ HOSTILE = [
     "ünï 'quoted' \"&amp;",
 ]
 ENTER = "\ue007"  # as webdrivers write the key
-SWEEP = ["-m", "lr=0.01,0.1,1e9", "reg=0,0.1", "epochs=3", "report.plots=false"]
+SWEEP = ["-m", "lr=0.01,0.1,1e9", "reg=1e-5,0.1", "epochs=3", "report.plots=false"]
 
 
 @pytest.fixture(scope="module")
@@ -222,9 +222,10 @@ def test_a_click_or_a_key_sorts_numbers_as_numbers(show, place):
     assert [float(v) for v in column(browser, "val_loss")] == sorted(losses, reverse=True)
     state = browser.find_element("css selector", "th[data-key=val_loss]").get_attribute("aria-sort")
     assert state == "descending"
-    heading(browser, "lr").click()  # 1e9 is more than 0.1
-    values = [float(value) for value in column(browser, "lr")]
-    assert values == sorted(values)
+    for key in ("lr", "reg"):  # 1e9 is more than 0.1, and 1e-5 is less
+        heading(browser, key).click()
+        values = [float(value) for value in column(browser, key)]
+        assert values == sorted(values)
     assert (
         heading(browser, "val_loss").find_element("xpath", "..").get_attribute("aria-sort") is None
     )
@@ -245,7 +246,10 @@ def test_rows_without_a_value_come_last_either_way(show):
         ("lr<0.1", lambda row: float(row["lr"]) < 0.1),
         ("lr>=0.1 COMPLETED", lambda r: float(r["lr"]) >= 0.1 and r["status"] == "completed"),
         ("diverged", lambda row: row["status"] == "diverged"),
-        ("status=diverged reg<=0", lambda r: r["status"] == "diverged" and float(r["reg"]) == 0),
+        (
+            "status=diverged reg<=1e-5",
+            lambda r: r["status"] == "diverged" and float(r["reg"]) < 0.1,
+        ),
         ("nothing-like-this", lambda _: False),
     ],
 )
@@ -265,6 +269,8 @@ def test_the_filter_keeps_what_it_says(show, place, typed, kept):
 
 def test_rows_lead_to_runs_and_back(show, place):
     browser = show("index")
+    alone = [run for run in column(browser, "run") if not run.startswith("sweep/")]
+    assert alone == ["lost", "<b>odd #2", "digits"]  # the newest first
     browser.find_element("link text", "sweep/0").click()
     assert browser.current_url == place.pages["job"].as_uri()
     browser.find_element("link text", "The sweep of this job").click()

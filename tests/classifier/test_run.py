@@ -107,6 +107,17 @@ def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
     assert f"temperature {model.temperature:.4g}" in (tmp_path / "report.txt").read_text()
 
 
+def test_the_surest_mistakes_are_kept_as_images(job_of, tmp_path):
+    job = job_of(tmp_path, "epochs=3")
+    run([job])
+    mistakes = read(tmp_path, "report.json")["metrics"]["test"]["mistakes"]
+    test = job.config.data.load(np.random.default_rng([0, *b"data"])).test
+    rows = [mistake["index"] for mistake in mistakes]
+    assert [mistake["true"] for mistake in mistakes] == [str(test.y[row]) for row in rows]
+    with np.load(tmp_path / "mistakes.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["X"], test.X[rows].reshape(-1, 8, 8))
+
+
 def test_calibration_needs_a_validation_split(job_of, tmp_path):
     with pytest.raises(InputError, match="calibrate=true: there is no validation split"):
         run([job_of(tmp_path, "calibrate=true", "data.val_fraction=0")])
