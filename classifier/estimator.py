@@ -47,8 +47,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     lr : step size, or 'auto', from the data: 1 / L with early stopping, as in the program, and
-        where a fit is gone on with; otherwise, to come close to the optimum, half of what is stable
-        with this momentum m: (1 + m) / ((1 - m) L), and a (1 + 2 m)-th of that with Nesterov's.
+        where a fit is gone on with; otherwise, to come close to the optimum, longer by up to
+        (1 + momentum) / (1 - momentum), the less the minibatches differ.
     reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N).
     batch_size : examples a step at most; the minibatches of an epoch are about equal in size.
     epochs : passes over the training data, at most.
@@ -272,7 +272,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             scale = measure_scale(train.X, rng, train.weights)
             optimizer: Optimizer = _look_up("optimizer", self.optimizer, OPTIMIZERS)
             if bold:
-                self.lr_ = float(optimizer.bold_lr(scale, numbers.reg, numbers.momentum))
+                own = numbers.reg, numbers.momentum, numbers.batch_size
+                self.lr_ = float(optimizer.bold_lr(scale, *own))
             else:
                 self.lr_ = float(optimizer.auto_lr(scale, numbers.reg))
         else:

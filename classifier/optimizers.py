@@ -29,7 +29,7 @@ class Optimizer(Options, abc.ABC):
         """Return the largest learning rate known to be stable, or None where there is none."""
         return None
 
-    def bold_lr(self, scale: Scale, reg: float, momentum: float) -> float:
+    def bold_lr(self, scale: Scale, reg: float, momentum: float, batch_size: int) -> float:
         """Return a learning rate that is quicker to the optimum, where it makes use of momentum."""
         return self.auto_lr(scale, reg)
 
@@ -76,15 +76,17 @@ class Sgd(Optimizer):
         """Return 2 / L: full gradient steps converge below it, with momentum well beyond too."""
         return 2 / scale.smoothness(reg)
 
-    def bold_lr(self, scale: Scale, reg: float, momentum: float) -> float:
-        """Return half the largest step that is stable with this momentum.
+    def bold_lr(self, scale: Scale, reg: float, momentum: float, batch_size: int) -> float:
+        """Return half the largest step that momentum m makes stable; 1 / L where that is more.
 
-        Full gradient steps on a quadratic of curvature L are, below twice this: with heavy ball
-        (B. Polyak, Some methods of speeding up the convergence of iteration methods, 1964)
-        2 (1 + m) / ((1 - m) L), with Nesterov's a (1 + 2 m)-th of it.
+        Full gradient steps on a quadratic of curvature L are stable below 2 (1 + m) / ((1 - m) L)
+        with heavy ball (B. Polyak, Some methods of speeding up the convergence of iteration
+        methods, 1964), with Nesterov's a (1 + 2 m)-th of it. Against the noise of minibatches
+        momentum is no help, so that is added to L undivided.
         """
-        gain = (1 + momentum) / (1 - momentum)
-        return gain / (1 + 2 * momentum * self.nesterov) / scale.smoothness(reg)
+        gain = (1 + momentum) / (1 - momentum) / (1 + 2 * momentum * self.nesterov)
+        L = scale.smoothness(reg)
+        return 1 / min(L, L / gain + scale.minibatch_noise(batch_size))
 
     def init(self, theta: np.ndarray) -> State:
         """Return the state before the first step: zeros."""

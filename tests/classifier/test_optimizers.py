@@ -65,8 +65,8 @@ def test_adams_steps_along_a_steady_gradient_have_length_lr():
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("m", [0.0, 0.5, 0.9])
 def test_twice_the_bold_lr_is_the_largest_stable_one(nesterov, m):
-    sgd, scale = Sgd(nesterov=nesterov), Scale(eigenvalue=6.0, l1_norm=40.0)
-    bold = sgd.bold_lr(scale, 0.5, m)
+    sgd, scale = Sgd(nesterov=nesterov), Scale(6.0, l1_norm=40.0, square_norm=50.0, n=100)
+    bold = sgd.bold_lr(scale, 0.5, m, batch_size=100)
     sizes = []
     for factor in (1.98, 2.02):
         theta = np.ones(1)
@@ -80,8 +80,16 @@ def test_twice_the_bold_lr_is_the_largest_stable_one(nesterov, m):
     assert not sizes[1] < 1e6
 
 
+def test_the_bold_lr_minds_minibatches_that_differ():
+    sgd = Sgd(nesterov=False)
+    noisy = Scale(eigenvalue=6.0, l1_norm=40.0, square_norm=50.0, n=10**9)
+    expected = 1 / (4 / 19 + 50 / 2 / 20)  # L / gain + mean |x|^2 / (2 B)
+    assert sgd.bold_lr(noisy, 0.5, 0.9, batch_size=20) == pytest.approx(expected, rel=1e-6)
+    assert sgd.bold_lr(noisy, 0.5, 0.9, batch_size=2) == sgd.auto_lr(noisy, 0.5)
+
+
 def test_auto_lr():
-    scale = Scale(eigenvalue=6.0, l1_norm=40.0)
+    scale = Scale(eigenvalue=6.0, l1_norm=40.0, square_norm=50.0, n=100)
     assert Sgd(nesterov=False).auto_lr(scale, reg=0.5) == pytest.approx(1 / (6 / 2 + 2 * 0.5))
     # All weights moved by lr against the signs of x move a logit by lr * |x|_1.
     lr = Adam(beta2=0.999, epsilon=1e-8).auto_lr(scale, reg=0.5)
