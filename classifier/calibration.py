@@ -19,8 +19,9 @@ def fit_temperature(model: LinearModel, X: Examples, y: np.ndarray) -> float:
     """Return the temperature T > 0 with the lowest cross-entropy of softmax(f / T).
 
     The derivative by 1 / T, the mean of sum_c p_c f_c - f_y, rises with 1 / T, so its only zero is
-    found by a bracketing search. T is between 0.01 and 100: where all examples are right there is
-    no lowest one. It never changes which class is the most probable.
+    found by a bracketing search. A temperature never changes which class is the most probable.
+    Where there is none between 0.01 and 100 it is 1: of examples that are all right, the lower
+    the better, which says nothing of others.
 
     Parameters
     ----------
@@ -43,10 +44,8 @@ def fit_temperature(model: LinearModel, X: Examples, y: np.ndarray) -> float:
         return float(np.mean(np.einsum("nc,nc->n", p, scores) - own))
 
     low, high = math.log(COLDEST), math.log(HOTTEST)
-    if slope(low) <= 0:
-        return COLDEST
-    if slope(high) >= 0:
-        return HOTTEST
+    if slope(low) <= 0 or slope(high) >= 0:
+        return 1.0
     return math.exp(brentq(slope, low, high))
 
 

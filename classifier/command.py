@@ -15,7 +15,7 @@ from classifier.config import Config, make_config, without_hydra
 from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
 from classifier.resume import resume_run, resumed_arguments
-from classifier.tracking.track import check_installed, track
+from classifier.tracking.track import check_tracker, track
 from data.errors import InputError
 from data.options import Options
 
@@ -110,9 +110,11 @@ class Guard(Callback):
         try:
             if config.resume is not None:
                 resume_run(config)
-                check_installed(make_config(without_hydra(config)).tracker)
+                make_config(without_hydra(config))
+                check_tracker(config)
                 return
-            check_installed(make_config(without_hydra(config)).tracker)
+            make_config(without_hydra(config))
+            check_tracker(config)
             folder = OmegaConf.select(config, "hydra.run.dir")
             if not folder:
                 raise InputError("hydra.run.dir: names no folder")
@@ -132,7 +134,7 @@ class Guard(Callback):
             With one line.
         """
         try:
-            check_installed(config.tracker)
+            check_tracker(config)
             folder = OmegaConf.select(config, "hydra.sweep.dir")
             if not folder:
                 raise InputError("hydra.sweep.dir: names no folder")

@@ -21,6 +21,7 @@ from data.errors import InputError, one_line
 log = logging.getLogger("softmax.run")  # what happens in a run: also written to its train.log
 SWEEP = "multirun.yaml"  # what Hydra leaves in a sweep's folder
 Value = Any  # of a config key: a number, text, true, false, null or a list of these
+TOLD = ("tracker", "mlflow")  # keys that say who is told of a run: no part of it, maybe secret
 FINISHED = ("completed", "diverged")  # statuses that running again would not change
 
 
@@ -36,8 +37,8 @@ EXPECTED = (InputError, OSError, RunError, MemoryError, KeyboardInterrupt)
 class Job:
     """One model to train.
 
-    config is checked; plain is the same as plain values, with the choice of each config group
-    under "choices"; folder is where the results go.
+    config is checked; plain is the same as plain values, but for who is told of the run, with the
+    choice of each config group under "choices"; folder is where the results go.
     """
 
     config: Config
@@ -56,7 +57,8 @@ def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job
     """
     with failures_told([folder]):
         config = make_config(composed)
-    return Job(config, plain_config(composed, choices), folder)
+    plain = plain_config(composed, choices)
+    return Job(config, {key: plain[key] for key in plain if key not in TOLD}, folder)
 
 
 def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
@@ -96,9 +98,9 @@ def read_status(folder: Path) -> dict[str, Any]:
     """Read status.json; a file that is missing or broken stands for a run that is not begun."""
     try:
         status: dict[str, Any] = json.loads((folder / "status.json").read_text())
-    except (OSError, ValueError):
+        return {key: status[key] for key in ("status", "reason")}
+    except (OSError, ValueError, KeyError, TypeError):
         return {"status": "not begun", "reason": None}
-    return status
 
 
 def read_config(folder: Path) -> dict[str, Any]:

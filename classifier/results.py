@@ -21,13 +21,12 @@ from classifier.job import Job, log, timed, write_status
 from classifier.learning_rate import Scale
 from classifier.model import LinearModel
 from classifier.preparation import Prepared
-from classifier.report.run_page import write_run_page
+from classifier.report.names import MISTAKES
 from classifier.report.text import calibration_text, metrics_table, report_text, reported_split
 from classifier.stacked_loss import penalty
 from classifier.training import Fit
 from data.dataset import Dataset
 
-MISTAKES = "mistakes.npz"
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 Draw = Callable[[Path], object]
@@ -58,7 +57,7 @@ def write_results(
         with timed(seconds, "calibration"):
             temperature = fit_temperature(model, dataset.val.X, dataset.val.y)
             model = dataclasses.replace(model, temperature=temperature)
-            report["metrics"] = _evaluate(model, dataset, job.config.report.top_k)
+            report["metrics"] = _evaluate(model, dataset, job.config.report.top_k, *trained_on)
         report["calibration"] = {"temperature": temperature, "before": _calibration(metrics)}
     model.save(job.folder / "model.npz")
     if dataset.image_shape is not None:
@@ -66,6 +65,8 @@ def write_results(
     write_history(job.folder / "history.csv", fit.history)
     write_json(job.folder / "report.json", report)
     write_text(job.folder / "report.txt", report_text(report))
+    from classifier.report.run_page import write_run_page  # its packages cost start-up
+
     write_run_page(job.folder)
     if job.config.report.plots:
         draw(job.folder)
@@ -78,8 +79,8 @@ def _evaluate(
     model: LinearModel,
     dataset: Dataset,
     top_k: int,
-    class_weights: np.ndarray | None = None,
-    label_smoothing: float = 0.0,
+    class_weights: np.ndarray | None,
+    label_smoothing: float,
 ) -> dict[str, Any]:
     return {
         name: evaluate(model, split.X, split.y, top_k, class_weights, label_smoothing)
@@ -124,6 +125,8 @@ def _log_outcome(folder: Path, report: dict[str, Any]) -> None:
         log.warning("the kept weights are no better than guessing", extra=own)
     if "calibration" in report:
         log.info("%s", calibration_text(report), extra=own)
+        if report["calibration"]["temperature"] == 1:
+            log.warning("validation says nothing of the temperature: not calibrated", extra=own)
     log.info("\n%s\n%s", metrics_table(report["metrics"]), os.path.relpath(folder), extra=own)
 
 

@@ -44,6 +44,8 @@ def place(tmp_path_factory, repository):
     assert call(train, *odd, "epochs=3", "hydra.run.dir='outputs/<b>odd #2'").code == 0
     assert call(train, "data=arrays", "data.train=none.npz", "hydra.run.dir=outputs/lost").code == 1
     assert call(train, *SWEEP, "hydra.sweep.dir=outputs/sweep").code == 1
+    copied = folder / "outputs/mlartifacts/1/artifacts"  # as MLflow keeps what it is given
+    shutil.copytree(folder / "outputs/digits", copied)
     index = call("-m", "classifier.report", "outputs")
     assert (index.code, index.out, index.error) == (0, "outputs/index.html\n", "")
     outputs = folder / "outputs"
@@ -108,6 +110,41 @@ def test_what_a_run_is_resumed_with_is_part_of_its_command(place, tmp_path):
     assert said == "python train.py data=blobs reg=0.01 report.plots=false epochs=4"
 
 
+def test_a_job_is_made_again_by_the_command_on_its_page(place):
+    for page in (place.pages["job"], place.pages["sweep"]):
+        first = next(text for tag, text in Links(page).found if tag == "button" and text)
+        words = first.removeprefix("python train.py").replace("'", "").split()
+        folder = f"outputs/again-{page.stem}"
+        assert place.call(place.train, *words, f"hydra.run.dir={folder}").code == 0
+        report = json.loads((place.folder / folder / "report.json").read_text())
+        of_job = page.parent if page.stem == "report" else page.parent / "best"
+        original = json.loads((of_job / "report.json").read_text())
+        assert report["metrics"]["val"]["accuracy"] == original["metrics"]["val"]["accuracy"]
+        shutil.rmtree(place.folder / folder)
+
+
+def test_an_index_stands_what_is_not_its_own(place, tmp_path):
+    for name, text in (("a", '{"a": 1}'), ("b", "[]"), ("c", "{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "status.json").write_text(text)
+        (tmp_path / name / "report.json").write_text(text)
+    done = place.call("-m", "classifier.report", tmp_path)
+    assert (done.code, done.error) == (0, "")
+    assert (tmp_path / "index.html").read_text().count(">not begun<") == 3
+
+
+def test_an_accuracy_of_zero_is_in_the_chart(tmp_path, place):
+    folder = tmp_path / "run"
+    shutil.copytree(place.pages["digits"].parent, folder)
+    lines = (folder / "history.csv").read_text().splitlines()
+    cells = lines[1].split(",")
+    cells[lines[0].split(",").index("val_accuracy")] = "0.0"
+    (folder / "history.csv").write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    assert place.call("-m", "classifier.report", folder).code == 0
+    for points in re.findall(r'points="(.*?)"', (folder / "report.html").read_text()):
+        assert all(0 <= float(point.split(",")[1]) <= 260 for point in points.split())
+
+
 def test_a_page_is_made_again_from_the_files(place):
     for name in ("digits", "sweep"):
         page = place.pages[name]
@@ -124,9 +161,15 @@ def test_a_page_is_made_again_from_the_files(place):
         ([], "usage: python -m classifier.report FOLDER"),
         (["nowhere"], "nowhere: there is no such folder"),
         (["odd.npz"], "odd.npz: there is no such folder"),
+        (["outputs/lost"], "outputs/lost: this run left no report; its train.log says why"),
+        (["empty"], "empty: there is no run in it"),
+        (["foreign"], "foreign/history.csv: No such file or directory"),
     ],
 )
 def test_mistakes_are_one_line(place, arguments, words):
+    for name in ("empty", "foreign"):
+        (place.folder / name).mkdir(exist_ok=True)
+    (place.folder / "foreign/report.json").write_text('{"config": 1}')
     done = place.call("-m", "classifier.report", *arguments)
     assert done.code == 1
     assert words in done.error

@@ -152,6 +152,17 @@ def test_a_sweep_that_is_killed_again_and_again_ends_complete(tmp_path, reposito
         assert log.count("the best was epoch") == 1  # none was finished twice
 
 
+@pytest.mark.parametrize("left", [[], ["hydra"], ["hydra", "overrides", "config"]])
+def test_a_job_that_was_killed_before_it_was_known_is_no_obstacle(left, command, tmp_path):
+    place = tmp_path / "s/0/.hydra"
+    place.mkdir(parents=True)
+    for name in left:
+        (place / f"{name}.yaml").write_text("")
+    sweep = ["-m", "lr=0.1,0.2", "epochs=1", "report.plots=false", "hydra.sweep.dir=s"]
+    assert command("train.py", *sweep).returncode == 0
+    assert len(list(tmp_path.glob("s/*/model.npz"))) == 2 + 1  # of two jobs, and the best
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, tmp_path, repository):
     program = subprocess.Popen(

@@ -6,13 +6,12 @@ Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep 
 import sys
 from pathlib import Path
 
-from classifier.job import read_report
 from classifier.report.index_page import write_index
 from classifier.report.plots import draw_run
 from classifier.report.run_page import NAME as RUN_PAGE
 from classifier.report.run_page import write_run_page
 from classifier.report.sweep_page import NAME as SWEEP_PAGE
-from classifier.report.sweep_page import write_sweep_page
+from classifier.sweep.summary import summarise
 from data.errors import InputError, one_line
 
 
@@ -20,14 +19,17 @@ def main(arguments: list[str]) -> None:
     """Write the page of the folder given, and print where it is."""
     if len(arguments) != 1:
         sys.exit("usage: python -m classifier.report FOLDER, of runs, of a run or of a sweep")
+    folder = Path(arguments[0])
     try:
-        print(write_page(Path(arguments[0])))
+        print(write_page(folder))
     except (InputError, OSError) as error:
         sys.exit(one_line(error))
+    except Exception as error:  # files of something else, or that someone has changed
+        sys.exit(f"{folder}: its files cannot be shown ({error!r})")
 
 
 def write_page(folder: Path) -> Path:
-    """Write the page of a folder and, of a run, its plots; return the page.
+    """Write the page of a folder, of a run or a sweep also its pictures; return the page.
 
     Raises
     ------
@@ -36,13 +38,14 @@ def write_page(folder: Path) -> Path:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder")
-    if read_report(folder) is not None:
+    if (folder / "report.json").exists():
         draw_run(folder)
         write_run_page(folder)
         return folder / RUN_PAGE
-    summary = read_report(folder, "sweep.json")
-    if summary is not None:
-        write_sweep_page(folder, summary)
+    if (folder / "status.json").exists():
+        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    if (folder / "sweep.json").exists():
+        summarise(folder)
         return folder / SWEEP_PAGE
     return write_index(folder)
 

@@ -9,6 +9,7 @@ from classifier.report.pages import Cell, cell, percent, render
 from classifier.report.run_page import NAME as RUN_PAGE
 from classifier.report.sweep_page import NAME as SWEEP_PAGE
 from classifier.report.text import reported_split
+from data.errors import InputError
 
 NAME = "index.html"
 RUNS = "run sweep data status split accuracy loss val_loss lr reg epochs seconds reason".split()
@@ -16,9 +17,16 @@ SWEEPS = "sweep swept jobs completed objective best".split()
 
 
 def write_index(outputs: Path) -> Path:
-    """Write the index of everything under a folder, newest first, into it; return the file."""
-    runs = [path.parent for path in outputs.rglob("status.json")]
-    sweeps = [path.parent for path in outputs.rglob("sweep.json")]
+    """Write the index of everything under a folder, newest first, into it; return the file.
+
+    Raises
+    ------
+    InputError
+        When there is nothing.
+    """
+    runs, sweeps = (_folders(outputs, name) for name in ("status.json", "sweep.json"))
+    if not runs:
+        raise InputError(f"{outputs}: there is no run in it")
     page = render(
         "index.html",
         place=outputs.resolve().name,
@@ -31,6 +39,11 @@ def write_index(outputs: Path) -> Path:
     return outputs / NAME
 
 
+def _folders(outputs: Path, name: str) -> list[Path]:
+    """Return the folders with a file; but for the copies that MLflow keeps under "artifacts"."""
+    return [path.parent for path in outputs.rglob(name) if path.parent.name != "artifacts"]
+
+
 def _newest(folder: Path) -> float:
     names = ("status.json", "sweep.json")
     return max((folder / n).stat().st_mtime for n in names if (folder / n).exists())
@@ -38,26 +51,29 @@ def _newest(folder: Path) -> float:
 
 def _run(folder: Path, outputs: Path) -> list[Cell]:
     """Return the row of a run; one that left no report has its log."""
-    report, status = read_report(folder), read_status(folder)
-    place = folder.relative_to(outputs)
+    status, place = read_status(folder), folder.relative_to(outputs)
     page = next((n for n in (RUN_PAGE, "train.log") if (folder / n).exists()), "")
     run = cell(str(place), link=f"{place}/{page}" if page else "")
     sweep = cell("")
-    if (folder.parent / SWEEP).exists():
+    if (folder.parent / SWEEP).exists() or (folder.parent / "sweep.json").exists():
         sweep = cell(str(place.parent), link=f"{place.parent}/{SWEEP_PAGE}")
-    row = [run, sweep]
-    if report is None:
-        nothing = [cell(None)] * (len(RUNS) - 5)
-        return [*row, cell(""), cell(status["status"]), *nothing, cell(status["reason"] or "")]
+    try:
+        data, *figures = _figures(read_report(folder) or {})
+    except (KeyError, TypeError, StopIteration, AttributeError):  # none, or not one of ours
+        data, figures = cell(""), [cell(None)] * (len(RUNS) - 5)
+    return [run, sweep, data, cell(status["status"]), *figures, cell(status["reason"] or "")]
+
+
+def _figures(report: dict[str, Any]) -> list[Cell]:
     name, split = reported_split(report["metrics"])
     val = report["metrics"]["val"]
-    accuracy = Cell(percent(split["accuracy"]), repr(split["accuracy"]), number=True)
     return [
-        *row,
-        *(cell(report["data"]["name"]), cell(status["status"]), cell(name), accuracy),
+        cell(report["data"]["name"]),
+        cell(name),
+        Cell(percent(split["accuracy"]), repr(split["accuracy"]), number=True),
         *(cell(split["loss"], "{:.4f}"), cell(val["loss"] if val else None, "{:.4f}")),
         *(cell(report["lr"]), cell(report["reg"]), cell(report["epochs"])),
-        *(cell(sum(report["seconds"].values()), "{:.2f}"), cell(status["reason"] or "")),
+        cell(sum(report["seconds"].values()), "{:.2f}"),
     ]
 
 

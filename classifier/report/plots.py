@@ -16,13 +16,13 @@ from matplotlib.ticker import MaxNLocator, ScalarFormatter
 from classifier.files import write_whole
 from classifier.history import Epoch, read_history
 from classifier.model import LinearModel
+from classifier.report.names import SHOWN_TEMPLATES, TEMPLATES
 from classifier.report.text import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 TITLE = 0.22  # space for a template's title, in widths of a template
 DPI = 110
 PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
-TEMPLATES = 100  # classes whose templates are shown, at most
 TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
 
 
@@ -32,7 +32,7 @@ def draw_run(folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     figures = {}
     if report["data"]["image_shape"]:
-        figures["weights.png"] = weight_templates(LinearModel.load(folder / "model.npz"))
+        figures[TEMPLATES] = weight_templates(LinearModel.load(folder / "model.npz"))
     figures["confusion_matrix.png"] = confusion_matrix(report)
     figures["reliability_diagram.png"] = reliability_diagram(report)
     figures["accuracy_curve.png"] = accuracy_curve(history, report)
@@ -151,7 +151,7 @@ def weight_templates(model: LinearModel) -> Figure:
     bright channel speaks for the class; otherwise red speaks for it and blue against.
     """
     assert model.image_shape is not None
-    shown = min(len(model.classes), TEMPLATES)
+    shown = min(len(model.classes), SHOWN_TEMPLATES)
     templates = model.W.T[:shown].reshape(shown, *model.image_shape)
     limit = float(np.abs(templates).max()) or 1.0
     columns = min(shown, 5 if shown <= 20 else 10)

@@ -12,17 +12,13 @@ from classifier.history import Epoch, read_history
 from classifier.job import SWEEP, flatten, read_overrides
 from classifier.model import LinearModel
 from classifier.report.charts import Axis, Chart, Dot, Zone, span
+from classifier.report.names import MISTAKES, PLOTS, SHOWN_TEMPLATES, TEMPLATES
 from classifier.report.pages import Cell, cell, percent, render
 from classifier.report.pictures import example_pictures, template_pictures
 from classifier.report.text import reported_split
 from data.npz import read_npz
 
 NAME = "report.html"
-TEMPLATES = 100  # classes whose templates are shown, at most
-PLOTS = tuple(
-    f"{name}.png"
-    for name in ("accuracy_curve", "confusion_matrix", "loss_curve", "reliability_diagram")
-)
 ERROR = "expected_calibration_error"
 
 
@@ -37,7 +33,7 @@ def write_run_page(folder: Path) -> None:
         config=report["config"],
         data=report["data"],
         place="/".join(folder.resolve().parts[-2:]),
-        sweep=(folder.parent / SWEEP).exists(),
+        sweep=any((folder.parent / name).exists() for name in (SWEEP, "sweep.json")),
         split_name=name,
         split=split,
         chance=math.log(report["data"]["n_classes"]),
@@ -64,7 +60,11 @@ def command(folder: Path) -> str:
     overrides = read_overrides(folder)
     if overrides is None:
         return ""
-    return " ".join(["python", "train.py", *map(shlex.quote, overrides)])
+    hidden = ["mlflow.uri="]  # may hold a password
+    if overrides[:1] != ["-m"]:
+        hidden.append("sweep=")  # what a job of a sweep gets from it stands beside it
+    kept = [override for override in overrides if not override.startswith(tuple(hidden))]
+    return " ".join(["python", "train.py", *map(shlex.quote, kept)])
 
 
 def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
@@ -75,7 +75,9 @@ def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
         split: [_scaled(getattr(row, f"{split}_{figure}"), unit) for row in history]
         for split in ("train", "val")
     }
-    known = [v for values in series.values() for v in values if v is not None and v > 0]
+    known = [v for values in series.values() for v in values if v is not None]
+    if figure == "loss":
+        known = [v for v in known if v > 0]
     log = figure == "loss" and max(known, default=1.0) > 10 * min(known, default=1.0)
     y = span([*known, *([] if log else [0.0])] if figure == "loss" else known, log=log)
     if figure == "loss" and not log:
@@ -87,7 +89,6 @@ def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
         {"loss": "cross-entropy, nats an example", "accuracy": "% of examples"}[figure],
         x=Axis(min(kept, 1) - 0.5, last + 0.5),
         y=y,
-        marks=[(0.0, f"kept: epoch {kept}")],
     )
     chart.x_ticks = [(t, f"{t:.0f}") for t in chart.x.ticks() if t == round(t)]
     chart.marks = [(chart.at_x(kept), f"kept: epoch {kept}")]
@@ -137,8 +138,8 @@ def _mistakes(
 ) -> dict[str, Any]:
     rows = split["mistakes"]
     pictures: list[str] = []
-    if image_shape and (folder / "mistakes.npz").exists():
-        pictures = example_pictures(read_npz(str(folder / "mistakes.npz"), ["X"])["X"])
+    if image_shape and (folder / MISTAKES).exists():
+        pictures = example_pictures(read_npz(str(folder / MISTAKES), ["X"])["X"])
     table = [[cell(value, "{:.4f}") for value in row.values()] for row in rows]
     return {"mistake_pictures": list(zip(rows, pictures, strict=False)), "mistakes": table}
 
@@ -147,7 +148,7 @@ def _templates(folder: Path, image_shape: Sequence[int] | None) -> dict[str, Any
     if not image_shape:
         return {"templates": [], "templates_said": ""}
     model = LinearModel.load(folder / "model.npz")
-    shown = model.W.T[:TEMPLATES].reshape(-1, *image_shape)
+    shown = model.W.T[:SHOWN_TEMPLATES].reshape(-1, *image_shape)
     said = "Weights of the preprocessed pixels, all on one scale: "
     if len(image_shape) == 3 and image_shape[-1] == 3:
         said += "grey is zero, a bright channel speaks for the class, a dark one against it."
@@ -205,5 +206,5 @@ def _files(folder: Path, report: dict[str, Any]) -> list[str]:
     """Return the names of a run's files; its plots may be drawn later than its page is made."""
     names = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
     if report["config"]["report"]["plots"]:
-        names |= {*PLOTS, *(["weights.png"] if report["data"]["image_shape"] else [])}
+        names |= {*PLOTS, *([TEMPLATES] if report["data"]["image_shape"] else [])}
     return sorted(name for name in names if not name.startswith("."))

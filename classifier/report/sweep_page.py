@@ -47,6 +47,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         best_values=[(key, cell(best[key]).text) for key in swept] if best else [],
         best_command=command(sweep / best["folder"]) if best else "",
         command=command(sweep),
+        metrics=METRICS,
         edges=summary["edges"],
         columns=columns,
         rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],

@@ -9,6 +9,7 @@ from typing import Any
 Row = dict[str, Any]
 METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
 PAIRS = 6  # of swept keys that are shown against each other, at most
+VALUES = 40  # of a key in a pair, at most
 
 
 def rank(jobs: list[Row], objective: str) -> list[Row]:
@@ -48,9 +49,13 @@ def distinct(jobs: list[Row], key: str) -> list[Any]:
 
 
 def shown_keys(jobs: list[Row], swept: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the swept keys that have values, and the pairs of them that are shown."""
+    """Return the swept keys that have values, and the pairs of them that are shown.
+
+    Two keys of many values, as a search tries them, hardly ever meet twice: they are no pair.
+    """
     keys = [key for key in swept if any(job[key] is not None for job in jobs)]
-    return keys, list(itertools.combinations(keys, 2))[:PAIRS]
+    few = [key for key in keys if len(distinct(jobs, key)) <= VALUES]
+    return keys, list(itertools.combinations(few, 2))[:PAIRS]
 
 
 def best_of_pairs(
@@ -58,8 +63,7 @@ def best_of_pairs(
 ) -> tuple[list[Any], list[Any], list[list[Row | None]]]:
     """Return the values of two keys, and a line of best jobs for each value of the second."""
     columns, lines = (distinct(jobs, key) for key in pair)
-    return (
-        columns,
-        lines,
-        [[best_job(jobs, objective, {pair[0]: c, pair[1]: v}) for c in columns] for v in lines],
-    )
+    best: dict[tuple[Any, Any], Row] = {}
+    for job in rank(jobs, objective):
+        best.setdefault((job[pair[0]], job[pair[1]]), job)
+    return columns, lines, [[best.get((column, line)) for column in columns] for line in lines]

@@ -21,11 +21,12 @@ def report_text(report: dict[str, Any]) -> str:
     config = report["config"]
     kind = "weighted " * (config["class_weight"] is not None)
     kind += "smoothed " * (config["label_smoothing"] > 0)
+    before = ", before calibration" * ("calibration" in report)
     sections = [
         f"{data['name']}: {data['n_features']} features, {data['n_classes']} classes\n"
         f"{said}{report['ended']}; {best}\n"
         f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
-        f"({kind}training loss + penalty)",
+        f"({kind}training loss + penalty{before})",
         metrics_table(report["metrics"]),
     ]
     if "calibration" in report:

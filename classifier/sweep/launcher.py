@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.checkpoint import NAME as CHECKPOINT
 from classifier.config import Config, without_hydra
+from classifier.files import write_text
 from classifier.interruption import exit_code, stop_at_once
 from classifier.job import (
     FINISHED,
@@ -248,13 +249,13 @@ def _write_hydra_files(folder: Path, composed: DictConfig, task: DictConfig) -> 
     folder.mkdir(parents=True, exist_ok=True)
     if own.output_subdir is not None:
         texts = {
-            "config": OmegaConf.to_yaml(task),
             "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
             "overrides": OmegaConf.to_yaml(own.overrides.task),
+            "config": OmegaConf.to_yaml(task),  # last: where it stands, the job is known
         }
-        (folder / own.output_subdir).mkdir()
+        (folder / own.output_subdir).mkdir(exist_ok=True)
         for name, text in texts.items():
-            (folder / own.output_subdir / f"{name}.yaml").write_text(text)
+            write_text(folder / own.output_subdir / f"{name}.yaml", text)
 
 
 def _draw_missing(folders: Sequence[Path]) -> None:

@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classifier.job import Value, flatten, read_config, read_report, read_status
+from classifier.job import TOLD, Value, flatten, read_config, read_report, read_status
 
-ELSEWHERE = ("outputs", "tracker", "mlflow")  # keys that change nothing of a run but its place
+ELSEWHERE = ("outputs", *TOLD)  # keys that change nothing of a run but its place
 
 
 @dataclasses.dataclass(frozen=True)

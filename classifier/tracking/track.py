@@ -7,16 +7,25 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.sweep.records import read_record, read_records
 from data.errors import InputError, one_line
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 
 
-def check_installed(tracker: str) -> None:
-    """Raise InputError where the package of a tracker is not installed."""
-    package = PACKAGES.get(tracker)
-    if package is not None and find_spec(package) is None:
+def check_tracker(config: DictConfig) -> None:
+    """Raise InputError where a composed config's tracker cannot be used."""
+    tracker = str(config.tracker)
+    if tracker == "none":
+        return
+    if tracker not in PACKAGES:
+        raise InputError(f"tracker={tracker}: must be one of none, {', '.join(PACKAGES)}")
+    if tracker == "mlflow":
+        try:
+            OmegaConf.to_object(config.mlflow)
+        except InputError as error:
+            raise InputError(f"mlflow.{error}") from error
+    package = PACKAGES[tracker]
+    if find_spec(package) is None:
         raise InputError(
             f"tracker={tracker}: {package} is not installed: pip install -r requirements-extras.txt"
         )
@@ -36,6 +45,8 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
     if config.tracker == "none":
         return
     try:
+        from classifier.sweep.records import read_record, read_records
+
         records = read_records(folder) if is_sweep else [read_record(folder)]
         sweep = folder if is_sweep else None
         with warnings.catch_warnings():

@@ -367,3 +367,19 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     curves = {("train_accuracy", 0.25, 1), ("lr", 0.5, 1)}
     kept = {("best_train_loss", 1.5, 0), ("resolved_lr", 0.5, 0), ("best_epoch", 0, 0)}
     assert told == curves | kept
+
+
+def test_a_tracker_that_does_not_exist_is_refused_before_a_sweep_too(command, tmp_path):
+    for more in (["tracker=foo"], ["tracker=mlflow", "mlflow.uri=here"]):
+        done = command("train.py", "-m", "lr=0.1,0.2", *more, *QUICK)
+        assert done.returncode == 1
+        assert done.stderr.startswith(more[-1])
+        assert done.stderr.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_in_the_uri_stays_out_of_what_is_passed_on(command, tmp_path):
+    secret = ["mlflow.uri=postgresql://me:SECRET@host/db", "hydra.run.dir=run"]
+    assert command("train.py", *secret, *QUICK).returncode == 0
+    for name in ("report.html", "report.json", "model.npz"):
+        assert b"SECRET" not in (tmp_path / "run" / name).read_bytes()

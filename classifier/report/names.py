@@ -1,0 +1,11 @@
+"""Names of what a run leaves for its page, and limits that plots and pages share."""
+
+MISTAKES = "mistakes.npz"  # the images of the most confident mistakes
+PLOTS = (  # of every run; where examples are images, TEMPLATES too
+    "accuracy_curve.png",
+    "confusion_matrix.png",
+    "loss_curve.png",
+    "reliability_diagram.png",
+)
+TEMPLATES = "weights.png"
+SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most
