@@ -35,6 +35,8 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     if {"--help", "-h"} & {*sys.argv[1:]}:
         print(_help(schema))
         return
+    # Hydra's parser wants its flags before the overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda given: given not in ("-m", "--multirun"))
     # Processes that a launcher starts import this program from wherever they are.
     root = str(Path(__file__).parent.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))

@@ -143,7 +143,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         train, val = (self._design(split, of_class) for split in (train, val))
         rng = _generator(random)
         self._set_lr(train, rng, bold=before is None and not self.early_stopping)
-        schedule = _look_up("schedule", self.schedule, SCHEDULES)
+        schedule = _look_up("schedule", self.schedule, SCHEDULES, Schedule)
         training = self._training(train, val, schedule, self.epochs, rng)
         if before is not None:
             _start_at(training, 0, self._translate(*before), {})
@@ -245,7 +245,8 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         try:
             preprocessing = Preprocessing(method=self.preprocessing)
         except InputError as error:
-            raise InputError(f"preprocessing: {error}") from error
+            message = str(error).replace("method=", "preprocessing=")
+            raise InputError(message) from error
         self._features = preprocessing.fit(measure(train.X, train.weights))
 
     def _design(self, given: Split, of_class: np.ndarray | None) -> Split:
@@ -270,7 +271,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         numbers = self._numbers()
         if numbers.lr == "auto":
             scale = measure_scale(train.X, rng, train.weights)
-            optimizer: Optimizer = _look_up("optimizer", self.optimizer, OPTIMIZERS)
+            optimizer: Optimizer = _look_up("optimizer", self.optimizer, OPTIMIZERS, Optimizer)
             if bold:
                 own = numbers.reg, numbers.momentum, numbers.batch_size
                 self.lr_ = float(optimizer.bold_lr(scale, *own))
@@ -289,7 +290,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             val,
             len(self.classes_),
             PerModel(*(np.array([number]) for number in per_model)),
-            optimizer=_look_up("optimizer", self.optimizer, OPTIMIZERS),
+            optimizer=_look_up("optimizer", self.optimizer, OPTIMIZERS, Optimizer),
             schedule=schedule,
             early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),
             batch_size=numbers.batch_size,
@@ -355,10 +356,10 @@ def _rows(split: Split, rows: slice | np.ndarray) -> Split:
     return Split(split.X[rows], split.y[rows], weights)
 
 
-def _look_up(name: str, value: Any, choices: Mapping[str, Any]) -> Any:
-    """Return what a parameter names, or the object it is."""
-    if not isinstance(value, str):
+def _look_up(name: str, value: Any, choices: Mapping[str, Any], kind: type) -> Any:
+    """Return what a parameter names, or the object it is, of this kind."""
+    if isinstance(value, kind):
         return value
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise InputError(f"{name}={value}: must be one of {', '.join(choices)}, or an object")
     return choices[value]

@@ -22,6 +22,7 @@ from classifier.prediction import find_model, incomplete_status
 from data.errors import InputError, one_line
 
 TOLERANCE = 1e-6  # of a probability
+FLOAT32_TOLERANCE = 1e-3  # of an estimate for features that are no float32 numbers: most are
 
 
 def to_onnx(model: LinearModel) -> bytes:
@@ -198,6 +199,8 @@ def export(run: str, to: str, output: str | None = None) -> str:
     path = source.with_suffix(form.suffix) if output is None else Path(output)
     if path.resolve() == source.resolve():
         raise InputError(f"--output {path}: would overwrite {source}; name another file")
+    if output is not None and path.exists():
+        raise InputError(f"--output {path}: is there already; remove it or name another file")
     model = LinearModel.load(source)
     try:
         content = form.export(model)
@@ -210,12 +213,22 @@ def export(run: str, to: str, output: str | None = None) -> str:
     said = [f"{path}: the {to} export of {source}, {D} features, {C} classes", f"Use it: {use}"]
     if status := incomplete_status(source):
         said.append(f"Beware: {status}")
+    if to == "onnx" and (rounded := input_error(model)) > FLOAT32_TOLERANCE:
+        said.append(
+            "Beware: the graph takes float32, and of features that have more digits it sees so few "
+            f"that probabilities may differ by {min(rounded, 1):.0e}; --to sklearn keeps them all"
+        )
     if form.folded and (rounded := folding_error(model)) > TOLERANCE:
         said.append(
             "Beware: the features lie so far from zero for their spread that probabilities may "
             f"differ by {rounded:.0e}; --to sklearn keeps their means apart, and so all digits"
         )
     return "\n".join(said)
+
+
+def input_error(model: LinearModel) -> float:
+    """Return about how much a probability differs at most where features are rounded to float32."""
+    return folding_error(model) * float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
 
 
 def folding_error(model: LinearModel) -> float:

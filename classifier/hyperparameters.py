@@ -14,4 +14,4 @@ class Hyperparameters(Options):
     batch_size: int = option(minimum=1)
     epochs: int = option(minimum=1)
     momentum: float = option(minimum=0, maximum=0.9999)
-    label_smoothing: float = option(minimum=0, maximum=1)
+    label_smoothing: float = option(minimum=0, below=1)

@@ -116,10 +116,11 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | None:
     """Read what a run or a sweep left as JSON; None where there is nothing whole."""
     try:
-        report: dict[str, Any] = json.loads((folder / name).read_text())
+        report = json.loads((folder / name).read_text())
     except (OSError, ValueError):
         return None
-    return report
+    needed = {"config", "metrics"} if name == "report.json" else {"jobs", "swept", "objective"}
+    return report if isinstance(report, dict) and needed <= {*report} else None
 
 
 def read_overrides(folder: Path) -> list[str] | None:

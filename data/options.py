@@ -7,6 +7,7 @@ when the object is made, from the command line and from Python in the same words
 
 import dataclasses
 import math
+import numbers
 import types
 from typing import Any, get_args
 
@@ -52,8 +53,7 @@ class Options:
 
 def describe(field: dataclasses.Field[Any]) -> str:
     """Say in words what values a field may have."""
-    kinds = get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
-    choices = field.metadata.get("choices", ())
+    kinds, choices = _kinds(field), field.metadata.get("choices", ())
     if choices and kinds == (str,):
         return "one of " + ", ".join(choices)
     number = next((kind for kind in (float, int) if kind in kinds), kinds[0])
@@ -64,6 +64,10 @@ def describe(field: dataclasses.Field[Any]) -> str:
     return " or ".join(either + ["null"] * (type(None) in kinds))
 
 
+def _kinds(field: dataclasses.Field[Any]) -> tuple[Any, ...]:
+    return get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
+
+
 def _is_text(field: dataclasses.Field[Any]) -> bool:
     return field.type in (str, str | None, Any)
 
@@ -72,9 +76,14 @@ def _is_allowed(value: Any, field: dataclasses.Field[Any]) -> bool:
     choices = field.metadata.get("choices", ())
     if isinstance(value, str):
         return value in choices if choices else value != "" and _is_text(field)
-    limits = field.metadata.get("limits", {})
-    if value is None or not limits:
+    kinds, limits = _kinds(field), field.metadata.get("limits", {})
+    if value is None:
+        return type(None) in kinds or Any in kinds
+    if not limits:
         return True
+    number = numbers.Real if float in kinds else numbers.Integral
+    if not isinstance(value, number) or isinstance(value, bool):
+        return False
     return bool(
         math.isfinite(value)
         and value >= limits.get("minimum", -math.inf)

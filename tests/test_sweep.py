@@ -375,3 +375,14 @@ def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, t
     results = (tmp_path / "s/optimization_results.yaml").read_text()
     value = float(re.search(r"best_value: (.*)", results)[1])
     assert value == pytest.approx(min(float(row["val_loss"]) for row in found))
+
+
+def test_null_is_a_value_as_any_other_and_flags_may_stand_anywhere(command, tmp_path):
+    sweep = ["class_weight=null,balanced", "-m", "lr=0.1,0.2", "epochs=2", "report.plots=false"]
+    assert command("train.py", *sweep, "hydra.sweep.dir=s").returncode == 0
+    jobs = json.loads((tmp_path / "s/sweep.json").read_text())["jobs"]
+    assert sorted(job["class_weight"] for job in jobs) == ["balanced"] * 2 + ["null"] * 2
+    page = (tmp_path / "s/sweep.html").read_text()
+    # In the heat map and in the chart of the key.
+    assert re.search(r"class_weight null: val_loss [\d.]+, job", page)
+    assert re.search(r"job \d: class_weight null, val_loss", page)

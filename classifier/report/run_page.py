@@ -94,6 +94,12 @@ def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
     chart.marks = [(chart.at_x(kept), f"kept: epoch {kept}")]
     chart.add_line("training, mean of the epoch", "train", epochs, series["train"])
     chart.add_line("validation, after the epoch", "val", epochs, series["val"])
+    if len(history) <= 3:  # a line through one point shows nothing
+        for split, values in series.items():
+            for epoch, value in zip(epochs, values, strict=True):
+                if value is not None and (value > 0 or not y.log):
+                    at = chart.at_x(epoch), chart.at_y(value)
+                    chart.dots.append(Dot(*at, 3.5, split, f"epoch {epoch}: {value:.4g}"))
     width = chart.at_x(2) - chart.at_x(1)
     for epoch, train, val in zip(epochs, series["train"], series["val"], strict=True):
         said = [

@@ -51,7 +51,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         edges=summary["edges"],
         columns=columns,
         rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],
-        charts=[_chart(jobs, key, objective, links) for key in keys],
+        charts=[_chart(jobs, key, objective, links) for key in keys if ranked],
         heat_maps=[_heat_map(jobs, pair, objective, links) for pair in pairs],
         **_seeds(summary["seeds"]),
     )

@@ -90,7 +90,8 @@ def _row(record: Record, swept: list[str]) -> dict[str, Any]:
     flat = flatten(record.config)
     report = (record.report or {}) if record.status in FINISHED else {}
     row: dict[str, Any] = {"job": record.folder.name, "status": record.status}
-    row |= {key: flat.get(key) for key in swept}
+    # A value that is null is one as any other; a job that has no config has none.
+    row |= {key: "null" if key in flat and flat[key] is None else flat.get(key) for key in swept}
     row["resolved_lr"] = report.get("lr")
     for name in METRICS:
         split, figure = name.split("_")
@@ -180,7 +181,8 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         lines.append(f"{others or 'all seeds'}: {objective} {mean} +- {std} (n={group['n']})")
     counts = status_counts(jobs)
     told = ", ".join(f"{n} {status}" for status, n in counts.items())
-    return "\n".join([*lines, f"{len(jobs)} jobs: {told}; {sweep}/sweep.csv, best in {sweep}/best"])
+    best_in = f", best in {sweep}/best" * (summary["best"] is not None)
+    return "\n".join([*lines, f"{len(jobs)} jobs: {told}; {sweep}/sweep.csv{best_in}"])
 
 
 def _cell(value: Value) -> str:

@@ -1,7 +1,10 @@
 """`tracker=none|tensorboard|mlflow`: whom a run is told to, and what happens when that fails."""
 
+import contextlib
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -49,8 +52,7 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
 
         records = read_records(folder) if is_sweep else [read_record(folder)]
         sweep = folder if is_sweep else None
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a package's own concerns
+        with _silence():
             if config.tracker == "tensorboard":
                 from classifier.tracking.event_files import write_events
 
@@ -60,5 +62,19 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
 
                 store(records, sweep, OmegaConf.to_object(config.mlflow))  # type: ignore[arg-type]
     except Exception as error:
+        while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+            error = error.__cause__  # what the package's own exceptions are about
         told = f"tracker={config.tracker}: not tracked: {one_line(error)}"
         print(f"{told}; the results stand in {folder}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep a package's warnings and logs, of its own concerns, from the terminal."""
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

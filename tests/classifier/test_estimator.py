@@ -1,4 +1,5 @@
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -243,7 +244,7 @@ def test_a_diverged_fit_warns_and_names_its_step(wine):
         ({"batch_size": 0}, "batch_size=0: must be a whole number at least 1"),
         ({"optimizer": "newton"}, "optimizer=newton: must be one of sgd, adam"),
         ({"schedule": "linear"}, "schedule=linear: must be one of constant, cosine"),
-        ({"preprocessing": "pca"}, "preprocessing: method=pca: must be one of standardize"),
+        ({"preprocessing": "pca"}, "preprocessing=pca: must be one of standardize"),
         ({"class_weight": "fair"}, "class_weight=fair: must be balanced or"),
         ({"class_weight": {"green": 1}}, "there is no class green"),
     ],
@@ -256,3 +257,24 @@ def test_what_cannot_be_used_is_told_in_one_line(parameters, message, wine):
 def test_nothing_is_predicted_before_a_fit(wine):
     with pytest.raises(NotFittedError):
         SoftmaxClassifier().predict(wine[0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"reg": None},
+        {"lr": None},
+        {"lr": [1]},
+        {"epochs": 1.5},
+        {"batch_size": True},
+        {"label_smoothing": 1.0},
+        {"optimizer": None},
+        {"schedule": 5},
+        {"preprocessing": "x"},
+    ],
+)
+def test_a_wrong_parameter_is_named_in_one_line(wine, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=re.escape(f"{name}={value}: must be ")) as caught:
+        SoftmaxClassifier(**wrong).fit(*wine)
+    assert "\n" not in str(caught.value)

@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from classifier.export import FORMATS, export, main
 from classifier.model import LinearModel
+from data.errors import InputError
 from data.preprocessing import AffineMap
 
 DIGITS = ["data=digits"]
@@ -205,7 +206,7 @@ def test_means_that_leave_too_few_digits_are_told(embeddings, tmp_path):
         (["model.npz", "--to", "pickle"], "argument --to: invalid choice: 'pickle'"),
         (["model.npz"], "the following arguments are required: --to; --help explains"),
         (["model.npz", "--to", "json", "--output", "./model.npz"], "would overwrite model.npz"),
-        (["model.npz", "--to", "json", "--output", "."], "is not a regular file; name another"),
+        (["model.npz", "--to", "json", "--output", "."], "is there already; remove it"),
         (["model.npz", "--to", "json", "--output", "text.txt/x"], "text.txt: File exists"),
     ],
 )
@@ -239,3 +240,21 @@ def test_a_missing_package_is_told(to, module, install, digits, tmp_path, monkey
         main([str(tmp_path), "--to", to])
     assert str(ended.value) == f"--to {to}: {module} is not installed: {install}"
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
+
+
+def test_nothing_that_stands_there_is_overwritten_by_name(embeddings, tmp_path):
+    embeddings[0].save(tmp_path / "model.npz")
+    (tmp_path / "checkpoint.npz").write_text("precious")
+    with pytest.raises(InputError, match="checkpoint.npz: is there already"):
+        export(str(tmp_path), "json", str(tmp_path / "checkpoint.npz"))
+    assert (tmp_path / "checkpoint.npz").read_text() == "precious"
+    export(str(tmp_path), "json")
+    export(str(tmp_path), "json")  # its own earlier export it may replace
+
+
+def test_features_that_float32_cannot_hold_are_told(embeddings, tmp_path):
+    pytest.importorskip("onnx")
+    model, _ = embeddings
+    far = AffineMap(1e4 * model.features.shift, model.features.scale)
+    dataclasses.replace(model, features=far).save(tmp_path / "far.npz")
+    assert "Beware: the graph takes float32" in export(str(tmp_path / "far.npz"), "onnx")
