@@ -160,7 +160,7 @@ def test_a_job_that_was_killed_before_it_was_known_is_no_obstacle(left, command,
         (place / f"{name}.yaml").write_text("")
     sweep = ["-m", "lr=0.1,0.2", "epochs=1", "report.plots=false", "hydra.sweep.dir=s"]
     assert command("train.py", *sweep).returncode == 0
-    assert len(list(tmp_path.glob("s/*/model.npz"))) == 2 + 1  # of two jobs, and the best
+    assert [(tmp_path / f"s/{n}/report.json").exists() for n in (0, 1)] == [True, True]
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -181,7 +181,10 @@ class Places:
         self.known = {config_key(record.config): record for record in records}
         # What a kill left before a job was known is no job: its number is free.
         unknown = {r.folder.name for r in records if not r.config and r.status == "not begun"}
-        self.taken = {path.name for path in sweep.iterdir() if path.is_dir()} - unknown
+        begun = {record.folder.name for record in records} - unknown
+        folders = [path for path in sweep.iterdir() if path.is_dir()]
+        others = {path.name for path in folders if not _is_left_over(path)}
+        self.taken = begun | (others - unknown)
 
     def of(self, plain: dict[str, Any], number: int) -> tuple[Path, Record | None]:
         """Return the folder of a config, and what stands there of an earlier sweep."""
@@ -194,6 +197,11 @@ class Places:
             number += 1
         self.taken.add(str(number))
         return self.sweep / str(number)
+
+
+def _is_left_over(folder: Path) -> bool:
+    """Return whether a folder holds no more than a job that was killed before it was known."""
+    return {path.name for path in folder.iterdir()} <= {".hydra"}
 
 
 class _Composer:
