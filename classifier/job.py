@@ -154,6 +154,7 @@ def held(folders: Sequence[Path]) -> Iterator[None]:
                 told = f"{folder}: is still running in another process; wait for it or stop it"
                 raise InputError(told) from None
             remove_parts(folder)
+            remove_parts(folder / ".hydra")
         yield
 
 
