@@ -201,7 +201,7 @@ class Places:
 
 def _is_left_over(folder: Path) -> bool:
     """Return whether a folder holds no more than a job that was killed before it was known."""
-    return {path.name for path in folder.iterdir()} <= {".hydra"}
+    return [path.name for path in folder.iterdir()] == [".hydra"]
 
 
 class _Composer:
