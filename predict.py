@@ -5,9 +5,10 @@ from omegaconf import DictConfig
 
 from classifier.command import run_command
 from classifier.config import PredictConfig, register_schemas
+from classifier.hydra_versions import ENTRY
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="predict")
+@hydra.main(config_path="configs", config_name="predict", **ENTRY)
 def main(composed: DictConfig) -> None:
     """Predict what the composed config asks for."""
     from classifier.prediction import predict_composed

@@ -5,9 +5,10 @@ from omegaconf import DictConfig
 
 from classifier.command import run_command
 from classifier.config import Config, register_schemas
+from classifier.hydra_versions import ENTRY
 
 
-@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+@hydra.main(config_path="configs", config_name="train", **ENTRY)
 def main(composed: DictConfig) -> None:
     """Run one job of the composed config."""
     from classifier.run import run_composed

@@ -12,6 +12,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.config import Config, make_config, without_hydra
+from classifier.hydra_versions import lazy_help
 from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
 from classifier.resume import resume_run, resumed_arguments
@@ -45,7 +46,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     wanted = os.environ.get(TRACEBACK) == "1"
     os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
     try:
-        with stop_at_once():
+        with stop_at_once(), lazy_help():
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
             _compose_once()
@@ -126,7 +127,7 @@ class Guard(Callback):
             settled = _claim_named(Path(folder)) if chosen else _claim_new(Path(folder))
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
-        with read_write(config), open_dict(config):
+        with read_write(config.hydra), open_dict(config.hydra):
             config.hydra.run.dir = str(settled)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -147,13 +148,13 @@ class Guard(Callback):
             if any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
                 Path(folder).mkdir(parents=True, exist_ok=True)
             else:
-                with read_write(config), open_dict(config):
+                with read_write(config.hydra), open_dict(config.hydra):
                     config.hydra.sweep.dir = str(_claim_new(Path(folder)))
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Summarise and track a sweep, whatever launched its jobs.
+        """Summarise and track a sweep that was not stopped, whatever launched its jobs.
 
         Raises
         ------
@@ -162,6 +163,8 @@ class Guard(Callback):
         """
         from classifier.sweep.summary import finish_sweep
 
+        if sys.exception() is not None:  # Hydra 1.4 comes here from a sweep that was refused too
+            return
         try:
             sweep = Path(str(config.hydra.sweep.dir))
             incomplete = finish_sweep(sweep)

@@ -5,6 +5,7 @@ here and in the dataclasses of the data sources, optimizers and schedules.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -94,6 +95,7 @@ def schemas() -> dict[str, Mapping[str, type[Options]]]:
     return {"data": sources(), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
 
 
+@functools.cache  # Hydra 1.4 warns of a name that is stored again
 def register_schemas() -> None:
     """Put the schemas into Hydra's ConfigStore, where the YAML files name them."""
     store = ConfigStore.instance()

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,9 @@ def _train(
 ) -> list[Fit]:
     from tqdm import tqdm  # costs start-up
 
+    # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of its own,
+    # which complains on stderr of a lock that is left when this one is killed.
+    tqdm.set_lock(threading.RLock())
     # disable=None: no bar where stderr is not a terminal.
     bar = tqdm(
         total=training.epochs,

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -52,10 +53,16 @@ def read_npz(
 
 
 def check_file(path: str) -> None:
-    """Raise FileNotFoundError or InputError where there is no file of this name."""
-    if not Path(path).exists():
-        raise FileNotFoundError(f"{path}: no such file")
-    if not Path(path).is_file():
+    """Raise FileNotFoundError or InputError where there is no file of this name.
+
+    Where a folder on the way is closed to us, the system's own PermissionError says so: from
+    Python 3.14 on `Path.exists` would say that there is no such file.
+    """
+    try:
+        mode = Path(path).stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of a name with a 0 byte
+        raise FileNotFoundError(f"{path}: no such file") from None
+    if not stat.S_ISREG(mode):
         raise InputError(f"{path}: not a file but a folder or a device")
 
 

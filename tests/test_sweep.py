@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 import numpy as np
+import psutil
 import pytest
 
 from classifier.model import LinearModel
@@ -360,11 +361,8 @@ def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, 
 
 
 def loky_workers(parent):
-    listed = subprocess.run(
-        ["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True
-    )
-    lines = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
-    return [int(p) for p, of, args in lines if int(of) == parent and "popen_loky" in args]
+    children = psutil.Process(parent).children()
+    return [child.pid for child in children if "popen_loky" in " ".join(child.cmdline())]
 
 
 def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path, repository):

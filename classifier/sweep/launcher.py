@@ -141,7 +141,7 @@ class StackedLauncher(Launcher):
         if record is not None and record.status in FINISHED:
             return folder, None
         with read_write(composed), open_dict(composed):
-            composed.hydra.job.id = composed.hydra.job.num = folder.name
+            composed.hydra.job.id, composed.hydra.job.num = folder.name, number
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder.parent), folder.name
             composed.hydra.runtime.output_dir = str(folder.resolve())
         if record is None:  # else Hydra's files stand there, and a kill now would lose them

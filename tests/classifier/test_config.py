@@ -6,6 +6,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from classifier.config import Config, make_config, register_schemas, schemas
+from classifier.hydra_versions import VERSION_BASE
 from classifier.job import Job
 from classifier.mistakes import explain
 from classifier.run import run
@@ -16,7 +17,7 @@ from data.errors import InputError
 def config_of(repository):
     """Compose the real config, as the command line does, and check it."""
     register_schemas()
-    with initialize_config_dir(str(repository / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         yield lambda *overrides: make_config(compose("train", overrides=list(overrides)))
 
 

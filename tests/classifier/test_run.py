@@ -10,6 +10,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from classifier import gradient_check
 from classifier.config import make_config, register_schemas
 from classifier.history import read_history
+from classifier.hydra_versions import VERSION_BASE
 from classifier.job import Job, RunError, plain_config
 from classifier.model import LinearModel
 from classifier.run import run
@@ -19,7 +20,7 @@ from data.errors import InputError
 @pytest.fixture(scope="module")
 def job_of(repository):
     register_schemas()
-    with initialize_config_dir(str(repository / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
 
         def job(folder, *overrides):
             composed = compose("train", overrides=["report.plots=false", *overrides])

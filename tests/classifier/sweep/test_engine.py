@@ -4,6 +4,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from classifier.config import make_config, register_schemas
+from classifier.hydra_versions import VERSION_BASE
 from classifier.job import Job, read_status, write_status
 from classifier.preparation import load_dataset
 from classifier.sweep.engine import Stack, train_stack
@@ -13,7 +14,7 @@ from classifier.sweep.engine import Stack, train_stack
 def jobs(repository, tmp_path):
     register_schemas()
     overrides = ["data=blobs", "epochs=2", "report.plots=false"]
-    with initialize_config_dir(str(repository / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         config = make_config(compose("train", overrides=overrides))
     plain = dataclasses.asdict(config)
     made = [Job(config, plain, tmp_path / str(i)) for i in range(4)]
