@@ -16,6 +16,7 @@ from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
 from classifier.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track
+from data.console import escape_unknown_characters
 from data.errors import InputError
 from data.options import Options
 
@@ -31,6 +32,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     main : the function that `hydra.main` made.
     schema : of its config.
     """
+    escape_unknown_characters()
     _refuse_arguments(schema)
     if {"--help", "-h"} & {*sys.argv[1:]}:
         print(_help(schema))

@@ -19,6 +19,7 @@ import numpy as np
 from classifier.files import write_whole
 from classifier.model import LinearModel
 from classifier.prediction import find_model, incomplete_status
+from data.console import escape_unknown_characters
 from data.errors import InputError, one_line
 
 TOLERANCE = 1e-6  # of a probability
@@ -288,4 +289,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    escape_unknown_characters()
     main(sys.argv[1:])

@@ -5,11 +5,19 @@ import errno
 import json
 import math
 import os
-from collections.abc import Callable
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+
+# Windows refuses to replace a file that another program has open, and says so as one of these:
+# access denied, sharing violation. A reader is gone soon, or it is told.
+IN_USE = (5, 32)
+PATIENCE = 5.0  # seconds
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -24,30 +32,59 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     path = path.resolve()  # a link stays a link, and what it points to is written
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(path))
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = _beside(path)
     try:
         with beside.open("w+b") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        _replace(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.strerror:
             error.filename = str(path)  # the place the user knows
+            error.filename2 = None
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside path that takes path's place at the end of the block.
+
+    Whatever is killed meanwhile, at path stands a folder with all that was put into it, or none.
+
+    Raises
+    ------
+    OSError
+        When it cannot be made, or something stands at path.
+    """
+    beside = _beside(path)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        if path.exists():  # where a rename would take the place of an empty folder
+            raise FileExistsError(errno.EEXIST, "is there already", str(path))
+        beside.rename(path)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
         raise
 
 
 def remove_parts(folder: Path) -> None:
-    """Remove what processes that were killed left beside the files they wrote."""
+    """Remove what processes that were killed left beside the files and folders they made."""
     for part in folder.glob(".*.part"):
-        part.unlink(missing_ok=True)
+        if not re.fullmatch(r"\..+\.\d+\.part", part.name):  # as `_beside` names them
+            continue
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    """Write text as UTF-8; what it has no code for, as parts of odd file names, is escaped."""
+    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -55,21 +92,29 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
-def point_to(link: Path, target: Path) -> None:
-    """Make link a relative symbolic link to target, in one step.
+def from_here(path: Path) -> str:
+    """Return a path as it is typed from the current folder; from another drive, the whole path."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path.absolute())
 
-    Raises
-    ------
-    OSError
-        When something other than a link stands there, or links are not to be had.
-    """
-    if link.exists() and not link.is_symlink():
-        raise FileExistsError(f"{link}: is not a link; move it away")
-    link.parent.mkdir(parents=True, exist_ok=True)
-    beside = link.with_name(f".{link.name}.{os.getpid()}.part")
-    beside.unlink(missing_ok=True)
-    beside.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
-    beside.replace(link)
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _replace(beside: Path, path: Path) -> None:
+    """Rename beside to path, also while Windows' other programs read what stands there."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            beside.replace(path)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in IN_USE or time.monotonic() > end:
+                raise
+        time.sleep(0.02)
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ def write_history(path: Path, rows: list[Epoch]) -> None:
 
 def read_history(path: Path) -> list[Epoch]:
     """Read a file that `write_history` wrote."""
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         next(rows)
         return [_parse(*row) for row in rows]

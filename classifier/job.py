@@ -2,10 +2,8 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import logging
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from classifier.config import Config, make_config
 from classifier.files import remove_parts, write_json
+from classifier.lock import locked
 from data.errors import InputError, one_line
 
 log = logging.getLogger("softmax.run")  # what happens in a run: also written to its train.log
@@ -97,7 +96,7 @@ def write_status(folder: Path, status: str, reason: str | None = None) -> None:
 def read_status(folder: Path) -> dict[str, Any]:
     """Read status.json; a file that is missing or broken stands for a run that is not begun."""
     try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text())
+        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
         return {key: status[key] for key in ("status", "reason")}
     except (OSError, ValueError, KeyError, TypeError):
         return {"status": "not begun", "reason": None}
@@ -116,7 +115,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | None:
     """Read what a run or a sweep left as JSON; None where there is nothing whole."""
     try:
-        report = json.loads((folder / name).read_text())
+        report = json.loads((folder / name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     needed = {"config", "metrics"} if name == "report.json" else {"jobs", "swept", "objective"}
@@ -136,23 +135,17 @@ def read_overrides(folder: Path) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def held(folders: Sequence[Path]) -> Iterator[None]:
+def locked_runs(folders: Sequence[Path]) -> Iterator[None]:
     """Keep other processes out of these runs, and clear away what a killed one left half-written.
 
     Raises
     ------
     InputError
-        When another process holds one of them.
+        When another process has the lock of one of them.
     """
     with contextlib.ExitStack() as exits:
         for folder in folders:
-            place = os.open(folder, os.O_RDONLY)
-            exits.callback(os.close, place)
-            try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                told = f"{folder}: is still running in another process; wait for it or stop it"
-                raise InputError(told) from None
+            exits.enter_context(locked(folder))
             remove_parts(folder)
             remove_parts(folder / ".hydra")
         yield

@@ -13,6 +13,7 @@ from classifier.config import PredictConfig, make_predict_config
 from classifier.evaluation import evaluate
 from classifier.files import write_whole
 from classifier.job import read_status
+from classifier.latest import latest_run
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
 from data.arrays import check_features
@@ -85,9 +86,10 @@ def find_model(run: str, outputs: Path) -> Path:
     FileNotFoundError
         When there is none.
     """
-    place = outputs / "latest" if run == "latest" else Path(run)
-    if run == "latest" and not place.exists():
-        raise FileNotFoundError(f"run=latest: there is no {place} yet; train one: python train.py")
+    try:
+        place = latest_run(outputs) if run == "latest" else Path(run)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"run=latest: {error}; train one: python train.py") from None
     path = place / "model.npz" if place.is_dir() else place
     if not path.exists():
         status = incomplete_status(path)

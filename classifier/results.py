@@ -15,7 +15,7 @@ import numpy as np
 from classifier.calibration import fit_temperature
 from classifier.config import Config
 from classifier.evaluation import evaluate, minimised
-from classifier.files import write_json, write_text, write_whole
+from classifier.files import from_here, write_json, write_text, write_whole
 from classifier.history import write_history
 from classifier.job import Job, log, timed, write_status
 from classifier.learning_rate import Scale
@@ -127,7 +127,7 @@ def _log_outcome(folder: Path, report: dict[str, Any]) -> None:
         log.info("%s", calibration_text(report), extra=own)
         if report["calibration"]["temperature"] == 1:
             log.warning("validation says nothing of the temperature: not calibrated", extra=own)
-    log.info("\n%s\n%s", metrics_table(report["metrics"]), os.path.relpath(folder), extra=own)
+    log.info("\n%s\n%s", metrics_table(report["metrics"]), from_here(folder), extra=own)
 
 
 def _advice(config: Config, fit: Fit, scale: Scale) -> str:

@@ -9,7 +9,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.checkpoint import FREE, NAME, read_checkpoint, refuse_changes
 from classifier.config import without_hydra
 from classifier.files import write_text
-from classifier.job import SWEEP, held, plain_config, read_config, read_overrides
+from classifier.job import SWEEP, locked_runs, plain_config, read_config, read_overrides
+from classifier.latest import latest_run
 from data.errors import InputError
 
 
@@ -41,7 +42,7 @@ def resume_run(config: DictConfig) -> None:
     resumed.resume = None
     wanted = plain_config(resumed, choices)
     refuse_changes(saved, wanted)
-    with held([folder]):  # a run that still runs is left alone
+    with locked_runs([folder]):  # a run that still runs is left alone
         if (folder / NAME).exists():
             read_checkpoint(folder / NAME)
         if wanted != saved:
@@ -109,9 +110,10 @@ def _value(arguments: list[str], key: str) -> str:
 
 
 def _folder(given: str, outputs: Path) -> Path:
-    place = outputs / "latest" if given == "latest" else Path(given)
-    if given == "latest" and not place.exists():
-        raise FileNotFoundError(f"resume=latest: there is no {place} yet; start a run")
+    try:
+        place = latest_run(outputs) if given == "latest" else Path(given)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"resume=latest: {error}; start a run") from None
     return (place.parent if place.name == NAME else place).resolve()
 
 

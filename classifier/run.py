@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,23 +11,24 @@ import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from classifier.checkpoint import NAME as CHECKPOINT
 from classifier.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.config import Config
-from classifier.files import point_to
+from classifier.files import from_here
 from classifier.interruption import exit_code, stop_later
 from classifier.job import (
     Job,
     RunError,
     failures_told,
-    held,
+    locked_runs,
     log,
     make_job,
     timed,
     write_status,
 )
+from classifier.latest import LINK as LATEST
+from classifier.latest import point_latest
 from classifier.learning_rate import Scale
 from classifier.model_stack import PerModel
 from classifier.preparation import Prepared, generator, load_dataset, prepare
@@ -69,10 +69,10 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
     try:
         job = make_job(composed, dict(HydraConfig.get().runtime.choices), folder)
         if alone:
-            _point_latest(Path(job.config.outputs) / "latest", folder)
+            _point_latest(Path(job.config.outputs), folder)
         (report,) = run([job], progress=alone)
     except KeyboardInterrupt as stop:
-        log.info("python train.py resume=%s goes on with it", os.path.relpath(folder))
+        log.info("python train.py resume=%s goes on with it", from_here(folder))
         sys.exit(exit_code(stop))
     except Exception as error:
         if alone:
@@ -124,7 +124,7 @@ def run(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    with _held(folders), contextlib.ExitStack() as exits:
+    with _locked(folders), contextlib.ExitStack() as exits:
         for folder in folders:
             write_status(folder, "running")
         with failures_told(folders):
@@ -159,10 +159,10 @@ def _begin(
 
 
 @contextlib.contextmanager
-def _held(folders: Sequence[Path]) -> Iterator[None]:
+def _locked(folders: Sequence[Path]) -> Iterator[None]:
     with contextlib.ExitStack() as exits:
         try:
-            exits.enter_context(held(folders))
+            exits.enter_context(locked_runs(folders))
         except InputError as error:  # not told in the folder: that is another process's
             log.error("%s", error)
             raise
@@ -207,6 +207,8 @@ def _training(jobs: Sequence[Job], prepared: Prepared) -> Training:
 def _train(
     training: Training, checkpoints: Checkpoints, stop: Callable[[], str], progress: bool
 ) -> list[Fit]:
+    from tqdm import tqdm  # costs start-up
+
     # disable=None: no bar where stderr is not a terminal.
     bar = tqdm(
         total=training.epochs,
@@ -267,8 +269,8 @@ def _resolve_lr(job: Job, scale: Scale) -> float:
     return lr
 
 
-def _point_latest(link: Path, folder: Path) -> None:
+def _point_latest(outputs: Path, folder: Path) -> None:
     try:
-        point_to(link, folder)
+        point_latest(outputs, folder)
     except OSError as error:  # the run is worth more than its nickname
-        log.warning("%s does not point to this run: %s", link, one_line(error))
+        log.warning("%s does not point to this run: %s", outputs / LATEST, one_line(error))

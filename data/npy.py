@@ -5,8 +5,8 @@ long as the machine has room for them.
 """
 
 import dataclasses
+import io
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,7 @@ class NpyRows:
         found = np.empty((len(place), *self.shape[1:]), dtype=self.dtype)
         with self.path.open("rb", buffering=0) as file:
             for i, number in enumerate(self._in_file(place).tolist()):
-                self._read(file.fileno(), number, found[i : i + 1])
+                self._read(file, number, found[i : i + 1])
         return found
 
     def fill(self, into: np.ndarray, start: int) -> None:
@@ -68,7 +68,7 @@ class NpyRows:
             into if len(passed) == 0 else np.empty((last - first + 1, *into.shape[1:]), into.dtype)
         )
         with self.path.open("rb", buffering=0) as file:
-            self._read(file.fileno(), first, rows)
+            self._read(file, first, rows)
         if len(passed):
             into[...] = np.delete(rows, passed, axis=0)
 
@@ -84,14 +84,15 @@ class NpyRows:
         numbers: np.ndarray = places + np.searchsorted(before, places, side="right")
         return numbers
 
-    def _read(self, file: int, number: int, into: np.ndarray) -> None:
+    def _read(self, file: io.FileIO, number: int, into: np.ndarray) -> None:
         """Fill an array with the rows from `number` on."""
         buffer = into.reshape(-1).view(np.uint8).data
         row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        place, done = self.offset + number * row, 0
+        file.seek(self.offset + number * row)
+        done = 0
         while done < len(buffer):
-            count = os.preadv(file, [buffer[done:]], place + done)
-            if count == 0:
+            count = file.readinto(buffer[done:])
+            if not count:
                 raise InputError(f"{self.path}: was cut short while it was read")
             done += count
 

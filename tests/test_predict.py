@@ -110,7 +110,7 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
         (["input=nan.npz"], "nan.npz: X holds 8 values that are not finite, the first (nan) at [1"),
         (["input=new.npz", "inputt=x"], "inputt=x: there is no such key; did you mean input?"),
         (["input=labels.npz"], "labels.npz: no array named X; it holds y"),
-        (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no elsewhere/latest yet"),
+        (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no run in elsewhere yet"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, place, command):

@@ -197,7 +197,7 @@ def test_the_same_settings_may_be_given_again(folder, command):
     [
         ("nowhere", "resume=nowhere: there is no such folder"),
         (".", "resume=.: no run has begun in"),
-        ("latest", "resume=latest: there is no outputs/latest yet; start a run"),
+        ("latest", "resume=latest: there is no run in outputs yet; start a run"),
     ],
 )
 def test_what_is_no_run_cannot_be_gone_on_with(resume, words, command, tmp_path):

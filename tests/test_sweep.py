@@ -17,6 +17,7 @@ import pytest
 
 from classifier.model import LinearModel
 
+KILLS = int(os.environ.get("KILLS", "2"))
 QUICK = ["epochs=5", "report.plots=false"]
 
 
@@ -124,17 +125,21 @@ def test_a_failed_job_is_run_again(command, tmp_path):
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 2
 
 
-def sweep_of_24(tmp_path, repository):
+def train(repository, place, *arguments):
     return subprocess.Popen(
-        [
-            *(sys.executable, repository / "train.py", "-m", "lr=0.01,0.02,0.05,0.1,0.2,0.4"),
-            *("reg=0,1e-3", "batch_size=16,32", "epochs=60", "early_stopping.patience=null"),
-            *("hydra.sweep.dir=s", "report.plots=false"),
-        ],
-        cwd=tmp_path,
+        [sys.executable, repository / "train.py", *arguments],
+        cwd=place,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+    )
+
+
+def sweep_of_24(tmp_path, repository):
+    return train(
+        *(repository, tmp_path, "-m", "lr=0.01,0.02,0.05,0.1,0.2,0.4", "reg=0,1e-3"),
+        *("batch_size=16,32", "epochs=60", "early_stopping.patience=null"),
+        *("hydra.sweep.dir=s", "report.plots=false"),
     )
 
 
@@ -154,15 +159,63 @@ def test_a_sweep_that_is_killed_again_and_again_ends_complete(tmp_path, reposito
         assert log.count("the best was epoch") == 1  # none was finished twice
 
 
-@pytest.mark.parametrize("left", [[], ["hydra"], ["hydra", "overrides", "config"]])
-def test_a_job_that_was_killed_before_it_was_known_is_no_obstacle(left, command, tmp_path):
-    place = tmp_path / "s/0/.hydra"
-    place.mkdir(parents=True)
-    for name in left:
-        (place / f"{name}.yaml").write_text("", encoding="utf-8")
-    sweep = ["-m", "lr=0.1,0.2", "epochs=1", "report.plots=false", "hydra.sweep.dir=s"]
-    assert command("train.py", *sweep).returncode == 0
-    assert [(tmp_path / f"s/{n}/report.json").exists() for n in (0, 1)] == [True, True]
+SMALL = ["-m", "lr=0.1,0.2", "reg=0,1e-3", "epochs=1", "report.plots=false", "hydra.sweep.dir=s"]
+
+
+def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(tmp_path, repository):
+    """KILLS=200 takes a quarter of an hour; the suite does a few."""
+    chance = random.Random(1)
+    for number in range(KILLS):
+        place = tmp_path / str(number)
+        place.mkdir()
+        arguments = SMALL
+        while True:
+            program = train(repository, place, *arguments)
+            while not (place / "s").exists() and program.poll() is None:
+                time.sleep(0.001)
+            time.sleep(chance.uniform(0, 0.25))
+            if chance.random() < 0.8:
+                program.kill()
+            _, stderr = program.communicate(timeout=60)
+            if program.returncode == 0:
+                break
+            assert stderr == ""
+            arguments = ["resume=s"] if (place / "s/multirun.yaml").exists() else SMALL
+        folders = sorted(path.name for path in (place / "s").iterdir() if path.is_dir())
+        assert folders == ["0", "1", "2", "3", "best"]
+        for n, (lr, reg) in enumerate([(0.1, 0), (0.1, 1e-3), (0.2, 0), (0.2, 1e-3)]):
+            config = json.loads((place / f"s/{n}/report.json").read_text(encoding="utf-8"))[
+                "config"
+            ]
+            assert (config["lr"], config["reg"]) == (lr, reg)
+
+
+def test_what_a_killed_sweep_left_half_made_goes_and_what_is_someone_s_stays(command, tmp_path):
+    (tmp_path / "s/.0.123.part/.hydra").mkdir(parents=True)
+    (tmp_path / "s/1/.hydra").mkdir(parents=True)
+    assert command("train.py", *SMALL).returncode == 0
+    folders = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
+    assert folders == ["0", "1", "2", "3", "4", "best"]
+    assert [path.name for path in (tmp_path / "s/1").iterdir()] == [".hydra"]
+
+
+def test_a_job_that_cannot_be_composed_keeps_its_number(command, tmp_path):
+    sweep = ["-m", "epochs=1,x", "report.plots=false", "hydra.sweep.dir=s"]
+    for _ in range(2):
+        assert command("train.py", *sweep).returncode == 1
+        found = [(row["job"], row["status"]) for row in rows(tmp_path / "s")]
+        assert found == [("0", "completed"), ("1", "failed")]
+
+
+def test_a_second_sweep_in_the_same_folder_is_refused(tmp_path, repository, command):
+    program = sweep_of_24(tmp_path, repository)
+    while not (tmp_path / "s/0/status.json").exists():
+        time.sleep(0.01)
+    done = command("train.py", *SMALL)
+    program.kill()
+    program.communicate()
+    assert done.returncode == 1
+    assert done.stderr == "s: is still running in another process; wait for it or stop it\n"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -16,6 +16,7 @@ from sklearn.datasets import load_wine
 
 LEFT = {
     ".hydra",
+    ".lock",
     "accuracy_curve.png",
     "checkpoint.npz",
     "confusion_matrix.png",

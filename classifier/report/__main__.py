@@ -12,6 +12,7 @@ from classifier.report.run_page import NAME as RUN_PAGE
 from classifier.report.run_page import write_run_page
 from classifier.report.sweep_page import NAME as SWEEP_PAGE
 from classifier.sweep.summary import summarise
+from data.console import escape_unknown_characters
 from data.errors import InputError, one_line
 
 
@@ -51,4 +52,5 @@ def write_page(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
+    escape_unknown_characters()
     main(sys.argv[1:])

@@ -29,7 +29,7 @@ TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
 def draw_run(folder: Path) -> None:
     """Draw every plot of the run in `folder`, into it, from its history, report and model."""
     history = read_history(folder / "history.csv")
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     figures = {}
     if report["data"]["image_shape"]:
         figures[TEMPLATES] = weight_templates(LinearModel.load(folder / "model.npz"))

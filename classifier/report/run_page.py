@@ -24,7 +24,7 @@ ERROR = "expected_calibration_error"
 
 def write_run_page(folder: Path) -> None:
     """Write the page of the run in `folder`, into it, from its files."""
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     name, split = reported_split(report["metrics"])
     history = read_history(folder / "history.csv")
     page = render(

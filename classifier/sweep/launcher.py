@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.checkpoint import NAME as CHECKPOINT
 from classifier.config import Config, without_hydra
-from classifier.files import write_text
+from classifier.files import remove_parts, whole_folder, write_text
 from classifier.interruption import exit_code, stop_at_once
 from classifier.job import (
     FINISHED,
@@ -31,6 +31,7 @@ from classifier.job import (
     write_status,
 )
 from classifier.job import log as job_log
+from classifier.lock import locked
 from classifier.mistakes import explain
 from classifier.preparation import load_dataset
 from classifier.results import is_drawn
@@ -79,7 +80,7 @@ class StackedLauncher(Launcher):
         sweep = Path(str(self.config.hydra.sweep.dir))
         sweep.mkdir(parents=True, exist_ok=True)
         folders: list[Path] = []
-        with stop_at_once():
+        with locked(sweep), stop_at_once():
             try:
                 self._train(sweep, folders, job_overrides, initial_job_idx)
             except KeyboardInterrupt as stop:
@@ -106,6 +107,7 @@ class StackedLauncher(Launcher):
         setup_globals()
         job_log.propagate = False  # what happens in a job is in its train.log
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        remove_parts(sweep)  # folders of jobs that a kill left half made
         places = Places(sweep, read_records(sweep))
         composer = _Composer(self.context, self.config)
         waiting = []
@@ -127,10 +129,13 @@ class StackedLauncher(Launcher):
             task, choices = without_hydra(composed), dict(composed.hydra.runtime.choices)
             plain = plain_config(task, choices)
         except Exception as error:
-            folder = places.new(number)
-            folder.mkdir(parents=True)
-            write_status(folder, "failed", explain(error, Config))
-            log.error("%s: %s", folder, explain(error, Config))
+            folder, reason = places.uncomposed(number), explain(error, Config)
+            if folder.exists():
+                write_status(folder, "failed", reason)
+            else:
+                with whole_folder(folder) as beside:
+                    write_status(beside, "failed", reason)
+            log.error("%s: %s", folder, reason)
             return folder, None
         folder, record = places.of(plain, number)
         if record is not None and record.status in FINISHED:
@@ -140,7 +145,8 @@ class StackedLauncher(Launcher):
             composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder.parent), folder.name
             composed.hydra.runtime.output_dir = str(folder.resolve())
         if record is None:  # else Hydra's files stand there, and a kill now would lose them
-            _write_hydra_files(folder, composed, task)
+            with whole_folder(folder) as beside:
+                _write_hydra_files(beside, composed, task)
         (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             return folder, make_job(task, choices, folder)
@@ -179,17 +185,19 @@ class Places:
     def __init__(self, sweep: Path, records: Sequence[Record]) -> None:
         self.sweep = sweep
         self.known = {config_key(record.config): record for record in records}
-        # What a kill left before a job was known is no job: its number is free.
-        unknown = {r.folder.name for r in records if not r.config and r.status == "not begun"}
-        begun = {record.folder.name for record in records} - unknown
-        folders = [path for path in sweep.iterdir() if path.is_dir()]
-        others = {path.name for path in folders if not _is_left_over(path)}
-        self.taken = begun | (others - unknown)
+        self.taken = {path.name for path in sweep.iterdir()}
+        self.failed = {r.folder.name for r in records if not r.config and r.status == "failed"}
 
     def of(self, plain: dict[str, Any], number: int) -> tuple[Path, Record | None]:
         """Return the folder of a config, and what stands there of an earlier sweep."""
         record = self.known.get(config_key(plain))
         return (record.folder, record) if record is not None else (self.new(number), None)
+
+    def uncomposed(self, number: int) -> Path:
+        """Return the folder of a job without a config: where it failed before, or a new one."""
+        if str(number) in self.failed:
+            return self.sweep / str(number)
+        return self.new(number)
 
     def new(self, number: int) -> Path:
         """Return the folder of a number, or of the next number that is free."""
@@ -197,11 +205,6 @@ class Places:
             number += 1
         self.taken.add(str(number))
         return self.sweep / str(number)
-
-
-def _is_left_over(folder: Path) -> bool:
-    """Return whether a folder holds no more than a job that was killed before it was known."""
-    return [path.name for path in folder.iterdir()] == [".hydra"]
 
 
 class _Composer:
@@ -249,19 +252,18 @@ class _Composer:
 
 
 def _write_hydra_files(folder: Path, composed: DictConfig, task: DictConfig) -> None:
-    """Make a job's folder with the files Hydra leaves there.
+    """Put the files that Hydra leaves in a job's folder there.
 
     Hydra's own way to them, `run_job`, copies the whole config five times.
     """
     own = composed.hydra
-    folder.mkdir(parents=True, exist_ok=True)
     if own.output_subdir is not None:
         texts = {
             "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
             "overrides": OmegaConf.to_yaml(own.overrides.task),
-            "config": OmegaConf.to_yaml(task),  # last: where it stands, the job is known
+            "config": OmegaConf.to_yaml(task),
         }
-        (folder / own.output_subdir).mkdir(exist_ok=True)
+        (folder / own.output_subdir).mkdir()
         for name, text in texts.items():
             write_text(folder / own.output_subdir / f"{name}.yaml", text)
 

@@ -19,6 +19,7 @@ from classifier.job import FINISHED, Value, flatten
 from classifier.report.sweep_page import write_sweep_page
 from classifier.report.sweep_values import METRICS, best_job, is_number, rank, status_counts
 from classifier.sweep.records import Record, read_records, settings
+from data.console import escape_unknown_characters
 
 SHOWN = 10  # jobs in the table
 
@@ -199,4 +200,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    escape_unknown_characters()
     main(sys.argv[1:])

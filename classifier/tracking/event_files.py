@@ -68,7 +68,9 @@ def _files(folder: Path) -> Iterator[Event]:
             yield Event(wall_time=time, summary=_picture(name, path.read_bytes()))
         elif path.suffix in TEXTS:
             # As code, or it would be taken for Markdown.
-            code = textwrap.indent(path.read_text(errors="replace"), "    ", lambda _: True)
+            code = textwrap.indent(
+                path.read_text(encoding="utf-8", errors="replace"), "    ", lambda _: True
+            )
             yield Event(wall_time=time, summary=text(name, code))
 
 

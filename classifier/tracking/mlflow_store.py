@@ -1,7 +1,6 @@
 """tracker=mlflow: runs in a database or on a server, the jobs of a sweep as children of one run."""
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -12,6 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from classifier.config import Mlflow
+from classifier.files import from_here
+from classifier.lock import locked
 from classifier.sweep.records import Record
 from classifier.tracking.told import artifacts, as_text, final_figures, params, scalars, span
 
@@ -104,11 +105,11 @@ class Store:
         for record in records:
             self.put(record, {PARENT: parent}, earlier)
         ended = _ms(max(end for _, end in spans))
-        summary = json.loads((sweep / "sweep.json").read_text())
+        summary = _read_json(sweep / "sweep.json")
         self.client.set_tag(parent, "swept", ", ".join(summary["swept"]))
         if summary["best"] is not None:
             self.client.set_tag(parent, "best", summary["best"]["folder"])
-            figures = final_figures(json.loads((sweep / "best/report.json").read_text()))
+            figures = final_figures(_read_json(sweep / "best/report.json"))
             for name, value in figures.items():
                 self.client.log_metric(parent, name, value, ended, len(records))
         self._log_artifacts(parent, sweep)
@@ -121,7 +122,7 @@ class Store:
             self.experiment,
             start_time=_ms(begun),
             tags={"folder": _known_by(folder), **tags},
-            run_name=os.path.relpath(folder),
+            run_name=from_here(folder),
         )
         return str(run.info.run_id)
 
@@ -148,19 +149,20 @@ def _alone(file: Path) -> Iterator[str]:
     One that cannot be opened is told at once, where mlflow would try for two minutes.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    place = os.open(file.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(place, fcntl.LOCK_EX)
+    with locked(file.parent, wait=True):
         with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
             connection.execute("PRAGMA schema_version")
         yield f"{SQLITE}{file}"
-    finally:
-        os.close(place)
 
 
 def _known_by(folder: Path) -> str:
     """Return the tag of a folder: its path, quoted as in a URL, for no search quotes its text."""
     return quote(str(folder.resolve()))
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
 
 
 def _ms(seconds: float) -> int:

@@ -5,6 +5,7 @@ Hydra imports this file at every start, so the launcher itself is imported where
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -33,10 +34,35 @@ class StackedLauncher(Launcher):
 
 
 class GridSweeper(BasicSweeper):
-    """Hydra's basic sweeper without its composition of every job, which the launcher does."""
+    """Hydra's basic sweeper, but that a kill leaves the sweep's config whole or not at all.
 
-    def validate_batch_is_legal(self, batch: Sequence[Sequence[str]]) -> None:
-        """Leave it to the launcher, which tells what is wrong with a job in the job's folder."""
+    And without its composition of every job: the launcher does that, and tells what is wrong with
+    a job in the job's folder.
+    """
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Keep the sweep's config for `resume`, and hand every combination to the launcher."""
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+        from omegaconf import OmegaConf
+
+        from classifier.files import write_text
+        from classifier.job import SWEEP
+
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        folder = Path(str(self.config.hydra.sweep.dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / SWEEP, OmegaConf.to_yaml(self.config))
+        returned: list[Sequence[JobReturn]] = []
+        for batch in self.split_arguments(overrides, self.max_batch_size):
+            first = sum(map(len, returned))
+            returned.append(self.launcher.launch(batch, initial_job_idx=first))
+            for job in returned[-1]:
+                _ = job.return_value  # raises what ended the job, where a launcher keeps it there
+        return returned
 
 
 @dataclasses.dataclass

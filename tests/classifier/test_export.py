@@ -201,7 +201,7 @@ def test_means_that_leave_too_few_digits_are_told(embeddings, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["latest", "--to", "json"], "run=latest: there is no outputs/latest yet"),
+        (["latest", "--to", "json"], "run=latest: there is no run in outputs yet"),
         (["nowhere", "--to", "json"], "run=nowhere: there is no nowhere; name a finished run"),
         (["text.txt", "--to", "json"], "text.txt: not an .npz file"),
         (["cut.npz", "--to", "json"], "cut.npz: "),

@@ -122,7 +122,7 @@ def test_mlflow_says_nothing_and_leaves_nothing_elsewhere(story):
     left = {path.name for path in story.place.iterdir()}
     assert left == {"odd.npz", "outputs", "single", "failed", "s"}
     left = {path.name for path in (story.place / "outputs").iterdir()}
-    assert left == {"latest", "mlflow.db", "mlartifacts"}
+    assert left == {".lock", "latest", "latest.txt", "mlflow.db", "mlartifacts"}
 
 
 @needs("mlflow")

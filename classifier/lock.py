@@ -1,0 +1,38 @@
+"""Locks that keep other processes out of a folder; they end with the process that has them."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from data.errors import InputError
+
+NAME = ".lock"  # the file that is locked: not every system can lock a folder
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Have the lock of a folder within this block.
+
+    Parameters
+    ----------
+    folder : which is there.
+    wait : until another process has let go of it.
+
+    Raises
+    ------
+    InputError
+        When another process has it and `wait` is false.
+    """
+    lock = FileLock(folder / NAME)
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        raise InputError(
+            f"{folder}: is still running in another process; wait for it or stop it"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
