@@ -215,7 +215,8 @@ class Training:
         self._seconds = float(state["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch < len(self.batches)):
             raise ValueError(f"epoch {self.epoch}, minibatch {self._batch} is out of range")
-        self.rng.bit_generator.state = json.loads(str(state["order"]))
+        self._order = json.loads(str(state["order"]))
+        self.rng.bit_generator.state = self._order
 
     def _row(self, epoch: float, step: float, *figures: float) -> Epoch:
         """Return a row of a state's history, where nan may stand for a figure there is not."""

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -328,22 +327,23 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
             rng=np.random.default_rng(5),
         )
 
+    def stop_after(times):
+        asked = iter(range(times))
+        return lambda: "" if next(asked, None) is not None else "stopped"
+
     whole = training().run()
-    asked = SimpleNamespace(times=0)
-
-    def stop():
-        asked.times += 1
-        return "stopped" if asked.times > 47 else ""
-
-    first = training()
-    assert [fit.status for fit in first.run(stop=stop)] == [
-        "interrupted",
-        "diverged",
-        "interrupted",
-    ]
-    second = training()
-    second.restore(first.state(), [0, 1, 2])
-    for found, expected in zip(second.run(), whole, strict=True):
+    stopped = training()
+    fits = stopped.run(stop=stop_after(47))
+    assert [fit.status for fit in fits] == ["interrupted", "diverged", "interrupted"]
+    # Again and again in the same epoch: after three minibatches of it, and before the next.
+    for times in (5, 0, 3):
+        resumed = training()
+        resumed.restore(stopped.state(), [0, 1, 2])
+        resumed.run(stop=stop_after(times))
+        stopped = resumed
+    last = training()
+    last.restore(stopped.state(), [0, 1, 2])
+    for found, expected in zip(last.run(), whole, strict=True):
         np.testing.assert_array_equal(found.theta, expected.theta)
         assert repr([r[:7] for r in found.history]) == repr([r[:7] for r in expected.history])
         assert [found.status, found.ended] == [expected.status, expected.ended]
