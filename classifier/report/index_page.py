@@ -53,10 +53,10 @@ def _run(folder: Path, outputs: Path) -> list[Cell]:
     """Return the row of a run; one that left no report has its log."""
     status, place = read_status(folder), folder.relative_to(outputs)
     page = next((n for n in (RUN_PAGE, "train.log") if (folder / n).exists()), "")
-    run = cell(str(place), link=f"{place}/{page}" if page else "")
+    run = cell(str(place), link=f"{place.as_posix()}/{page}" if page else "")
     sweep = cell("")
     if (folder.parent / SWEEP).exists() or (folder.parent / "sweep.json").exists():
-        sweep = cell(str(place.parent), link=f"{place.parent}/{SWEEP_PAGE}")
+        sweep = cell(str(place.parent), link=f"{place.parent.as_posix()}/{SWEEP_PAGE}")
     try:
         data, *figures = _figures(read_report(folder) or {})
     except (KeyError, TypeError, StopIteration, AttributeError):  # none, or not one of ours
@@ -85,7 +85,7 @@ def _sweep(folder: Path, outputs: Path) -> list[Cell]:
     objective = summary.get("objective", "")
     page = next((n for n in (SWEEP_PAGE, "sweep.csv") if (folder / n).exists()), "")
     return [
-        cell(str(place), link=f"{place}/{page}" if page else ""),
+        cell(str(place), link=f"{place.as_posix()}/{page}" if page else ""),
         *(cell(", ".join(summary.get("swept", []))), cell(len(jobs)), cell(completed)),
         cell(objective),
         cell(best[objective] if best else None),
