@@ -29,7 +29,7 @@ def repository():
 @pytest.fixture(scope="session")
 def note():
     """The arrays and the printed results of the teaching note, in float32 as it had them."""
-    numbers = json.loads((REPOSITORY / "docs/notebook_numbers.json").read_text())
+    numbers = json.loads((REPOSITORY / "docs/notebook_numbers.json").read_text(encoding="utf-8"))
     return SimpleNamespace(
         W=np.array(numbers["W"], dtype=np.float32),
         X=np.array(numbers["X"], dtype=np.float32),
@@ -74,8 +74,8 @@ def command(fork_server, tmp_path, tmp_path_factory):
             returncode=ended["code"],
             seconds=ended["seconds"],
             memory=ended["memory"],
-            stdout=(said / "stdout").read_text(),
-            stderr=(said / "stderr").read_text(),
+            stdout=(said / "stdout").read_text(encoding="utf-8"),
+            stderr=(said / "stderr").read_text(encoding="utf-8"),
         )
 
     return run

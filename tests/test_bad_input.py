@@ -103,7 +103,7 @@ def not_npz(folder):
     save(folder / "whole.npz", {})
     content = (folder / "whole.npz").read_bytes()
     (folder / "cut.npz").write_bytes(content[:700])
-    (folder / "text.npz").write_text("X,y\n1,2\n")
+    (folder / "text.npz").write_text("X,y\n1,2\n", encoding="utf-8")
     (folder / "empty.npz").write_bytes(b"")
     np.save(folder / "x.npy", X)
     (folder / "x.npy").rename(folder / "renamed.npz")

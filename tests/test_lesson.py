@@ -17,14 +17,14 @@ QUOTE = re.compile(  # In `file`, `name`: `code`, `code` and `code`
 
 def prose(path):
     if path.suffix == ".md":
-        return path.read_text()
-    cells = json.loads(path.read_text())["cells"]
+        return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
 def source_of(path, name):
     """The code of a function, class or method of a file."""
-    text = path.read_text()
+    text = path.read_text(encoding="utf-8")
     found = ast.parse(text)
     for part in name.split("."):
         found = next(n for n in found.body if getattr(n, "name", None) == part)
@@ -63,7 +63,7 @@ def said(cell):
 
 def test_the_stored_notebook_shows_every_digit_of_the_note(repository):
     text = "".join(said(cell) for cell in stored(repository).cells if cell.cell_type == "code")
-    note = json.loads((repository / "docs/notebook_numbers.json").read_text())
+    note = json.loads((repository / "docs/notebook_numbers.json").read_text(encoding="utf-8"))
     for key in ("F_first_3_rows_printed", "dW_naive_printed", "dW_vectorized_printed"):
         for row in note[key]:
             line = r"\[+ *" + r" +".join(re.escape(str(value)) for value in row) + r" *\]"
@@ -134,12 +134,16 @@ def test_it_runs_from_top_to_bottom(torch, repository, tmp_path):
     if torch == "with":
         pytest.importorskip("torch")
     else:
-        (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")")
+        (tmp_path / "torch.py").write_text(
+            "raise ModuleNotFoundError(\"No module named 'torch'\")", encoding="utf-8"
+        )
         environment, skipped = {"PYTHONPATH": str(tmp_path)}, {"varies", "torch"}
     run(fresh, repository / "docs", environment)
     if torch == "with" and "WRITE_LESSON" in os.environ:
         fresh.metadata = notebook.metadata
-        (repository / "docs/softmax.ipynb").write_text(nbformat.writes(fresh) + "\n")
+        (repository / "docs/softmax.ipynb").write_text(
+            nbformat.writes(fresh) + "\n", encoding="utf-8"
+        )
         notebook = fresh
     compare(notebook, fresh, skipped)
     text = "".join(said(cell) for cell in fresh.cells if cell.cell_type == "code")

@@ -65,7 +65,7 @@ class Links(HTMLParser):
     def __init__(self, page):
         super().__init__()
         self.found = []
-        self.feed(page.read_text())
+        self.feed(page.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attributes):
         self.found += [(tag, v) for name, v in attributes if name in ("href", "src", "data-copy")]
@@ -83,8 +83,8 @@ def test_nothing_is_fetched(place):
     for page in place.pages.values():
         fetched = [link for tag, link in Links(page).found if tag in ("img", "link", "script")]
         assert all(link.startswith("data:") for link in fetched)
-        assert "url(" not in page.read_text()
-        assert "@import" not in page.read_text()
+        assert "url(" not in page.read_text(encoding="utf-8")
+        assert "@import" not in page.read_text(encoding="utf-8")
 
 
 def test_a_pages_command_makes_the_same_run_again(place, tmp_path):
@@ -94,7 +94,7 @@ def test_a_pages_command_makes_the_same_run_again(place, tmp_path):
         again = f"{words} hydra.run.dir='{tmp_path / name}'"
         subprocess.run(again, shell=True, check=True, cwd=place.folder, capture_output=True)
         first, second = (
-            json.loads((folder / "report.json").read_text())
+            json.loads((folder / "report.json").read_text(encoding="utf-8"))
             for folder in (place.pages[name].parent, tmp_path / name)
         )
         assert first["metrics"] == second["metrics"]
@@ -116,9 +116,9 @@ def test_a_job_is_made_again_by_the_command_on_its_page(place):
         words = first.removeprefix("python train.py").replace("'", "").split()
         folder = f"outputs/again-{page.stem}"
         assert place.call(place.train, *words, f"hydra.run.dir={folder}").code == 0
-        report = json.loads((place.folder / folder / "report.json").read_text())
+        report = json.loads((place.folder / folder / "report.json").read_text(encoding="utf-8"))
         of_job = page.parent if page.stem == "report" else page.parent / "best"
-        original = json.loads((of_job / "report.json").read_text())
+        original = json.loads((of_job / "report.json").read_text(encoding="utf-8"))
         assert report["metrics"]["val"]["accuracy"] == original["metrics"]["val"]["accuracy"]
         shutil.rmtree(place.folder / folder)
 
@@ -126,33 +126,37 @@ def test_a_job_is_made_again_by_the_command_on_its_page(place):
 def test_an_index_stands_what_is_not_its_own(place, tmp_path):
     for name, text in (("a", '{"a": 1}'), ("b", "[]"), ("c", "{")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "status.json").write_text(text)
-        (tmp_path / name / "report.json").write_text(text)
+        (tmp_path / name / "status.json").write_text(text, encoding="utf-8")
+        (tmp_path / name / "report.json").write_text(text, encoding="utf-8")
     done = place.call("-m", "classifier.report", tmp_path)
     assert (done.code, done.error) == (0, "")
-    assert (tmp_path / "index.html").read_text().count(">not begun<") == 3
+    assert (tmp_path / "index.html").read_text(encoding="utf-8").count(">not begun<") == 3
 
 
 def test_an_accuracy_of_zero_is_in_the_chart(tmp_path, place):
     folder = tmp_path / "run"
     shutil.copytree(place.pages["digits"].parent, folder)
-    lines = (folder / "history.csv").read_text().splitlines()
+    lines = (folder / "history.csv").read_text(encoding="utf-8").splitlines()
     cells = lines[1].split(",")
     cells[lines[0].split(",").index("val_accuracy")] = "0.0"
-    (folder / "history.csv").write_text("\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n")
+    (folder / "history.csv").write_text(
+        "\n".join([lines[0], ",".join(cells), *lines[2:]]) + "\n", encoding="utf-8"
+    )
     assert place.call("-m", "classifier.report", folder).code == 0
-    for points in re.findall(r'points="(.*?)"', (folder / "report.html").read_text()):
+    for points in re.findall(
+        r'points="(.*?)"', (folder / "report.html").read_text(encoding="utf-8")
+    ):
         assert all(0 <= float(point.split(",")[1]) <= 260 for point in points.split())
 
 
 def test_a_page_is_made_again_from_the_files(place):
     for name in ("digits", "sweep"):
         page = place.pages[name]
-        before = page.read_text()
+        before = page.read_text(encoding="utf-8")
         page.unlink()
         done = place.call("-m", "classifier.report", page.parent)
         assert (done.code, done.out.strip(), done.error) == (0, str(page), "")
-        assert page.read_text() == before
+        assert page.read_text(encoding="utf-8") == before
 
 
 @pytest.mark.parametrize(
@@ -169,7 +173,7 @@ def test_a_page_is_made_again_from_the_files(place):
 def test_mistakes_are_one_line(place, arguments, words):
     for name in ("empty", "foreign"):
         (place.folder / name).mkdir(exist_ok=True)
-    (place.folder / "foreign/report.json").write_text('{"config": 1}')
+    (place.folder / "foreign/report.json").write_text('{"config": 1}', encoding="utf-8")
     done = place.call("-m", "classifier.report", *arguments)
     assert done.code == 1
     assert words in done.error
@@ -179,7 +183,7 @@ def test_mistakes_are_one_line(place, arguments, words):
 def test_the_best_of_two_values_is_the_darkest(place):
     cells = re.findall(
         r'--share:([\d.]+)".*? title="lr (\S+), reg (\S+): val_loss (\S+), job',
-        place.pages["sweep"].read_text(),
+        place.pages["sweep"].read_text(encoding="utf-8"),
     )
     rows = {
         (float(row["lr"]), float(row["reg"])): float(row["val_loss"])
@@ -252,7 +256,7 @@ def heading(browser, key):
 
 
 def sweep_rows(place):
-    with (place.folder / "outputs/sweep/sweep.csv").open() as file:
+    with (place.folder / "outputs/sweep/sweep.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -341,9 +345,9 @@ def test_names_are_shown_and_not_run(show):
 
 
 def test_a_script_that_got_in_would_not_run(show, place, tmp_path):
-    page = place.pages["odd"].read_text()
+    page = place.pages["odd"].read_text(encoding="utf-8")
     hostile = tmp_path / "page.html"
-    hostile.write_text(page.replace("</main>", f"</main>{HOSTILE[0]}"))
+    hostile.write_text(page.replace("</main>", f"</main>{HOSTILE[0]}"), encoding="utf-8")
     browser = show("odd")
     browser.get(hostile.as_uri())
     assert browser.title != "taken"
@@ -367,7 +371,7 @@ def test_the_command_is_copied(show):
 
 def test_the_figures_are_those_of_the_report(show, place):
     browser = show("digits")
-    report = json.loads((place.pages["digits"].parent / "report.json").read_text())
+    report = json.loads((place.pages["digits"].parent / "report.json").read_text(encoding="utf-8"))
     test = report["metrics"]["test"]
     figures = browser.find_element("css selector", ".figures").text
     assert f"{test['accuracy']:.2%}" in figures
@@ -383,7 +387,9 @@ def test_the_figures_are_those_of_the_report(show, place):
     assert browser.execute_script(loaded)
     epochs = browser.find_elements("css selector", ".chart .zone title")
     assert len(epochs) == 2 * 5
-    history = (place.pages["digits"].parent / "history.csv").read_text().splitlines()
+    history = (
+        (place.pages["digits"].parent / "history.csv").read_text(encoding="utf-8").splitlines()
+    )
     row = dict(zip(history[0].split(","), history[3].split(","), strict=True))
     said = epochs[2].get_attribute("textContent")
     assert said.startswith(f"epoch 3: training {float(row['train_loss']):.4g}, validation")

@@ -47,7 +47,7 @@ def place(trained, tmp_path):
 
 
 def read_csv(path):
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -86,7 +86,7 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
     results = []
     for run in (folder, "mine.npz"):
         assert command("predict.py", f"run={run}", "input=new.npz").returncode == 0
-        results.append((place / "predictions.csv").read_text())
+        results.append((place / "predictions.csv").read_text(encoding="utf-8"))
     assert results[0] == results[1]
     assert len(results[0].splitlines()) == 4
 
@@ -120,7 +120,7 @@ def test_mistakes_are_one_line(arguments, words, place, command):
     np.savez(place / "labels.npz", y=np.arange(2))
     np.savez(place / "nan.npz", X=np.array([np.zeros(8), np.full(8, np.nan)])[:, :1].repeat(8, 1))
     before = (place / "outputs/latest/model.npz").read_bytes()
-    (place / "text.txt").write_text("hello")
+    (place / "text.txt").write_text("hello", encoding="utf-8")
     done = command("predict.py", *arguments)
     assert done.returncode == 1
     assert words in done.stderr
@@ -132,7 +132,9 @@ def test_mistakes_are_one_line(arguments, words, place, command):
 def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, command):
     np.savez(place / "new.npz", X=np.zeros((2, 8)))
     folder = (place / "outputs/latest").resolve()
-    (folder / "status.json").write_text('{"status": "diverged", "reason": "in epoch 1"}')
+    (folder / "status.json").write_text(
+        '{"status": "diverged", "reason": "in epoch 1"}', encoding="utf-8"
+    )
     done = command("predict.py", "input=new.npz", "output=made/by/it.csv")
     assert "Beware: the run's status is diverged: in epoch 1" in done.stdout
     assert (place / "made/by/it.csv").exists()
@@ -158,4 +160,6 @@ def test_labels_are_names_or_indices():
 def test_the_model_file_names_the_config_of_its_run(trained):
     model = LinearModel.load(trained / "outputs/latest/model.npz")
     assert model.config["data"]["train"] == "train.npz"
-    assert json.loads((trained / "outputs/latest/report.json").read_text())["lr"] > 0
+    assert (
+        json.loads((trained / "outputs/latest/report.json").read_text(encoding="utf-8"))["lr"] > 0
+    )

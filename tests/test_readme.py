@@ -57,7 +57,7 @@ def run(block, place):
 
 
 def test_every_command_of_the_readme_works(copy):
-    text = (copy / "README.md").read_text()
+    text = (copy / "README.md").read_text(encoding="utf-8")
     blocks = [b for b in shell_blocks(text) if not b.startswith("pip install")]
     assert len(blocks) >= 6
     own_data, others = blocks[0], blocks[1:]
@@ -67,7 +67,7 @@ def test_every_command_of_the_readme_works(copy):
 
 
 def test_the_readme_shows_what_the_first_run_prints(copy, repository):
-    text = (repository / "README.md").read_text()
+    text = (repository / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"^```text\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)[1]
     printed = run("python train.py", copy)
 
@@ -81,12 +81,14 @@ def test_the_readme_shows_what_the_first_run_prints(copy, repository):
 
 def test_links_and_pictures_exist(repository):
     for document in ("README.md", "CONTRIBUTING.md"):
-        for target in re.findall(r"\]\(([^)]+)\)", (repository / document).read_text()):
+        for target in re.findall(
+            r"\]\(([^)]+)\)", (repository / document).read_text(encoding="utf-8")
+        ):
             assert (repository / target).exists(), target
 
 
 def test_every_key_of_the_table_is_a_key(copy):
-    text = (copy / "README.md").read_text()
+    text = (copy / "README.md").read_text(encoding="utf-8")
     keys = re.findall(r"^\| `([a-z_.]+)` \| (?:`([^`]+)`|by)", text, flags=re.MULTILINE)
     assert len(keys) >= 14
     given = [f"{key}={value}" for key, value in keys if value]
@@ -96,10 +98,10 @@ def test_every_key_of_the_table_is_a_key(copy):
 
 
 def test_contributing_adds_a_data_set_in_two_files(copy):
-    text = (copy / "CONTRIBUTING.md").read_text()
+    text = (copy / "CONTRIBUTING.md").read_text(encoding="utf-8")
     yaml = re.search(r"^   ```yaml\n(.*?)^   ```", text, flags=re.MULTILINE | re.DOTALL)[1]
     yaml = re.sub(r"^   ", "", yaml, flags=re.MULTILINE)
-    (copy / "configs/data/mine.yaml").write_text(yaml)
+    (copy / "configs/data/mine.yaml").write_text(yaml, encoding="utf-8")
     (copy / "data/mine.py").write_text(
         """
 import dataclasses
@@ -117,7 +119,8 @@ class Source(Options):
         X = rng.normal(size=(self.n_samples, 3)) + y[:, None]
         return make_dataset(Split(X, y), val_fraction=0.1, test_fraction=0.2, rng=rng, name="mine",
                             classes=np.arange(2), image_shape=None, origin="here")
-"""
+""",
+        encoding="utf-8",
     )
     assert "mine: 576 train" in run(
         "python train.py data=mine data.n_samples=800 report.plots=false", copy

@@ -56,7 +56,7 @@ def start(tmp_path, repository):
 
 def figures(folder):
     """Return all that two runs must share to the last bit: everything but times."""
-    report = json.loads((folder / "report.json").read_text())
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     del report["seconds"], report["machine"]
     with np.load(folder / "model.npz") as model:
         arrays = {name: (model[name].dtype.str, model[name].tobytes()) for name in model.files}
@@ -65,16 +65,16 @@ def figures(folder):
 
 
 def status(folder):
-    return json.loads((folder / "status.json").read_text())["status"]
+    return json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"]
 
 
 def trained_for(program, folder, seconds):
     """Wait until a training has begun, and then some time; return whether it still runs."""
     deadline = time.monotonic() + 60
     log = folder / "train.log"
-    begun = log.read_text().count("lr ") if log.exists() else 0
+    begun = log.read_text(encoding="utf-8").count("lr ") if log.exists() else 0
     while program.poll() is None and time.monotonic() < deadline:
-        if log.exists() and log.read_text().count("lr ") > begun:
+        if log.exists() and log.read_text(encoding="utf-8").count("lr ") > begun:
             break
         time.sleep(0.01)
     time.sleep(seconds)
@@ -138,7 +138,7 @@ def test_a_stopped_run_leaves_everything_and_says_how_to_go_on(start, tmp_path):
     assert stdout.splitlines()[-1] == "python train.py resume=mine goes on with it"
     left = {path.name for path in (tmp_path / "mine").iterdir()}
     assert left >= {"checkpoint.npz", "model.npz", "report.txt", "loss_curve.png", "history.csv"}
-    report = json.loads((tmp_path / "mine/report.json").read_text())
+    report = json.loads((tmp_path / "mine/report.json").read_text(encoding="utf-8"))
     assert status(tmp_path / "mine") == report["status"] == "interrupted"
     assert report["epochs"] == len(read_history(tmp_path / "mine/history.csv"))
 
@@ -156,7 +156,7 @@ def test_epochs_may_grow(folder, command, tmp_path):
     arguments = ["data=blobs", "schedule=constant", "epochs=9", "report.plots=false", "lr=0.1"]
     command("train.py", *arguments, "early_stopping.patience=null", "hydra.run.dir=whole")
     assert figures(folder) == figures(tmp_path / "whole")
-    assert "epochs: 9" in (folder / ".hydra/config.yaml").read_text()
+    assert "epochs: 9" in (folder / ".hydra/config.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,12 @@ def test_what_would_change_the_mathematics_is_refused_by_name(override, words, f
 def test_the_same_settings_may_be_given_again(folder, command):
     given = ["lr=0.1", "data=blobs", "seed=0", "report.top_k=2"]
     assert command("train.py", f"resume={folder}", *given).returncode == 0
-    assert json.loads((folder / "report.json").read_text())["config"]["report"]["top_k"] == 2
+    assert (
+        json.loads((folder / "report.json").read_text(encoding="utf-8"))["config"]["report"][
+            "top_k"
+        ]
+        == 2
+    )
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ QUICK = ["epochs=5", "report.plots=false"]
 
 
 def rows(sweep):
-    with (sweep / "sweep.csv").open(newline="") as file:
+    with (sweep / "sweep.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def report(folder):
-    return json.loads((folder / "report.json").read_text())
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
@@ -50,12 +50,14 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
         assert report(stacked)["lr"] == pytest.approx(report(alone)["lr"])
         assert report(stacked)["config"] == report(alone)["config"]
         # Its log has its own lines and those of all, and no other job's.
-        log, other = ((f / "train.log").read_text() for f in (stacked, alone))
+        log, other = ((f / "train.log").read_text(encoding="utf-8") for f in (stacked, alone))
         strip = re.compile(r"^\[.*?\]", flags=re.MULTILINE)
         count = len(re.findall(r"the best was epoch", log))
         assert count == 1
         assert len(strip.findall(log)) == len(strip.findall(other))
-        assert f"lr={lr}" in (stacked / ".hydra/overrides.yaml").read_text().replace("'", "")
+        assert f"lr={lr}" in (stacked / ".hydra/overrides.yaml").read_text(
+            encoding="utf-8"
+        ).replace("'", "")
     processes = {report(tmp_path / "s" / str(n))["machine"]["process"] for n in range(4)}
     assert len(processes) == 1
     left = {path.name for path in (tmp_path / "s/best").iterdir()}
@@ -154,7 +156,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_complete(tmp_path, reposito
     assert program.returncode == 0, stderr
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 24
     for number in range(24):
-        log = (tmp_path / f"s/{number}/train.log").read_text()
+        log = (tmp_path / f"s/{number}/train.log").read_text(encoding="utf-8")
         assert log.count("the best was epoch") == 1  # none was finished twice
 
 
@@ -265,7 +267,7 @@ def test_mistakes_are_one_line(overrides, words, command):
 
 def test_the_summary_can_be_made_again(command, tmp_path, repository):
     assert command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK).returncode == 0
-    before = (tmp_path / "s/sweep.csv").read_text()
+    before = (tmp_path / "s/sweep.csv").read_text(encoding="utf-8")
     (tmp_path / "s/sweep.csv").unlink()
     done = subprocess.run(
         [sys.executable, "-m", "classifier.sweep.summary", tmp_path / "s"],
@@ -274,7 +276,7 @@ def test_the_summary_can_be_made_again(command, tmp_path, repository):
         text=True,
         check=True,
     )
-    assert (tmp_path / "s/sweep.csv").read_text() == before
+    assert (tmp_path / "s/sweep.csv").read_text(encoding="utf-8") == before
     assert "2 jobs: 2 completed" in done.stdout
 
 
@@ -333,7 +335,7 @@ def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, 
         deadline = time.monotonic() + 30
         while not (tmp_path / "scheduler.json").exists() and time.monotonic() < deadline:
             time.sleep(0.1)
-        address = json.loads((tmp_path / "scheduler.json").read_text())["address"]
+        address = json.loads((tmp_path / "scheduler.json").read_text(encoding="utf-8"))["address"]
         programs += [
             subprocess.Popen(
                 [
@@ -381,7 +383,10 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path
     workers = []
     while not workers and time.monotonic() < deadline:
         time.sleep(0.05)
-        if any("running" in path.read_text() for path in tmp_path.glob("s/*/status.json")):
+        if any(
+            "running" in path.read_text(encoding="utf-8")
+            for path in tmp_path.glob("s/*/status.json")
+        ):
             workers = loky_workers(program.pid)
     os.kill(workers[0], signal.SIGKILL)
     stdout, stderr = program.communicate(timeout=100)
@@ -389,7 +394,7 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path
     assert "a worker died" in stdout + stderr
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
     for number in range(4):
-        log = (tmp_path / f"s/{number}/train.log").read_text()
+        log = (tmp_path / f"s/{number}/train.log").read_text(encoding="utf-8")
         assert log.count("the best was epoch") == 1
 
 
@@ -423,7 +428,7 @@ def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, t
     found = rows(tmp_path / "s")
     assert [row["status"] for row in found] == ["completed"] * 12
     assert len({row["lr_scale"] for row in found}) == 12
-    results = (tmp_path / "s/optimization_results.yaml").read_text()
+    results = (tmp_path / "s/optimization_results.yaml").read_text(encoding="utf-8")
     value = float(re.search(r"best_value: (.*)", results)[1])
     assert value == pytest.approx(min(float(row["val_loss"]) for row in found))
 
@@ -431,9 +436,9 @@ def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, t
 def test_null_is_a_value_as_any_other_and_flags_may_stand_anywhere(command, tmp_path):
     sweep = ["class_weight=null,balanced", "-m", "lr=0.1,0.2", "epochs=2", "report.plots=false"]
     assert command("train.py", *sweep, "hydra.sweep.dir=s").returncode == 0
-    jobs = json.loads((tmp_path / "s/sweep.json").read_text())["jobs"]
+    jobs = json.loads((tmp_path / "s/sweep.json").read_text(encoding="utf-8"))["jobs"]
     assert sorted(job["class_weight"] for job in jobs) == ["balanced"] * 2 + ["null"] * 2
-    page = (tmp_path / "s/sweep.html").read_text()
+    page = (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
     # In the heat map and in the chart of the key.
     assert re.search(r"class_weight null: val_loss [\d.]+, job", page)
     assert re.search(r"job \d: class_weight null, val_loss", page)

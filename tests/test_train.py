@@ -60,7 +60,7 @@ def report(folder):
     def refuse(token):
         raise AssertionError(f"{token} in JSON")
 
-    return json.loads((folder / "report.json").read_text(), parse_constant=refuse)
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def test_the_first_run(command, tmp_path):
@@ -78,7 +78,7 @@ def test_the_first_run(command, tmp_path):
         m = metrics[split]
         assert line.split() == [split, str(m["n"]), f"{m['loss']:.4f}", f"{m['accuracy']:.4f}"]
     assert (tmp_path / path).samefile(folder)
-    log = (folder / "train.log").read_text()
+    log = (folder / "train.log").read_text(encoding="utf-8")
     assert "gradient check" in log
     assert "epoch/s" not in log
 
@@ -90,7 +90,7 @@ def test_overrides_reach_the_run(command, tmp_path):
     assert [found["lr"], found["reg"], found["epochs"]] == [0.1, 1e-3, 2]
     assert (tmp_path / "outputs" / "latest").resolve() == (tmp_path / "mine").resolve()
     assert not list((tmp_path / "mine").glob("*.png"))
-    assert "lr=0.1" in (tmp_path / "mine/.hydra/overrides.yaml").read_text()
+    assert "lr=0.1" in (tmp_path / "mine/.hydra/overrides.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -139,10 +139,10 @@ def test_a_run_that_fails_says_why_in_one_line(overrides, words, status, command
     assert done.stderr.startswith(words)
     assert done.stderr.count("\n") == 1
     (folder,) = runs(tmp_path)
-    told = json.loads((folder / "status.json").read_text())
+    told = json.loads((folder / "status.json").read_text(encoding="utf-8"))
     assert told["status"] == status
     assert told["reason"].startswith(words)
-    assert words in (folder / "train.log").read_text()
+    assert words in (folder / "train.log").read_text(encoding="utf-8")
 
 
 def test_the_traceback_is_there_for_who_asks(tmp_path, repository):
@@ -177,12 +177,12 @@ def test_runs_of_the_same_second_get_their_own_folders(tmp_path, repository):
 def test_a_sweep_runs_every_job_and_fails_at_its_end(command, tmp_path):
     done = command("train.py", "-m", "lr=0.1,1e9,fast", "reg=0,1e-3", *QUICK)
     jobs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/status.json"))
-    told = [json.loads(path.read_text()) for path in jobs]
+    told = [json.loads(path.read_text(encoding="utf-8")) for path in jobs]
     assert [t["status"] for t in told] == [
         *("completed", "completed", "diverged", "diverged", "failed", "failed")
     ]
     assert "lr=fast: must be auto or a number" in told[5]["reason"]
-    assert "lr=fast: must be" in (jobs[5].parent / "train.log").read_text()
+    assert "lr=fast: must be" in (jobs[5].parent / "train.log").read_text(encoding="utf-8")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert [report(path.parent)["reg"] for path in jobs[:4]] == [0, 1e-3, 0, 1e-3]
@@ -236,7 +236,9 @@ def test_ctrl_c_is_told_and_leaves_130(tmp_path, repository):
     assert program.returncode == 130
     assert "Traceback" not in stderr
     (folder,) = runs(tmp_path)
-    assert json.loads((folder / "status.json").read_text())["status"] == "interrupted"
+    assert (
+        json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+    )
 
 
 def test_slow_packages_are_imported_where_they_are_used(repository):
@@ -275,7 +277,7 @@ def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_p
         own = [*common, *places, f"hydra.run.dir={folder}", "report.plots=false"]
         done = command("train.py", *own)
         assert done.returncode == 0, done.stderr
-        reports.append(json.loads((tmp_path / folder / "report.json").read_text()))
+        reports.append(json.loads((tmp_path / folder / "report.json").read_text(encoding="utf-8")))
     for split in ("train", "test"):
         found, expected = (report["metrics"][split] for report in reports)
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)

@@ -86,6 +86,6 @@ def _run(place: Path, data: list[str], times: int) -> tuple[Timing[None], int]:
         text=True,
         check=True,
     )
-    with (place / f"run{times}/history.csv").open(newline="") as file:
+    with (place / f"run{times}/history.csv").open(newline="", encoding="utf-8") as file:
         seconds = [float(row["seconds"]) / times for row in csv.DictReader(file)]
     return Timing(seconds[1:], None), 1024 * int(done.stderr.split()[-1])

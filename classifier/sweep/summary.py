@@ -7,6 +7,7 @@ best validation figure; the test split never takes part in the choice.
 import csv
 import io
 import math
+import os
 import shutil
 import statistics
 import sys
@@ -14,12 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifier.files import write_json, write_text, write_whole
+from classifier.files import whole_folder, write_json, write_text, write_whole
 from classifier.job import FINISHED, Value, flatten
 from classifier.report.sweep_page import write_sweep_page
 from classifier.report.sweep_values import METRICS, best_job, is_number, rank, status_counts
 from classifier.sweep.records import Record, read_records, settings
 from data.console import escape_unknown_characters
+from data.errors import one_line
 
 SHOWN = 10  # jobs in the table
 
@@ -154,13 +156,13 @@ def _draw(path: Path, jobs: list[dict[str, Any]], swept: list[str], objective: s
 
 def _copy_best(sweep: Path, folder: Path) -> None:
     """Put the winner's files into best/, whole: a copy takes the place of an earlier one."""
-    beside = sweep / ".best.part"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    for name in ("model.npz", "report.json", "report.txt"):
-        shutil.copy2(folder / name, beside / name)
-    shutil.rmtree(sweep / "best", ignore_errors=True)
-    beside.rename(sweep / "best")
+    best, earlier = sweep / "best", sweep / f".earlier.{os.getpid()}.part"
+    with whole_folder(best) as beside:
+        for name in ("model.npz", "report.json", "report.txt"):
+            shutil.copy2(folder / name, beside / name)
+        if best.exists():  # moved first: Windows refuses that while a file in it is open
+            best.rename(earlier)
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def table(summary: dict[str, Any], sweep: Path) -> str:
@@ -196,7 +198,10 @@ def main(arguments: list[str]) -> None:
     """Summarise the sweep in the folder given: python -m classifier.sweep.summary FOLDER."""
     if len(arguments) != 1 or not read_records(Path(arguments[0])):
         sys.exit("usage: python -m classifier.sweep.summary FOLDER, with a folder a job in it")
-    finish_sweep(Path(arguments[0]))
+    try:
+        finish_sweep(Path(arguments[0]))
+    except OSError as error:
+        sys.exit(one_line(error))
 
 
 if __name__ == "__main__":

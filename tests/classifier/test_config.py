@@ -31,7 +31,7 @@ def test_every_choice_composes_and_its_yaml_lists_every_key(repository, config_o
             given = ["data.train=x.npz"] if name == "arrays" else []
             chosen = getattr(config_of(f"{group}={name}", *given), group)
             assert type(chosen) in known.values()
-            text = (repository / "configs" / group / f"{name}.yaml").read_text()
+            text = (repository / "configs" / group / f"{name}.yaml").read_text(encoding="utf-8")
             for field in dataclasses.fields(chosen):
                 assert f"\n{field.name}: " in text
     for name in choices(repository, "preprocessing"):
@@ -40,7 +40,7 @@ def test_every_choice_composes_and_its_yaml_lists_every_key(repository, config_o
 
 def test_every_value_in_the_configs_has_its_comment(repository):
     for path in (repository / "configs").rglob("*.yaml"):
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         assert text.startswith("# ")
         if path.parent.name in ("preprocessing", "experiment", "sweep"):
             continue

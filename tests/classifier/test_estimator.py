@@ -74,16 +74,18 @@ def test_more_features_than_a_minibatch_has_examples_do_no_harm():
 
 def test_the_defaults_are_those_of_the_config(repository):
     parameters = SoftmaxClassifier().get_params()
-    config = yaml.safe_load((repository / "configs/train.yaml").read_text())
+    config = yaml.safe_load((repository / "configs/train.yaml").read_text(encoding="utf-8"))
     assert parameters["lr"] == config["lr"]
     for name in ("reg", "batch_size", "epochs", "momentum", "label_smoothing"):
         assert parameters[name] == float(config[name])
     assert parameters["patience"] == config["early_stopping"]["patience"]
-    digits = yaml.safe_load((repository / "configs/data/digits.yaml").read_text())
+    digits = yaml.safe_load((repository / "configs/data/digits.yaml").read_text(encoding="utf-8"))
     assert parameters["validation_fraction"] == digits["val_fraction"]
     for group, objects in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
         for name, made in objects.items():
-            given = yaml.safe_load((repository / f"configs/{group}/{name}.yaml").read_text())
+            given = yaml.safe_load(
+                (repository / f"configs/{group}/{name}.yaml").read_text(encoding="utf-8")
+            )
             del given["defaults"]
             for key, value in given.items():
                 assert float(getattr(made, key)) == float(value)

@@ -166,7 +166,7 @@ def test_json_holds_all_that_plain_python_needs(case):
     def refuse(token):
         raise AssertionError(f"{token} is no strict JSON")
 
-    content = json.loads(Path(make("json")).read_text(), parse_constant=refuse)
+    content = json.loads(Path(make("json")).read_text(encoding="utf-8"), parse_constant=refuse)
     assert content["classes"] == model.classes.tolist()
     assert content["image_shape"] == (list(model.image_shape) if model.image_shape else None)
     coef, intercept = np.array(content["coef"]), np.array(content["intercept"])
@@ -181,7 +181,9 @@ def test_the_command_says_what_it_wrote_and_how_to_use_it(images, tmp_path, comm
     said, use = done.stdout.splitlines()
     assert said == "made/by/it.x: the json export of model.npz, 90 features, 2 classes"
     assert use.startswith("Use it: json.load(open('made/by/it.x'));")
-    (tmp_path / "status.json").write_text('{"status": "diverged", "reason": "in epoch 1"}')
+    (tmp_path / "status.json").write_text(
+        '{"status": "diverged", "reason": "in epoch 1"}', encoding="utf-8"
+    )
     done = command("classifier/export.py", tmp_path, "--to", "json")
     assert done.stdout.splitlines()[2] == "Beware: the run's status is diverged: in epoch 1"
     assert (tmp_path / "model.json").read_bytes() == (tmp_path / "made/by/it.x").read_bytes()
@@ -214,7 +216,7 @@ def test_mistakes_are_one_line(arguments, words, digits, tmp_path, command):
     digits[0].save(tmp_path / "model.npz")
     content = (tmp_path / "model.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[:-100])
-    (tmp_path / "text.txt").write_text("hello")
+    (tmp_path / "text.txt").write_text("hello", encoding="utf-8")
     done = command("classifier/export.py", *arguments)
     assert done.returncode == 1
     assert words in done.stderr
@@ -244,10 +246,10 @@ def test_a_missing_package_is_told(to, module, install, digits, tmp_path, monkey
 
 def test_nothing_that_stands_there_is_overwritten_by_name(embeddings, tmp_path):
     embeddings[0].save(tmp_path / "model.npz")
-    (tmp_path / "checkpoint.npz").write_text("precious")
+    (tmp_path / "checkpoint.npz").write_text("precious", encoding="utf-8")
     with pytest.raises(InputError, match="checkpoint.npz: is there already"):
         export(str(tmp_path), "json", str(tmp_path / "checkpoint.npz"))
-    assert (tmp_path / "checkpoint.npz").read_text() == "precious"
+    assert (tmp_path / "checkpoint.npz").read_text(encoding="utf-8") == "precious"
     export(str(tmp_path), "json")
     export(str(tmp_path), "json")  # its own earlier export it may replace
 

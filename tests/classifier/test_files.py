@@ -28,15 +28,15 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_beside_it(tmp_pa
 
     with pytest.raises(OSError, match="No space left on device.*report.txt"):
         write_whole(path, half)
-    assert path.read_text() == "earlier"
+    assert path.read_text(encoding="utf-8") == "earlier"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_links_are_followed_and_what_is_no_file_is_refused(tmp_path):
-    (tmp_path / "target").write_text("old")
+    (tmp_path / "target").write_text("old", encoding="utf-8")
     (tmp_path / "link").symlink_to("target")
     write_text(tmp_path / "link", "new")
-    assert (tmp_path / "target").read_text() == "new"
+    assert (tmp_path / "target").read_text(encoding="utf-8") == "new"
     assert (tmp_path / "link").is_symlink()
     os.mkfifo(tmp_path / "pipe")
     for place in (tmp_path, tmp_path / "pipe"):
@@ -58,7 +58,7 @@ def test_json_is_strict(tmp_path):
     def refuse(token):
         raise AssertionError(token)
 
-    read = json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse)
+    read = json.loads((tmp_path / "x.json").read_text(encoding="utf-8"), parse_constant=refuse)
     assert read == {"a": 1.5, "b": [None, None, 2], "c": [0, 1, 2], "4": [None, True]}
 
 

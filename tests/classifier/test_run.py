@@ -30,7 +30,7 @@ def job_of(repository):
 
 
 def read(folder, name):
-    return json.loads((folder / name).read_text())
+    return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
 def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path):
@@ -69,7 +69,9 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
         assert report["metrics"][name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-5)
     penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
     assert report["objective"] == pytest.approx(losses["train"] + penalty, rel=1e-5)
-    assert "(weighted training loss + penalty)" in (tmp_path / "report.txt").read_text()
+    assert "(weighted training loss + penalty)" in (tmp_path / "report.txt").read_text(
+        encoding="utf-8"
+    )
     best = read_history(tmp_path / "history.csv")[report["best_epoch"] - 1]
     assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
 
@@ -83,7 +85,9 @@ def test_label_smoothing_is_part_of_what_is_minimised(job_of, tmp_path):
     loss = -np.mean(np.sum(smooth * np.log(model.predict_proba(train.X)), axis=1))
     penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
     assert report["objective"] == pytest.approx(loss + penalty, rel=1e-6)
-    assert "(smoothed training loss + penalty)" in (tmp_path / "report.txt").read_text()
+    assert "(smoothed training loss + penalty)" in (tmp_path / "report.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
@@ -105,7 +109,9 @@ def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
         for t in model.temperature * np.array([0.99, 1, 1.01])
     ]
     assert np.argmin(losses) == 1
-    assert f"temperature {model.temperature:.4g}" in (tmp_path / "report.txt").read_text()
+    assert f"temperature {model.temperature:.4g}" in (tmp_path / "report.txt").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_surest_mistakes_are_kept_as_images(job_of, tmp_path):
@@ -158,7 +164,7 @@ def test_the_report_says_how_the_run_went(job_of, tmp_path):
     assert report["metrics"]["val"]["loss"] == pytest.approx(min(losses), rel=1e-4)
     assert set(report["seconds"]) >= {"data", "preprocessing", "training", "evaluation"}
     assert set(report["versions"]) >= {"python", "numpy"}
-    text = (tmp_path / "report.txt").read_text()
+    text = (tmp_path / "report.txt").read_text(encoding="utf-8")
     assert f"{report['metrics']['test']['accuracy']:.4f}" in text
 
 

@@ -28,10 +28,10 @@ def needs(*packages):
 
 def files(folder):
     """Return the curves and the report of a run, without the program's own readers."""
-    with (folder / "history.csv").open(newline="") as file:
+    with (folder / "history.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     curves = {n: {int(r["epoch"]): float(r[n]) for r in rows if r[n]} for n in CURVES}
-    return curves, json.loads((folder / "report.json").read_text())
+    return curves, json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
 def kept_figures(report):
@@ -177,7 +177,7 @@ def test_mlflow_holds_a_sweep_as_a_run_with_its_jobs_as_children(story):
         assert parent["start"] <= child["start"] <= child["end"] <= parent["end"]
     assert parent["status"] == "FAILED"  # as the exit code says
     assert parent["tags"]["swept"] == "lr"
-    summary = json.loads((story.place / "s/sweep.json").read_text())
+    summary = json.loads((story.place / "s/sweep.json").read_text(encoding="utf-8"))
     assert story.after["s"]["tags"]["best"] == summary["best"]["folder"]
     steps = [(step, value) for step, value, _ in story.after["s"]["curves"]["best_val_loss"]]
     assert [step for step, _ in steps] == [4, 6]
@@ -269,7 +269,9 @@ def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_
     pictures = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("*.png")}
     assert len(pictures) == 5
     assert {n: found.Images(n)[0].encoded_image_string for n in found.Tags()["images"]} == pictures
-    assert (tmp_path / "run/report.txt").read_text().split() == text_of(found, "report.txt").split()
+    assert (tmp_path / "run/report.txt").read_text(encoding="utf-8").split() == text_of(
+        found, "report.txt"
+    ).split()
     assert "tracker: tensorboard" in text_of(found, ".hydra/config.yaml")
     told = session(found)
     keys = told["session_start_info"].session_start_info.hparams
@@ -310,7 +312,8 @@ def test_a_package_that_is_missing_is_told_before_anything_is_done(
     (tmp_path / "without.py").write_text(
         f"import runpy, sys\nsys.modules[{package!r}] = None\n"
         f"sys.path.insert(0, {str(repository)!r})\n"
-        f"runpy.run_path({str(repository / 'train.py')!r}, run_name='__main__')"
+        f"runpy.run_path({str(repository / 'train.py')!r}, run_name='__main__')",
+        encoding="utf-8",
     )
     done = command(tmp_path / "without.py", *many, f"tracker={tracker}")
     assert done.returncode == 1
@@ -342,7 +345,10 @@ def test_a_tracker_that_fails_costs_no_run(overrides, words, command, tmp_path):
     assert words in done.stderr
     assert done.stderr.endswith(f"the results stand in {tmp_path / 'run'}\n")
     assert done.stderr.count("\n") == 1
-    assert json.loads((tmp_path / "run/status.json").read_text())["status"] == "completed"
+    assert (
+        json.loads((tmp_path / "run/status.json").read_text(encoding="utf-8"))["status"]
+        == "completed"
+    )
     assert files(tmp_path / "run")[1]["epochs"] == 3
 
 
@@ -358,11 +364,12 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     write_status(tmp_path, "diverged", "why")
     (tmp_path / "history.csv").write_text(
         "epoch,step,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds\n"
-        "1,5,0.5,nan,0.25,inf,,0.5\n"
+        "1,5,0.5,nan,0.25,inf,,0.5\n",
+        encoding="utf-8",
     )
     metrics = {"train": {"loss": 1.5, "accuracy": None}, "val": None, "test": {"loss": None}}
     report = {"config": {}, "objective": None, "lr": 0.5, "best_epoch": 0, "metrics": metrics}
-    (tmp_path / "report.json").write_text(json.dumps(report))
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
     told = {(scalar.name, scalar.value, scalar.epoch) for scalar in scalars(read_record(tmp_path))}
     curves = {("train_accuracy", 0.25, 1), ("lr", 0.5, 1)}
     kept = {("best_train_loss", 1.5, 0), ("resolved_lr", 0.5, 0), ("best_epoch", 0, 0)}

@@ -130,7 +130,7 @@ def test_other_files_are_told_apart(tmp_path, save):
         load(tmp_path / "none.npz")
     np.save(tmp_path / "x.npy", X)
     (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
-    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "text.npz").write_text("hello", encoding="utf-8")
     whole = save(X=X, y=Y)
     content = (tmp_path / "mine.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])

@@ -81,7 +81,7 @@ def _cut(folder, name):
 
 
 def _text(folder, name):
-    (folder / name).write_text("not a batch")
+    (folder / name).write_text("not a batch", encoding="utf-8")
 
 
 def _label_ten(folder, name):

@@ -46,7 +46,7 @@ def other_files(folder):
     (folder / "cut.npy").write_bytes(content[:-1])
     (folder / "long.npy").write_bytes(content + b"0")
     (folder / "header.npy").write_bytes(content[:40])
-    (folder / "text.npy").write_text("1,2\n")
+    (folder / "text.npy").write_text("1,2\n", encoding="utf-8")
     (folder / "folder.npy").mkdir()
     np.save(folder / "columns.npy", np.asfortranarray(np.zeros((9, 3))))
     np.save(folder / "objects.npy", np.array([{}, []], dtype=object))

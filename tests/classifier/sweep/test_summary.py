@@ -32,7 +32,7 @@ def sweep(tmp_path):
             folder = tmp_path / str(number)
             folder.mkdir()
             told = {"status": status, "reason": f"because {number}"}
-            (folder / "status.json").write_text(json.dumps(told))
+            (folder / "status.json").write_text(json.dumps(told), encoding="utf-8")
             config = CONFIG | changes
             if val_loss is not None:
                 val = {"loss": val_loss, "accuracy": 1 - val_loss / 10}
@@ -45,8 +45,8 @@ def sweep(tmp_path):
                     "seconds": {"data": 1.0, "training": 2.5},
                     "metrics": {"train": val, "val": val, "test": test},
                 }
-                (folder / "report.json").write_text(json.dumps(report))
-                (folder / "report.txt").write_text("text")
+                (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
+                (folder / "report.txt").write_text("text", encoding="utf-8")
                 (folder / "model.npz").write_bytes(b"model %d" % number)
         return tmp_path
 
@@ -69,8 +69,10 @@ def test_the_best_is_chosen_by_validation_and_copied(sweep):
     assert summary["best"]["reg"] == 0.0
     number = summary["best"]["job"]
     assert (folder / "best/model.npz").read_bytes() == f"model {number}".encode()
-    assert json.loads((folder / "best/report.json").read_text())["config"]["lr"] == 0.1
-    assert json.loads((folder / "sweep.json").read_text()) == summary
+    assert (
+        json.loads((folder / "best/report.json").read_text(encoding="utf-8"))["config"]["lr"] == 0.1
+    )
+    assert json.loads((folder / "sweep.json").read_text(encoding="utf-8")) == summary
 
 
 def test_accuracy_is_highest_where_loss_is_lowest(sweep):
@@ -83,7 +85,7 @@ def test_accuracy_is_highest_where_loss_is_lowest(sweep):
 def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
     folder = sweep(*grid(), ({"lr": 1e9}, "diverged", 2.3), ({"lr": 7.0}, "failed", None))
     summarise(folder)
-    with (folder / "sweep.csv").open(newline="") as file:
+    with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["completed"] * 12 + ["diverged", "failed"]
     assert float(rows[4]["val_loss"]) == pytest.approx(1.6)
@@ -120,10 +122,10 @@ def test_groups_that_differ_in_their_choice_alone_are_swept(sweep):
 def test_a_sweep_that_was_killed_has_a_summary(sweep):
     folder = sweep(*grid()[:3])
     (folder / "3").mkdir()
-    (folder / "3/status.json").write_text('{"status": "running", "reason": null}')
+    (folder / "3/status.json").write_text('{"status": "running", "reason": null}', encoding="utf-8")
     (folder / "4").mkdir()
-    (folder / "4/status.json").write_text('{"sta')  # cut short
-    (folder / "2/report.json").write_text("{")
+    (folder / "4/status.json").write_text('{"sta', encoding="utf-8")  # cut short
+    (folder / "2/report.json").write_text("{", encoding="utf-8")
     statuses = [job["status"] for job in summarise(folder)["jobs"]]
     assert statuses == ["completed", "completed", "completed", "running", "not begun"]
 
