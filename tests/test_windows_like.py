@@ -23,7 +23,7 @@ import pytest
 
 NAMES = ["Ä", "猫", "ß"]
 PYTHON = ("PYTHONPATH", "PYTHONIOENCODING", "PYTHONUTF8")  # what a shell may have set
-LONG = ["epochs=300", "early_stopping.patience=null", "report.plots=false"]
+LONG = ["epochs=600", "early_stopping.patience=null", "report.plots=false"]
 MORE = ["train.py", "resume=latest", "epochs=9"]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made of what Linux has")
@@ -476,7 +476,7 @@ def test_outputs_on_another_drive_are_named_in_full(place, start, succeeds):
         folder.mkdir()
     drive = {"WINDOWS_LIKE_DRIVE": str(there)}
     given = f"outputs='{there}/outputs'"
-    with start(here, "train.py", *LONG, given, **drive) as program:
+    with start(here, "train.py", *LONG, "epochs=5000", given, **drive) as program:
         wait_for(lambda: [*there.glob("outputs/runs/*/*/checkpoint.npz")])
         program.send_signal(signal.SIGINT)
         out = program.communicate(timeout=60)[0].decode("cp1252")
