@@ -38,13 +38,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        _replace(beside, path)
+        _rename(beside.replace, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.strerror:
             error.filename = str(path)  # the place the user knows
-            error.filename2 = None
+            del error.filename2
         raise
 
 
@@ -65,7 +65,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield beside
         if path.exists():  # where a rename would take the place of an empty folder
             raise FileExistsError(errno.EEXIST, "is there already", str(path))
-        beside.rename(path)
+        _rename(beside.rename, path)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
@@ -104,15 +104,18 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _replace(beside: Path, path: Path) -> None:
-    """Rename beside to path, also while Windows' other programs read what stands there."""
+def _rename(rename: Callable[[Path], object], path: Path) -> None:
+    """Call rename(path), again and again while another program of Windows has a file open."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            beside.replace(path)
+            rename(path)
             return
         except PermissionError as error:
-            if getattr(error, "winerror", None) not in IN_USE or time.monotonic() > end:
+            if getattr(error, "winerror", None) not in IN_USE:
+                raise
+            if time.monotonic() > end:
+                error.strerror = "is open in another program; close it"
                 raise
         time.sleep(0.02)
 

@@ -106,7 +106,7 @@ def test_a_file_that_is_being_read_is_replaced_a_little_later(free_after, tmp_pa
     if free_after is None:
         with pytest.raises(PermissionError) as caught:
             write_text(path, "new")
-        assert one_line(caught.value) == f"{path}: Access is denied"
+        assert one_line(caught.value) == f"{path}: is open in another program; close it"
     else:
         write_text(path, "new")
     assert path.read_text(encoding="utf-8") == ("earlier" if free_after is None else "new")
