@@ -7,12 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from hydra._internal.hydra import Hydra
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.config import Config, make_config, without_hydra
-from classifier.hydra_versions import lazy_help
+from classifier.hydra_versions import compose_once, lazy_help
 from classifier.interruption import exit_code, stop_at_once
 from classifier.mistakes import explain, fields_of
 from classifier.resume import resume_run, resumed_arguments
@@ -49,7 +48,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         with stop_at_once(), lazy_help():
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
-            _compose_once()
+            compose_once(CONFIGS)
             main()
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
@@ -87,18 +86,6 @@ def _help(schema: type[Options]) -> str:
         if group.is_dir()
     }
     return str(OmegaConf.select(config, "hydra.help.template")).format(**choices)
-
-
-def _compose_once() -> None:
-    """Keep Hydra from composing the config twice where the first time can tell it nothing.
-
-    That would find `hydra.mode`, which stands nowhere unless someone has written it somewhere.
-    """
-    mentioned = any(
-        word in argument for argument in sys.argv[1:] for word in ("mode", "-c", "path")
-    )
-    if not mentioned and not any(b"mode:" in p.read_bytes() for p in CONFIGS.rglob("*.yaml")):
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
 
 
 class Guard(Callback):

@@ -122,12 +122,13 @@ def _end_with_parent() -> None:
 
 def _run_in_workers(stacks: Sequence[Stack], backend: str, n_jobs: int, threads: int) -> bool:
     """Hand the stacks to joblib; return whether no worker died."""
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, parallel_config
 
     try:
-        Parallel(n_jobs=n_jobs, backend=backend, batch_size=1)(
-            delayed(train_stack)(stack, threads) for stack in stacks
-        )
+        with parallel_config(backend):  # joblib finds the client of a dask cluster by itself
+            Parallel(n_jobs=n_jobs, batch_size=1)(
+                delayed(train_stack)(stack, threads) for stack in stacks
+            )
     except Exception as error:  # every backend has an exception of its own for a dead worker
         log.warning("a worker died (%s); what it had not finished is run again", one_line(error))
         return False
@@ -174,17 +175,10 @@ def _ray(n_jobs: int, address: str | None) -> Iterator[None]:
 def _dask(n_jobs: int, address: str | None) -> Iterator[None]:
     try:
         from distributed import Client
-        from joblib import register_parallel_backend
-        from joblib._dask import DaskDistributedBackend
     except ImportError:
         raise InputError(_missing("dask")) from None
     here: dict[str, Any] = {"n_workers": n_jobs, "threads_per_worker": 1, "dashboard_address": None}
     client = Client(address) if address else Client(**here)
-    # joblib would import distributed at the first use and look for the client itself.
-    register_parallel_backend(
-        "dask",
-        lambda nesting_level=None, **options: DaskDistributedBackend(**options),  # noqa: ARG005
-    )
     try:
         yield
     finally:
