@@ -82,7 +82,7 @@ def test_one_full_batch_step_is_minus_lr_times_the_gradient_at_zero():
 def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
     if parted:  # among threads, as large models are
         monkeypatch.setattr("classifier.training.PARTED", 1)
-        monkeypatch.setattr("classifier.training._n_threads", lambda _: 3)
+        monkeypatch.setattr("classifier.blas.n_threads", lambda: 3)
     split, val = iris()
     lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
     own = {"momentum": momentum, "label_smoothing": [0.0, 0.2, 0.0, 0.1]}
@@ -106,7 +106,7 @@ def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
 def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkeypatch):
     if parted:
         monkeypatch.setattr("classifier.training.PARTED", 1)
-        monkeypatch.setattr("classifier.training._n_threads", lambda _: 2)
+        monkeypatch.setattr("classifier.blas.n_threads", lambda: 2)
     split, val = iris()
     settings = {
         "optimizer": optimizer,
