@@ -155,6 +155,7 @@ class Training:
         return {
             "epoch": np.array(self.epoch),
             "batch": np.array(self._batch),
+            "window": np.array(self.batches.window),
             "seconds": np.array(self._seconds),
             "order": np.array(json.dumps(order)),
             "sums": self._sums,
@@ -210,6 +211,7 @@ class Training:
             },
             _columns(state["sums"], columns, self._sums),
         )
+        self.batches.window = int(state["window"])
         self.epoch, self._batch = int(state["epoch"]), int(state["batch"])
         self._seconds = float(state["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch < len(self.batches)):
