@@ -1,11 +1,12 @@
 """The machine and the versions of what runs on it."""
 
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
+
+from data.machine import cores, memory
 
 PACKAGES = ["numpy", "scipy", "scikit-learn", "torch", "jax", "hydra-core"]
 
@@ -13,14 +14,13 @@ PACKAGES = ["numpy", "scipy", "scikit-learn", "torch", "jax", "hydra-core"]
 def n_threads() -> int:
     """Return the threads that numpy's BLAS uses, which are everyone's."""
     blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return int(max(blas, default=os.cpu_count() or 1))
+    return int(max(blas, default=cores()))
 
 
 def describe() -> list[str]:
     """Return a line each on processor, memory, system, versions and BLAS."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        f"{_processor()}, {os.cpu_count()} cores, {memory:.0f} GiB of memory",
+        f"{_processor()}, {cores()} cores, {memory() / 2**30:.0f} GiB of memory",
         f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
         *sorted({_library(pool) for pool in threadpool_info()}),

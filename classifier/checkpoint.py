@@ -19,7 +19,7 @@ from classifier.training import Training
 from data.errors import InputError, one_line
 
 NAME = "checkpoint.npz"
-FORMAT = 4  # of the file; another number is another layout
+FORMAT = 5  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 FREE = (  # may be changed later

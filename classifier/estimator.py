@@ -12,6 +12,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from classifier import blas
 from classifier.hyperparameters import Hyperparameters
 from classifier.learning_rate import measure_scale
 from classifier.model import log_softmax
@@ -111,6 +112,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.warm_start = warm_start
         self.random_state = random_state
 
+    @blas.within_cores()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SoftmaxClassifier":
         """Train on X (N, D) and labels y (N,), with sample weights (N,) or None.
 
@@ -152,6 +154,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._run(training)
         return self
 
+    @blas.within_cores()
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> "SoftmaxClassifier":

@@ -9,6 +9,7 @@ from typing import BinaryIO
 import numpy as np
 from omegaconf import DictConfig
 
+from classifier import blas
 from classifier.config import PredictConfig, make_predict_config
 from classifier.evaluation import evaluate
 from classifier.files import write_whole
@@ -31,7 +32,8 @@ def predict_composed(composed: DictConfig) -> None:
         With one line, when something the user gave cannot be used.
     """
     try:
-        print(predict(make_predict_config(composed)))
+        with blas.within_cores():
+            print(predict(make_predict_config(composed)))
     except (InputError, OSError) as error:
         raise SystemExit(one_line(error)) from error
 

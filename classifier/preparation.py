@@ -9,14 +9,20 @@ import numpy as np
 from classifier import gradient_check
 from classifier.config import Config
 from classifier.job import RunError, log, timed
-from classifier.learning_rate import Scale, measure_scale
-from data.dataset import Dataset, Split, class_counts
+from classifier.learning_rate import SAMPLE, Scale, measure_scale
+from data.dataset import Dataset, Examples, Split, class_counts
 from data.errors import InputError
 from data.labels import class_weights
-from data.preprocessing import AffineMap
+from data.machine import memory
+from data.npy import NpyRows
+from data.preprocessing import AffineMap, PreparedRows
+from data.room import STREAMED, check_room
 from data.statistics import measure
+from data.streamed import window_bytes
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
+PEAK = 9  # arrays of a model's size at once with Adam: six to train, then a checkpoint's copies
+KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,13 +74,14 @@ def prepare(
     _log_dataset(dataset)
     if config.calibrate and len(dataset.val) == 0:
         raise InputError("calibrate=true: there is no validation split; see data.val_fraction")
+    _check_room(dataset, configs)
     with timed(seconds, "preprocessing"):
         statistics = measure(dataset.train.X)
         features = config.preprocessing.fit(statistics)
         of_class = _class_weights(config.class_weight, dataset)
         train, val = (
-            Split(features.design_matrix(s.X), s.y, None if of_class is None else of_class[s.y])
-            for s in (dataset.train, dataset.val)
+            Split(X, s.y, None if of_class is None else of_class[s.y])
+            for X, s in zip(_designs(features, dataset), (dataset.train, dataset.val), strict=True)
         )
         scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
         _check_size(
@@ -87,6 +94,48 @@ def prepare(
             rng = generator(config.seed, "check")
             error = _check_gradient(train, len(dataset.classes), configs, rng)
     return Prepared(dataset, features, train, val, scale, error, of_class)
+
+
+def _designs(features: AffineMap, dataset: Dataset) -> tuple[Examples, Examples]:
+    """Return the design matrices of training and validation."""
+    train, val = dataset.train.X, dataset.val.X
+    late = _is_prepared_late(dataset)
+    prepared = PreparedRows(features, val) if late else features.design_matrix(val)
+    return features.design_matrix(train), prepared
+
+
+def _is_prepared_late(dataset: Dataset) -> bool:
+    """Return whether a validation split in memory is prepared anew each epoch, block by block.
+
+    What was held out of a file may take half a gigabyte once it is prepared. The figures are the
+    same either way.
+    """
+    if not isinstance(dataset.train.X, NpyRows) or isinstance(dataset.val.X, NpyRows):
+        return False
+    return 4 * len(dataset.val) * (dataset.n_features + 1) > memory() // KEPT
+
+
+def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
+    """Refuse what would not fit once the data are prepared and the models are made."""
+    row = 4 * (dataset.n_features + 1)
+    splits, n_train = dataset.splits().values(), len(dataset.train)
+    labels = 2 * 8 * sum(map(len, splits))  # and the order of an epoch
+    batch = row * min(configs[0].batch_size, n_train)
+    if isinstance(dataset.train.X, NpyRows):
+        kept = not isinstance(dataset.val.X, NpyRows) and not _is_prepared_late(dataset)
+        prepared, buffers = row * len(dataset.val) * kept, 2 * window_bytes() + batch
+    else:
+        prepared, buffers = row * (n_train + len(dataset.val)), 2 * batch
+    n_rows = len(configs) * len(dataset.classes)
+    scores = 4 * n_rows * min(configs[0].batch_size, n_train)
+    sample = 4 * row * min(SAMPLE, n_train)  # float64, twice, and gone before there are models
+    parts = {
+        "the examples": dataset.nbytes + labels,
+        "their prepared copies": prepared,
+        "training": max(sample, buffers + PEAK * row * n_rows + scores),
+    }
+    fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
+    check_room(dataset.origin, parts, STREAMED + fewer)
 
 
 def _class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:

@@ -13,6 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from classifier import blas
 from classifier.checkpoint import NAME as CHECKPOINT
 from classifier.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.config import Config
@@ -125,7 +126,7 @@ def run(
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
-    with _locked(folders), contextlib.ExitStack() as exits:
+    with _locked(folders), blas.within_cores(), contextlib.ExitStack() as exits:
         for folder in folders:
             write_status(folder, "running")
         with failures_told(folders):

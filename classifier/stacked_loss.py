@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classifier.blas import cut_helps
+
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
 WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
@@ -105,8 +107,10 @@ class StackedLoss:
         self._set_rows(batch_size)
         # Packing copies both factors, which costs a narrow product as much as the product itself,
         # so those of a few models are cut into small ones: by rows, and by columns, of X.
-        self._rows = batch_size if n_scores >= WIDE else SMALL // (n_scores * n_columns)
-        self._columns = SMALL // (n_scores * batch_size)
+        self._rows, self._columns = batch_size, n_columns
+        if cut_helps():
+            self._rows = batch_size if n_scores >= WIDE else SMALL // (n_scores * n_columns)
+            self._columns = SMALL // (n_scores * batch_size)
 
     def _set_rows(self, n: int) -> None:
         """Make the scores (C * G, n) a part of the buffer, and say where class 0's stand in it."""

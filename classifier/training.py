@@ -15,8 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
-from threadpoolctl import ThreadpoolController
 
+from classifier import blas
 from classifier.history import Epoch
 from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import Optimizer, State
@@ -120,7 +120,6 @@ class Training:
         self._order = rng.bit_generator.state  # before the order of that epoch was drawn
         theta = np.zeros((n_classes, len(models.lr), train.X.shape[1]), dtype=train.X.dtype)
         self.fits = [Fit(theta[:, g].copy(), float(lr)) for g, lr in enumerate(models.lr)]
-        self._blas = ThreadpoolController()
         sums = np.zeros((2, len(models.lr)))
         self._set_stack(self.fits, models, theta, optimizer.init(theta), sums)
 
@@ -156,6 +155,7 @@ class Training:
         return {
             "epoch": np.array(self.epoch),
             "batch": np.array(self._batch),
+            "window": np.array(self.batches.window),
             "seconds": np.array(self._seconds),
             "order": np.array(json.dumps(order)),
             "sums": self._sums,
@@ -211,6 +211,7 @@ class Training:
             },
             _columns(state["sums"], columns, self._sums),
         )
+        self.batches.window = int(state["window"])
         self.epoch, self._batch = int(state["epoch"]), int(state["batch"])
         self._seconds = float(state["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch < len(self.batches)):
@@ -236,7 +237,7 @@ class Training:
         n_classes, n_models, n_columns = theta.shape
         self._block = max(1, BLOCK // max(n_classes * n_models, n_columns))
         self._long = theta.size * self.batches.batch_size >= PARTED
-        n_parts = min(n_models, _n_threads(self._blas)) if self._long else 1
+        n_parts = min(n_models, blas.n_threads()) if self._long else 1
         self._parts = [
             ModelStack(
                 models.select(part),
@@ -271,7 +272,7 @@ class Training:
         """
         with contextlib.ExitStack() as exits:
             if len(self._parts) > 1 or not self._long:
-                exits.enter_context(self._blas.limit(limits=1))
+                exits.enter_context(blas.loaded().limit(limits=1))
             if len(self._parts) > 1:
                 pool = exits.enter_context(ThreadPoolExecutor(len(self._parts)))
                 yield lambda do: list(pool.map(do, self._parts))
@@ -392,11 +393,6 @@ def _of_mean_one(split: Split) -> Split:
         return split
     weights = (split.weights / split.weights.mean()).astype(split.X.dtype)
     return dataclasses.replace(split, weights=weights)
-
-
-def _n_threads(blas: ThreadpoolController) -> int:
-    """Return how many threads the BLAS may use: one where it has been told to use one."""
-    return max((int(library.num_threads) for library in blas.lib_controllers), default=1)
 
 
 def _select(state: State, columns: Sequence[int] | np.ndarray) -> State:

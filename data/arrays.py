@@ -11,8 +11,9 @@ from data.dataset import Dataset, Examples, Split
 from data.errors import InputError
 from data.labels import Labels, check_labels, class_indices, find_classes
 from data.npy import open_npy
-from data.npz import read_npz
+from data.npz import array_kind, read_npz
 from data.options import Options, option
+from data.room import STREAMED, check_loading
 from data.splits import make_dataset
 
 
@@ -44,6 +45,7 @@ class Source(Options):
         """Read the files, number the classes, and split off what has no file of its own."""
         places = self._places()
         _check_distinct([(key, path) for keys in places.values() for key, path in keys.items()])
+        self._check_room(places)
         read = {split: _read_split(keys) for split, keys in places.items()}
         _check_shapes(places, read)
         last = {split: list(keys.items())[-1] for split, keys in places.items()}
@@ -62,6 +64,22 @@ class Source(Options):
             classes=classes,
             image_shape=_image_shape(splits["train"].X.shape[1:]),
             origin=origin,
+        )
+
+    def _check_room(self, places: dict[str, dict[str, str]]) -> None:
+        """Refuse .npz files that would not fit into the memory once they are read and prepared."""
+        files = {split: keys[split] for split, keys in places.items() if split in keys}
+        X, y = ({s: array_kind(path, name) for s, path in files.items()} for name in "Xy")
+        taken = {"val": self.val_fraction, "test": self.test_fraction}
+        split_off = {s: share for s, share in taken.items() if s not in places and "train" in files}
+        share = {"train": 1 - split_off.get("test", 0), "val": 1}
+        check_loading(
+            " and ".join(files.values()),
+            n_examples=sum(max(kind.shape, default=0) for kind in y.values()),
+            raw=sum(kind.nbytes for kind in (*X.values(), *y.values())),
+            prepared=sum(round(4 * X[s].size * share[s]) for s in share if s in files),
+            copied=X["train"].nbytes if any(split_off.values()) else 0,
+            advice=STREAMED,
         )
 
     def _places(self) -> dict[str, dict[str, str]]:

@@ -7,7 +7,10 @@ import numpy as np
 from data.dataset import Dataset, Split
 from data.errors import InputError
 from data.options import Options, option
+from data.room import check_loading
 from data.splits import make_dataset
+
+MADE = 16  # bytes a value: scikit-learn shuffles float64 into a copy
 
 
 @dataclasses.dataclass
@@ -30,6 +33,16 @@ class Source(Options):
                 f"data.n_samples={self.n_samples}: fewer than the {self.n_classes} classes; "
                 f"use at least {self.n_classes}"
             )
+        n_values = self.n_samples * self.n_features
+        check_loading(
+            f"data.n_samples={self.n_samples}",
+            n_examples=self.n_samples,
+            raw=4 * n_values,
+            prepared=4 * round(n_values * (1 - self.test_fraction)),
+            copied=4 * n_values * (self.val_fraction + self.test_fraction > 0),
+            making=MADE * n_values,
+            advice="fewer examples",
+        )
         X, y = make_blobs(
             n_samples=self.n_samples,
             n_features=self.n_features,

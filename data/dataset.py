@@ -97,6 +97,12 @@ class Dataset:
         """D, the number of values in one example."""
         return math.prod(self.train.X.shape[1:])
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory that the examples take."""
+        arrays = [split.X for split in self.splits().values()]
+        return sum(X.nbytes for X in arrays if isinstance(X, np.ndarray))
+
     @functools.cached_property
     def fingerprint(self) -> str:
         """The SHA-256 of every split and class name: equal data, equal text.

@@ -49,6 +49,8 @@ class Minibatches:
     weights : (N,) of the examples, or None.
     """
 
+    window = 0  # parts of the examples that are shuffled by themselves: none
+
     def __init__(
         self, X: np.ndarray, y: np.ndarray, batch_size: int, weights: np.ndarray | None = None
     ) -> None:

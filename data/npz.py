@@ -1,16 +1,18 @@
 """Read .npz files: arrays and nothing else, no larger than they say, never a pickle."""
 
 import contextlib
-import os
+import math
 import stat
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data.errors import InputError, one_line
+from data.room import check_room
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -41,15 +43,43 @@ def read_npz(
     ------
     FileNotFoundError, InputError
         When there is no such file; when it is not a whole .npz file, an array is missing, holds
-        Python objects, or is larger than the file says or than this machine's memory.
+        Python objects, or is larger than the file says or than the memory that may be used.
     """
     with _opened(path) as archive:
         held = _names(archive)
-        for name in names:
-            if name not in held:
-                raise InputError(f"{path}: no array named {name}; it holds {listed(held)}")
+        _check_names(held, names, path)
         wanted = [*names, *(name for name in optional if name in held)]
         return {name: _read(archive, name, path) for name in wanted}
+
+
+class Kind(NamedTuple):
+    """The shape and the type of an array."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        """Values in it; of Python's own integers, which cannot overflow."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of these values."""
+        return self.size * self.dtype.itemsize
+
+
+def array_kind(path: str, name: str) -> Kind:
+    """Return what an array in an .npz file says of itself; its values are not read.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        As `read_npz` does, but for arrays that do not fit into the memory.
+    """
+    with _opened(path) as archive:
+        _check_names(_names(archive), [name], path)
+        return _kind(archive, _member(archive, name), name, path)
 
 
 def check_file(path: str) -> None:
@@ -94,33 +124,43 @@ def _names(archive: zipfile.ZipFile) -> list[str]:
     return names
 
 
+def _check_names(held: list[str], names: Iterable[str], path: str) -> None:
+    for name in names:
+        if name not in held:
+            raise InputError(f"{path}: no array named {name}; it holds {listed(held)}")
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    return next(m for m in archive.infolist() if m.filename.removesuffix(".npy") == name)
+
+
+def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str) -> Kind:
+    """Return shape and type of an array, whose bytes are as many as these say."""
+    with _quiet(), archive.open(member) as file:
+        shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+        header = file.tell()
+    if dtype.hasobject:
+        raise InputError(
+            f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers "
+            f"as {name}.astype(float)"
+        )
+    kind = Kind(shape, dtype)
+    if header + kind.nbytes != member.file_size:
+        raise ValueError(f"{name} says {kind.nbytes} bytes and has {member.file_size - header}")
+    return kind
+
+
 def _read(archive: zipfile.ZipFile, name: str, path: str) -> np.ndarray:
-    member = next(m for m in archive.infolist() if m.filename.removesuffix(".npy") == name)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numpy, about headers that Python 2 wrote
-        with archive.open(member) as file:
-            shape, _, dtype = HEADERS[np.lib.format.read_magic(file)](file)
-            header = file.tell()
-        if dtype.hasobject:
-            raise InputError(
-                f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers "
-                f"as {name}.astype(float)"
-            )
-        size = dtype.itemsize
-        for length in shape:
-            size *= length  # of Python's own integers: it cannot overflow
-        if header + size != member.file_size:
-            raise ValueError(f"{name} says {size} bytes and has {member.file_size - header}")
-        if size > _memory():
-            raise InputError(
-                f"{path}: {name} takes {size / 2**30:,.0f} GiB, and this machine has "
-                f"{_memory() / 2**30:,.0f}; take fewer examples or a smaller type"
-            )
-        with archive.open(member) as file:
-            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    member = _member(archive, name)
+    kind = _kind(archive, member, name, path)
+    check_room(path, {name: kind.nbytes}, "fewer examples, or a smaller type")
+    with _quiet(), archive.open(member) as file:
+        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
     return array
 
 
-def _memory() -> int:
-    """Return the bytes of this machine's memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of numpy, about headers that Python 2 wrote
+        yield

@@ -66,10 +66,10 @@ class AffineMap:
 
 @dataclasses.dataclass(frozen=True)
 class PreparedRows:
-    """The design matrix of rows in a file: `design[place]` reads and prepares some of them."""
+    """The design matrix of rows as they come: `design[place]` reads and prepares some of them."""
 
     features: AffineMap
-    X: NpyRows
+    X: Examples
 
     @property
     def shape(self) -> tuple[int, int]:

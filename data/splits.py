@@ -66,29 +66,41 @@ def make_dataset(
     """
     if len(train) == 0:
         raise InputError(f"{origin}: there are no examples")
-    if test is None:
-        train, test = _split_off(train, test_fraction, rng)
-    if val is None:
-        train, val = _split_off(train, val_fraction, rng)
+    given = {"test": (test, test_fraction), "val": (val, val_fraction)}
+    fractions = {name: share for name, (split, share) in given.items() if split is None}
+    train, held = _split_off(train, fractions, rng)
+    val, test = held.get("val", val), held.get("test", test)
+    assert val is not None
+    assert test is not None
     return Dataset(name, train, val, test, classes, image_shape, origin)
 
 
-def _split_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:
+def _split_off(
+    split: Split, fractions: dict[str, float], rng: np.random.Generator
+) -> tuple[Split, dict[str, Split]]:
+    """Split off a share of what is there, by name, then one of what remains, and so on."""
     if isinstance(split.X, NpyRows):
-        return _sample_off(split.X, split.y, fraction, rng)
-    kept, held = stratified_split(split.y, fraction, rng)
-    if len(held) == 0:
-        return split, Split(split.X[:0], split.y[:0])
-    return Split(split.X[kept], split.y[kept]), Split(split.X[held], split.y[held])
+        held = {}
+        for name, fraction in fractions.items():
+            split, held[name] = _sample_off(split, fraction, rng)
+        return split, held
+    rows, places = np.arange(len(split)), {}
+    for name, fraction in fractions.items():
+        kept, out = stratified_split(split.y[rows], fraction, rng)
+        rows, places[name] = rows[kept], rows[out]
+    # Examples are copied once, when it is known where each goes.
+    whole = len(rows) == len(split)
+    kept_rows = split if whole else Split(split.X[rows], split.y[rows])
+    return kept_rows, {name: Split(split.X[at], split.y[at]) for name, at in places.items()}
 
 
-def _sample_off(
-    X: NpyRows, y: np.ndarray, fraction: float, rng: np.random.Generator
-) -> tuple[Split, Split]:
+def _sample_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:
     """Read a random sample of the rows of a file into memory, and leave it out of the file.
 
     It is a share of them, but no more than `HELD` examples, and never all of a class's.
     """
+    X, y = split.X, split.y
+    assert isinstance(X, NpyRows)
     row_bytes = math.prod(X.shape[1:]) * X.dtype.itemsize
     n_held = min(round(fraction * len(X)), HELD, max(1, HELD_BYTES // row_bytes))
     held = np.sort(rng.choice(len(X), n_held, replace=False))

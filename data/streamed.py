@@ -7,11 +7,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.dataset import Split
+from data.machine import memory
 from data.minibatches import Batch, Minibatches, ahead, equal_parts, gather
+from data.npy import NpyRows
 from data.preprocessing import PreparedRows
 
 CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample
-WINDOW_BYTES = 2**26  # of prepared examples that are shuffled together
+WINDOW_BYTES = 2**26  # of prepared examples that are shuffled together, at most
+WINDOWS = 32  # that fill the memory: from 2 GiB on a window is as large as it may be
 
 
 class StreamedMinibatches:
@@ -27,6 +30,11 @@ class StreamedMinibatches:
     y : (N,) class indices.
     batch_size : rows of a minibatch at most; some of an epoch may have fewer.
     weights : (N,) of the examples, or None.
+
+    Attributes
+    ----------
+    window : chunks in a window. The order of an epoch depends on it, and it on the memory that may
+        be used: a training that is gone on with elsewhere sets it to what it was.
     """
 
     def __init__(
@@ -36,16 +44,30 @@ class StreamedMinibatches:
         batch_size: int,
         weights: np.ndarray | None = None,
     ) -> None:
+        assert isinstance(design.X, NpyRows)
         self.X, self.features, self.y, self.weights = design.X, design.features, y, weights
         self.batch_size = min(batch_size, len(y))
         row_bytes = design.shape[1] * design.dtype.itemsize
         # Whole minibatches, so that the only short ones are those of the last chunk's window.
         self._chunk = self.batch_size * math.ceil(CHUNK_BYTES / (row_bytes * self.batch_size))
-        self._per_window = math.ceil(WINDOW_BYTES / (row_bytes * self._chunk))
-        window = min(self._per_window * self._chunk, len(y))
+        self._largest = math.ceil(WINDOW_BYTES / (row_bytes * self._chunk))
         self._raw = np.empty((min(self._chunk, len(y)), *design.X.shape[1:]), design.X.dtype)
-        self._windows = np.ones((2, window, design.shape[1]), dtype=np.float32)
         self._buffer = np.empty((self.batch_size, design.shape[1]), dtype=np.float32)
+        self.window = math.ceil(window_bytes() / (row_bytes * self._chunk))
+
+    @property
+    def window(self) -> int:
+        """Chunks in a window; raises ValueError where it is set to none, or more than ever was."""
+        return self._window
+
+    @window.setter
+    def window(self, chunks: int) -> None:
+        if not 1 <= chunks <= self._largest:
+            raise ValueError(f"a window of {chunks} chunks")
+        self._window = chunks
+        rows = min(chunks * self._chunk, len(self.y))
+        self._windows = np.empty((0, 0, 0), dtype=np.float32)  # let the old ones go first
+        self._windows = np.ones((2, rows, self._buffer.shape[1]), dtype=np.float32)
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""
@@ -60,7 +82,7 @@ class StreamedMinibatches:
         first : the minibatch to begin with, to go on in the middle of an epoch.
         """
         order = rng.permutation(math.ceil(len(self.y) / self._chunk))
-        groups = [order[i : i + self._per_window] for i in range(0, len(order), self._per_window)]
+        groups = [order[i : i + self.window] for i in range(0, len(order), self.window)]
         # A window that was trained on before is not read again, but its order is drawn.
         while first >= (n_batches := math.ceil(self._n_rows(groups[0]) / self.batch_size)):
             rng.permutation(self._n_rows(groups.pop(0)))
@@ -89,6 +111,11 @@ class StreamedMinibatches:
         if weights is not None:
             weights = np.concatenate([weights[part] for part in parts])
         return Batch(window[:end], y, weights)
+
+
+def window_bytes() -> int:
+    """Return how many bytes of prepared examples are shuffled together."""
+    return min(WINDOW_BYTES, memory() // WINDOWS)
 
 
 def minibatches(split: Split, batch_size: int) -> Minibatches | StreamedMinibatches:

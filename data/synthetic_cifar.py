@@ -13,6 +13,7 @@ import numpy as np
 
 from data.dataset import Dataset, Split
 from data.options import Options, option
+from data.room import check_loading
 from data.splits import make_dataset
 
 N_CLASSES = 10
@@ -20,6 +21,7 @@ SIZE = 32
 SHIFT = 3
 NEGATIVE = 0.35
 CHUNK = 2048  # examples drawn at a time: bounds the memory of the float32 intermediates
+DRAWING = 6  # such intermediates at once, at most
 
 
 @dataclasses.dataclass
@@ -32,6 +34,16 @@ class Source(Options):
 
     def load(self, rng: np.random.Generator) -> Dataset:
         """Draw the images and split them."""
+        n_values = self.n_samples * SIZE * SIZE * 3
+        check_loading(
+            f"data.n_samples={self.n_samples}",
+            n_examples=self.n_samples,
+            raw=n_values,
+            prepared=4 * round(n_values * (1 - self.test_fraction)),
+            copied=n_values * (self.val_fraction + self.test_fraction > 0),
+            making=n_values + DRAWING * 4 * min(self.n_samples, CHUNK) * SIZE * SIZE * 3,
+            advice="fewer examples",
+        )
         y = rng.permutation(np.arange(self.n_samples) % N_CLASSES)
         return make_dataset(
             Split(_draw_images(y, rng), y),

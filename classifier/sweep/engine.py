@@ -21,9 +21,11 @@ from classifier.results import Draw, draw_now
 from classifier.run import run
 from data.dataset import Dataset
 from data.errors import InputError, one_line
+from data.machine import cores, processes
+from data.room import shared
 
 log = logging.getLogger(__name__)
-N_CORES = os.cpu_count() or 1
+DRAWING = 2**31  # bytes of memory for each process that draws: they take a sixteenth of it
 BACKENDS = ("local", "loky", "ray", "dask")
 
 
@@ -52,21 +54,25 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
     if backend == "local":
         _run_here(stacks)
         return
-    threads = max(1, N_CORES // n_jobs) if address is None else 1
     stacks = list(stacks)
     with _cluster(backend, n_jobs, address):
-        if _run_in_workers(stacks, backend, n_jobs, threads):
+        if _run_in_workers(stacks, backend, n_jobs, address):
             return
         for stack in stacks:
-            if _unfinished(stack.jobs) and not _run_in_workers([stack], backend, n_jobs, threads):
+            if _unfinished(stack.jobs) and not _run_in_workers([stack], backend, n_jobs, address):
                 for job in _unfinished(stack.jobs):
                     write_status(job.folder, "failed", "the worker that trained it died twice")
 
 
-def train_stack(stack: Stack, threads: int | None, draw: Draw = draw_now) -> None:
-    """Train the jobs that are not finished yet; failures stand in their folders, not here."""
+def train_stack(
+    stack: Stack, threads: int | None, draw: Draw = draw_now, n_processes: int = 1
+) -> None:
+    """Train the jobs that are not finished yet; failures stand in their folders, not here.
+
+    `n_processes` share the memory of this machine.
+    """
     run_log.propagate = False  # each job's lines are in its train.log
-    with threadpool_limits(threads), contextlib.suppress(Exception):
+    with threadpool_limits(threads), shared(n_processes), contextlib.suppress(Exception):
         if waiting := _unfinished(stack.jobs):
             run(waiting, checkpoint=stack.checkpoint, dataset=stack.dataset, draw=draw)
 
@@ -82,6 +88,7 @@ def _run_here(stacks: Iterable[Stack]) -> None:
             if draw is None and any(job.config.report.plots for job in stack.jobs):
                 draw = exits.enter_context(drawing_processes())
             train_stack(stack, None, draw or draw_now)
+            del stack  # and its data, before others are loaded
 
 
 @contextlib.contextmanager
@@ -90,9 +97,10 @@ def drawing_processes() -> Iterator[Draw]:
 
     A picture costs about as much as the training of a small model.
     """
-    pool = ProcessPoolExecutor(N_CORES, get_context("spawn"), _start_drawing)
+    n_processes = processes(DRAWING)
+    pool = ProcessPoolExecutor(n_processes, get_context("spawn"), _start_drawing)
     # Importing matplotlib takes the time of several pictures: begin while the first stack trains.
-    drawn = [pool.submit(_import_plots) for _ in range(N_CORES)]
+    drawn = [pool.submit(_import_plots) for _ in range(n_processes)]
     try:
         try:
             yield lambda folder: drawn.append(pool.submit(draw_now, folder))
@@ -120,14 +128,20 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _run_in_workers(stacks: Sequence[Stack], backend: str, n_jobs: int, threads: int) -> bool:
+def _run_in_workers(
+    stacks: Sequence[Stack], backend: str, n_jobs: int, address: str | None
+) -> bool:
     """Hand the stacks to joblib; return whether no worker died."""
     from joblib import Parallel, delayed, parallel_config
 
+    # Workers that are started here share this machine with each other, and this process.
+    threads, n_processes = 1, 1
+    if address is None:
+        threads, n_processes = max(1, cores() // n_jobs), 1 + min(n_jobs, len(stacks))
     try:
         with parallel_config(backend):  # joblib finds the client of a dask cluster by itself
             Parallel(n_jobs=n_jobs, batch_size=1)(
-                delayed(train_stack)(stack, threads) for stack in stacks
+                delayed(train_stack)(stack, threads, n_processes=n_processes) for stack in stacks
             )
     except Exception as error:  # every backend has an exception of its own for a dead worker
         log.warning("a worker died (%s); what it had not finished is run again", one_line(error))

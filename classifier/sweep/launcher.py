@@ -3,7 +3,6 @@
 import copy
 import logging
 import math
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -42,8 +41,11 @@ from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.summary import finish_sweep
 from classifier.tracking.track import track
 from data.errors import InputError, one_line
+from data.machine import processes
+from data.room import shared
 
 log = logging.getLogger(__name__)
+WORKER = 2**29  # bytes of memory for each worker: less is not worth one
 
 
 class StackedLauncher(Launcher):
@@ -52,7 +54,8 @@ class StackedLauncher(Launcher):
     Parameters
     ----------
     backend : where stacks are trained: local, loky, ray or dask.
-    n_jobs : stacks trained at once by a backend other than local; None: the cores.
+    n_jobs : stacks trained at once by a backend other than local; None: one for each core, and
+        half a GiB of memory.
     max_stack : models in a stack at most; None: as many as fit the memory set aside for them.
     address : of an existing ray or dask cluster; None: start a local one.
     """
@@ -61,7 +64,7 @@ class StackedLauncher(Launcher):
         self, backend: str, n_jobs: int | None, max_stack: int | None, address: str | None
     ) -> None:
         self.backend, self.max_stack, self.address = backend, max_stack, address
-        self.n_jobs = (os.cpu_count() or 1) if n_jobs is None else n_jobs
+        self.n_jobs = processes(WORKER) if n_jobs is None else n_jobs
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -154,11 +157,15 @@ class StackedLauncher(Launcher):
             return folder, None
 
     def _stacks(self, jobs: Sequence[Job]) -> Iterator[Stack]:
-        """Yield the stacks, each data set loaded once and let go before the next."""
-        workers = 1 if self.backend == "local" else self.n_jobs
+        """Yield the stacks, each data set loaded once; here it is let go before the next.
+
+        For workers all are kept, and handed over by way of a file that may stand in memory too.
+        """
+        workers, kept = 1 if self.backend == "local" else self.n_jobs, 0
         for members in group(jobs, map(data_key, jobs)).values():
             try:
-                dataset = load_dataset(members[0].config)
+                with shared(kept=kept):
+                    dataset = load_dataset(members[0].config)
             except Exception as error:
                 for job in members:
                     write_status(job.folder, "failed", one_line(error))
@@ -171,6 +178,9 @@ class StackedLauncher(Launcher):
             new = [job for job in members if job.folder not in taken]
             for stack in stacks_of(new, dataset, self.max_stack, workers):
                 yield Stack(stack, dataset, stack[0].folder / CHECKPOINT)
+            if self.backend != "local":
+                kept += 2 * dataset.nbytes
+            del dataset
 
 
 class Places:

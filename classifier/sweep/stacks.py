@@ -11,10 +11,13 @@ from classifier.model_stack import PerModel
 from classifier.sweep.records import config_key
 from data.dataset import Dataset
 from data.errors import InputError
+from data.machine import memory
 
 PER_MODEL = tuple(field.name for field in dataclasses.fields(PerModel))
 OWN = (*PER_MODEL, "lr_scale", "report")  # keys in which the jobs of a stack may differ
-BUDGET = 2**29  # bytes of the models of a stack, where max_stack says nothing
+BUDGET = 2**29  # bytes of the models of a stack at most, where max_stack says nothing
+STACKS = 16  # that fill the memory, where it is small
+SHARE = 4  # one part in so many of the memory is for the stacks of all workers
 COPIES = 6  # arrays of a model's size: weights, gradient, best weights, up to two moments, scratch
 
 T = TypeVar("T")
@@ -61,6 +64,12 @@ def _choice(job: Job, group: str) -> str:
     return str(job.plain["choices"].get(group))
 
 
+def budget(n_workers: int) -> int:
+    """Return the bytes that the models of a stack may take, each worker training one."""
+    whole = memory()
+    return min(BUDGET, whole // STACKS, whole // (SHARE * n_workers))
+
+
 def stacks_of(
     jobs: Sequence[Job], dataset: Dataset, max_stack: int | None, n_workers: int
 ) -> Iterator[list[Job]]:
@@ -69,11 +78,11 @@ def stacks_of(
     Parameters
     ----------
     jobs : all on `dataset`.
-    max_stack : models in a stack at most; None: as many as fit `BUDGET`.
+    max_stack : models in a stack at most; None: as many as fit `budget`.
     n_workers : workers that can train a stack at once: a group is cut so that none is idle.
     """
     model_bytes = 4 * COPIES * len(dataset.classes) * (dataset.n_features + 1)
-    limit = max(1, BUDGET // model_bytes) if max_stack is None else max_stack
+    limit = max(1, budget(n_workers) // model_bytes) if max_stack is None else max_stack
     for members in group(jobs, map(stack_key, jobs)).values():
         size = min(limit, -(-len(members) // n_workers))
         yield from (members[start : start + size] for start in range(0, len(members), size))

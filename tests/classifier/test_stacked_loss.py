@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
+from classifier import stacked_loss
 from classifier.stacked_loss import StackedLoss, add_penalty_gradient, join, penalty, smoothing_term
 
 C, G, D, B = 4, 3, 5, 7
@@ -115,11 +116,30 @@ def test_a_short_last_minibatch_uses_the_same_buffers(problem):
     np.testing.assert_array_equal(large.gradient, exact.gradient)
 
 
+@pytest.mark.parametrize("helps", [True, False])
+def test_products_are_cut_where_that_helps_and_only_there(monkeypatch, helps):
+    """And a product that is not cut is numpy's own, bit for bit."""
+    monkeypatch.setattr(stacked_loss, "cut_helps", lambda: helps)
+    cut, pieces = stacked_loss._cut, []
+    monkeypatch.setattr(stacked_loss, "_cut", lambda A, n: pieces.append(n) or cut(A, n))
+    rng = np.random.default_rng(3)
+    theta = rng.standard_normal((10, 1, 3001)).astype(np.float32)
+    X, y = rng.standard_normal((200, 3001)).astype(np.float32), rng.integers(0, 10, 200)
+    stacked = StackedLoss(10, 1, 3000, 200)
+    stacked._score(theta, X)
+    same = np.array_equal(stacked._scores, np.dot(theta[:, 0], X.T))
+    stacked.loss_and_gradient(theta, X, y)
+    assert (len(pieces) > 0) == helps
+    assert same or helps
+
+
 # Products of one piece; cut by rows and by columns; packed, narrow; packed, wide.
+@pytest.mark.parametrize("helps", [True, False])
 @pytest.mark.parametrize(
     "shape", [(3, 2, 20, 50), (10, 1, 3000, 200), (9, 7, 900, 64), (20, 9, 300, 99)]
 )
-def test_every_way_to_multiply_gives_the_product(shape):
+def test_every_way_to_multiply_gives_the_product(shape, helps, monkeypatch):
+    monkeypatch.setattr(stacked_loss, "cut_helps", lambda: helps)
     n_classes, n_models, n_features, batch_size = shape
     rng = np.random.default_rng(3)
     theta = rng.standard_normal((n_classes, n_models, n_features + 1)) / n_features**0.5

@@ -11,6 +11,9 @@ from classifier.optimizers import Adam, Sgd
 from classifier.schedules import Constant, Cosine
 from classifier.training import EarlyStopping, PerModel, Training
 from data.dataset import Split
+from data.npy import open_npy
+from data.preprocessing import Preprocessing
+from data.statistics import measure
 
 
 def iris(val_every=4):
@@ -82,7 +85,7 @@ def test_one_full_batch_step_is_minus_lr_times_the_gradient_at_zero():
 def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
     if parted:  # among threads, as large models are
         monkeypatch.setattr("classifier.training.PARTED", 1)
-        monkeypatch.setattr("classifier.training._n_threads", lambda _: 3)
+        monkeypatch.setattr("classifier.blas.n_threads", lambda: 3)
     split, val = iris()
     lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
     own = {"momentum": momentum, "label_smoothing": [0.0, 0.2, 0.0, 0.1]}
@@ -106,7 +109,7 @@ def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
 def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkeypatch):
     if parted:
         monkeypatch.setattr("classifier.training.PARTED", 1)
-        monkeypatch.setattr("classifier.training._n_threads", lambda _: 2)
+        monkeypatch.setattr("classifier.blas.n_threads", lambda: 2)
     split, val = iris()
     settings = {
         "optimizer": optimizer,
@@ -233,3 +236,41 @@ def test_validation_in_blocks_is_validation_at_once(monkeypatch):
     for a, b in zip(whole.history, blocks.history, strict=True):
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-6)
         assert a.val_accuracy == b.val_accuracy
+
+
+def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path, monkeypatch):
+    """The order of the examples depends on the memory; a state has the memory it began with."""
+    monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 5 * 16)
+    monkeypatch.setattr("data.streamed.WINDOW_BYTES", 4 * 5 * 16 * 4)
+    X, y = load_iris(return_X_y=True)
+    np.save(tmp_path / "X.npy", X)
+    features = Preprocessing(method="standardize").fit(measure(X))
+    design = features.design_matrix(open_npy(str(tmp_path / "X.npy")))
+
+    def training(memory):
+        monkeypatch.setattr("data.streamed.memory", lambda: memory)
+        empty = Split(np.empty((0, 5), np.float32), y[:0])
+        one = PerModel(*(np.array([number]) for number in (0.1, 1e-3, 0.9, 0.0)))
+        return Training(
+            Split(design, y),
+            empty,
+            3,
+            one,
+            optimizer=Sgd(nesterov=False),
+            schedule=Constant(warmup_steps=0),
+            early_stopping=EarlyStopping(monitor="val_loss", patience=None),
+            batch_size=16,
+            epochs=4,
+            rng=np.random.default_rng(0),
+        )
+
+    much, little = 2**33, 32 * 4 * 5 * 16
+    (whole,), (other,) = training(much).run(), training(little).run()
+    assert not np.array_equal(whole.theta, other.theta)
+    stopped, steps = training(much), iter(range(100))
+    stopped.run(stop=lambda: "stopped" * (next(steps) >= 17))
+    assert stopped._batch > 0
+    resumed = training(little)
+    resumed.restore(stopped.state(), [0])
+    (fit,) = resumed.run()
+    np.testing.assert_array_equal(fit.theta, whole.theta)

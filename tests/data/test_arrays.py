@@ -1,8 +1,11 @@
 import os
+import re
+import tracemalloc
 
 import numpy as np
 import pytest
 
+from data import room
 from data.arrays import Source
 from data.errors import InputError
 from data.npy import NpyRows
@@ -243,3 +246,45 @@ def test_files_that_make_no_splits_are_told(change, words, pair):
 def test_pairs_that_cannot_be_used_are_told(X, y, words, pair):
     with pytest.raises(InputError, match=words):
         load_pairs(**pair(X, y))
+
+
+# Files, type of X, and what is needed at most: X and y, and a copy that splits or float32 takes.
+@pytest.mark.parametrize(
+    ("files", "fractions", "dtype", "most"),
+    [
+        (["train"], (0.1, 0.2), "f8", 2 * 8),
+        (["train"], (0.0, 0.0), "f8", 8 + 4),
+        (["train"], (0.1, 0.2), "u1", 1 + 4 * 0.8),
+        (["train", "test"], (0.1, 0.2), "u1", 2 + 4),
+        (["train", "val"], (0.1, 0.2), "f4", 8 + 4 * 1.8),
+        (["train", "val", "test"], (0.1, 0.2), "f8", 3 * 8 + 2 * 4),
+    ],
+)
+def test_files_that_would_not_fit_are_refused_before_they_are_read(
+    save, monkeypatch, files, fractions, dtype, most
+):
+    X, y = np.ones((2000, 100), dtype), np.arange(2000, dtype="u1") % 2
+    paths = {name: save(f"{name}.npz", X=X + i, y=y) for i, name in enumerate(files)}
+    needed = int(2e5 * most) + len(files) * (2000 + room.LABELS * 2000)
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "room", lambda: needed - 1)
+    monkeypatch.setattr("data.arrays.read_npz", None)
+    told = (
+        f"{' and '.join(map(re.escape, paths.values()))}: needs .* MiB .* of .npy files, which is"
+    )
+    with pytest.raises(InputError, match=told):
+        load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
+    monkeypatch.undo()
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "room", lambda: needed)
+    tracemalloc.start()
+    load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < needed + 2**19  # what zip files and headers take
+
+
+def test_what_a_pair_of_files_holds_takes_no_room(pair, monkeypatch):
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "room", lambda: 0)
+    load_pairs(**pair(X, Y))

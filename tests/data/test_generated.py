@@ -1,9 +1,13 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from data import blobs, digits, sources, synthetic_cifar
+from data.errors import InputError
+from data.room import LABELS
 
 SHARES = {"val_fraction": 0.1, "test_fraction": 0.2}
 
@@ -69,3 +73,29 @@ def test_the_seed_decides(source):
 
 def test_sources_are_found_by_their_file():
     assert set(sources()) == {"arrays", "blobs", "cifar", "digits", "synthetic_cifar"}
+
+
+@pytest.mark.parametrize(
+    ("source", "most"),
+    [
+        (blobs.Source(20_000, 100, 3, 1.0, 0.1, 0.2), 16 * 20_000 * 100),
+        (blobs.Source(20_000, 100, 3, 1.0, 0.0, 0.0), 16 * 20_000 * 100),
+        (synthetic_cifar.Source(4_000, 0.1, 0.2), 4_000 * 3072 + 6 * 4 * 2048 * 3072),
+        (synthetic_cifar.Source(1_000, 0.1, 0.2), 1_000 * 3072 * 25),
+    ],
+)
+def test_making_examples_takes_what_it_says_and_is_refused_where_that_is_not_there(
+    source, most, monkeypatch
+):
+    source.load(np.random.default_rng(0))  # imports
+    tracemalloc.start()
+    source.load(np.random.default_rng(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= most + LABELS * source.n_samples
+    monkeypatch.setattr("data.room.ASKED_FROM", 0)
+    monkeypatch.setattr("data.room.room", lambda: most)  # without the labels
+    with pytest.raises(InputError, match=f"data.n_samples={source.n_samples}: needs .* fewer exam"):
+        source.load(None)  # before anything is drawn
+    monkeypatch.setattr("data.room.room", lambda: most + LABELS * source.n_samples)
+    source.load(np.random.default_rng(0))

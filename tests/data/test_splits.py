@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,6 +7,7 @@ from hypothesis import strategies as st
 
 from data.dataset import Split
 from data.errors import InputError
+from data.room import LABELS
 from data.splits import make_dataset, stratified_split
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120).map(np.array)
@@ -97,3 +100,24 @@ def test_the_fingerprint_tells_any_change():
 def test_what_cannot_be_trained_on_is_refused(y, changes, words):
     with pytest.raises(InputError, match=words):
         make(np.array(y, dtype=int), **changes)
+
+
+@pytest.mark.parametrize("fractions", [(0.2, 0.1), (0.0, 0.1), (0.2, 0.0), (0.0, 0.0)])
+def test_splitting_takes_no_more_than_one_copy(fractions):
+    X, y = np.ones((4000, 500), np.float32), np.arange(4000) % 2
+    of_test, of_val = fractions
+    tracemalloc.start()
+    made = make_dataset(
+        Split(X, y),
+        val_fraction=of_val,
+        test_fraction=of_test,
+        rng=np.random.default_rng(0),
+        name="x",
+        classes=np.arange(2),
+        image_shape=None,
+        origin="here",
+    )
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (X.nbytes if sum(fractions) else 0) + LABELS * len(y)
+    assert len(made.train) + len(made.val) + len(made.test) == 4000

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from data.npy import open_npy
-from data.preprocessing import Preprocessing
+from data.preprocessing import PreparedRows, Preprocessing
 from data.statistics import measure
-from data.streamed import StreamedMinibatches
+from data.streamed import StreamedMinibatches, window_bytes
 
 
 @pytest.fixture
@@ -66,3 +66,33 @@ def test_an_epoch_goes_on_from_any_minibatch(stream):
         for _ in batches.epoch(after):
             pass
         assert rng.bit_generator.state == after.bit_generator.state
+
+
+@pytest.mark.parametrize(
+    ("memory", "window"), [(2**30, 2**25), (2**31, 2**26), (2**33, 2**26), (2**40, 2**26)]
+)
+def test_a_window_is_smaller_where_memory_is(monkeypatch, memory, window):
+    monkeypatch.setattr("data.streamed.memory", lambda: memory)
+    assert window_bytes() == window
+
+
+def test_a_window_may_be_set_to_what_it_was_elsewhere(stream, monkeypatch):
+    batches, _ = stream
+    assert batches.window == 3
+    before = [y.tolist() for _, y, _ in batches.epoch(np.random.default_rng(4))]
+    monkeypatch.setattr("data.streamed.memory", lambda: 32 * 4 * 3 * 20)
+    design = PreparedRows(batches.features, batches.X)
+    smaller = StreamedMinibatches(design, batches.y, 10)
+    assert smaller.window == 1
+    orders = []
+    for window in (1, 3):
+        smaller.window = window
+        orders.append([y.tolist() for _, y, _ in smaller.epoch(np.random.default_rng(4))])
+    assert orders[0] != before
+    assert orders[1] == before
+
+
+@pytest.mark.parametrize("window", [0, -1, 4, 2**40])
+def test_a_window_of_no_such_size_is_refused(stream, window):
+    with pytest.raises(ValueError, match=f"a window of {window} chunks"):
+        stream[0].window = window

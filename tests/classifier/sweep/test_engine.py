@@ -7,7 +7,9 @@ from classifier.config import make_config, register_schemas
 from classifier.hydra_versions import VERSION_BASE
 from classifier.job import Job, read_status, write_status
 from classifier.preparation import load_dataset
+from classifier.sweep import engine
 from classifier.sweep.engine import Stack, train_stack
+from data import machine, room
 
 
 @pytest.fixture
@@ -42,3 +44,54 @@ def test_a_failing_stack_raises_nothing_and_says_why(jobs):
     train_stack(stack(jobs, dataset), threads=1)
     assert {read_status(job.folder)["status"] for job in jobs} == {"failed"}
     assert "example 0 holds nan: it is not finite" in read_status(jobs[0].folder)["reason"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "n"), [(4, 2**40, 4), (4, 2**30, 1), (4, 2**32, 2), (100, 2**40, 61)]
+)
+def test_few_processes_draw_where_there_is_little_memory(monkeypatch, cores, memory, n):
+    started = []
+
+    class Pool:
+        def __init__(self, n_processes, *_):
+            started.append(n_processes)
+
+        def submit(self, *_):
+            return Future()
+
+        def shutdown(self, **_):
+            pass
+
+    class Future:
+        def result(self):
+            started.append("waited for")
+
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    monkeypatch.setattr(machine, "memory", lambda: memory)
+    monkeypatch.setattr(engine, "ProcessPoolExecutor", Pool)
+    with engine.drawing_processes():
+        pass
+    assert started == [n] + n * ["waited for"]
+
+
+def test_workers_share_memory_and_cores_with_each_other_and_this_process(monkeypatch):
+    asked = []
+    monkeypatch.setattr("joblib.Parallel", lambda **_: asked.extend)
+    monkeypatch.setattr(machine, "cores", lambda: 6)
+    monkeypatch.setattr(engine, "cores", lambda: 6)
+    for n_jobs, n_stacks, address in ((3, 5, None), (3, 2, None), (3, 5, "there")):
+        engine._run_in_workers(n_stacks * ["stack"], "loky", n_jobs, address)
+        _, (_, threads), shares = asked.pop()
+        told = threads, shares["n_processes"]
+        assert told == ((1, 1) if address else (2, 1 + min(n_jobs, n_stacks)))
+
+
+def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeypatch):
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "memory", lambda: 4 * room.RESERVE)
+    dataset = load_dataset(jobs[0].config)
+    train_stack(stack(jobs[:1], dataset), threads=1, n_processes=4)
+    assert read_status(jobs[0].folder)["status"] == "failed"
+    assert "fewer processes than these 4" in read_status(jobs[0].folder)["reason"]
+    train_stack(stack(jobs[1:2], dataset), threads=1)
+    assert read_status(jobs[1].folder)["status"] == "completed"

@@ -1,15 +1,21 @@
 import dataclasses
+import gc
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from classifier.job import Job
-from classifier.sweep import launcher
+from classifier.sweep import engine, launcher, stacks
 from classifier.sweep.launcher import Places, StackedLauncher
 from classifier.sweep.records import Record
 from classifier.sweep.stacks import stacks_of
+from data import machine, room
 from data.dataset import Dataset, Split
+
+GIB = 2**30
 
 PLAIN = {
     "lr": 0.1,
@@ -97,8 +103,68 @@ def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_p
     assert places.new(7) == tmp_path / "7"
 
 
-@pytest.mark.parametrize("n_jobs", [None, 3])
-def test_as_many_workers_as_cores_unless_told(n_jobs):
-    import os
+@pytest.mark.parametrize(("n_jobs", "n"), [(None, 4), (3, 3), (9, 9)])
+def test_as_many_workers_as_cores_unless_told(monkeypatch, n_jobs, n):
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(machine, "memory", lambda: 64 * GIB)
+    assert StackedLauncher("loky", n_jobs, None, None).n_jobs == n
+    monkeypatch.setattr(machine, "memory", lambda: GIB)
+    assert StackedLauncher("loky", n_jobs, None, None).n_jobs == (n_jobs or 2)
 
-    assert StackedLauncher("loky", n_jobs, None, None).n_jobs == (n_jobs or os.cpu_count())
+
+@pytest.mark.parametrize(
+    ("memory", "workers", "size"),
+    [
+        (GIB, 1, GIB // 16),
+        (GIB, 8, GIB // 32),
+        (8 * GIB, 1, 2**29),
+        (8 * GIB, 4, 2**29),
+        (512 * GIB, 64, 2**29),
+    ],
+)
+def test_stacks_are_smaller_where_memory_is(monkeypatch, memory, workers, size):
+    monkeypatch.setattr(stacks, "memory", lambda: memory)
+    assert stacks.budget(workers) == size
+    wide = dataset_of()
+    object.__setattr__(wide, "train", Split(np.empty((3, 100_000)), np.arange(3)))
+    jobs = [job(str(i), reg=float(i)) for i in range(400)]
+    largest = max(map(len, stacks_of(jobs, wide, None, workers)))
+    assert largest == min(-(-400 // workers), size // (4 * 6 * 3 * 100_001))
+
+
+def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch):
+    """Of a sweep over seeds, each with examples of its own, one fits into the memory."""
+    jobs = [dataclasses.replace(job(str(i), seed=i), config=quiet()) for i in range(3)]
+    loaded = []
+
+    def load(config):
+        gc.collect()
+        assert [dataset() for dataset in loaded if dataset() is not None] == []
+        dataset = dataset_of()
+        loaded.append(weakref.ref(dataset))
+        return dataset
+
+    monkeypatch.setattr(launcher, "load_dataset", load)
+    monkeypatch.setattr(engine, "train_stack", lambda *_: None)
+    made = StackedLauncher("local", None, None, None)._stacks(jobs)
+    engine.run_stacks(made, "local", 1, None)
+    assert len(loaded) == 3
+
+
+def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch):
+    jobs = [dataclasses.replace(job(str(i), seed=i), config=quiet()) for i in range(3)]
+    rooms = []
+    monkeypatch.setattr(room, "memory", lambda: GIB)
+    monkeypatch.setattr(launcher, "load_dataset", lambda _: rooms.append(room.room()) or big)
+    big = dataset_of()
+    each = 2 * big.nbytes  # here, and in a file that may stand in memory
+    list(StackedLauncher("loky", 2, None, None)._stacks(jobs))
+    assert np.diff(rooms).tolist() == [-each, -each]
+    rooms.clear()
+    list(StackedLauncher("local", 2, None, None)._stacks(jobs))
+    assert np.diff(rooms).tolist() == [0, 0]
+
+
+def quiet():
+    """Return a config that wants no plots."""
+    return SimpleNamespace(report=SimpleNamespace(plots=False))

@@ -1,0 +1,134 @@
+import dataclasses
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from classifier import blas
+from classifier.config import make_config, register_schemas
+from classifier.estimator import SoftmaxClassifier
+from classifier.job import Job
+from classifier.prediction import predict_composed
+from classifier.run import run
+from classifier.schedules import Constant
+
+
+def threads():
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
+@pytest.fixture
+def three_threads():
+    """Let the BLAS take three threads, as on a machine with three cores."""
+    with threadpool_limits(3):
+        if threads() != 3:
+            pytest.skip("this BLAS cannot be told its threads")
+        yield
+
+
+@pytest.mark.parametrize(("allowed", "used"), [(1, 1), (2, 2), (3, 3), (16, 3)])
+def test_threads_are_kept_to_the_cores_and_never_raised(three_threads, monkeypatch, allowed, used):
+    monkeypatch.setattr(blas, "cores", lambda: allowed)
+    with blas.within_cores():
+        assert threads() == used
+    assert threads() == 3
+
+
+class Watched(Constant):
+    """A schedule that sees how many threads there are while training."""
+
+    def factor(self, step, total_steps, steps):
+        seen.add(blas.n_threads())
+        return super().factor(step, total_steps, steps)
+
+
+seen: set[int] = set()
+
+
+def test_the_estimator_trains_within_the_cores(three_threads, monkeypatch):
+    monkeypatch.setattr(blas, "cores", lambda: 2)
+    monkeypatch.setattr("classifier.training.PARTED", 0)  # the BLAS has all its threads
+    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
+    model = SoftmaxClassifier(epochs=2, schedule=Watched(warmup_steps=0))
+    seen.clear()
+    model.fit(X, y)
+    assert seen == {2}
+    monkeypatch.setattr(blas, "cores", lambda: 1)
+    monkeypatch.setattr("classifier.estimator.SCHEDULES", {"constant": Watched(warmup_steps=0)})
+    model.partial_fit(X, y)
+    assert seen == {1, 2}
+
+
+def test_a_run_and_its_evaluation_stay_within_the_cores(
+    three_threads, monkeypatch, repository, tmp_path
+):
+    register_schemas()
+    with initialize_config_dir(str(repository / "configs"), version_base="1.3"):
+        config = make_config(compose("train", overrides=["epochs=1"]))
+    seen, at_work = [], []
+    for place in ("results.evaluate", "run._training", "preparation.measure"):
+        module, name = place.split(".")
+        target = __import__(f"classifier.{module}", fromlist=[name])
+        kept = getattr(target, name)
+
+        def watched(*arguments, kept=kept, name=name):
+            at_work.append(name)
+            seen.append(threads())
+            return kept(*arguments)
+
+        monkeypatch.setattr(target, name, watched)
+    monkeypatch.setattr(blas, "cores", lambda: 2)
+    run([Job(config, dataclasses.asdict(config), tmp_path)], draw=lambda _: seen.append(threads()))
+    assert {*at_work} == {"evaluate", "_training", "measure"}
+    assert {*seen} == {2}
+    assert threads() == 3
+
+
+def test_predictions_stay_within_the_cores(three_threads, monkeypatch):
+    seen = []
+    monkeypatch.setattr("classifier.prediction.make_predict_config", lambda config: config)
+    monkeypatch.setattr("classifier.prediction.predict", lambda _: seen.append(threads()))
+    monkeypatch.setattr(blas, "cores", lambda: 1)
+    predict_composed(None)
+    assert seen == [1]
+
+
+def library(path, api="openblas", architecture="SkylakeX"):
+    @dataclasses.dataclass
+    class Library:
+        filepath: str = path
+        internal_api: str = api
+
+    found = Library()
+    if api == "openblas":
+        found.architecture = architecture
+    return found
+
+
+# What numpy was built with, what is loaded, and whether cutting was measured to help there.
+@pytest.mark.parametrize(
+    ("built", "libraries", "helps"),
+    [
+        ("scipy-openblas", [library("/numpy.libs/a")], True),
+        ("scipy-openblas", [library("/numpy.libs/a", architecture="Haswell")], False),
+        ("scipy-openblas", [library("/numpy.libs/a", architecture="Zen")], False),
+        ("scipy-openblas", [library("/numpy.libs/a", architecture="neoversen1")], False),
+        ("openblas64", [library("/usr/lib/libopenblas.so")], True),
+        ("openblas64", [library("/numpy/a"), library("/scipy/b", architecture="Haswell")], True),
+        ("openblas64", [library("/numpy/a", architecture="Haswell"), library("/scipy/b")], False),
+        ("openblas64", [library("/torch/mkl", "mkl"), library("/numpy/a")], True),
+        ("mkl", [library("/lib/mkl", "mkl"), library("/scipy/b")], False),
+        ("blis", [library("/lib/blis", "blis")], False),
+        ("accelerate", [], False),
+        (None, [library("/numpy.libs/a")], False),
+    ],
+)
+def test_products_are_cut_only_where_that_was_measured_to_help(
+    monkeypatch, built, libraries, helps
+):
+    config = {} if built is None else {"Build Dependencies": {"blas": {"name": built}}}
+    monkeypatch.setattr(np, "show_config", lambda mode: config)
+    controller = type("Controller", (), {"lib_controllers": libraries})
+    monkeypatch.setattr(blas, "loaded", lambda: controller)
+    assert blas.cut_helps.__wrapped__() is helps

@@ -1,0 +1,141 @@
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from data import machine
+
+GIB = 2**30
+NONE = 9223372036854771712  # what version 1 says where there is no limit
+
+
+@pytest.fixture
+def groups(tmp_path, monkeypatch):
+    """Make the files by which Linux tells a process its groups and their limits."""
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+
+    def make(own, mounts, limits):
+        (tmp_path / "cgroup").write_text("\n".join(own) + "\n")
+        lines = [
+            f"3{i} 23 0:28 {group} {tmp_path}/{folder} rw,relatime shared:4 - {kind} {kind} {more}"
+            for i, (group, folder, kind, more) in enumerate(mounts)
+        ]
+        (tmp_path / "mountinfo").write_text("\n".join(["22 1 8:1 / / rw - ext4 /dev/a rw", *lines]))
+        for _, folder, *_ in mounts:
+            (tmp_path / folder).mkdir(exist_ok=True)
+        for name, text in limits.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text + "\n")
+
+    return make
+
+
+V2 = [("/", "unified", "cgroup2", "rw,nsdelegate")]
+V1 = [("/", "memory", "cgroup", "rw,memory"), ("/", "cpu", "cgroup", "rw,cpuacct,cpu")]
+
+
+def test_without_groups_it_is_all_of_the_machine(groups):
+    assert machine.memory() == psutil.virtual_memory().total  # no files at all
+    groups(["0::/a"], V2, {"unified/a/memory.max": "max", "unified/a/cpu.max": "max 100000"})
+    assert machine.memory() == psutil.virtual_memory().total
+    assert machine.cores() == len(psutil.Process().cpu_affinity())
+
+
+@pytest.mark.parametrize(
+    ("own", "above"),
+    [("1073741824", "2147483648"), ("2147483648", "1073741824"), ("max", str(GIB))],
+)
+def test_the_lowest_limit_of_a_group_and_those_above_counts(groups, own, above):
+    limits = {"unified/a/b/memory.max": own, "unified/a/memory.max": above}
+    groups(["0::/a/b"], V2, limits | {"unified/memory.max": str(64 * GIB), "unified/x": ""})
+    assert machine.memory() == GIB
+
+
+def test_a_group_beside_ones_own_does_not_count(groups):
+    limits = {"unified/a/memory.max": str(2 * GIB), "unified/b/memory.max": str(GIB)}
+    groups(["0::/a"], V2, limits | {"unified/a/c/memory.max": "1000"})
+    assert machine.memory() == 2 * GIB
+
+
+def test_version_1_has_files_of_its_own(groups):
+    own = ["5:memory:/docker/a", "3:cpu,cpuacct:/docker/a", "1:name=systemd:/", "0::/"]
+    limits = {"memory/docker/a/memory.limit_in_bytes": str(GIB)}
+    limits["memory/docker/memory.limit_in_bytes"] = str(NONE)
+    limits["cpu/docker/a/cpu.cfs_quota_us"] = "50000"
+    limits["cpu/docker/a/cpu.cfs_period_us"] = "100000"
+    groups(own, [*V1, *V2], limits)
+    assert machine.memory() == GIB
+    assert machine.cores() == 1
+
+
+@pytest.mark.parametrize("limit", [str(NONE), "-1", "nonsense", ""])
+def test_what_is_no_limit_of_version_1(groups, limit):
+    own = ["5:memory:/a", "3:cpu:/a"]
+    limits = {"memory/a/memory.limit_in_bytes": limit, "cpu/a/cpu.cfs_quota_us": "-1"}
+    groups(own, V1, limits | {"cpu/a/cpu.cfs_period_us": "100000"})
+    assert machine.memory() == psutil.virtual_memory().total
+    assert machine.cores() == len(psutil.Process().cpu_affinity())
+
+
+# What a container sees: the path outside, with its own group mounted, by that path or by another.
+@pytest.mark.parametrize("mounted", ["/docker/a", "/", "/else"])
+def test_in_a_container_the_group_that_is_mounted_counts(groups, mounted):
+    limits = {"unified/memory.max": str(GIB), "unified/cpu.max": "150000 100000"}
+    groups(["0::/docker/a"], [(mounted, "unified", "cgroup2", "rw")], limits)
+    assert machine.memory() == GIB
+
+
+def test_a_mount_that_shows_ones_own_group_is_taken_before_others(groups):
+    mounts = [("/other", "other", "cgroup2", "rw"), ("/", "unified", "cgroup2", "rw")]
+    limits = {"other/memory.max": "1000", "unified/a/memory.max": str(GIB)}
+    groups(["0::/a"], mounts, limits)
+    assert machine.memory() == GIB
+
+
+@pytest.mark.parametrize(
+    ("quota", "n"), [("1000 100000", 1), ("100000 100000", 1), ("150000 100000", 2), ("9 3", 3)]
+)
+def test_a_quota_is_rounded_up_to_whole_cores(groups, monkeypatch, quota, n):
+    monkeypatch.setattr(machine, "_affinity", lambda: 64)
+    groups(["0::/a"], V2, {"unified/a/cpu.max": quota, "unified/cpu.max": "800000 100000"})
+    assert machine.cores() == n
+
+
+def test_a_process_that_is_kept_to_one_core_has_one():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("no affinity on this system")
+    one = min(os.sched_getaffinity(0))
+    check = f"import os; os.sched_setaffinity(0, [{one}]); from data import machine; "
+    done = subprocess.run(
+        [sys.executable, "-c", check + "print(machine.cores())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "1\n"
+
+
+@pytest.mark.parametrize(("psutil_knows", "n"), [(True, 3), (False, 5)])
+def test_other_systems_ask_psutil_and_then_count_all(monkeypatch, psutil_knows, n):
+    class Process:
+        if psutil_knows:
+
+            def cpu_affinity(self):
+                return [0, 1, 5]
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(psutil, "Process", Process)
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    assert machine.cores() == n
+
+
+def test_processes_are_bounded_by_cores_memory_and_what_windows_allows(monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 8 * GIB)
+    monkeypatch.setattr(machine, "cores", lambda: 100)
+    assert machine.processes(GIB) == 8
+    assert machine.processes(1) == 61
+    assert machine.processes(9 * GIB) == 1
+    monkeypatch.setattr(machine, "cores", lambda: 3)
+    assert machine.processes(GIB) == 3
