@@ -19,6 +19,7 @@ from data.arrays import check_features
 from data.errors import InputError, one_line
 from data.labels import check_labels
 from data.npz import read_npz
+from data.places import is_folder, is_there
 
 
 def predict_composed(composed: DictConfig) -> None:
@@ -86,10 +87,10 @@ def find_model(run: str, outputs: Path) -> Path:
         When there is none.
     """
     place = outputs / "latest" if run == "latest" else Path(run)
-    if run == "latest" and not place.exists():
+    if run == "latest" and not is_there(place):
         raise FileNotFoundError(f"run=latest: there is no {place} yet; train one: python train.py")
-    path = place / "model.npz" if place.is_dir() else place
-    if not path.exists():
+    path = place / "model.npz" if is_folder(place) else place
+    if not is_there(path):
         status = incomplete_status(path)
         told = f" ({status})" if status else ""
         raise FileNotFoundError(

@@ -11,6 +11,7 @@ from classifier.config import without_hydra
 from classifier.files import write_text
 from classifier.job import SWEEP, held, plain_config, read_config, read_overrides
 from data.errors import InputError
+from data.places import is_folder, is_plain_file, is_there
 
 
 def resume_run(config: DictConfig) -> None:
@@ -79,7 +80,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     if given in ("", "null") or {"-m", "--multirun"} & {*arguments}:
         return arguments
     folder = _folder(given, Path(_value(arguments, "outputs") or "outputs"))
-    if (folder / SWEEP).is_file():
+    if is_plain_file(folder / SWEEP):
         return _sweep_again(arguments, folder)
     named = {_key(argument) for argument in arguments}
     choices = _saved_config(folder, given)["choices"]
@@ -110,13 +111,13 @@ def _value(arguments: list[str], key: str) -> str:
 
 def _folder(given: str, outputs: Path) -> Path:
     place = outputs / "latest" if given == "latest" else Path(given)
-    if given == "latest" and not place.exists():
+    if given == "latest" and not is_there(place):
         raise FileNotFoundError(f"resume=latest: there is no {place} yet; start a run")
     return (place.parent if place.name == NAME else place).resolve()
 
 
 def _saved_config(folder: Path, given: str) -> dict[str, Any]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FileNotFoundError(f"resume={given}: there is no such folder")
     saved = read_config(folder)
     if not saved:
