@@ -21,6 +21,7 @@ from data.arrays import check_features
 from data.errors import InputError, one_line
 from data.labels import check_labels
 from data.npz import read_npz
+from data.places import is_folder, is_there
 
 
 def predict_composed(composed: DictConfig) -> None:
@@ -92,8 +93,8 @@ def find_model(run: str, outputs: Path) -> Path:
         place = latest_run(outputs) if run == "latest" else Path(run)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"run=latest: {error}; train one: python train.py") from None
-    path = place / "model.npz" if place.is_dir() else place
-    if not path.exists():
+    path = place / "model.npz" if is_folder(place) else place
+    if not is_there(path):
         status = incomplete_status(path)
         told = f" ({status})" if status else ""
         raise FileNotFoundError(

@@ -12,6 +12,7 @@ from classifier.files import write_text
 from classifier.job import SWEEP, locked_runs, plain_config, read_config, read_overrides
 from classifier.latest import latest_run
 from data.errors import InputError
+from data.places import is_folder, is_plain_file
 
 
 def resume_run(config: DictConfig) -> None:
@@ -80,7 +81,7 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     if given in ("", "null") or {"-m", "--multirun"} & {*arguments}:
         return arguments
     folder = _folder(given, Path(_value(arguments, "outputs") or "outputs"))
-    if (folder / SWEEP).is_file():
+    if is_plain_file(folder / SWEEP):
         return _sweep_again(arguments, folder)
     named = {_key(argument) for argument in arguments}
     choices = _saved_config(folder, given)["choices"]
@@ -118,7 +119,7 @@ def _folder(given: str, outputs: Path) -> Path:
 
 
 def _saved_config(folder: Path, given: str) -> dict[str, Any]:
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FileNotFoundError(f"resume={given}: there is no such folder")
     saved = read_config(folder)
     if not saved:

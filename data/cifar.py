@@ -18,6 +18,7 @@ from data.dataset import Dataset, Split
 from data.download import fetch
 from data.errors import InputError
 from data.options import Options, option
+from data.places import is_plain_file, is_there
 from data.restricted_pickle import read_pickle
 from data.splits import make_dataset
 
@@ -128,7 +129,7 @@ class Source(Options):
             fetch(self.mirror.rstrip("/") + "/" + name, f"sha256:{SHA256[name]}", root / name)
             place = _find(root, layouts)
         if place is None:
-            there = "it holds" if root.exists() else "there is no such folder, with"
+            there = "it holds" if is_there(root) else "there is no such folder, with"
             raise FileNotFoundError(
                 f"data.root={self.root}: {there} neither {layouts[0].folder} nor "
                 f"{layouts[0].archive}; point data.root at the official files, or let "
@@ -136,7 +137,9 @@ class Source(Options):
             )
         names = {name for layout in layouts for name in layout.files()}
         limits = dict.fromkeys(names, MAX_BYTES[self.version])
-        files = read_members(place, limits) if place.is_file() else _folder_files(place, limits)
+        files = (
+            read_members(place, limits) if is_plain_file(place) else _folder_files(place, limits)
+        )
         layout = next((layout for layout in layouts if layout.test in files), None)
         if layout is None:
             wanted = " or ".join(layout.test for layout in layouts)
@@ -146,13 +149,13 @@ class Source(Options):
 
 
 def _find(root: Path, layouts: tuple[Layout, ...]) -> Path | None:
-    if root.is_file():
+    if is_plain_file(root):
         return root
     for layout in layouts:
         for place in (root, root / layout.folder):
-            if (place / layout.test).is_file():
+            if is_plain_file(place / layout.test):
                 return place
-        if (root / layout.archive).is_file():
+        if is_plain_file(root / layout.archive):
             return root / layout.archive
     return None
 

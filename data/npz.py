@@ -2,7 +2,6 @@
 
 import contextlib
 import math
-import stat
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.errors import InputError, one_line
+from data.places import is_plain_file, is_there
 from data.room import check_room
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -85,15 +85,13 @@ def array_kind(path: str, name: str) -> Kind:
 def check_file(path: str) -> None:
     """Raise FileNotFoundError or InputError where there is no file of this name.
 
-    Where a folder on the way is closed to us, the system's own PermissionError says so: from
-    Python 3.14 on `Path.exists` would say that there is no such file.
+    Where a folder on the way is closed to us, the system's own PermissionError says so.
     """
-    try:
-        mode = Path(path).stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last of a name with a 0 byte
-        raise FileNotFoundError(f"{path}: no such file") from None
-    if not stat.S_ISREG(mode):
+    if is_plain_file(Path(path)):
+        return
+    if is_there(Path(path)):
         raise InputError(f"{path}: not a file but a folder or a device")
+    raise FileNotFoundError(f"{path}: no such file")
 
 
 @contextlib.contextmanager

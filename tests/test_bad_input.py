@@ -179,20 +179,30 @@ def test_places_without_permission(tmp_path, repository):
     save(tmp_path / "x.npz", {})
     (tmp_path / "closed").mkdir()
     save(tmp_path / "closed/x.npz", {})
+    (tmp_path / "closed/run").mkdir()
     (tmp_path / "closed").chmod(0)
     (tmp_path / "readonly").mkdir(mode=0o555)
     root = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]  # root without rights
     powerless = root if os.geteuid() == 0 else []
-    for arguments, words in (
-        (["data=arrays", "data.train=closed/x.npz"], "closed/x.npz: Permission denied"),
-        (["hydra.run.dir=readonly/run"], "readonly/run: Permission denied"),
-        (["outputs=readonly"], "readonly/runs: Permission denied"),
-        (["outputs=x.npz"], "x.npz/runs/.*: Not a directory"),
-        (["hydra.run.dir=x.npz"], "x.npz: File exists"),
+    train, predict = [repository / "train.py"], [repository / "predict.py"]
+    report = ["-m", "classifier.report"]
+    for program, arguments, words in (
+        (train, ["data=arrays", "data.train=closed/x.npz"], "closed/x.npz: Permission denied"),
+        (train, ["data=cifar10", "data.root=closed/run"], "closed/run: Permission denied"),
+        (train, ["resume=closed/run"], "closed/run.*: Permission denied"),
+        (train, ["resume=latest", "outputs=closed"], "closed/latest: Permission denied"),
+        (predict, ["run=closed/run", "input=x.npz"], "closed/run: Permission denied"),
+        (predict, ["input=x.npz", "outputs=closed"], "closed/latest: Permission denied"),
+        (report, ["closed/run"], "closed/run: Permission denied"),
+        (train, ["hydra.run.dir=readonly/run"], "readonly/run: Permission denied"),
+        (train, ["outputs=readonly"], "readonly/runs: Permission denied"),
+        (train, ["outputs=x.npz"], "x.npz/runs/.*: Not a directory"),
+        (train, ["hydra.run.dir=x.npz"], "x.npz: File exists"),
     ):
         done = subprocess.run(
-            [*powerless, sys.executable, repository / "train.py", *arguments],
+            [*powerless, sys.executable, *program, *arguments],
             cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(repository)},
             capture_output=True,
             text=True,
             check=False,

@@ -14,6 +14,7 @@ from classifier.report.sweep_page import NAME as SWEEP_PAGE
 from classifier.sweep.summary import summarise
 from data.console import escape_unknown_characters
 from data.errors import InputError, one_line
+from data.places import is_folder
 
 
 def main(arguments: list[str]) -> None:
@@ -37,7 +38,7 @@ def write_page(folder: Path) -> Path:
     InputError, OSError
         When it is no folder, or the files in it cannot be used.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise InputError(f"{folder}: there is no such folder")
     if (folder / "report.json").exists():
         draw_run(folder)
