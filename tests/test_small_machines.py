@@ -1,0 +1,195 @@
+"""What a container with little memory sees: real processes in real control groups.
+
+Where this user can make none the tests are skipped; `data/test_machine.py` needs none.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from classifier.sweep.stacks import BUDGET, COPIES, STACKS
+from data import machine
+
+GIB, MIB = 2**30, 2**20
+LIMITS = {
+    "memory": ({"memory.max": str(GIB)}, {"memory.limit_in_bytes": str(GIB)}),
+    "cpu": (
+        {"cpu.max": "100000 100000"},
+        {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"},
+    ),
+}
+
+
+@pytest.fixture
+def group():
+    """Make a control group with 1 GiB of memory, or with the time of one core."""
+    made = []
+
+    def make(controller):
+        # From the top: with version 2 a group that has processes cannot have limited groups too.
+        for above in reversed([*machine._groups(controller)]):
+            for files in LIMITS[controller]:
+                folder = above / f"softmax-test-{os.getpid()}"
+                try:
+                    folder.mkdir()
+                    made.append(folder)
+                    for name, limit in files.items():
+                        (folder / name).write_text(limit)
+                    (folder / "cgroup.procs").open("a").close()
+                except OSError:
+                    made.pop().rmdir() if made else None
+                else:
+                    return folder
+        pytest.skip(f"no control group for {controller} can be made here")
+
+    yield make
+    for folder in made:
+        folder.rmdir()
+
+
+@pytest.fixture
+def small(group, repository, tmp_path):
+    """Run a program of the repository in a group; nothing may be killed for memory there."""
+
+    def run(script, *arguments, controller="memory"):
+        folder = group(controller)
+        enter = f'echo $$ > {folder}/cgroup.procs && exec "$@"'
+        with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+            process = subprocess.Popen(
+                ["sh", "-c", enter, "sh", sys.executable, str(repository / script), *arguments],
+                cwd=tmp_path,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+            )
+            peak = 0
+            while process.poll() is None:
+                peak = resident_at_most(process.pid) or peak
+                time.sleep(0.01)
+        assert killed(folder) == 0
+        return SimpleNamespace(
+            returncode=process.returncode,
+            memory=peak,
+            stdout=(tmp_path / "out").read_text(),
+            stderr=(tmp_path / "err").read_text(),
+        )
+
+    return run
+
+
+def resident_at_most(process):
+    """Return the peak of resident memory so far, in bytes; 0 where the process has ended.
+
+    What the kernel tells at the end is that of the tests before the program took their place too.
+    """
+    status = Path(f"/proc/{process}/status").read_text()
+    sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return 1024 * int(sizes[0]) if sizes else 0
+
+
+def killed(folder):
+    """Return how many processes of a group were killed for memory."""
+    names = [folder / name for name in ("memory.events", "memory.oom_control")]
+    lines = [
+        line.split() for file in names if file.exists() for line in file.read_text().splitlines()
+    ]
+    return sum(int(n) for name, n in lines if name == "oom_kill")
+
+
+def save(path, n, d, dtype):
+    """Write n examples of which few are not zero, which takes little disk."""
+    X = np.zeros((n, d), dtype)
+    X[::50, :10] = np.arange(10) * 25
+    np.savez_compressed(path, X=X, y=(np.arange(n) % 50 == 0).astype(np.uint8))
+
+
+ARRAYS = ["data=arrays", "data.train=x.npz", "epochs=1"]
+
+
+def test_a_default_run_fits_and_says_nothing_of_it(small):
+    done = small("train.py", "hydra.run.dir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.memory < 2**27
+
+
+def test_a_file_that_does_not_fit_is_refused_before_it_is_read(small, tmp_path):
+    save(tmp_path / "x.npz", 70_000, 1500, np.float32)  # 400 MiB, and as much again
+    done = small("train.py", *ARRAYS, "report.plots=false", "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert done.stderr == (
+        "x.npz: needs 401 MiB for the examples, 405 MiB for their copies, and of the 1.0 GiB of "
+        "memory that may be used here 704 MiB are free for that; use fewer examples, a smaller "
+        "type, or a pair of .npy files, which is streamed\n"
+    )
+    assert done.memory < 2**27
+
+
+def test_one_that_nearly_fills_the_memory_is_trained_on(small, tmp_path):
+    save(tmp_path / "x.npz", 55_000, 1500, np.float32)
+    done = small("train.py", *ARRAYS, "hydra.run.dir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.memory < GIB - GIB // 16
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["data=blobs", "data.n_samples=1000000", "data.n_features=60"],
+        ["data=synthetic_cifar", "data.n_samples=60000"],
+    ],
+)
+def test_examples_that_would_not_fit_are_not_made(small, source):
+    done = small("train.py", *source, "hydra.run.dir=run")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"{source[1]}: needs ")
+    assert "use fewer examples" in done.stderr
+
+
+def test_a_pair_of_files_larger_than_the_memory_is_streamed(small, tmp_path):
+    n, d = 360_000, 3072
+    X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", dtype=np.uint8, shape=(n, d))
+    X[::1000, :10] = np.arange(10) * 25
+    assert X.nbytes > GIB
+    del X
+    np.save(tmp_path / "y.npy", (np.arange(n) % 1000 == 0).astype(np.int64))
+    files = ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy"]
+    done = small("train.py", *files, "epochs=1", "batch_size=1024", "hydra.run.dir=run")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.memory < 2**29
+
+
+def test_a_sweep_has_smaller_stacks_and_few_processes_that_draw(small, tmp_path):
+    X = np.random.default_rng(0).integers(0, 255, (300, 80_000), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", X=X, y=np.arange(300) % 10)
+    model = 4 * COPIES * 10 * 80_001
+    assert BUDGET // model > 5  # elsewhere one stack
+    assert GIB // STACKS // model == 3
+    regs = ",".join(f"1e-{n}" for n in range(1, 6))
+    done = small("train.py", "-m", *ARRAYS, f"reg={regs}", "hydra.sweep.dir=s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len([*tmp_path.glob("s/*/checkpoint.npz")]) == 2  # one a stack
+    assert len([*tmp_path.glob("s/*/loss_curve.png")]) == 5
+    reports = [json.loads(path.read_text()) for path in tmp_path.glob("s/[0-9]/report.json")]
+    assert {report["status"] for report in reports} == {"completed"}
+
+
+def test_a_share_of_the_cores_time_bounds_the_threads(small, tmp_path):
+    (tmp_path / "tell.py").write_text(
+        f"import sys; sys.path.insert(0, {str(Path.cwd())!r})\n"
+        "from threadpoolctl import threadpool_info, threadpool_limits\n"
+        "import numpy\n"
+        "from classifier import blas\n"
+        "threadpool_limits(3)\n"
+        "with blas.within_cores():\n"
+        "    print(blas.cores(), *{pool['num_threads'] for pool in threadpool_info()})\n"
+    )
+    done = small(tmp_path / "tell.py", controller="cpu")
+    assert (done.stderr, done.stdout) == ("", "1 1\n")
