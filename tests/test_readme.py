@@ -21,14 +21,18 @@ def table_commands(text):
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory, repository, write_cifar):
     """The files git knows or would add, and CIFAR-10-shaped files in datasets/."""
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     place = tmp_path_factory.mktemp("copy") / "repository"
     known = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=repository,
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
+    if known.returncode != 0:
+        pytest.skip("not a clone of the repository: which files are its own?")
     for name in known.stdout.splitlines():
         if (repository / name).exists():
             (place / name).parent.mkdir(parents=True, exist_ok=True)
