@@ -89,7 +89,7 @@ def resident_at_most(process):
 
     What the kernel tells at the end is that of the tests before the program took their place too.
     """
-    status = Path(f"/proc/{process}/status").read_text()
+    status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     sizes = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return 1024 * int(sizes[0]) if sizes else 0
 
