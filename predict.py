@@ -3,15 +3,15 @@
 import hydra
 from omegaconf import DictConfig
 
-from classifier.command import run_command
-from classifier.config import PredictConfig, register_schemas
-from classifier.hydra_versions import ENTRY
+from classifier.runs.config import PredictConfig, register_schemas
+from classifier.shell.command import run_command
+from classifier.shell.hydra_versions import ENTRY
 
 
 @hydra.main(config_path="configs", config_name="predict", **ENTRY)
 def main(composed: DictConfig) -> None:
     """Predict what the composed config asks for."""
-    from classifier.prediction import predict_composed
+    from classifier.runs.prediction import predict_composed
 
     predict_composed(composed)
 

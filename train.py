@@ -3,15 +3,15 @@
 import hydra
 from omegaconf import DictConfig
 
-from classifier.command import run_command
-from classifier.config import Config, register_schemas
-from classifier.hydra_versions import ENTRY
+from classifier.runs.config import Config, register_schemas
+from classifier.shell.command import run_command
+from classifier.shell.hydra_versions import ENTRY
 
 
 @hydra.main(config_path="configs", config_name="train", **ENTRY)
 def main(composed: DictConfig) -> None:
     """Run one job of the composed config."""
-    from classifier.run import run_composed
+    from classifier.shell.run_composed import run_composed
 
     run_composed(composed)
 

@@ -15,9 +15,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
-from classifier.preparation import generator
-from data.digits import Source
+from classifier.runs.preparation import generator
 from data.preprocessing import Preprocessing
+from data.sources.digits import Source
 from data.statistics import measure
 
 

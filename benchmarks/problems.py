@@ -15,7 +15,7 @@ import dataclasses
 
 import numpy as np
 
-from classifier.learning_rate import measure_scale
+from classifier.curvature import measure_scale
 from data.dataset import Split
 from data.preprocessing import Preprocessing
 from data.statistics import measure

@@ -13,13 +13,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from classifier import blas
+from classifier.curvature import measure_scale
+from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
-from classifier.learning_rate import measure_scale
 from classifier.model import log_softmax
 from classifier.model_stack import PerModel
 from classifier.optimizers import Adam, Optimizer, Sgd
 from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
-from classifier.training import EarlyStopping, Training
+from classifier.training import Training
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import class_weights
@@ -48,7 +49,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Parameters
     ----------
     lr : step size, or 'auto', from the data: 1 / L with early stopping, as in the program, and
-        where a fit is gone on with; otherwise, to come close to the optimum, longer by up to
+        where a fit is continued; otherwise, to come close to the optimum, longer by up to
         (1 + momentum) / (1 - momentum), the less the minibatches differ.
     reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N).
     batch_size : examples a step at most; the minibatches of an epoch are about equal in size.
@@ -63,7 +64,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     patience, validation_fraction : of early stopping.
     class_weight : None, 'balanced', or a dict from classes to weights.
     warm_start : whether `fit` begins with the weights of the last fit.
-    random_state : seed or generator, of the order of the examples and of what is held out.
+    random_state : seed or generator, of the order of the examples and of the held-out part.
 
     Attributes
     ----------
@@ -74,7 +75,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     n_iter_ : epochs trained.
     lr_ : the step size used.
     loss_curve_ : the mean training loss of each epoch, without penalty and label smoothing.
-    validation_scores_ : the accuracy on what was held out after each epoch; None without.
+    validation_scores_ : the accuracy on the held-out part after each epoch; None without.
     """
 
     def __init__(
@@ -133,13 +134,13 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random = check_random_state(self.random_state)
         train, val = given, _rows(given, slice(0, 0))
         if self.early_stopping:
-            kept, held = train_test_split(
+            kept, held_out = train_test_split(
                 np.arange(len(y)),
                 test_size=self.validation_fraction,
                 stratify=given.y,
                 random_state=random,
             )
-            train, val = _rows(given, kept), _rows(given, held)
+            train, val = _rows(given, kept), _rows(given, held_out)
         self._set_features(train)
         of_class = self._class_weights(given)
         train, val = (self._design(split, of_class) for split in (train, val))
@@ -148,7 +149,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         schedule = _look_up("schedule", self.schedule, SCHEDULES, Schedule)
         training = self._training(train, val, schedule, self.epochs, rng)
         if before is not None:
-            _start_at(training, 0, self._translate(*before), {})
+            training.start_from(self._translate(*before)[:, None])
         self.loss_curve_: list[float] = []
         self._optimizer_state: dict[str, np.ndarray] = {}
         self._run(training)
@@ -192,11 +193,10 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         nothing = _rows(data, slice(0, 0))
         training = self._training(data, nothing, SCHEDULES["constant"], epoch + 1, rng)
         if not first:
-            _start_at(training, epoch, self._theta, self._optimizer_state)
+            training.start_from(self._theta[:, None], epoch, self._optimizer_state)
         self._run(training)
         state = training.state()
-        going_on = [name for name in state if name.startswith("optimizer.") and len(state["stack"])]
-        self._optimizer_state = {name: state[name] for name in going_on}
+        self._optimizer_state = state.optimizer if state.stack else {}
         return self
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -335,19 +335,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         design = self._features.design_matrix(X, X.dtype.type)
         scores: np.ndarray = design @ self._theta.T
         return scores
-
-
-def _start_at(
-    training: Training,
-    epoch: int,
-    theta: np.ndarray,
-    optimizer_state: Mapping[str, np.ndarray],
-) -> None:
-    """Put a training that has not begun after an epoch, with weights theta (C, D + 1)."""
-    state = training.state()
-    earlier = {"theta": theta[:, None], "best_theta": theta[None], **optimizer_state}
-    known = {n: array.astype(state[n].dtype) for n, array in earlier.items() if n in state}
-    training.restore(state | {"epoch": np.array(epoch), **known}, [0])
 
 
 def _generator(random: np.random.RandomState) -> np.random.Generator:

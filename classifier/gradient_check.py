@@ -132,17 +132,11 @@ def check_stacked_gradient(
     W, b = theta[..., :-1], theta[..., -1:]
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
     settings = {"h": 5e-5, "rng": rng, "floor": 1e-2 * largest}
+    of_W = lambda W: objective(np.concatenate([W, b], axis=2))  # noqa: E731
+    of_b = lambda b: objective(np.concatenate([W, b], axis=2))  # noqa: E731
     return max(
-        grad_check_sparse(
-            lambda W: objective(np.concatenate([W, b], axis=2)),
-            *(W, analytic[..., :-1], WEIGHTS),
-            **settings,
-        ),
-        grad_check_sparse(
-            lambda b: objective(np.concatenate([W, b], axis=2)),
-            *(b, analytic[..., -1:], BIASES),
-            **settings,
-        ),
+        grad_check_sparse(of_W, W, analytic[..., :-1], WEIGHTS, **settings),
+        grad_check_sparse(of_b, b, analytic[..., -1:], BIASES, **settings),
     )
 
 

@@ -4,14 +4,20 @@ import dataclasses
 
 from data.options import Options, option
 
+# What a key of the config is to whoever treats all keys alike; a field names its roles.
+PER_MODEL = "per model"  # the models of a stack may differ in it
+REPORTING = "reporting"  # a resumed run may change it: it changes no step of the training
+PLACE = "place"  # where a run is put and who hears of it: two runs that differ in it are the same
+SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
+
 
 @dataclasses.dataclass(kw_only=True)
 class Hyperparameters(Options):
-    """What a training is told by numbers; `configs/train.yaml` says what each means."""
+    """The numbers of a training; `configs/train.yaml` says what each means."""
 
-    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",))
-    reg: float = option(minimum=0, maximum=1e15)
+    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",), roles=(PER_MODEL,))
+    reg: float = option(minimum=0, maximum=1e15, roles=(PER_MODEL,))
     batch_size: int = option(minimum=1)
-    epochs: int = option(minimum=1)
-    momentum: float = option(minimum=0, maximum=0.9999)
-    label_smoothing: float = option(minimum=0, below=1)
+    epochs: int = option(minimum=1, roles=(REPORTING,))  # a resumed run may have more
+    momentum: float = option(minimum=0, maximum=0.9999, roles=(PER_MODEL,))
+    label_smoothing: float = option(minimum=0, below=1, roles=(PER_MODEL,))

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from classifier.sealed import read_sealed, write_sealed
-from data.arrays import check_features
 from data.dataset import Examples
 from data.errors import InputError, one_line
-from data.npy import NpyRows
+from data.features import check_features
+from data.files.npy import NpyRows
+from data.files.sealed import read_sealed, write_sealed
 from data.preprocessing import AffineMap
 
 FORMAT = 3  # of model.npz; another number is another layout

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from classifier.learning_rate import Scale
+from classifier.curvature import Scale
 from data.options import Options, option
 
 State = dict[str, np.ndarray]

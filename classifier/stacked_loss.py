@@ -29,7 +29,7 @@ CUT = 32  # rows or columns of X that such a product must have to be worth it
 
 
 class Outcome(NamedTuple):
-    """What the scores f (C, G, B) of G models say of B examples, until someone asks for it.
+    """What the scores f (C, G, B) of G models say of B examples; the figures are computed lazily.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a user gave and can mend, told in one line."""
+"""What a user gave and can mend, said in one line."""
 
 
 class InputError(ValueError):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import InputError
-from data.npy import NpyRows
+from data.files.npy import NpyRows
 
 BLOCK = 2**20  # labels of a file that are read at a time
 ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
@@ -55,8 +55,8 @@ def find_classes(labels: dict[str, Labels]) -> np.ndarray:
     distinct = {where: _distinct(y, where) for where, y in labels.items()}
     text = [where for where, names in distinct.items() if names.dtype.kind == "U"]
     if 0 < len(text) < len(distinct):
-        told = ", ".join(text)
-        raise InputError(f"{told}: labels are text, those of the other files are numbers")
+        named = ", ".join(text)
+        raise InputError(f"{named}: labels are text, those of the other files are numbers")
     first, *others = distinct
     classes = distinct[first]
     if len(classes) == len(labels[first]) > 2:

@@ -24,14 +24,16 @@ def option(
     below: float | None = None,
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
+    roles: tuple[str, ...] = (),
 ) -> Any:
     """Declare a dataclass field with limits: `minimum <= value`, `above < value` and so on.
 
-    Text must be one of `choices`, where there are any.
+    Text must be one of `choices`, where there are any. Roles are words for whoever asks for the
+    fields that have them.
     """
     limits = {"minimum": minimum, "above": above, "below": below, "maximum": maximum}
     given = {name: limit for name, limit in limits.items() if limit is not None}
-    return dataclasses.field(metadata={"limits": given, "choices": choices})
+    return dataclasses.field(metadata={"limits": given, "choices": choices, "roles": roles})
 
 
 @dataclasses.dataclass

@@ -7,7 +7,7 @@ import numpy as np
 
 from data.dataset import Examples
 from data.errors import InputError
-from data.npy import NpyRows
+from data.files.npy import NpyRows
 from data.options import Options, option
 from data.statistics import Statistics
 
@@ -118,7 +118,7 @@ class Preprocessing(Options):
         shift = statistics.mean if self.method in ("standardize", "center") else zeros
         size = {"standardize": statistics.spread, "scale": largest}.get(self.method, ones)
         scale = np.where(size > 0, size, 1.0)
-        with np.errstate(over="ignore"):  # transform tells what overflows
+        with np.errstate(over="ignore"):  # transform reports what overflows
             prepared = np.maximum(np.abs((low - shift) / scale), np.abs((high - shift) / scale))
         if (low != high).any() and prepared.max() < np.finfo(np.float32).tiny:
             raise InputError(

@@ -6,7 +6,7 @@ import numpy as np
 
 from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
-from data.npy import NpyRows
+from data.files.npy import NpyRows
 
 HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
 

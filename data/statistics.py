@@ -44,7 +44,7 @@ def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
 
     Source: T. Chan, G. Golub, R. LeVeque, Algorithms for Computing the Sample Variance, 1983.
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is told by its user
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever uses it reports what overflows
         whole = functools.reduce(
             _merge, (_measure_block(start, block, X, weights) for start, block in row_blocks(X))
         )

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.dataset import Split
+from data.files.npy import NpyRows
 from data.machine import memory
 from data.minibatches import Batch, Minibatches, ahead, equal_parts, gather
-from data.npy import NpyRows
 from data.preprocessing import PreparedRows
 
 CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample

@@ -32,9 +32,9 @@ def serve():
 def import_slow_packages():
     import sklearn.datasets  # noqa: F401
 
-    import classifier.command  # noqa: F401
-    import classifier.prediction  # noqa: F401
-    import classifier.run  # noqa: F401
+    import classifier.runs.prediction  # noqa: F401
+    import classifier.runs.run  # noqa: F401
+    import classifier.shell.command  # noqa: F401
     import classifier.sweep.launcher  # noqa: F401
 
 

@@ -16,13 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from classifier.checkpoint import read_checkpoint
 from classifier.model import LinearModel
-from classifier.sealed import DIGITS, _digest
-from data.arrays import read_examples
-from data.cifar import Source
+from classifier.runs.checkpoint import read_checkpoint
 from data.errors import InputError
-from data.restricted_pickle import read_pickle
+from data.files.sealed import DIGITS, _digest
+from data.sources.arrays import read_examples
+from data.sources.cifar import Source
+from data.sources.restricted_pickle import read_pickle
 
 TRIED = int(os.environ.get("FUZZ", "150"))
 MEMORY = 2**29  # bytes that the peak may grow by

@@ -198,6 +198,28 @@ def test_the_best_of_two_values_is_the_darkest(place):
     assert (by_share[0][0], by_share[-1][0]) == ("1.0", "0.05")
 
 
+def test_a_cell_of_the_matrix_is_of_its_row_taken_for_its_column(place):
+    test = read_report(place.pages["digits"])["metrics"]["test"]
+    support = [c["support"] for c in test["per_class"]]
+    cells = re.findall(
+        r'--share:([\d.]+)".*? title="(\d) taken for (\d): (\d+) of (\d+), (.*?)">(\d*)</td>',
+        place.pages["digits"].read_text(encoding="utf-8"),
+    )
+    assert len(cells) == 100
+    for i, (share, true, guess, n, of, percent, text) in enumerate(cells):
+        row, column = divmod(i, 10)
+        expected = test["confusion_matrix"][row][column]
+        assert (int(true), int(guess), int(n), int(of)) == (row, column, expected, support[row])
+        assert text == (n if expected else "")
+        assert percent == f"{expected / support[row]:.1%}"
+        # On a root scale, as in the picture.
+        assert float(share) == pytest.approx((expected / support[row]) ** 0.5, abs=6e-4)
+
+
+def read_report(page):
+    return json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Return a headless chromium; what it fetches and what it complains of is kept."""

@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from classifier.model import LinearModel
-from classifier.prediction import class_indices
+from classifier.runs.prediction import class_indices
 from data.errors import InputError
 
 NAMES = np.array(["ant", "bee", "cat"])

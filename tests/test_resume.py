@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from classifier.history import read_history
+from classifier.runs.history import read_history
 
 KILLS = int(os.environ.get("KILLS", "1"))
 LONG = ["epochs=300", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
@@ -303,9 +303,11 @@ def test_a_small_disk_that_fills_up(finish, tmp_path):
 
 def test_the_state_of_every_optimizer_goes_through_the_file():
     """What is restored is what was saved, for a stack of which one model has left."""
+    from classifier.fit import EarlyStopping
     from classifier.optimizers import Adam
     from classifier.schedules import Cosine
-    from classifier.training import EarlyStopping, PerModel, Training
+    from classifier.training import PerModel, Training
+    from classifier.training_state import TrainingState
     from data.dataset import Split
 
     X, y = load_iris(return_X_y=True)
@@ -338,11 +340,11 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
     # Again and again in the same epoch: after three minibatches of it, and before the next.
     for times in (5, 0, 3):
         resumed = training()
-        resumed.restore(stopped.state(), [0, 1, 2])
+        resumed.restore(TrainingState.from_arrays(stopped.state().to_arrays()), [0, 1, 2])
         resumed.run(stop=stop_after(times))
         stopped = resumed
     last = training()
-    last.restore(stopped.state(), [0, 1, 2])
+    last.restore(TrainingState.from_arrays(stopped.state().to_arrays()), [0, 1, 2])
     for found, expected in zip(last.run(), whole, strict=True):
         np.testing.assert_array_equal(found.theta, expected.theta)
         assert repr([r[:7] for r in found.history]) == repr([r[:7] for r in expected.history])
@@ -351,9 +353,11 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
 
 def test_the_best_weights_so_far_go_through_the_file():
     """After the checkpoint validation gets worse: what was best before it must win."""
+    from classifier.fit import EarlyStopping
     from classifier.optimizers import Sgd
     from classifier.schedules import Constant
-    from classifier.training import EarlyStopping, PerModel, Training
+    from classifier.training import PerModel, Training
+    from classifier.training_state import TrainingState
     from data.dataset import Split
 
     X, y = load_iris(return_X_y=True)
@@ -374,7 +378,7 @@ def test_the_best_weights_so_far_go_through_the_file():
     (whole,) = training(30).run()
     first, second = training(15), training(30)
     first.run()
-    second.restore(first.state(), [0])
+    second.restore(TrainingState.from_arrays(first.state().to_arrays()), [0])
     (fit,) = second.run()
     assert 0 < whole.best_epoch < 15
     assert fit.best_epoch == whole.best_epoch

@@ -6,10 +6,11 @@ import numpy as np
 
 from benchmarks.peers.settings import Settings, Weights
 from benchmarks.problems import Problem
+from classifier.fit import EarlyStopping
 from classifier.model_stack import PerModel
 from classifier.optimizers import Sgd
 from classifier.schedules import Constant, Schedule
-from classifier.training import EarlyStopping, Training
+from classifier.training import Training
 from data.dataset import Split
 
 

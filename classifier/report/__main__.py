@@ -6,15 +6,15 @@ Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep 
 import sys
 from pathlib import Path
 
-from classifier.report.index_page import write_index
-from classifier.report.plots import draw_run
-from classifier.report.run_page import NAME as RUN_PAGE
-from classifier.report.run_page import write_run_page
-from classifier.report.sweep_page import NAME as SWEEP_PAGE
+from classifier.report.pages.index import write_index
+from classifier.report.pages.run import NAME as RUN_PAGE
+from classifier.report.pages.run import write_run_page
+from classifier.report.pages.show import draw_run
+from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.sweep.summary import summarise
 from data.console import escape_unknown_characters
 from data.errors import InputError, one_line
-from data.places import is_folder
+from data.files.places import is_folder
 
 
 def main(arguments: list[str]) -> None:

@@ -1,10 +1,6 @@
-"""The plots of a run, drawn from its files with matplotlib's object interface."""
+"""The plots of a run, as matplotlib's figures, from its history, report and model."""
 
-import json
 import math
-import warnings
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,35 +9,15 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, ScalarFormatter
 
-from classifier.files import write_whole
-from classifier.history import Epoch, read_history
+from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.names import SHOWN_TEMPLATES, TEMPLATES
+from classifier.report.names import SHOWN_TEMPLATES
 from classifier.report.text import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 TITLE = 0.22  # space for a template's title, in widths of a template
 DPI = 110
-PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
 TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
-
-
-def draw_run(folder: Path) -> None:
-    """Draw every plot of the run in `folder`, into it, from its history, report and model."""
-    history = read_history(folder / "history.csv")
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    figures = {}
-    if report["data"]["image_shape"]:
-        figures[TEMPLATES] = weight_templates(LinearModel.load(folder / "model.npz"))
-    figures["confusion_matrix.png"] = confusion_matrix(report)
-    figures["reliability_diagram.png"] = reliability_diagram(report)
-    figures["accuracy_curve.png"] = accuracy_curve(history, report)
-    figures["loss_curve.png"] = loss_curve(history, report)  # last: where it stands, all do
-    with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        for name, figure in figures.items():
-            write_whole(folder / name, partial(figure.savefig, format="png", pil_kwargs=PNG))
 
 
 def loss_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:

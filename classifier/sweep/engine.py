@@ -15,10 +15,13 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from classifier.job import FINISHED, Job, read_status, write_status
-from classifier.job import log as run_log
-from classifier.results import Draw, draw_now
-from classifier.run import run
+from classifier.report.pages.run import write_run_page
+from classifier.report.pages.show import draw_run, show_run, wants_plots
+from classifier.runs.folder import FINISHED, read_status, write_status
+from classifier.runs.job import Job
+from classifier.runs.log import log as run_log
+from classifier.runs.results import Show
+from classifier.runs.run import run
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.machine import cores, processes
@@ -65,7 +68,7 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
 
 
 def train_stack(
-    stack: Stack, threads: int | None, draw: Draw = draw_now, n_processes: int = 1
+    stack: Stack, threads: int | None, show: Show = show_run, n_processes: int = 1
 ) -> None:
     """Train the jobs that are not finished yet; failures stand in their folders, not here.
 
@@ -74,7 +77,7 @@ def train_stack(
     run_log.propagate = False  # each job's lines are in its train.log
     with threadpool_limits(threads), shared(n_processes), contextlib.suppress(Exception):
         if waiting := _unfinished(stack.jobs):
-            run(waiting, checkpoint=stack.checkpoint, dataset=stack.dataset, draw=draw)
+            run(waiting, checkpoint=stack.checkpoint, dataset=stack.dataset, show=show)
 
 
 def _unfinished(jobs: Sequence[Job]) -> list[Job]:
@@ -83,17 +86,17 @@ def _unfinished(jobs: Sequence[Job]) -> list[Job]:
 
 def _run_here(stacks: Iterable[Stack]) -> None:
     with contextlib.ExitStack() as exits:
-        draw: Draw | None = None
+        show: Show | None = None
         for stack in stacks:
-            if draw is None and any(job.config.report.plots for job in stack.jobs):
-                draw = exits.enter_context(drawing_processes())
-            train_stack(stack, None, draw or draw_now)
+            if show is None and any(job.config.report.plots for job in stack.jobs):
+                show = exits.enter_context(drawing_processes())
+            train_stack(stack, None, show or show_run)
             del stack  # and its data, before others are loaded
 
 
 @contextlib.contextmanager
-def drawing_processes() -> Iterator[Draw]:
-    """Yield a function that draws a run's plots in a spare process, soon; wait for all at the end.
+def drawing_processes() -> Iterator[Show]:
+    """Yield what shows a run, its plots drawn in a spare process, soon; wait for all at the end.
 
     A picture costs about as much as the training of a small model.
     """
@@ -101,9 +104,15 @@ def drawing_processes() -> Iterator[Draw]:
     pool = ProcessPoolExecutor(n_processes, get_context("spawn"), _start_drawing)
     # Importing matplotlib takes the time of several pictures: begin while the first stack trains.
     drawn = [pool.submit(_import_plots) for _ in range(n_processes)]
+
+    def show(folder: Path) -> None:
+        write_run_page(folder)
+        if wants_plots(folder):
+            drawn.append(pool.submit(draw_run, folder))
+
     try:
         try:
-            yield lambda folder: drawn.append(pool.submit(draw_now, folder))
+            yield show
         finally:  # also of a sweep that is stopped; a second signal cancels what waits
             for result in drawn:
                 result.result()

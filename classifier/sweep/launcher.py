@@ -1,51 +1,48 @@
 """The Hydra launcher that trains the jobs of a sweep as stacks."""
 
-import copy
 import logging
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import indent
-from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig
 
-from classifier.checkpoint import NAME as CHECKPOINT
-from classifier.config import Config, without_hydra
-from classifier.files import remove_parts, whole_folder, write_text
-from classifier.interruption import exit_code, stop_at_once
-from classifier.job import (
-    FINISHED,
-    Job,
-    make_job,
-    plain_config,
-    read_report,
-    read_status,
-    write_status,
-)
-from classifier.job import log as job_log
-from classifier.lock import locked
-from classifier.mistakes import explain
-from classifier.preparation import load_dataset
-from classifier.results import is_drawn
-from classifier.run import objective_of
+from classifier.report.pages.show import is_drawn, wants_plots
+from classifier.runs.checkpoint import NAME as CHECKPOINT
+from classifier.runs.config import Config, without_hydra
+from classifier.runs.explain import explain
+from classifier.runs.folder import FINISHED, read_report, read_status, write_status
+from classifier.runs.interruption import exit_code, stop_at_once
+from classifier.runs.job import Job, make_job, plain_config
+from classifier.runs.lock import locked
+from classifier.runs.log import failures_recorded
+from classifier.runs.log import log as job_log
+from classifier.runs.preparation import load_dataset
+from classifier.runs.results import selection_metric
+from classifier.sweep.composition import Composer
 from classifier.sweep.engine import BACKENDS, Stack, drawing_processes, run_stacks
-from classifier.sweep.records import Record, config_key, read_records
+from classifier.sweep.job_folders import JobFolders
+from classifier.sweep.records import read_records
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
-from classifier.sweep.summary import finish_sweep
-from classifier.tracking.track import track
 from data.errors import InputError, one_line
+from data.files.whole import remove_parts
 from data.machine import processes
 from data.room import shared
 
 log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one
+
+
+class SweepStopped(KeyboardInterrupt):
+    """A signal ended a sweep early: what there is of it is still to be summarised."""
+
+    def __init__(self, stop: KeyboardInterrupt, config: DictConfig) -> None:
+        super().__init__(str(stop))
+        self.exit_code = exit_code(stop)
+        self.config = config
 
 
 class StackedLauncher(Launcher):
@@ -90,9 +87,7 @@ class StackedLauncher(Launcher):
                 for folder in folders:
                     if read_status(folder)["status"] == "running":
                         write_status(folder, "interrupted", "the sweep was stopped")
-                finish_sweep(sweep)
-                track(self.config, sweep, is_sweep=True)
-                sys.exit(exit_code(stop))
+                raise SweepStopped(stop, self.config) from stop
         return [_job_return(folder) for folder in folders]
 
     def _check(self) -> None:
@@ -111,8 +106,8 @@ class StackedLauncher(Launcher):
         job_log.propagate = False  # what happens in a job is in its train.log
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         remove_parts(sweep)  # folders of jobs that a kill left half made
-        places = Places(sweep, read_records(sweep))
-        composer = _Composer(self.context, self.config)
+        places = JobFolders(sweep, read_records(sweep))
+        composer = Composer(self.context, self.config)
         waiting = []
         for number, overrides in enumerate(job_overrides, start=first):
             folder, job = self._prepare(composer, places, list(overrides), number)
@@ -124,36 +119,29 @@ class StackedLauncher(Launcher):
         run_stacks(self._stacks(waiting), self.backend, self.n_jobs, self.address)
 
     def _prepare(
-        self, composer: "_Composer", places: "Places", overrides: list[str], number: int
+        self, composer: Composer, places: JobFolders, overrides: list[str], number: int
     ) -> tuple[Path, Job | None]:
-        """Make a job's folder; return it, with the job where there is something to train."""
+        """Return a job's folder, made where it is new, and the job where it is to be trained."""
         try:
             composed = composer.compose(overrides)
             task, choices = without_hydra(composed), dict(composed.hydra.runtime.choices)
-            plain = plain_config(task, choices)
+            record = places.known(plain_config(task, choices))
         except Exception as error:
-            folder, reason = places.uncomposed(number), explain(error, Config)
-            if folder.exists():
-                write_status(folder, "failed", reason)
-            else:
-                with whole_folder(folder) as beside:
-                    write_status(beside, "failed", reason)
+            reason = explain(error, Config)
+            folder = places.refuse(number, reason)
             log.error("%s: %s", folder, reason)
             return folder, None
-        folder, record = places.of(plain, number)
-        if record is not None and record.status in FINISHED:
-            return folder, None
-        with read_write(composed), open_dict(composed):
-            composed.hydra.job.id, composed.hydra.job.num = folder.name, number
-            composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder.parent), folder.name
-            composed.hydra.runtime.output_dir = str(folder.resolve())
-        if record is None:  # else Hydra's files stand there, and a kill now would lose them
-            with whole_folder(folder) as beside:
-                _write_hydra_files(beside, composed, task)
+        if record is None:
+            folder = places.make(number, composed)
+        elif record.status in FINISHED:
+            return record.folder, None
+        else:
+            folder = record.folder
         (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
-            return folder, make_job(task, choices, folder)
-        except Exception:  # told in the folder
+            with failures_recorded([folder]):
+                return folder, make_job(task, choices, folder)
+        except Exception:  # recorded in the folder
             return folder, None
 
     def _stacks(self, jobs: Sequence[Job]) -> Iterator[Stack]:
@@ -183,113 +171,13 @@ class StackedLauncher(Launcher):
             del dataset
 
 
-class Places:
-    """The folders of a sweep: a job that is known by its config keeps its own, others get new ones.
-
-    Parameters
-    ----------
-    sweep : the sweep's folder.
-    records : the jobs that stand there already.
-    """
-
-    def __init__(self, sweep: Path, records: Sequence[Record]) -> None:
-        self.sweep = sweep
-        self.known = {config_key(record.config): record for record in records}
-        self.taken = {path.name for path in sweep.iterdir()}
-        self.failed = {r.folder.name for r in records if not r.config and r.status == "failed"}
-
-    def of(self, plain: dict[str, Any], number: int) -> tuple[Path, Record | None]:
-        """Return the folder of a config, and what stands there of an earlier sweep."""
-        record = self.known.get(config_key(plain))
-        return (record.folder, record) if record is not None else (self.new(number), None)
-
-    def uncomposed(self, number: int) -> Path:
-        """Return the folder of a job without a config: where it failed before, or a new one."""
-        if str(number) in self.failed:
-            return self.sweep / str(number)
-        return self.new(number)
-
-    def new(self, number: int) -> Path:
-        """Return the folder of a number, or of the next number that is free."""
-        while str(number) in self.taken:
-            number += 1
-        self.taken.add(str(number))
-        return self.sweep / str(number)
-
-
-class _Composer:
-    """Composes the configs of jobs, in full only where they differ in more than plain values."""
-
-    def __init__(self, context: HydraContext, config: DictConfig) -> None:
-        self.loader, self.config = context.config_loader, config
-        self.parser = OverridesParser.create(config_loader=context.config_loader)
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-        self._groups: dict[str, bool] = {}
-
-    def compose(self, overrides: list[str]) -> DictConfig:
-        """Return what `load_sweep_config` would return, about ten times faster."""
-        parsed = self.parser.parse_overrides(overrides)
-        plain = [override for override in parsed if self._is_plain(override)]
-        # Composed once for the same choices and the same keys: then only the values differ.
-        other = tuple(o.key_or_group if o in plain else o.input_line or "" for o in parsed)
-        if other not in self._composed:
-            self._composed[other] = self.loader.load_sweep_config(self.config, overrides)
-            return copy.deepcopy(self._composed[other])
-        composed = copy.deepcopy(self._composed[other])
-        try:
-            for override in plain:
-                OmegaConf.update(composed, override.key_or_group, override.value(), merge=True)
-        except Exception:  # composed in full, the error says what it should
-            return self.loader.load_sweep_config(self.config, overrides)
-        with read_write(composed), open_dict(composed):
-            composed.hydra.overrides.task = overrides
-            composed.hydra.job.override_dirname = ",".join(overrides)
-        return composed
-
-    def _is_plain(self, override: Override) -> bool:
-        """Return whether an override only gives a key of the composed config another value."""
-        return (
-            override.type == OverrideType.CHANGE
-            and override.package is None
-            and not override.key_or_group.startswith("hydra")
-            and not self._is_group(override.key_or_group)
-        )
-
-    def _is_group(self, key: str) -> bool:
-        if key not in self._groups:
-            self._groups[key] = bool(self.loader.get_group_options(key))
-        return self._groups[key]
-
-
-def _write_hydra_files(folder: Path, composed: DictConfig, task: DictConfig) -> None:
-    """Put the files that Hydra leaves in a job's folder there.
-
-    Hydra's own way to them, `run_job`, copies the whole config five times.
-    """
-    own = composed.hydra
-    if own.output_subdir is not None:
-        texts = {
-            "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
-            "overrides": OmegaConf.to_yaml(own.overrides.task),
-            "config": OmegaConf.to_yaml(task),
-        }
-        (folder / own.output_subdir).mkdir()
-        for name, text in texts.items():
-            write_text(folder / own.output_subdir / f"{name}.yaml", text)
-
-
 def _draw_missing(folders: Sequence[Path]) -> None:
     """Draw what a sweep that was killed had trained and not drawn."""
-    reports = {folder: read_report(folder) for folder in folders}
-    missing = [
-        folder
-        for folder, report in reports.items()
-        if report is not None and report["config"]["report"]["plots"] and not is_drawn(folder)
-    ]
+    missing = [folder for folder in folders if wants_plots(folder) and not is_drawn(folder)]
     if missing:
-        with drawing_processes() as draw:
+        with drawing_processes() as show:
             for folder in missing:
-                draw(folder)
+                show(folder)
 
 
 def _job_return(folder: Path) -> JobReturn:
@@ -298,5 +186,5 @@ def _job_return(folder: Path) -> JobReturn:
     result.return_value = math.nan
     report = read_report(folder)
     if report is not None and read_status(folder)["status"] == "completed":
-        result.return_value = objective_of(report, report["config"]["objective"])
+        result.return_value = selection_metric(report, report["config"]["objective"])
     return result

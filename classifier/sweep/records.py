@@ -5,9 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classifier.job import TOLD, Value, flatten, read_config, read_report, read_status
-
-ELSEWHERE = ("outputs", *TOLD)  # keys that change nothing of a run but its place
+from classifier.hyperparameters import PLACE
+from classifier.runs.config import keys_with
+from classifier.runs.folder import read_config, read_report, read_status
+from classifier.runs.job import Value, flatten
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,14 +46,15 @@ def _order(folder: Path) -> tuple[int, int, str]:
 
 
 def settings(config: dict[str, Value]) -> dict[str, Value]:
-    """Return what a run is made of, flattened: a config without where the run is put and told."""
-    return flatten({key: value for key, value in config.items() if key not in ELSEWHERE})
+    """Return what makes a run what it is, flattened: a config but for its place and its tracker."""
+    place = keys_with(PLACE)
+    return flatten({key: value for key, value in config.items() if key not in place})
 
 
 def config_key(config: dict[str, Value]) -> str:
     """Return a text that two configs share exactly when they are the same job.
 
-    Where a run is put and told does not matter, and 1 is 1.0.
+    Where a run is put and who hears of it does not matter, and 1 is 1.0.
     """
     numbers = {
         key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -1,20 +1,18 @@
 """Which jobs of a sweep can be trained as one stack."""
 
-import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from classifier.checkpoint import NAME, read_checkpoint
-from classifier.job import Job
-from classifier.model_stack import PerModel
+from classifier.hyperparameters import PER_MODEL
+from classifier.runs.checkpoint import NAME, read_checkpoint
+from classifier.runs.config import keys_with
+from classifier.runs.job import Job
 from classifier.sweep.records import config_key
 from data.dataset import Dataset
 from data.errors import InputError
 from data.machine import memory
 
-PER_MODEL = tuple(field.name for field in dataclasses.fields(PerModel))
-OWN = (*PER_MODEL, "lr_scale", "report")  # keys in which the jobs of a stack may differ
 BUDGET = 2**29  # bytes of the models of a stack at most, where max_stack says nothing
 STACKS = 16  # that fill the memory, where it is small
 SHARE = 4  # one part in so many of the memory is for the stacks of all workers
@@ -39,7 +37,8 @@ def data_key(job: Job) -> str:
 
 def stack_key(job: Job) -> str:
     """Return what two jobs share exactly when they can be trained as one stack."""
-    return config_key({key: value for key, value in job.plain.items() if key not in OWN})
+    own = keys_with(PER_MODEL)
+    return config_key({key: value for key, value in job.plain.items() if key not in own})
 
 
 def stacks_begun(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], Path]]:

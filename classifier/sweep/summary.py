@@ -15,13 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifier.files import whole_folder, write_json, write_text, write_whole
-from classifier.job import FINISHED, Value, flatten
-from classifier.report.sweep_page import write_sweep_page
+from classifier.report.pages.sweep import write_sweep_page
 from classifier.report.sweep_values import METRICS, best_job, is_number, rank, status_counts
+from classifier.runs.folder import FINISHED
+from classifier.runs.job import Value, flatten
 from classifier.sweep.records import Record, read_records, settings
 from data.console import escape_unknown_characters
 from data.errors import one_line
+from data.files.whole import whole_folder, write_json, write_text, write_whole
 
 SHOWN = 10  # jobs in the table
 
@@ -72,8 +73,8 @@ def finish_sweep(sweep: Path) -> str:
     lost = {status: n for status, n in counts.items() if status != "completed"}
     if not lost:
         return ""
-    told = ", ".join(f"{n} {status}" for status, n in lost.items())
-    return f"{told} of {len(summary['jobs'])} jobs: the reasons are in {sweep / 'sweep.csv'}"
+    listed = ", ".join(f"{n} {status}" for status, n in lost.items())
+    return f"{listed} of {len(summary['jobs'])} jobs: the reasons are in {sweep / 'sweep.csv'}"
 
 
 def swept_keys(records: list[Record]) -> list[str]:
@@ -183,9 +184,9 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         mean, std = _cell(group[f"{objective}_mean"]), _cell(group[f"{objective}_std"])
         lines.append(f"{others or 'all seeds'}: {objective} {mean} +- {std} (n={group['n']})")
     counts = status_counts(jobs)
-    told = ", ".join(f"{n} {status}" for status, n in counts.items())
+    listed = ", ".join(f"{n} {status}" for status, n in counts.items())
     best_in = f", best in {sweep}/best" * (summary["best"] is not None)
-    return "\n".join([*lines, f"{len(jobs)} jobs: {told}; {sweep}/sweep.csv{best_in}"])
+    return "\n".join([*lines, f"{len(jobs)} jobs: {listed}; {sweep}/sweep.csv{best_in}"])
 
 
 def _cell(value: Value) -> str:

@@ -1,1 +1,1 @@
-"""Runs and sweeps told to TensorBoard or MLflow once they have ended, from their files."""
+"""Trackers: runs and sweeps in TensorBoard or MLflow, once they have ended, from their files."""

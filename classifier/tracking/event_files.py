@@ -15,7 +15,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, text
 
 from classifier.sweep.records import Record
-from classifier.tracking.told import artifacts, as_text, params, scalars, span
+from classifier.tracking.figures import artifacts, as_text, params, scalars, span
 
 TEXTS = (".txt", ".yaml", ".csv", ".log")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from classifier.config import Mlflow
-from classifier.files import from_here
-from classifier.lock import locked
+from classifier.runs.config import Mlflow
+from classifier.runs.lock import locked
 from classifier.sweep.records import Record
-from classifier.tracking.told import artifacts, as_text, final_figures, params, scalars, span
+from classifier.tracking.figures import artifacts, as_text, final_figures, params, scalars, span
+from data.files.whole import from_here
 
 # What mlflow reads when it is imported, where the user has not set it: it reports its use to
 # nobody, prints nothing, and does not try a server that is down for many minutes.
@@ -146,7 +146,7 @@ class Store:
 def _alone(file: Path) -> Iterator[str]:
     """Yield the URI of a sqlite file that no other run opens meanwhile: mlflow makes its tables.
 
-    One that cannot be opened is told at once, where mlflow would try for two minutes.
+    One that cannot be opened is an error at once, where mlflow would try for two minutes.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.parent, wait=True):

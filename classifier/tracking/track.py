@@ -1,4 +1,4 @@
-"""`tracker=none|tensorboard|mlflow`: whom a run is told to, and what happens when that fails."""
+"""`tracker=none|tensorboard|mlflow`: hands a run to the tracker, and says when that fails."""
 
 import contextlib
 import logging
@@ -35,7 +35,7 @@ def check_tracker(config: DictConfig) -> None:
 
 
 def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
-    """Tell a tracker of a run, or of a sweep and all its jobs, in place of what it was told before.
+    """Hand a tracker a run, or a sweep and all its jobs, in place of what it has of them.
 
     A tracker that fails costs nothing but itself: one line on stderr says so, and the results
     stand in their files.
@@ -64,8 +64,8 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
     except Exception as error:
         while error.__cause__ is not None and isinstance(error.__cause__, Exception):
             error = error.__cause__  # what the package's own exceptions are about
-        told = f"tracker={config.tracker}: not tracked: {one_line(error)}"
-        print(f"{told}; the results stand in {folder}", file=sys.stderr)
+        failure = f"tracker={config.tracker}: not tracked: {one_line(error)}"
+        print(f"{failure}; the results stand in {folder}", file=sys.stderr)
 
 
 @contextlib.contextmanager

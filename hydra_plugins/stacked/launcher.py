@@ -36,8 +36,8 @@ class StackedLauncher(Launcher):
 class GridSweeper(BasicSweeper):
     """Hydra's basic sweeper, but that a kill leaves the sweep's config whole or not at all.
 
-    And without its composition of every job: the launcher does that, and tells what is wrong with
-    a job in the job's folder.
+    And without its composition of every job: the launcher does that, and records what is wrong
+    with a job in the job's folder.
     """
 
     def sweep(self, arguments: list[str]) -> Any:
@@ -45,8 +45,8 @@ class GridSweeper(BasicSweeper):
         from hydra.core.override_parser.overrides_parser import OverridesParser
         from omegaconf import OmegaConf
 
-        from classifier.files import write_text
-        from classifier.job import SWEEP
+        from classifier.runs.folder import SWEEP
+        from data.files.whole import write_text
 
         assert self.config is not None
         assert self.launcher is not None

@@ -6,12 +6,13 @@ from hydra import compose, initialize_config_dir
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from classifier import blas
-from classifier.config import make_config, register_schemas
 from classifier.estimator import SoftmaxClassifier
-from classifier.job import Job
-from classifier.prediction import predict_composed
-from classifier.run import run
+from classifier.runs.config import make_config, register_schemas
+from classifier.runs.job import Job
+from classifier.runs.prediction import predict_composed
+from classifier.runs.run import run
 from classifier.schedules import Constant
+from classifier.shell.hydra_versions import VERSION_BASE
 
 
 def threads():
@@ -48,7 +49,7 @@ seen: set[int] = set()
 
 def test_the_estimator_trains_within_the_cores(three_threads, monkeypatch):
     monkeypatch.setattr(blas, "cores", lambda: 2)
-    monkeypatch.setattr("classifier.training.PARTED", 0)  # the BLAS has all its threads
+    monkeypatch.setattr("classifier.parallel_stack.PARTED", 0)  # the BLAS has all its threads
     X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
     model = SoftmaxClassifier(epochs=2, schedule=Watched(warmup_steps=0))
     seen.clear()
@@ -64,12 +65,12 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
     three_threads, monkeypatch, repository, tmp_path
 ):
     register_schemas()
-    with initialize_config_dir(str(repository / "configs"), version_base="1.3"):
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         config = make_config(compose("train", overrides=["epochs=1"]))
     seen, at_work = [], []
     for place in ("results.evaluate", "run._training", "preparation.measure"):
         module, name = place.split(".")
-        target = __import__(f"classifier.{module}", fromlist=[name])
+        target = __import__(f"classifier.runs.{module}", fromlist=[name])
         kept = getattr(target, name)
 
         def watched(*arguments, kept=kept, name=name):
@@ -79,7 +80,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
 
         monkeypatch.setattr(target, name, watched)
     monkeypatch.setattr(blas, "cores", lambda: 2)
-    run([Job(config, dataclasses.asdict(config), tmp_path)], draw=lambda _: seen.append(threads()))
+    run([Job(config, dataclasses.asdict(config), tmp_path)], show=lambda _: seen.append(threads()))
     assert {*at_work} == {"evaluate", "_training", "measure"}
     assert {*seen} == {2}
     assert threads() == 3
@@ -87,8 +88,8 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
 
 def test_predictions_stay_within_the_cores(three_threads, monkeypatch):
     seen = []
-    monkeypatch.setattr("classifier.prediction.make_predict_config", lambda config: config)
-    monkeypatch.setattr("classifier.prediction.predict", lambda _: seen.append(threads()))
+    monkeypatch.setattr("classifier.runs.prediction.make_predict_config", lambda config: config)
+    monkeypatch.setattr("classifier.runs.prediction.predict", lambda _: seen.append(threads()))
     monkeypatch.setattr(blas, "cores", lambda: 1)
     predict_composed(None)
     assert seen == [1]

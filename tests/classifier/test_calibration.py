@@ -56,9 +56,15 @@ def test_examples_that_say_nothing_change_nothing(sampled):
 
 def test_many_examples_are_sampled_evenly(sampled, monkeypatch):
     model, X, y = sampled
-    monkeypatch.setattr(calibration, "SCORES", 4 * 25_000)
-    order = np.argsort(X[:, 0])  # the first half would not do
-    assert fit_temperature(model, X[order], y[order]) == pytest.approx(2.5, rel=0.03)
+    right = model.predict_proba(X).argmax(axis=1)
+    easy = np.arange(len(y)) < len(y) // 2  # of half of them the most probable class is right
+    y = np.where(easy, right, y)
+    of_all, of_easy, of_others = (
+        fit_temperature(model, X[rows], y[rows]) for rows in (slice(None), easy, ~easy)
+    )
+    monkeypatch.setattr(calibration, "SCORES", 4 * 10_000)
+    assert fit_temperature(model, X, y) == pytest.approx(of_all, rel=0.03)
+    assert min(abs(of_all - of_easy), abs(of_all - of_others)) > 0.2 * of_all
 
 
 def test_the_calibration_error_of_known_gaps():

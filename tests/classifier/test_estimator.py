@@ -116,6 +116,20 @@ def test_sample_weights_and_class_weights_multiply(wine):
     assert np.abs(both.coef_ - unweighted.coef_).max() > 0.01
 
 
+@pytest.mark.parametrize("preprocessing", ["standardize", "none"])
+def test_a_weight_of_two_is_a_row_given_twice_and_one_of_zero_a_row_left_out(preprocessing, wine):
+    X, y = wine
+    counts = np.random.default_rng(0).integers(0, 3, len(y))
+    counts[y == "rose"] = 0
+    settings = {"batch_size": 1000, "epochs": 30, "lr": 0.1, "preprocessing": preprocessing}
+    weighted = SoftmaxClassifier(**settings).fit(2 * X + 1, y, sample_weight=counts)
+    rows = np.repeat(np.arange(len(y)), counts)
+    repeated = SoftmaxClassifier(**settings).fit(2 * X[rows] + 1, y[rows])
+    assert weighted.classes_.tolist() == ["red", "white"]
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-9)
+    np.testing.assert_allclose(weighted.intercept_, repeated.intercept_, rtol=1e-9)
+
+
 def test_balanced_weights_are_scikit_learns(wine):
     X, y = wine
     kept = np.flatnonzero((y != "red") | (np.arange(len(y)) % 4 == 0))
@@ -139,6 +153,16 @@ def test_a_warm_start_goes_on_from_the_last_fit(wine):
     assert end < 0.01 * cold
     with pytest.raises(ValueError, match="warm_start: y holds the classes"):
         model.fit(X[y != "red"], y[y != "red"])
+
+
+def test_a_warm_start_keeps_the_scores_where_the_data_have_another_mean_and_spread(wine):
+    X, y = wine
+    model = SoftmaxClassifier(epochs=20, random_state=0).fit(X, y)
+    shifted = 3 * X + np.linspace(-5, 9, X.shape[1])
+    before = model.decision_function(shifted)
+    # A step so short that it changes nothing.
+    model.set_params(warm_start=True, epochs=1, lr=1e-20).fit(shifted, y)
+    np.testing.assert_allclose(model.decision_function(shifted), before, rtol=1e-9)
 
 
 def test_partial_fits_are_epochs_of_one_training(wine):

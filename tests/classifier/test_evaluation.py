@@ -57,9 +57,11 @@ def test_every_figure_is_scikit_learns(n_classes):
 
 def test_classes_that_do_not_occur_are_zeros_and_not_in_the_mean():
     model = model_of(5, 6)
+    model.b[5] = -100  # never predicted, and no example is of it
     X = np.random.default_rng(1).standard_normal((30, 5))
     y = probabilities(model, X).argmax(axis=1) % 2
     predicted = probabilities(model, X).argmax(axis=1)
+    assert 5 not in {*y, *predicted}
     found = evaluate(model, X, y, top_k=5)
     expected = metrics.f1_score(y, predicted, average="macro", zero_division=0)
     assert found["macro_f1"] == pytest.approx(expected)

@@ -6,8 +6,8 @@ import pytest
 from scipy.special import softmax
 
 from classifier.model import FORMAT, LinearModel
-from classifier.sealed import write_sealed
 from data.errors import InputError
+from data.files.sealed import write_sealed
 from data.preprocessing import AffineMap
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from classifier.learning_rate import Scale
+from classifier.curvature import Scale
 from classifier.optimizers import Adam, Sgd
 
 LR, MOMENTUM = np.array([[0.1], [0.03]]), np.array([[0.9], [0.5]])

@@ -44,6 +44,12 @@ def test_exponential_has_its_gamma_at_each_epochs_start():
     assert values[::PER_EPOCH] == pytest.approx([0.8**epoch for epoch in range(10)])
 
 
+def test_cosine_ends_near_zero_however_long_the_warm_up():
+    values = factors(Cosine(warmup_steps=10))
+    decay = [(1 + math.cos(math.pi * t / (TOTAL - 10))) / 2 for t in range(TOTAL - 10)]
+    assert values[10:] == pytest.approx(decay)
+
+
 @given(st.sampled_from(sorted(SCHEDULES)), st.integers(0, 60))
 def test_warm_up_is_linear_and_the_decay_begins_after_it(name, warmup_steps):
     options = {"step": {"gamma": 0.5, "every": 3}, "exponential": {"gamma": 0.8}}.get(name, {})

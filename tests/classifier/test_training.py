@@ -5,13 +5,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
-from classifier.learning_rate import measure_scale
+from classifier.curvature import measure_scale
+from classifier.fit import EarlyStopping
 from classifier.loss import softmax_loss_vectorized
 from classifier.optimizers import Adam, Sgd
 from classifier.schedules import Constant, Cosine
-from classifier.training import EarlyStopping, PerModel, Training
+from classifier.training import PerModel, Training
 from data.dataset import Split
-from data.npy import open_npy
+from data.files.npy import open_npy
 from data.preprocessing import Preprocessing
 from data.statistics import measure
 
@@ -84,7 +85,7 @@ def test_one_full_batch_step_is_minus_lr_times_the_gradient_at_zero():
 @pytest.mark.parametrize("parted", [True, False])
 def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
     if parted:  # among threads, as large models are
-        monkeypatch.setattr("classifier.training.PARTED", 1)
+        monkeypatch.setattr("classifier.parallel_stack.PARTED", 1)
         monkeypatch.setattr("classifier.blas.n_threads", lambda: 3)
     split, val = iris()
     lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
@@ -108,7 +109,7 @@ def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
 @pytest.mark.parametrize("parted", [True, False])
 def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkeypatch):
     if parted:
-        monkeypatch.setattr("classifier.training.PARTED", 1)
+        monkeypatch.setattr("classifier.parallel_stack.PARTED", 1)
         monkeypatch.setattr("classifier.blas.n_threads", lambda: 2)
     split, val = iris()
     settings = {
@@ -228,10 +229,20 @@ def test_a_diverged_model_keeps_its_last_good_weights():
     assert fit.best_epoch == 0
 
 
+def test_a_model_has_diverged_where_its_loss_is_a_hundred_times_that_of_guessing():
+    split, val = iris()
+    lr = np.geomspace(10, 1e5, 25).tolist()
+    fits = train(split, val, lr, [0.0] * 25, epochs=1)
+    shares = np.array([fit.history[0].train_loss / (100 * np.log(3)) for fit in fits])
+    assert [fit.status == "diverged" for fit in fits] == (shares > 1).tolist()
+    assert ((shares > 0.2) & (shares < 1)).any()
+    assert ((shares > 1) & (shares < 5)).any()
+
+
 def test_validation_in_blocks_is_validation_at_once(monkeypatch):
     split, val = iris(val_every=2)
     (whole,) = train(split, val, [0.1], [0.01], epochs=3)
-    monkeypatch.setattr("classifier.training.BLOCK", 3 * 10)
+    monkeypatch.setattr("classifier.parallel_stack.BLOCK", 3 * 10)
     (blocks,) = train(split, val, [0.1], [0.01], epochs=3)
     for a, b in zip(whole.history, blocks.history, strict=True):
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-6)

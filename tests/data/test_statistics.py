@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.npy import open_npy
+from data.files.npy import open_npy
 from data.statistics import measure
 
 

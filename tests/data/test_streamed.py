@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from data.npy import open_npy
+from data.files.npy import open_npy
 from data.preprocessing import PreparedRows, Preprocessing
 from data.statistics import measure
 from data.streamed import StreamedMinibatches, window_bytes

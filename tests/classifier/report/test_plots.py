@@ -6,20 +6,22 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 from scipy.special import softmax
+from sklearn import metrics
 
 from classifier.evaluation import evaluate
-from classifier.files import write_json
-from classifier.history import Epoch, read_history, write_history
+from classifier.fit import Epoch
 from classifier.model import LinearModel
+from classifier.report.pages.show import draw_run
 from classifier.report.plots import (
     accuracy_curve,
     confusion_matrix,
-    draw_run,
     loss_curve,
     reliability_diagram,
     weight_templates,
 )
 from classifier.report.text import report_text
+from classifier.runs.history import read_history, write_history
+from data.files.whole import write_json
 from data.preprocessing import AffineMap
 
 
@@ -41,11 +43,11 @@ def report_of(model, n=300):
     rng = np.random.default_rng(1)
     X = rng.standard_normal((n, *model.image_shape))
     y = rng.integers(0, len(model.classes), n)
-    metrics = evaluate(model, X, y, 5)
+    figures = evaluate(model, X, y, 5)
     return {
         "status": "completed",
         "ended": "all epochs done",
-        "metrics": {"train": metrics, "val": metrics, "test": metrics},
+        "metrics": {"train": figures, "val": figures, "test": figures},
         "objective": 1.0,
         "config": {"class_weight": None, "label_smoothing": 0.0},
         "lr": 0.25,
@@ -86,6 +88,13 @@ def test_curves_show_the_history_with_the_kept_epoch_and_the_test_figure():
     assert "%" in axes.get_ylabel()
 
 
+@pytest.mark.parametrize(("lowest", "scale"), [(0.21, "linear"), (0.19, "log")])
+def test_losses_over_more_than_a_tenfold_are_on_a_logarithmic_axis(lowest, scale):
+    axes = loss_curve(history_of((2.0, 1.0, lowest)), report_of(model_of(3))).axes[0]
+    assert axes.get_yscale() == scale
+    assert scale == "log" or axes.get_ylim()[0] == 0
+
+
 def test_curves_of_a_diverged_run_without_validation():
     history = history_of((2.0, 1e9, np.inf), (None, None, None))
     axes = loss_curve(history, report_of(model_of(3))).axes[0]
@@ -111,6 +120,23 @@ def test_the_confusion_matrix_is_annotated_up_to_20_classes(n_classes):
     assert ("with the most errors" in axes.get_title()) == (n_classes > 100)
     spacing = figure.get_size_inches()[1] * 72 / (shown + 15)
     assert spacing >= axes.get_yticklabels()[0].get_fontsize()  # names do not overlap
+
+
+def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_column():
+    model = model_of(4)
+    rng = np.random.default_rng(1)
+    X, y = rng.standard_normal((300, 4, 4)), rng.integers(0, 4, 300)
+    predicted = (X.reshape(300, 16) @ model.W).argmax(axis=1)
+    shares = metrics.confusion_matrix(y, predicted, normalize="true")  # rows are the true classes
+    assert np.abs(shares - shares.T).max() > 0.05
+    axes = confusion_matrix(report_of(model)).axes[0]
+    (image,) = axes.images
+    np.testing.assert_allclose(image.get_array(), shares)
+    assert (image.origin, image.norm.vmin, image.norm.vmax) == ("upper", 0, 1)
+    for text in axes.texts:  # a dark cell has white figures
+        column, row = text.get_position()
+        assert text.get_color() == ("white" if shares[row, column] > 0.3 else "black")
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
 
 
 def test_shares_are_of_all_examples_of_a_class_also_where_not_all_classes_are_shown():
@@ -169,6 +195,8 @@ def test_templates_share_one_symmetric_scale(image_shape, n_classes):
     limit = np.abs(model.W[:, :100]).max()
     for c, image in enumerate(images):
         assert image.get_clim() == (-limit, limit)
+        red, _, blue, _ = image.cmap(0.9)
+        assert red > blue  # red speaks for the class
         template = model.W[:, c].reshape(image_shape)
         if image_shape[2:] == (3,):
             expected = 0.5 + template / (2 * limit)
@@ -208,3 +236,23 @@ def test_the_text_has_the_figures_of_the_report():
     worst = test["confusions"][0]
     assert f"{worst['count']}  {worst['true']} taken for {worst['predicted']}" in text
     assert f"{test['macro_f1']:.4f}" in text
+
+
+@pytest.mark.parametrize("reported", ["test", "val", "train"])
+def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(reported):
+    model = model_of(4)
+    report = report_of(model)
+    rng = np.random.default_rng(2)
+    for name, n in (("train", 70), ("val", 80), ("test", 90)):
+        X, y = rng.standard_normal((n, 4, 4)), rng.integers(0, 4, n)
+        report["metrics"][name] = evaluate(model, X, y, 2)
+    for name in ("test", "val")[: ("test", "val", "train").index(reported)]:
+        report["metrics"][name] = None
+    split = report["metrics"][reported]
+    text = report_text(report)
+    assert f"\n{reported}: top-2 accuracy {split['top_k_accuracy']:.4f}, macro F1 " in text
+    assert f"macro F1 {split['macro_f1']:.4f}" in text
+    accuracy = f"{reported} accuracy {split['accuracy']:.2%}"
+    assert accuracy in confusion_matrix(report).axes[0].get_title()
+    assert accuracy in accuracy_curve(history_of(), report).axes[0].get_title()
+    assert f"{reported} reliability" in reliability_diagram(report).axes[0].get_title()

@@ -3,10 +3,11 @@ import dataclasses
 import pytest
 from hydra import compose, initialize_config_dir
 
-from classifier.config import make_config, register_schemas
-from classifier.hydra_versions import VERSION_BASE
-from classifier.job import Job, read_status, write_status
-from classifier.preparation import load_dataset
+from classifier.runs.config import make_config, register_schemas
+from classifier.runs.folder import read_status, write_status
+from classifier.runs.job import Job
+from classifier.runs.preparation import load_dataset
+from classifier.shell.hydra_versions import VERSION_BASE
 from classifier.sweep import engine
 from classifier.sweep.engine import Stack, train_stack
 from data import machine, room

@@ -7,11 +7,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from classifier.job import Job
+from classifier.runs.config import Config
+from classifier.runs.folder import read_status, write_status
+from classifier.runs.job import Job
 from classifier.sweep import engine, launcher, stacks
-from classifier.sweep.launcher import Places, StackedLauncher
+from classifier.sweep.job_folders import JobFolders
+from classifier.sweep.launcher import StackedLauncher
 from classifier.sweep.records import Record
-from classifier.sweep.stacks import stacks_of
+from classifier.sweep.stacks import stack_key, stacks_of
 from data import machine, room
 from data.dataset import Dataset, Split
 
@@ -57,6 +60,30 @@ def test_jobs_share_a_stack_when_they_differ_in_numbers_of_their_own_alone():
     assert names(stacks_of(jobs, dataset_of(), None, 1)) == [["a", "b", "f"], ["c"], ["d"], ["e"]]
 
 
+def test_only_what_each_model_has_of_its_own_and_where_it_goes_may_differ_in_a_stack():
+    keys = [field.name for field in dataclasses.fields(Config)]
+    plain = {name: {"a": 1} for name in keys} | {"choices": {}}
+    key = stack_key(Job(None, plain, Path("a")))
+    may_differ = {
+        name for name in keys if stack_key(Job(None, plain | {name: {"a": 2}}, Path("b"))) == key
+    }
+    of_a_model = {"lr", "lr_scale", "reg", "momentum", "label_smoothing", "report"}
+    assert may_differ == of_a_model | {"outputs", "tracker", "mlflow"}
+
+
+def test_jobs_with_other_class_weights_are_not_stacked():
+    weights = [None, "balanced", {"a": 1.0}, {"a": 2.0}, {"b": 1.0}]
+    jobs = [job(str(i), class_weight=weight) for i, weight in enumerate(weights)]
+    jobs += [job(str(i), class_weight={"a": 2.0}, reg=float(i)) for i in (5, 6)]
+    assert names(stacks_of(jobs, dataset_of(), None, 1)) == [
+        ["0"],
+        ["1"],
+        ["2"],
+        ["3", "5", "6"],
+        ["4"],
+    ]
+
+
 def test_a_stack_is_bounded_by_number_memory_and_workers():
     jobs = [job(str(i), reg=float(i)) for i in range(10)]
     assert [len(s) for s in stacks_of(jobs, dataset_of(), 4, 1)] == [4, 4, 2]
@@ -96,11 +123,21 @@ def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_p
     for name in ("0", "1", "best"):
         (tmp_path / name).mkdir()
     record = Record(tmp_path / "1", PLAIN, "completed", None, None)
-    places = Places(tmp_path, [record])
-    assert places.of(PLAIN | {"outputs": "elsewhere"}, 0) == (tmp_path / "1", record)
-    assert places.of(PLAIN | {"reg": 3}, 0) == (tmp_path / "2", None)
-    assert places.of(PLAIN | {"reg": 4}, 1) == (tmp_path / "3", None)
-    assert places.new(7) == tmp_path / "7"
+    folders = JobFolders(tmp_path, [record])
+    assert folders.known(PLAIN | {"outputs": "elsewhere"}) == record
+    assert folders.known(PLAIN | {"reg": 3}) is None
+    assert folders.refuse(0, "because") == tmp_path / "2"
+    assert folders.refuse(1, "because") == tmp_path / "3"
+    assert folders.refuse(7, "because") == tmp_path / "7"
+    assert read_status(tmp_path / "7") == {"status": "failed", "reason": "because"}
+
+
+def test_a_job_that_is_refused_again_keeps_its_folder(tmp_path):
+    (tmp_path / "0").mkdir()
+    write_status(tmp_path / "0", "failed", "because")
+    record = Record(tmp_path / "0", {}, "failed", "because", None)
+    assert JobFolders(tmp_path, [record]).refuse(0, "still") == tmp_path / "0"
+    assert read_status(tmp_path / "0")["reason"] == "still"
 
 
 @pytest.mark.parametrize(("n_jobs", "n"), [(None, 4), (3, 3), (9, 9)])

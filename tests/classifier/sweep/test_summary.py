@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from classifier.job import flatten
 from classifier.report.sweep_plots import sweep_figure
+from classifier.runs.job import flatten
 from classifier.sweep.records import config_key, read_records
 from classifier.sweep.summary import best_job, finish_sweep, summarise, table
 

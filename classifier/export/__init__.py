@@ -1,0 +1,1 @@
+"""A trained model in the formats of other programs: python -m classifier.export RUN --to FORMAT."""

@@ -1,0 +1,93 @@
+"""A trained model for other programs: python -m classifier.export RUN --to FORMAT."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from classifier.export.formats import (
+    FLOAT32_TOLERANCE,
+    FORMATS,
+    TOLERANCE,
+    folding_error,
+    input_error,
+)
+from classifier.model import LinearModel
+from classifier.runs.prediction import find_model, incomplete_status
+from data.console import escape_unknown_characters
+from data.errors import InputError, one_line
+from data.files.whole import write_whole
+
+
+def export(run: str, to: str, output: str | None = None) -> str:
+    """Write the model of a run in a format and return what there is to say about it.
+
+    Parameters
+    ----------
+    run : `latest`, a run's folder or a model.npz.
+    to : one of FORMATS.
+    output : the file to write; None: beside the model.
+
+    Raises
+    ------
+    InputError, OSError
+        When the model or the output cannot be used, or the format's package is not installed.
+    """
+    form = FORMATS[to]
+    source = find_model(run, Path("outputs"))
+    path = source.with_suffix(form.suffix) if output is None else Path(output)
+    if path.resolve() == source.resolve():
+        raise InputError(f"--output {path}: would overwrite {source}; name another file")
+    if output is not None and path.exists():
+        raise InputError(f"--output {path}: is there already; remove it or name another file")
+    model = LinearModel.load(source)
+    try:
+        content = form.export(model)
+    except ModuleNotFoundError as error:
+        raise InputError(f"--to {to}: {error.name} is not installed: {form.install}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(content))
+    D, C = model.W.shape
+    use = form.use.format(path=repr(str(path)), shape=f"(N, {D})", D=D, C=C)
+    said = [f"{path}: the {to} export of {source}, {D} features, {C} classes", f"Use it: {use}"]
+    if status := incomplete_status(source):
+        said.append(f"Beware: {status}")
+    if to == "onnx" and (rounded := input_error(model)) > FLOAT32_TOLERANCE:
+        said.append(
+            "Beware: the graph takes float32, and of features that have more digits it sees so few "
+            f"that probabilities may differ by {min(rounded, 1):.0e}; --to sklearn keeps them all"
+        )
+    if form.folded and (rounded := folding_error(model)) > TOLERANCE:
+        said.append(
+            "Beware: the features lie so far from zero for their spread that probabilities may "
+            f"differ by {rounded:.0e}; --to sklearn keeps their means apart, and so all digits"
+        )
+    return "\n".join(said)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; --help explains")
+
+
+def main(arguments: list[str]) -> None:
+    """Export as the arguments say: python -m classifier.export RUN --to FORMAT.
+
+    Raises
+    ------
+    SystemExit
+        With one line, when something the user gave cannot be used.
+    """
+    parser = _Parser("python -m classifier.export", description="A trained model in other formats.")
+    parser.add_argument("run", metavar="RUN", help="latest, a run's folder or a model.npz")
+    parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
+    parser.add_argument("--output", metavar="PATH", help="default: beside the model")
+    try:
+        print(export(**vars(parser.parse_args(arguments))))
+    except (InputError, OSError, ImportError, MemoryError) as error:
+        sys.exit(one_line(error))
+
+
+if __name__ == "__main__":
+    escape_unknown_characters()
+    main(sys.argv[1:])

@@ -1,0 +1,212 @@
+"""The formats of other programs that a model can be exported to.
+
+Every export gives predict.py's probabilities to within TOLERANCE, for like that it computes in
+float64; where the preprocessing is folded into the weights, `folding_error` says how nearly.
+"""
+
+import collections
+import dataclasses
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from classifier.model import LinearModel
+
+TOLERANCE = 1e-6  # of a probability
+FLOAT32_TOLERANCE = 1e-3  # of an estimate for features that are no float32 numbers: most are
+
+
+def to_onnx(model: LinearModel) -> bytes:
+    """Return an ONNX graph from flat examples as they come to labels and probabilities.
+
+    X (N, D) is float32; the graph computes in float64. label (N,) is integers or text.
+    probabilities (N, C) are float32, as users of onnxruntime expect, which rounds them by at most
+    6e-8.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    constants = {
+        "shift": model.features.shift.astype(np.float64),
+        "scale": model.features.scale.astype(np.float64),
+        "W": model.W.astype(np.float64),
+        "b": model.b.astype(np.float64),
+        "temperature": np.array(model.temperature),
+        "classes": _onnx_classes(model.classes),
+    }
+    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    nodes = [
+        helper.make_node("Cast", ["X"], ["raw"], to=TensorProto.DOUBLE),
+        helper.make_node("Sub", ["raw", "shift"], ["centred"]),
+        helper.make_node("Div", ["centred", "scale"], ["features"]),
+        helper.make_node("MatMul", ["features", "W"], ["products"]),
+        helper.make_node("Add", ["products", "b"], ["uncalibrated"]),
+        helper.make_node("Div", ["uncalibrated", "temperature"], ["scores"]),
+        helper.make_node("Softmax", ["scores"], ["p"], axis=1),
+        helper.make_node("Cast", ["p"], ["probabilities"], to=TensorProto.FLOAT),
+        helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0),
+        helper.make_node("Gather", ["classes", "index"], ["label"]),
+    ]
+    value = helper.make_tensor_value_info
+    given = value("X", TensorProto.FLOAT, ["N", len(model.W)])
+    found = [
+        value("label", tensors[-1].data_type, ["N"]),
+        value("probabilities", TensorProto.FLOAT, ["N", len(model.classes)]),
+    ]
+    exported = helper.make_model(
+        helper.make_graph(nodes, "softmax_classifier", [given], found, tensors),
+        producer_name="softmax-classifier",
+        opset_imports=[helper.make_opsetid("", 13)],  # old ones, which old runtimes load too
+        ir_version=8,
+    )
+    helper.set_model_props(exported, {**_names(model), "config": _json(model.config)})
+    onnx.checker.check_model(exported)
+    return bytes(exported.SerializeToString())
+
+
+def to_sklearn(model: LinearModel) -> bytes:
+    """Return a fitted scikit-learn Pipeline of flat examples, saved with skops.
+
+    The first step makes the examples float64, for StandardScaler leaves float32 as it is, which
+    has too few digits for large means.
+    """
+    import skops.io
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+    coef = model.W.T.astype(np.float64) / model.temperature
+    intercept = model.b.astype(np.float64) / model.temperature
+    if len(model.classes) == 2:  # scikit-learn keeps one score: by how much the second is larger
+        coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+    to_float64 = FunctionTransformer(np.positive, validate=True, kw_args={"dtype": "float64"})
+    scaler = StandardScaler()
+    scaler.mean_, scaler.scale_ = model.features.shift, model.features.scale
+    scaler.var_ = scaler.scale_**2
+    linear = LogisticRegression()
+    linear.coef_, linear.intercept_, linear.classes_ = coef, intercept, model.classes
+    for step in (to_float64, scaler, linear):
+        step.n_features_in_ = len(model.W)
+    steps = [("float64", to_float64), ("preprocessing", scaler), ("classifier", linear)]
+    return bytes(skops.io.dumps(Pipeline(steps)))
+
+
+def to_torch(model: LinearModel) -> bytes:
+    """Return the state dict of a float64 torch.nn.Linear(D, C) of flat examples.
+
+    The preprocessing is folded in, and of large means float32 would keep too few digits. The
+    names of the classes are in its `_metadata`, where a strict load does not mind them.
+    """
+    import torch
+
+    tensors = {name: torch.from_numpy(array) for name, array in _folded(model).items()}
+    state = collections.OrderedDict(tensors)
+    vars(state)["_metadata"] = {"": {"version": 1, "classes": model.classes.tolist()}}
+    file = io.BytesIO()
+    torch.save(state, file)
+    return file.getvalue()
+
+
+def to_safetensors(model: LinearModel) -> bytes:
+    """Return weight (C, D) and bias (C,), float64 with all in them, and the names as metadata."""
+    from safetensors.numpy import save
+
+    return bytes(save(_folded(model), _names(model)))
+
+
+def to_json(model: LinearModel) -> bytes:
+    """Return classes, coef (C, D) and intercept (C,), float64 to the last digit, as strict JSON."""
+    coef, intercept = model.folded()
+    content = {
+        "formula": "p = softmax(coef x + intercept), of an example x as it comes, flattened",
+        "classes": model.classes.tolist(),
+        "image_shape": model.image_shape,
+        "intercept": intercept.tolist(),
+        "coef": coef.tolist(),
+    }
+    return _json(content).encode()
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How a model is exported, the suffix of the file, and how it is loaded and used."""
+
+    export: Callable[[LinearModel], bytes]
+    suffix: str
+    use: str
+    folded: bool = False  # the preprocessing is in the weights
+    install: str = "pip install -r requirements-extras.txt"
+
+
+FORMATS = {
+    "onnx": Format(
+        to_onnx,
+        ".onnx",
+        "onnxruntime.InferenceSession({path}).run(None, {{'X': X}}) with float32 X {shape}",
+    ),
+    "sklearn": Format(
+        to_sklearn, ".skops", "skops.io.load({path}).predict_proba(X) with X {shape}"
+    ),
+    "torch": Format(
+        to_torch,
+        ".pt",
+        "linear = torch.nn.Linear({D}, {C}, dtype=torch.float64); "
+        "linear.load_state_dict(torch.load({path})); "
+        "linear(X).softmax(1) with float64 X {shape}",
+        folded=True,
+        install="pip install torch",
+    ),
+    "safetensors": Format(
+        to_safetensors,
+        ".safetensors",
+        "safetensors.numpy.load_file({path}); softmax(X @ weight.T + bias) with X {shape}",
+        folded=True,
+    ),
+    "json": Format(
+        to_json,
+        ".json",
+        "json.load(open({path})); softmax(X @ coef.T + intercept) with X {shape}",
+        folded=True,
+    ),
+}
+
+
+def input_error(model: LinearModel) -> float:
+    """Return about how much a probability differs at most where features are rounded to float32."""
+    return folding_error(model) * float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
+
+
+def folding_error(model: LinearModel) -> float:
+    """Return about how much a probability differs at most where the preprocessing is folded in.
+
+    Float64 rounds each of the D products of coefficient and feature, and the features are about
+    as large as their means.
+    """
+    coef, _ = model.folded()
+    sizes = np.abs(coef) @ np.abs(model.features.shift)
+    return float(np.finfo(np.float64).eps / 4 * sizes.max())
+
+
+def _folded(model: LinearModel) -> dict[str, np.ndarray]:
+    """Return what torch.nn.Linear calls the weight (C, D) and the bias (C,)."""
+    coef, intercept = model.folded()
+    return {"weight": np.ascontiguousarray(coef), "bias": intercept}
+
+
+def _names(model: LinearModel) -> dict[str, str]:
+    names = {"classes": model.classes.tolist(), "image_shape": model.image_shape}
+    return {key: _json(value) for key, value in names.items()}
+
+
+def _onnx_classes(classes: np.ndarray) -> np.ndarray:
+    """Return the names as ONNX has them: int64, and uint64 where they need it, or text."""
+    if classes.dtype.kind == "U":
+        return classes.astype(object)
+    return classes.astype(np.int64 if max(classes.tolist()) < 2**63 else np.uint64)
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, allow_nan=False)

@@ -1,0 +1,76 @@
+"""What training makes of a model: its history, its best weights, and which epoch is the best."""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from data.options import Options, option
+
+DONE = "all epochs done"
+
+
+class Epoch(NamedTuple):
+    """A row of the history.
+
+    The training figures are means over the epoch's minibatches, each taken before its update; the
+    validation figures are those at the epoch's end, None without a validation split. Losses are
+    in nats and without the penalty. lr is that of the epoch's last step; seconds are this epoch's.
+    """
+
+    epoch: int
+    step: int
+    lr: float
+    train_loss: float
+    train_accuracy: float
+    val_loss: float | None
+    val_accuracy: float | None
+    seconds: float
+
+
+@dataclasses.dataclass(eq=False)
+class Fit:
+    """What training made of one model.
+
+    theta (C, D + 1) holds the best weights and the bias, those of `best_epoch`; epoch 0 is the
+    start, all zeros. lr is what the schedule multiplied. `status` is completed, diverged or
+    interrupted, and `ended` says why training ended.
+    """
+
+    theta: np.ndarray
+    lr: float
+    best_epoch: int = 0
+    best_value: float = math.inf
+    history: list[Epoch] = dataclasses.field(default_factory=list)
+    status: str = "completed"
+    ended: str = DONE
+
+    @property
+    def W(self) -> np.ndarray:
+        """(D, C) weights, a view."""
+        return self.theta[:, :-1].T
+
+    @property
+    def b(self) -> np.ndarray:
+        """(C,) bias, a view."""
+        return self.theta[:, -1]
+
+
+@dataclasses.dataclass
+class EarlyStopping(Options):
+    """Which epoch's weights are kept, and when to stop waiting for better ones.
+
+    The best epoch is that of the lowest validation loss or the highest validation accuracy;
+    without a validation split it is the last. Training ends after `patience` epochs without a
+    better one, or never where patience is None.
+    """
+
+    monitor: str = option(choices=("val_loss", "val_accuracy"))
+    patience: int | None = option(minimum=1)
+
+    def cost(self, row: Epoch) -> float:
+        """Return what is to be lowest."""
+        if row.val_loss is None or row.val_accuracy is None:
+            return -row.epoch
+        return row.val_loss if self.monitor == "val_loss" else -row.val_accuracy

@@ -1,0 +1,165 @@
+"""The typed schema behind `configs/`, and the way from a composed config to checked values.
+
+The values stand in the YAML files, each with its unit and its why; the types and the limits stand
+here and in the dataclasses of the data sources, optimizers and schedules.
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from classifier.fit import EarlyStopping
+from classifier.hyperparameters import PER_MODEL, PLACE, REPORTING, SECRET, Hyperparameters
+from classifier.optimizers import OPTIMIZERS, Optimizer
+from classifier.schedules import SCHEDULES, Schedule
+from data.errors import InputError
+from data.options import Options, option
+from data.preprocessing import Preprocessing
+from data.sources import sources
+
+
+@dataclasses.dataclass
+class Report(Options):
+    """What a run writes besides its figures."""
+
+    plots: bool
+    top_k: int = option(minimum=1)
+
+
+@dataclasses.dataclass
+class Checkpointing(Options):
+    """When checkpoints are written: after every so many epochs, or only at the end (None)."""
+
+    every: int | None = option(minimum=1)
+
+
+@dataclasses.dataclass
+class Mlflow(Options):
+    """Where tracker=mlflow puts runs: a database or a server, and the files of a database."""
+
+    uri: str
+    artifacts: str
+    experiment: str
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.match(r"(sqlite:///|(mssql|mysql|postgresql)(\+\w+)?://|https?://).", self.uri):
+            raise InputError(
+                f"uri={self.uri}: must be sqlite:///FILE, another database's URI, or a server's, "
+                "https://..."
+            )
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(Hyperparameters):
+    """Everything that one run depends on; the keys of `configs/train.yaml`."""
+
+    lr_scale: float = option(above=0, maximum=1e6, roles=(PER_MODEL,))
+    seed: int = option(minimum=0)
+    class_weight: Any  # None, balanced, or a number for each class
+    calibrate: bool = option(roles=(REPORTING,))
+    data: Any  # a data.*.Source, typed by its own schema
+    optimizer: Optimizer
+    schedule: Schedule
+    preprocessing: Preprocessing
+    early_stopping: EarlyStopping
+    report: Report = option(roles=(PER_MODEL, REPORTING))
+    tracker: str = option(
+        choices=("none", "tensorboard", "mlflow"), roles=(REPORTING, PLACE, SECRET)
+    )
+    mlflow: Mlflow = option(roles=(REPORTING, PLACE, SECRET))
+    check_gradient: bool
+    checkpoint: Checkpointing = option(roles=(REPORTING,))
+    resume: str | None = option(roles=(REPORTING,))
+    objective: str = option(choices=("val_loss", "val_accuracy"), roles=(REPORTING,))
+    outputs: str = option(roles=(REPORTING, PLACE))
+
+
+def keys_with(role: str) -> tuple[str, ...]:
+    """Return the keys of the config, of the top level, that have a role."""
+    fields = dataclasses.fields(Config)
+    return tuple(field.name for field in fields if role in field.metadata.get("roles", ()))
+
+
+@dataclasses.dataclass
+class PredictConfig(Options):
+    """What to predict, and with which model; the keys of `configs/predict.yaml`."""
+
+    run: str
+    input: str
+    output: str
+    outputs: str
+    top_k: int = option(minimum=1)
+
+
+def schemas() -> dict[str, Mapping[str, type[Options]]]:
+    """Return the dataclasses that each config group chooses from, by group and name."""
+    return {"data": sources(), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+
+@functools.cache  # Hydra 1.4 warns of a name that is stored again
+def register_schemas() -> None:
+    """Put the schemas into Hydra's ConfigStore, where the YAML files name them."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=Config)
+    store.store(group="schema", name="predict", node=PredictConfig)
+    for group, choices in schemas().items():
+        for name, schema in choices.items():
+            store.store(group=f"schema/{group}", name=name, node=schema)
+
+
+def make_config(composed: DictConfig) -> Config:
+    """Turn a composed training config into checked values.
+
+    Raises
+    ------
+    InputError
+        When a value is missing or not allowed; the message names the whole key.
+    """
+    return Config(**_values(composed, Config))
+
+
+def make_predict_config(composed: DictConfig) -> PredictConfig:
+    """Turn a composed prediction config into checked values; raises as `make_config` does."""
+    return PredictConfig(**_values(composed, PredictConfig))
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Return a composed config without Hydra's own part."""
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+
+
+def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
+    fields = {field.name for field in dataclasses.fields(schema)}
+    if wrong := fields.symmetric_difference(map(str, composed)):
+        raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
+    values: dict[str, Any] = {}
+    for key in map(str, composed):
+        try:
+            node = composed[key]
+            _check_nothing_added(node)
+            values[key] = OmegaConf.to_object(node) if OmegaConf.is_config(node) else node
+        except InputError as error:
+            raise InputError(f"{key}.{error}") from error
+        except MissingMandatoryValue as error:
+            name = error.full_key or key
+            raise InputError(f"{name}: not given; add {name}=...") from error
+        except OmegaConfBaseException as error:
+            raise InputError(f"{error.full_key or key}: {error.msg}") from error
+    return values
+
+
+def _check_nothing_added(node: Any) -> None:
+    """Refuse a key that +group.key=value added to a group that does not know it."""
+    schema: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
+    if dataclasses.is_dataclass(schema):
+        known = {field.name for field in dataclasses.fields(schema)}
+        added = [key for key in map(str, node) if key not in known]
+        if added:
+            raise InputError(f"{added[0]}: there is no such key")

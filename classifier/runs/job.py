@@ -1,0 +1,73 @@
+"""One model to train: a checked config, the same as plain values, and the folder it goes to."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from classifier.hyperparameters import SECRET
+from classifier.runs.config import Config, keys_with, make_config
+
+Value = Any  # of a config key: a number, text, true, false, null or a list of these
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One model to train.
+
+    config is checked; plain is the same as plain values, but for keys that may be secret, with the
+    choice of each config group under "choices"; folder is where the results go.
+    """
+
+    config: Config
+    plain: dict[str, Any]
+    folder: Path
+
+
+def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job:
+    """Check a composed config.
+
+    Parameters
+    ----------
+    composed : the config without Hydra's part.
+    choices : what was chosen of each config group, as Hydra keeps it.
+    folder : where the run is put.
+
+    Raises
+    ------
+    InputError
+        When a value is missing or not allowed.
+    """
+    plain, secret = plain_config(composed, choices), keys_with(SECRET)
+    public = {key: value for key, value in plain.items() if key not in secret}
+    return Job(make_config(composed), public, folder)
+
+
+def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+    """Return a composed config as plain values, with the choices of the program's own groups.
+
+    They are those that JSON can hold: the names of classes are text.
+    """
+    plain: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=True)))
+    others = ("hydra", "schema")
+    own = {group: name for group, name in choices.items() if not group.startswith(others)}
+    return plain | {"choices": own}
+
+
+def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
+    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text.
+
+    The choices of the groups have the names that they are given by: {"optimizer": "sgd", ...}.
+    """
+    flat: dict[str, Value] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name == "choices":
+            flat |= value
+        elif name == "class_weight" and isinstance(value, dict):
+            flat[name] = ", ".join(f"{label}: {weight}" for label, weight in value.items())
+        else:
+            flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

@@ -1,0 +1,150 @@
+"""Predictions of a trained model for new examples, as a CSV file and an accuracy report."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from omegaconf import DictConfig
+
+from classifier import blas
+from classifier.evaluation import evaluate
+from classifier.model import LinearModel
+from classifier.report.text import metrics_table, split_text
+from classifier.runs.config import PredictConfig, make_predict_config
+from classifier.runs.folder import read_status
+from classifier.runs.latest import latest_run
+from data.errors import InputError, one_line
+from data.features import check_features
+from data.files.npz import read_npz
+from data.files.places import is_folder, is_there
+from data.files.whole import write_whole
+from data.labels import check_labels
+
+
+def predict_composed(composed: DictConfig) -> None:
+    """Predict as the config says: what predict.py does.
+
+    Raises
+    ------
+    SystemExit
+        With one line, when something the user gave cannot be used.
+    """
+    try:
+        with blas.within_cores():
+            print(predict(make_predict_config(composed)))
+    except (InputError, OSError) as error:
+        raise SystemExit(one_line(error)) from error
+
+
+def predict(config: PredictConfig) -> str:
+    """Write the predictions and return what there is to say about them.
+
+    Raises
+    ------
+    InputError, OSError
+        When the model or the examples cannot be used, or the output cannot be written.
+    """
+    path = find_model(config.run, Path(config.outputs))
+    output = Path(config.output)
+    for taken in (path, Path(config.input)):
+        if output.resolve() == taken.resolve():
+            raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
+    model = LinearModel.load(path)
+    X, y = _read_examples(config.input, model.classes)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(output, lambda file: _write_csv(file, model, X, y))
+    except InputError as error:
+        raise InputError(f"{config.input}: {error} ({path})") from error
+    said = f"{config.output}: {len(X)} predictions with {path}"
+    if status := incomplete_status(path):
+        said += f"\nBeware: {status}"
+    if y is None or len(y) == 0:
+        return said
+    metrics = evaluate(model, X, y, config.top_k)
+    assert metrics is not None
+    return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), said])
+
+
+def _read_examples(path: str, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return X, and the class indices of y where the file has labels."""
+    arrays = read_npz(path, ["X"], optional=["y"])
+    X = check_features(arrays["X"], path)
+    if "y" not in arrays:
+        return X, None
+    labels = check_labels(arrays["y"], path)
+    if len(labels) != len(X):
+        raise InputError(f"{path}: X holds {len(X)} examples and y {len(labels)} labels")
+    return X, class_indices(labels, classes, path)
+
+
+def find_model(run: str, outputs: Path) -> Path:
+    """Return the model file that `latest`, a run's folder or a file stands for.
+
+    Raises
+    ------
+    FileNotFoundError
+        When there is none.
+    """
+    try:
+        place = latest_run(outputs) if run == "latest" else Path(run)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"run=latest: {error}; train one: python train.py") from None
+    path = place / "model.npz" if is_folder(place) else place
+    if not is_there(path):
+        status = incomplete_status(path)
+        state = f" ({status})" if status else ""
+        raise FileNotFoundError(
+            f"run={run}: there is no {path}{state}; name a finished run or a model.npz"
+        )
+    return path
+
+
+def incomplete_status(model: Path) -> str:
+    """Return what the status file beside a model says, or nothing where the run completed."""
+    status = read_status(model.parent)
+    if status["status"] in ("completed", "not begun"):  # a model may have left its run's folder
+        return ""
+    return f"the run's status is {status['status']}: {status['reason']}"
+
+
+def class_indices(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:
+    """Return the index of each label among the classes.
+
+    A label is a class's name, or its index where the classes are text and the label is whole.
+
+    Raises
+    ------
+    InputError
+        When a label is neither.
+    """
+    index = {str(name): i for i, name in enumerate(classes)}
+    if classes.dtype.kind == "U" and labels.dtype.kind != "U":
+        index = {str(i): i for i in range(len(classes))}
+    distinct, inverse = np.unique(labels, return_inverse=True)
+    unknown = [str(label) for label in distinct if str(label) not in index]
+    if unknown:
+        known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+        raise InputError(f"{where}: label {unknown[0]} is not a class of the model ({known})")
+    return np.array([index[str(label)] for label in distinct], dtype=np.int64)[inverse]
+
+
+def _write_csv(file: BinaryIO, model: LinearModel, X: np.ndarray, y: np.ndarray | None) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = [str(name) for name in model.classes]
+    known = [] if y is None else ["label"]
+    writer.writerow([*known, "prediction", *(f"probability_{name}" for name in names)])
+    for rows, log_p in model.log_probability_blocks(X):
+        writer.writerows(_rows(log_p, names, None if y is None else y[rows]))
+    text.flush()
+    text.detach()  # the file is closed by whoever opened it
+
+
+def _rows(log_p: np.ndarray, names: list[str], y: np.ndarray | None) -> Iterator[list[object]]:
+    for i, (best, p) in enumerate(zip(log_p.argmax(axis=1), np.exp(log_p).tolist(), strict=True)):
+        known = [] if y is None else [names[y[i]]]
+        yield [*known, names[best], *(f"{value:.9g}" for value in p)]

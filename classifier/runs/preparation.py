@@ -1,0 +1,204 @@
+"""From a data set to what all models of a stack train on."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from classifier import gradient_check
+from classifier.curvature import SAMPLE, Scale, measure_scale
+from classifier.runs.config import Config
+from classifier.runs.log import RunError, log, timed
+from data.dataset import Dataset, Examples, Split, class_counts
+from data.errors import InputError
+from data.files.npy import NpyRows
+from data.labels import class_weights
+from data.machine import memory
+from data.preprocessing import AffineMap, PreparedRows
+from data.room import STREAMED, check_room
+from data.statistics import measure
+from data.streamed import window_bytes
+
+SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
+PEAK = 9  # arrays of a model's size at once with Adam: six to train, then a checkpoint's copies
+KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """What all models of a stack share, ready for training.
+
+    train and val hold design matrices; gradient_error is the figure of the check, None where it
+    was left out; class_weights (C,) are what an example of each class counts, None where all do;
+    seconds are what the parts of the preparation took.
+    """
+
+    dataset: Dataset
+    features: AffineMap
+    train: Split
+    val: Split
+    scale: Scale
+    gradient_error: float | None
+    class_weights: np.ndarray | None
+    seconds: dict[str, float]
+
+
+def load_dataset(config: Config) -> Dataset:
+    """Load the data set of a config: the same for equal data settings and equal seeds."""
+    dataset: Dataset = config.data.load(generator(config.seed, "data"))
+    return dataset
+
+
+def prepare(
+    dataset: Dataset,
+    configs: Sequence[Config],
+    *,
+    checked: bool = False,
+    gradient_error: float | None = None,
+) -> Prepared:
+    """Fit the preprocessing, measure the data and check the gradient.
+
+    Parameters
+    ----------
+    dataset : what is trained on.
+    configs : of the models of a stack; the first stands for what they share.
+    checked, gradient_error : whether the gradient was checked before, and what that gave.
+
+    Raises
+    ------
+    InputError, RunError
+        When the data cannot be prepared, or the gradient is wrong.
+    """
+    config = configs[0]
+    seconds: dict[str, float] = {}
+    _log_dataset(dataset)
+    if config.calibrate and len(dataset.val) == 0:
+        raise InputError("calibrate=true: there is no validation split; see data.val_fraction")
+    _check_room(dataset, configs)
+    with timed(seconds, "preprocessing"):
+        statistics = measure(dataset.train.X)
+        features = config.preprocessing.fit(statistics)
+        of_class = _class_weights(config.class_weight, dataset)
+        train, val = (
+            Split(X, s.y, None if of_class is None else of_class[s.y])
+            for X, s in zip(_designs(features, dataset), (dataset.train, dataset.val), strict=True)
+        )
+        scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
+        _check_size(
+            (statistics.low - features.shift) / features.scale,
+            (statistics.high - features.shift) / features.scale,
+        )
+    error = gradient_error
+    if config.check_gradient and not checked:
+        with timed(seconds, "gradient_check"):
+            rng = generator(config.seed, "check")
+            error = _check_gradient(train, len(dataset.classes), configs, rng)
+    return Prepared(dataset, features, train, val, scale, error, of_class, seconds)
+
+
+def _designs(features: AffineMap, dataset: Dataset) -> tuple[Examples, Examples]:
+    """Return the design matrices of training and validation."""
+    train, val = dataset.train.X, dataset.val.X
+    late = _is_prepared_late(dataset)
+    prepared = PreparedRows(features, val) if late else features.design_matrix(val)
+    return features.design_matrix(train), prepared
+
+
+def _is_prepared_late(dataset: Dataset) -> bool:
+    """Return whether a validation split in memory is prepared anew each epoch, block by block.
+
+    What was held out of a file may take half a gigabyte once it is prepared. The figures are the
+    same either way.
+    """
+    if not isinstance(dataset.train.X, NpyRows) or isinstance(dataset.val.X, NpyRows):
+        return False
+    return 4 * len(dataset.val) * (dataset.n_features + 1) > memory() // KEPT
+
+
+def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
+    """Refuse what would not fit once the data are prepared and the models are made."""
+    row = 4 * (dataset.n_features + 1)
+    splits, n_train = dataset.splits().values(), len(dataset.train)
+    labels = 2 * 8 * sum(map(len, splits))  # and the order of an epoch
+    batch = row * min(configs[0].batch_size, n_train)
+    if isinstance(dataset.train.X, NpyRows):
+        kept = not isinstance(dataset.val.X, NpyRows) and not _is_prepared_late(dataset)
+        prepared, buffers = row * len(dataset.val) * kept, 2 * window_bytes() + batch
+    else:
+        prepared, buffers = row * (n_train + len(dataset.val)), 2 * batch
+    n_rows = len(configs) * len(dataset.classes)
+    scores = 4 * n_rows * min(configs[0].batch_size, n_train)
+    sample = 4 * row * min(SAMPLE, n_train)  # float64, twice, and gone before there are models
+    parts = {
+        "the examples": dataset.nbytes + labels,
+        "their prepared copies": prepared,
+        "training": max(sample, buffers + PEAK * row * n_rows + scores),
+    }
+    fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
+    check_room(dataset.origin, parts, STREAMED + fewer)
+
+
+def _class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
+    """Return what an example of each class counts, (C,) float32, or None where all count the same.
+
+    Names are compared as text: YAML reads 1 as a number whatever the labels are.
+    """
+    if given is None:
+        return None
+    classes = dataset.classes
+    if isinstance(given, Mapping):
+        named = {str(name): name for name in classes.tolist()}
+        given = {named.get(str(name), name): weight for name, weight in given.items()}
+    counts = class_counts(dataset.train.y, len(classes))
+    return class_weights(given, classes, counts).astype(np.float32)
+
+
+def _check_size(low: np.ndarray, high: np.ndarray) -> None:
+    """Say when the prepared features, from low to high, are of a size that no step can suit."""
+    largest = float(np.maximum(high, -low).max())
+    if (low == high).all():
+        log.warning("every feature is constant: only the frequencies of the classes can be learned")
+    elif not SIZES[0] <= largest <= SIZES[1]:
+        log.warning(
+            "the prepared features are of size %.0e beside the bias's 1: one step cannot suit "
+            "both, and training may stay far from its optimum; use preprocessing=standardize",
+            largest,
+        )
+
+
+def generator(seed: int, purpose: str) -> np.random.Generator:
+    """Return a generator for one purpose, so that no purpose changes what another draws."""
+    return np.random.default_rng([seed, *purpose.encode()])
+
+
+def _log_dataset(dataset: Dataset) -> None:
+    sizes = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits().items())
+    shape = dataset.train.X.shape[1:]
+    features = f"{dataset.n_features} features" + f" ({' x '.join(map(str, shape))})" * (
+        len(shape) > 1
+    )
+    log.info("%s: %s examples, %s, %d classes", dataset.name, sizes, features, len(dataset.classes))
+    counts = class_counts(dataset.train.y, len(dataset.classes))
+    if len(dataset.val) + len(dataset.test) and counts.min() == 1:
+        single = np.flatnonzero(counts == 1)
+        log.warning(
+            "%d classes have a single training example, class %s first: too few to judge by",
+            *(len(single), dataset.classes[single[0]]),
+        )
+    if len(dataset.val) + len(dataset.test) == 0:
+        log.warning("no example is held out: the figures say nothing of new examples")
+
+
+def _check_gradient(
+    train: Split, n_classes: int, configs: Sequence[Config], rng: np.random.Generator
+) -> float:
+    reg, smoothing = np.array([(c.reg, c.label_smoothing) for c in configs]).T
+    error = gradient_check.check_stacked_gradient(train.X, train.y, n_classes, reg, smoothing, rng)
+    log.info("gradient check: largest relative error %.1e", error)
+    if not error <= gradient_check.LIMIT:
+        raise RunError(
+            f"gradient check: relative error {error:.1e}, over {gradient_check.LIMIT:g}: the "
+            "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
+        )
+    return error

@@ -1,0 +1,216 @@
+"""One training run, or a stack of them: from a config to a folder of results."""
+
+import contextlib
+import dataclasses
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier import blas
+from classifier.curvature import Scale
+from classifier.fit import Fit
+from classifier.model_stack import PerModel
+from classifier.runs.checkpoint import NAME as CHECKPOINT
+from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
+from classifier.runs.config import Config
+from classifier.runs.folder import locked_runs, write_status
+from classifier.runs.interruption import stop_later
+from classifier.runs.job import Job
+from classifier.runs.log import RunError, failures_recorded, log, timed
+from classifier.runs.preparation import Prepared, generator, load_dataset, prepare
+from classifier.runs.results import Show, evaluate_fit, write_results
+from classifier.training import Training
+from data.dataset import Dataset
+from data.errors import InputError
+
+FLOAT32 = np.finfo(np.float32)
+SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    checkpoint: Path | None = None,
+    dataset: Dataset | None = None,
+    show: Show = lambda _: None,
+    progress: bool = False,
+) -> list[dict[str, Any]]:
+    """Train the models of some jobs as one stack and write each job's results to its folder.
+
+    Parameters
+    ----------
+    jobs : configs that differ in the numbers of a model and in report only, each with a folder.
+    checkpoint : where the stack's checkpoint is, or will be; None: the first job's folder. From a
+        checkpoint that exists the training goes on.
+    dataset : that of these jobs; None: load it.
+    show : makes the page and the plots of a run's folder, now or soon.
+    progress : whether to show a bar, where stderr is a terminal.
+
+    Returns
+    -------
+    The content of each job's report.json.
+
+    Raises
+    ------
+    InputError, OSError
+        When something the user gave cannot be used; every job's status is then `failed`.
+    RunError
+        When a model diverged, or the gradient is wrong. Results are written all the same.
+    Stopped
+        When SIGINT or SIGTERM ended the training early; with checkpoint and results written.
+    """
+    folders = [job.folder for job in jobs]
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folders), blas.within_cores(), contextlib.ExitStack() as exits:
+        for folder in folders:
+            write_status(folder, "running")
+        with failures_recorded(folders):
+            place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
+            prepared, training, checkpoints = _begin(jobs, place, dataset)
+            seconds = dict(prepared.seconds)
+            # From here on a signal lets the minibatch end, and the results be written.
+            stop = exits.enter_context(stop_later())
+            with timed(seconds, "training"):
+                fits = _train(training, checkpoints, stop, progress)
+        reports = _write_all(jobs, fits, prepared, seconds, show)
+    if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
+        raise RunError("; ".join(diverged))
+    return reports
+
+
+def _begin(
+    jobs: Sequence[Job], place: Path, dataset: Dataset | None
+) -> tuple[Prepared, Training, Checkpoints]:
+    """Prepare a training, and put it where its checkpoint says it was, if there is one."""
+    earlier = read_checkpoint(place) if place.exists() else None
+    config = jobs[0].config
+    loading: dict[str, float] = {}
+    if dataset is None:
+        with timed(loading, "data"):
+            dataset = load_dataset(config)
+    prepared = _prepare(jobs, dataset, earlier)
+    prepared = dataclasses.replace(prepared, seconds=loading | prepared.seconds)
+    training = _training(jobs, prepared)
+    if earlier is not None:
+        earlier.restore(training, jobs, dataset.fingerprint)
+        log.info("goes on after step %d, in epoch %d", training.step, training.epoch + 1)
+    whose = (jobs, dataset.fingerprint, prepared.gradient_error)
+    return prepared, training, Checkpoints(place, *whose, config.checkpoint.every)
+
+
+@contextlib.contextmanager
+def _locked(folders: Sequence[Path]) -> Iterator[None]:
+    with contextlib.ExitStack() as exits:
+        try:
+            exits.enter_context(locked_runs(folders))
+        except InputError as error:  # not recorded in the folder: it is another process's
+            log.error("%s", error)
+            raise
+        yield
+
+
+def _prepare(jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None) -> Prepared:
+    configs = [job.config for job in jobs]
+    if earlier is None:
+        return prepare(dataset, configs)
+    error = earlier.gradient_error
+    return prepare(dataset, configs, checked=error is not None, gradient_error=error)
+
+
+def _training(jobs: Sequence[Job], prepared: Prepared) -> Training:
+    config = jobs[0].config
+    models = PerModel(
+        lr=np.array([_resolve_lr(job, prepared.scale) for job in jobs]),
+        reg=np.array([job.config.reg for job in jobs]),
+        momentum=np.array([job.config.momentum for job in jobs]),
+        label_smoothing=np.array([job.config.label_smoothing for job in jobs]),
+    )
+    training = Training(
+        prepared.train,
+        prepared.val,
+        len(prepared.dataset.classes),
+        models,
+        optimizer=config.optimizer,
+        schedule=config.schedule,
+        early_stopping=config.early_stopping,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        rng=generator(config.seed, "order"),
+    )
+    if config.schedule.warmup_steps >= config.epochs * len(training.batches):
+        log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
+    return training
+
+
+def _train(
+    training: Training, checkpoints: Checkpoints, stop: Callable[[], str], progress: bool
+) -> list[Fit]:
+    from tqdm import tqdm  # costs start-up
+
+    # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of its own,
+    # which complains on stderr of a lock that is left when this one is killed.
+    tqdm.set_lock(threading.RLock())
+    # disable=None: no bar where stderr is not a terminal.
+    bar = tqdm(
+        total=training.epochs,
+        initial=training.epoch,
+        unit="epoch",
+        leave=False,
+        disable=None if progress else True,
+    )
+
+    def after_epoch(fits: list[Fit]) -> None:
+        row = fits[0].history[-1]._asdict()
+        figures = {key: row[key] for key in SHOWN if row[key] is not None}
+        bar.set_postfix({key: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
+        bar.update()
+        checkpoints.after_epoch(training)
+
+    with bar:
+        fits = training.run(after_epoch, stop)
+    checkpoints.write(training)
+    return fits
+
+
+def _write_all(
+    jobs: Sequence[Job],
+    fits: Sequence[Fit],
+    prepared: Prepared,
+    seconds: dict[str, float],
+    show: Show,
+) -> list[dict[str, Any]]:
+    """Write each job's results; one's full disk or odd class name is not another's."""
+    reports, errors = [], []
+    for job, fit in zip(jobs, fits, strict=True):
+        try:
+            with failures_recorded([job.folder]):
+                model, report = evaluate_fit(job, fit, prepared, seconds)
+                write_results(job, fit.history, model, report, prepared.dataset, show)
+                reports.append(report)
+        except Exception as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+    return reports
+
+
+def _resolve_lr(job: Job, scale: Scale) -> float:
+    config: Config = job.config
+    auto = config.lr == "auto"
+    lr = config.optimizer.auto_lr(scale, config.reg) if auto else float(config.lr)
+    lr *= config.lr_scale
+    if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
+        reason = (
+            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}; use "
+            "preprocessing=standardize"
+        )
+        raise InputError(f"lr={config.lr}: {reason if auto else 'not a step float32 can take'}")
+    stable = config.optimizer.stable_lr(scale, config.reg)
+    bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
+    chosen = " (auto)" if auto else ""
+    log.info("lr %.4g%s%s", lr, chosen, bound, extra={"folder": job.folder})
+    return lr

@@ -1,0 +1,215 @@
+"""The shell's side of the program: one line for a mistake, a folder of its own for a run."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TextIO
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from classifier.runs.config import Config, make_config, without_hydra
+from classifier.runs.explain import explain, fields_of
+from classifier.runs.interruption import exit_code, stop_at_once
+from classifier.shell.hydra_versions import compose_once, lazy_help
+from classifier.shell.resume import resume_run, resumed_arguments
+from classifier.tracking.track import check_tracker, track
+from data.console import escape_unknown_characters
+from data.errors import InputError
+from data.options import Options
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 shows tracebacks
+
+
+def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
+    """Run a Hydra entry point; a mistake ends it with one line on stderr and exit code 1.
+
+    Parameters
+    ----------
+    main : the function that `hydra.main` made.
+    schema : of its config.
+    """
+    escape_unknown_characters()
+    _refuse_arguments(schema)
+    if {"--help", "-h"} & {*sys.argv[1:]}:
+        print(_help(schema))
+        return
+    # Hydra's parser wants its flags before the overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda given: given not in ("-m", "--multirun"))
+    # Processes that a launcher starts import this program from wherever they are.
+    root = str(CONFIGS.parent)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    wanted = os.environ.get(TRACEBACK) == "1"
+    os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
+    try:
+        with stop_at_once(), lazy_help():
+            if schema is Config:
+                sys.argv[1:] = resumed_arguments(sys.argv[1:])
+            compose_once(CONFIGS)
+            _run_entry_point(main)
+    except KeyboardInterrupt as stop:
+        sys.exit(exit_code(stop))
+    except SystemExit as end:
+        if wanted and isinstance(end.__cause__, Exception):
+            raise end.__cause__ from None
+        raise
+    except Exception as error:
+        if wanted:
+            raise
+        sys.exit(explain(error, schema))
+
+
+def _run_entry_point(main: Callable[[], Any]) -> None:
+    """Run it; a sweep that a signal stopped is summarised and tracked all the same."""
+    try:
+        main()
+    except KeyboardInterrupt as stop:
+        if isinstance(config := getattr(stop, "config", None), DictConfig):
+            end_sweep(config)
+        raise
+
+
+def end_sweep(config: DictConfig) -> str:
+    """Summarise and track the sweep of a composed config; say what is not complete, or nothing."""
+    from classifier.sweep.summary import finish_sweep
+
+    sweep = Path(str(config.hydra.sweep.dir))
+    incomplete = finish_sweep(sweep)
+    track(config, sweep, is_sweep=True)
+    return incomplete
+
+
+def _refuse_arguments(schema: type[Options]) -> None:
+    """Tell who writes --lr 0.1 how keys are written; let no argument name code to be run."""
+    keys = fields_of(schema)
+    for argument in sys.argv[1:]:
+        if "_target_" in argument:
+            sys.exit(f"{argument}: what code runs is not chosen on the command line")
+        key = argument.removeprefix("--").partition("=")[0]
+        if argument.startswith("--") and key in keys:
+            sys.exit(f"{argument}: write {key}=VALUE, without dashes")
+
+
+def _help(schema: type[Options]) -> str:
+    """Return the help text of a program's config, with the choices of each group.
+
+    Hydra itself would list every group first, its own among them.
+    """
+    name = "train" if schema is Config else "predict"
+    config = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    choices = {
+        group.name: ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
+        for group in CONFIGS.iterdir()
+        if group.is_dir()
+    }
+    return str(OmegaConf.select(config, "hydra.help.template")).format(**choices)
+
+
+class Guard(Callback):
+    """Before a run: refuse a bad config, then claim a folder that no other run has."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Check the config and settle `hydra.run.dir`; with `resume`, take those of that run.
+
+        Raises
+        ------
+        SystemExit
+            With one line; Hydra turns any other exception of a callback into a warning.
+        """
+        try:
+            if config.resume is not None:
+                resume_run(config)
+                make_config(without_hydra(config))
+                check_tracker(config)
+                return
+            make_config(without_hydra(config))
+            check_tracker(config)
+            folder = OmegaConf.select(config, "hydra.run.dir")
+            if not folder:
+                raise InputError("hydra.run.dir: names no folder")
+            chosen = any(o.startswith("hydra.run.dir=") for o in config.hydra.overrides.hydra)
+            settled = _claim_named(Path(folder)) if chosen else _claim_new(Path(folder))
+        except Exception as error:
+            raise SystemExit(explain(error, Config)) from error
+        with read_write(config.hydra), open_dict(config.hydra):
+            config.hydra.run.dir = str(settled)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Settle `hydra.sweep.dir`: a new folder, or the one the user named to go on in.
+
+        Raises
+        ------
+        SystemExit
+            With one line.
+        """
+        try:
+            check_tracker(config)
+            folder = OmegaConf.select(config, "hydra.sweep.dir")
+            if not folder:
+                raise InputError("hydra.sweep.dir: names no folder")
+            if any(o.startswith("resume=") for o in config.hydra.overrides.task):
+                raise InputError("resume: goes on with one run or sweep; leave out -m")
+            if any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            else:
+                with read_write(config.hydra), open_dict(config.hydra):
+                    config.hydra.sweep.dir = str(_claim_new(Path(folder)))
+        except Exception as error:
+            raise SystemExit(explain(error, Config)) from error
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Summarise and track a sweep that was not stopped, whatever launched its jobs.
+
+        Raises
+        ------
+        SystemExit
+            With one line, when not every job completed.
+        """
+        if sys.exception() is not None:  # Hydra 1.4 comes here from a sweep that was refused too
+            return
+        try:
+            incomplete = end_sweep(config)
+        except Exception as error:
+            raise SystemExit(explain(error, Config)) from error
+        if incomplete:
+            raise SystemExit(incomplete)
+
+
+class Console(logging.StreamHandler[TextIO]):
+    """Stdout; a reader that has gone away, as `head` does, does not end a run."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let what follows go nowhere."""
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+
+class BelowError(logging.Filter):
+    """Lets through what goes to stdout; errors go to stderr."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is less than an error."""
+        return record.levelno < logging.ERROR
+
+
+def _claim_new(folder: Path) -> Path:
+    """Make the folder, or the first of folder-2, folder-3, ... that is not there yet."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number, candidate = 1, folder
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
+
+
+def _claim_named(folder: Path) -> Path:
+    """Make the folder the user named, unless it holds a run already."""
+    if (folder / "status.json").exists():
+        raise InputError(f"hydra.run.dir={folder}: holds a run already; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

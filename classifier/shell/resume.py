@@ -1,0 +1,154 @@
+"""Go on with a run or a sweep that was stopped or killed: `resume=latest`, `resume=FOLDER`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from classifier.hyperparameters import REPORTING
+from classifier.runs.checkpoint import NAME, read_checkpoint, refuse_changes
+from classifier.runs.config import keys_with, without_hydra
+from classifier.runs.folder import SWEEP, locked_runs, read_config, read_overrides
+from classifier.runs.job import plain_config
+from classifier.runs.latest import latest_run
+from data.errors import InputError
+from data.files.places import is_folder, is_plain_file
+from data.files.whole import write_text
+
+
+def resume_run(config: DictConfig) -> None:
+    """Turn a composed config with `resume` into that of the run it names, in the run's folder.
+
+    Raises
+    ------
+    InputError
+        When there is no such run, it is still running, or an override would change its
+        mathematics.
+    """
+    folder = _folder(str(config.resume), Path(str(config.outputs)))
+    saved = _saved_config(folder, str(config.resume))
+    resumed = _plan(config, saved)
+    wanted = plain_config(resumed, saved["choices"])
+    refuse_changes(saved, wanted)
+    with locked_runs([folder]):  # a run that still runs is left alone
+        if (folder / NAME).exists():
+            read_checkpoint(folder / NAME)
+        if wanted != saved:
+            write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
+            _record(folder, config.hydra.overrides.task, saved["choices"])
+    _apply(config, resumed, saved["choices"], folder)
+
+
+def _plan(config: DictConfig, saved: dict[str, Any]) -> DictConfig:
+    """Return the run's saved config with what the command line may change; refuse the rest.
+
+    A key of which the role is reporting is taken from the command line where it is given there;
+    every other key that is given must have the value that the run was trained with.
+    """
+    choices, given = saved["choices"], without_hydra(config)
+    chosen = {key: now for key, now in config.hydra.runtime.choices.items() if key in choices}
+    refuse_changes({key: choices[key] for key in chosen}, chosen)
+    values = {key: value for key, value in saved.items() if key != "choices"}
+    resumed = cast(DictConfig, OmegaConf.merge(given, values))
+    for key in map(_key, config.hydra.overrides.task):
+        now = OmegaConf.select(given, key)
+        if key.split(".")[0] in keys_with(REPORTING):
+            OmegaConf.update(resumed, key, now, merge=True)
+        elif key not in choices:
+            refuse_changes({key: OmegaConf.select(resumed, key)}, {key: now})
+    resumed.resume = None
+    return resumed
+
+
+def _apply(config: DictConfig, resumed: DictConfig, choices: dict[str, Any], folder: Path) -> None:
+    """Make the composed config that of the resumed run, to be run in its folder."""
+    with read_write(config), open_dict(config):
+        for key in map(str, resumed):
+            config[key] = resumed[key]
+        config.hydra.run.dir = str(folder)
+        config.hydra.output_subdir = None  # what Hydra wrote there of the run stays
+        config.hydra.runtime.choices = {**config.hydra.runtime.choices, **choices}
+
+
+def _record(folder: Path, overrides: Sequence[str], choices: dict[str, Any]) -> None:
+    """Add what is given now to the command line that the run's folder keeps."""
+    given = [o for o in overrides if _key(o) not in ("resume", *choices)]
+    keys = {_key(override) for override in given}
+    earlier = [o for o in read_overrides(folder) or [] if _key(o) not in keys]
+    text = OmegaConf.to_yaml(OmegaConf.create([*earlier, *given]))
+    write_text(folder / ".hydra/overrides.yaml", text)
+
+
+def resumed_arguments(arguments: list[str]) -> list[str]:
+    """Return the command line that goes on with what `resume` names.
+
+    A sweep is resumed by its own command; a run gets the choices of its config groups, so
+    that overrides meet the keys that it has. Without `resume` nothing changes.
+
+    Raises
+    ------
+    InputError, FileNotFoundError
+        When there is no such run or sweep, or other settings are given with a sweep.
+    """
+    given = _value(arguments, "resume")
+    if given in ("", "null") or {"-m", "--multirun"} & {*arguments}:
+        return arguments
+    folder = _folder(given, Path(_value(arguments, "outputs") or "outputs"))
+    if is_plain_file(folder / SWEEP):
+        return _sweep_again(arguments, folder)
+    named = {_key(argument) for argument in arguments}
+    choices = _saved_config(folder, given)["choices"]
+    own = [f"{group}={choice}" for group, choice in choices.items() if choice]
+    return [*(choice for choice in own if _key(choice) not in named), *arguments]
+
+
+def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
+    for argument in arguments:
+        if not argument.startswith(("resume=", "hydra", "-")):
+            raise InputError(
+                f"{argument}: a sweep goes on as it was; to add jobs to it, give its whole command "
+                f"with hydra.sweep.dir={folder}"
+            )
+    overrides = read_overrides(folder)
+    if overrides is None:
+        raise InputError(f"resume={folder}: {SWEEP} there cannot be read")
+    kept = [argument for argument in arguments if not argument.startswith("resume=")]
+    quoted = QuotedString(str(folder), Quote.single).with_quotes()
+    return [*overrides, *kept, f"hydra.sweep.dir={quoted}"]
+
+
+def _value(arguments: list[str], key: str) -> str:
+    """Return what the last override of a key says, without quotes."""
+    values = [a.partition("=")[2] for a in arguments if a.startswith(f"{key}=")]
+    return values[-1].strip("'\"") if values else ""
+
+
+def _folder(given: str, outputs: Path) -> Path:
+    try:
+        place = latest_run(outputs) if given == "latest" else Path(given)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"resume=latest: {error}; start a run") from None
+    return (place.parent if place.name == NAME else place).resolve()
+
+
+def _saved_config(folder: Path, given: str) -> dict[str, Any]:
+    if not is_folder(folder):
+        raise FileNotFoundError(f"resume={given}: there is no such folder")
+    saved = read_config(folder)
+    if not saved:
+        raise InputError(f"resume={given}: no run has begun in {folder}")
+    hydra = OmegaConf.load(folder / ".hydra/hydra.yaml").hydra
+    stacked = hydra.runtime.choices.get("hydra/launcher") == "stacked"
+    if stacked and str(hydra.mode) == "MULTIRUN":
+        raise InputError(
+            f"resume={given}: is one job of a sweep, trained with others; go on with the sweep: "
+            f"resume={folder.parent}"
+        )
+    return saved
+
+
+def _key(override: str) -> str:
+    return re.split("[=@]", override.lstrip("+~"))[0]

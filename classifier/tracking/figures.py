@@ -1,0 +1,78 @@
+"""What trackers report of a run: settings, curves and figures, read from the run's folder."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from classifier.runs.history import read_history
+from classifier.runs.job import Value
+from classifier.sweep.records import Record, settings
+
+CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")  # of the history
+ARTIFACTS = (
+    *("sweep.*", "multirun.yaml", "*.png", "report.*", "history.csv", "status.json", "model.npz"),
+    *("train.log", ".hydra/config.yaml"),
+)
+
+
+class Scalar(NamedTuple):
+    """A figure, with the epoch it belongs to and its time in seconds since 1970."""
+
+    name: str
+    value: float
+    epoch: int
+    time: float
+
+
+def span(folder: Path) -> tuple[float, float]:
+    """Return when a run was begun and when it ended, in seconds since 1970.
+
+    Hydra writes its own config once, at the very beginning; the status is written last.
+    """
+    places = [folder / ".hydra/hydra.yaml", folder / "status.json"]
+    times = [place.stat().st_mtime for place in places if place.exists()]
+    return min(times), max(times)
+
+
+def params(record: Record) -> dict[str, Value]:
+    """Return the settings of a run, flattened."""
+    return settings(record.config)
+
+
+def scalars(record: Record) -> list[Scalar]:
+    """Return the curves of a run, and the figures of the weights it kept at their epoch."""
+    time, end = span(record.folder)
+    found = []
+    history = record.folder / "history.csv"
+    for row in read_history(history) if history.exists() else []:
+        time += row.seconds
+        found += [Scalar(name, getattr(row, name), row.epoch, time) for name in CURVES]
+    kept = final_figures(record.report) if record.report else {}
+    found += [Scalar(name, value, int(kept["best_epoch"]), end) for name, value in kept.items()]
+    return [scalar for scalar in found if scalar.value is not None and math.isfinite(scalar.value)]
+
+
+def final_figures(report: dict[str, Any]) -> dict[str, float]:
+    """Return the numbers of a report: test_loss, best_val_loss, best_train_loss and so on.
+
+    Those of the best epoch's weights on the training and validation splits have names apart from
+    the curves'.
+    """
+    # lr is the curve of the schedule.
+    figures = {"objective": report["objective"], "resolved_lr": report["lr"]}
+    for split, metrics in report["metrics"].items():
+        kept = split if split == "test" else f"best_{split}"
+        figures |= {f"{kept}_{name}": value for name, value in (metrics or {}).items()}
+    figures = {name: value for name, value in figures.items() if isinstance(value, float)}
+    return figures | {"best_epoch": report["best_epoch"]}
+
+
+def artifacts(folder: Path) -> list[Path]:
+    """Return the files of a run or a sweep worth keeping elsewhere: all but its checkpoint."""
+    return sorted({path for pattern in ARTIFACTS for path in folder.glob(pattern)})
+
+
+def as_text(value: Value) -> str:
+    """Return a config's value as it is written in YAML: null, true, 0.1, text."""
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,104 @@
+"""All that a training needs to go on exactly where it was, and its form as plain arrays."""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from classifier.fit import Epoch, Fit
+from classifier.optimizers import State
+
+OPTIMIZER = "optimizer."
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """Where a training is.
+
+    Attributes
+    ----------
+    epoch, batch : epochs that are complete, minibatches of the epoch under way.
+    window : parts of a file that are shuffled together; none of examples in memory.
+    seconds : time of the epoch under way.
+    order : the generator's state before the order of that epoch was drawn.
+    stack : which of the models are still trained; the next three are of these.
+    theta : (C, G, D + 1) weights and bias.
+    optimizer : the optimizer's state, arrays of theta's shape.
+    sums : (2, G) loss and accuracy, summed over the examples of the epoch under way.
+    fits : what training has made of every model, in the stack or not.
+    """
+
+    epoch: int
+    batch: int
+    window: int
+    seconds: float
+    order: Mapping[str, Any]
+    stack: list[int]
+    theta: np.ndarray
+    optimizer: State
+    sums: np.ndarray
+    fits: list[Fit]
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """Return the state as arrays; figures that a history lacks are nan."""
+        rows = [row for fit in self.fits for row in fit.history]
+        return {
+            "epoch": np.array(self.epoch),
+            "batch": np.array(self.batch),
+            "window": np.array(self.window),
+            "seconds": np.array(self.seconds),
+            "order": np.array(json.dumps(self.order)),
+            "sums": self.sums,
+            "stack": np.array(self.stack, dtype=np.int64),
+            "theta": self.theta,
+            **{f"{OPTIMIZER}{name}": array for name, array in self.optimizer.items()},
+            "lr": np.array([fit.lr for fit in self.fits]),
+            "best_theta": np.stack([fit.theta for fit in self.fits]),
+            "best_epoch": np.array([fit.best_epoch for fit in self.fits]),
+            "best_value": np.array([fit.best_value for fit in self.fits]),
+            "status": np.array([fit.status for fit in self.fits]),
+            "ended": np.array([fit.ended for fit in self.fits]),
+            "history": np.array(rows, dtype=np.float64).reshape(-1, len(Epoch._fields)),
+            "history_rows": np.array([len(fit.history) for fit in self.fits]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> "TrainingState":
+        """Return the state that `to_arrays` returned as arrays."""
+        ends = np.cumsum(arrays["history_rows"])
+        histories = np.split(arrays["history"], ends[:-1])
+        fits = [
+            Fit(
+                arrays["best_theta"][model],
+                float(arrays["lr"][model]),
+                int(arrays["best_epoch"][model]),
+                float(arrays["best_value"][model]),
+                [_row(*row) for row in history.tolist()],
+                str(arrays["status"][model]),
+                str(arrays["ended"][model]),
+            )
+            for model, history in enumerate(histories)
+        ]
+        optimizer = {
+            name.removeprefix(OPTIMIZER): array
+            for name, array in arrays.items()
+            if name.startswith(OPTIMIZER)
+        }
+        return cls(
+            int(arrays["epoch"]),
+            int(arrays["batch"]),
+            int(arrays["window"]),
+            float(arrays["seconds"]),
+            json.loads(str(arrays["order"])),
+            arrays["stack"].tolist(),
+            arrays["theta"],
+            optimizer,
+            arrays["sums"],
+            fits,
+        )
+
+
+def _row(epoch: float, step: float, *figures: float) -> Epoch:
+    return Epoch(int(epoch), int(step), *figures)

@@ -1,0 +1,35 @@
+"""Features as the user has them: real numbers, all finite."""
+
+import numpy as np
+
+from data.dataset import Examples
+from data.errors import InputError
+
+
+def check_features(X: np.ndarray, where: str) -> np.ndarray:
+    """Return X if it is (N, ...) finite real numbers, or raise InputError."""
+    check_kind(X, where)
+    if X.dtype.kind == "f" and not _is_finite(X):
+        bad = np.argwhere(~np.isfinite(X))
+        place = ", ".join(map(str, bad[0]))
+        raise InputError(
+            f"{where}: X holds {len(bad)} values that are not finite, the first "
+            f"({X[tuple(bad[0])]}) at [{place}]; remove or replace them"
+        )
+    return X
+
+
+def check_kind(X: Examples, where: str) -> None:
+    """Raise InputError where X is not (N, ...) real numbers, at least one an example."""
+    if X.dtype.kind not in "biuf" or len(X.shape) < 2 or 0 in X.shape[1:]:
+        hint = "; for one feature an example give X[:, None]" if len(X.shape) == 1 else ""
+        raise InputError(
+            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape "
+            f"(N, ...) with at least one feature{hint}"
+        )
+
+
+def _is_finite(X: np.ndarray) -> bool:
+    """Return whether every value is finite; only if their sum is not is each one looked at."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(X.sum(dtype=np.float64)) or np.isfinite(X).all())

@@ -1,0 +1,226 @@
+"""CIFAR-10 and CIFAR-100 as they are published.
+
+Source: A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009. The python
+version holds pickled dicts, the binary version records of label bytes and 3,072 pixel bytes; in
+both the pixels are the red, then the green, then the blue 32 x 32 plane.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.dataset import Dataset, Split
+from data.errors import InputError
+from data.files.places import is_plain_file, is_there
+from data.options import Options, option
+from data.sources.archive import check_size, read_members
+from data.sources.download import fetch
+from data.sources.restricted_pickle import read_pickle
+from data.splits import make_dataset
+
+PIXELS = 3 * 32 * 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The names that one published version gives its folder, its archive and its files."""
+
+    folder: str
+    archive: str
+    train: tuple[str, ...]
+    test: str
+    names: dict[str, str]  # kind of label -> the file with the names of its classes
+    label_columns: tuple[str, ...] = ()  # binary: the label bytes of a record, in order
+
+    def files(self) -> set[str]:
+        """Return the names of all files that are read."""
+        return {*self.train, self.test, *self.names.values()}
+
+
+PYTHON_10 = Layout(
+    folder="cifar-10-batches-py",
+    archive="cifar-10-python.tar.gz",
+    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
+    test="test_batch",
+    names={"labels": "batches.meta"},
+)
+BINARY_10 = Layout(
+    folder="cifar-10-batches-bin",
+    archive="cifar-10-binary.tar.gz",
+    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+    test="test_batch.bin",
+    names={"labels": "batches.meta.txt"},
+    label_columns=("labels",),
+)
+PYTHON_100 = Layout(
+    folder="cifar-100-python",
+    archive="cifar-100-python.tar.gz",
+    train=("train",),
+    test="test",
+    names={"fine_labels": "meta", "coarse_labels": "meta"},
+)
+BINARY_100 = Layout(
+    folder="cifar-100-binary",
+    archive="cifar-100-binary.tar.gz",
+    train=("train.bin",),
+    test="test.bin",
+    names={"fine_labels": "fine_label_names.txt", "coarse_labels": "coarse_label_names.txt"},
+    label_columns=("coarse_labels", "fine_labels"),
+)
+LAYOUTS = {"cifar10": (PYTHON_10, BINARY_10), "cifar100": (PYTHON_100, BINARY_100)}
+SHA256 = {  # of the archives that data.download fetches
+    PYTHON_10.archive: "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    PYTHON_100.archive: "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+}
+MAX_BYTES = {"cifar10": 2**26, "cifar100": 2**28}  # of a file; the largest have 31 and 155 MB
+
+
+@dataclasses.dataclass(kw_only=True)
+class Source(Options):
+    """The official files, python or binary version, in a folder or in the .tar.gz.
+
+    `root` is the folder with the files, a folder that holds that folder or the archive, or the
+    archive itself. The official test split is kept as the test split.
+    """
+
+    version: str = option(choices=("cifar10", "cifar100"))
+    labels: str = option(choices=("labels", "fine_labels", "coarse_labels"))
+    root: str
+    download: bool
+    mirror: str
+    val_fraction: float = option(minimum=0, below=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kinds = LAYOUTS[self.version][0].names
+        if self.labels not in kinds:
+            raise InputError(f"labels={self.labels}: {self.version} has {' and '.join(kinds)}")
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Read both splits, downloading the archive first where that is asked for."""
+        layout, files, place = self._open()
+        train = [_read_batch(files, name, layout, self.labels) for name in layout.train]
+        test = _read_batch(files, layout.test, layout, self.labels)
+        classes = _class_names(files, layout, self.labels)
+        for name, split in zip((*layout.train, layout.test), (*train, test), strict=True):
+            _check_labels(split.y, len(classes), f"{place}: {name}")
+        return make_dataset(
+            Split(np.concatenate([s.X for s in train]), np.concatenate([s.y for s in train])),
+            test=test,
+            val_fraction=self.val_fraction,
+            rng=rng,
+            name=self.version,
+            classes=classes,
+            image_shape=(32, 32, 3),
+            origin=str(place),
+        )
+
+    def _open(self) -> tuple[Layout, Mapping[str, bytes], Path]:
+        """Find the files under root; return their layout, their contents and their place."""
+        root = Path(self.root).expanduser()
+        layouts = LAYOUTS[self.version]
+        place = _find(root, layouts)
+        if place is None and self.download:
+            name = layouts[0].archive
+            fetch(self.mirror.rstrip("/") + "/" + name, f"sha256:{SHA256[name]}", root / name)
+            place = _find(root, layouts)
+        if place is None:
+            there = "it holds" if is_there(root) else "there is no such folder, with"
+            raise FileNotFoundError(
+                f"data.root={self.root}: {there} neither {layouts[0].folder} nor "
+                f"{layouts[0].archive}; point data.root at the official files, or let "
+                "data.download=true fetch them"
+            )
+        names = {name for layout in layouts for name in layout.files()}
+        limits = dict.fromkeys(names, MAX_BYTES[self.version])
+        files = (
+            read_members(place, limits) if is_plain_file(place) else _folder_files(place, limits)
+        )
+        layout = next((layout for layout in layouts if layout.test in files), None)
+        if layout is None:
+            wanted = " or ".join(layout.test for layout in layouts)
+            raise InputError(f"{place}: holds no {wanted}")
+        _check_complete(files, layout, place)
+        return layout, files, place
+
+
+def _find(root: Path, layouts: tuple[Layout, ...]) -> Path | None:
+    if is_plain_file(root):
+        return root
+    for layout in layouts:
+        for place in (root, root / layout.folder):
+            if is_plain_file(place / layout.test):
+                return place
+        if is_plain_file(root / layout.archive):
+            return root / layout.archive
+    return None
+
+
+def _folder_files(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    files = {}
+    for path in (folder / name for name in limits):
+        if path.is_file():
+            check_size(path.stat().st_size, limits[path.name], str(path))
+            files[path.name] = path.read_bytes()
+    return files
+
+
+def _check_complete(files: Mapping[str, bytes], layout: Layout, place: Path) -> None:
+    missing = sorted(layout.files() - files.keys())
+    if missing:
+        raise FileNotFoundError(f"{place}: {', '.join(missing)} missing; the data are incomplete")
+    for one, other in itertools.combinations((*layout.train, layout.test), 2):
+        if files[one] == files[other]:
+            raise InputError(f"{place}: {other} is a copy of {one}; bring the official file back")
+
+
+def _read_batch(files: Mapping[str, bytes], name: str, layout: Layout, labels: str) -> Split:
+    if layout.label_columns:
+        return _read_records(files[name], name, layout.label_columns, labels)
+    content = read_pickle(files[name], name)
+    pixels, y = content.get(b"data"), content.get(labels.encode())
+    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
+        raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
+    if not isinstance(y, list) or not all(type(label) is int and 0 <= label < 256 for label in y):
+        raise InputError(f"{name}: it has no list of {labels}, bytes all")
+    if len(y) != len(pixels):
+        raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
+    return Split(_images(pixels), np.array(y, dtype=np.int64))
+
+
+def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: str) -> Split:
+    size = len(columns) + PIXELS
+    if len(content) == 0 or len(content) % size:
+        raise InputError(f"{name}: {len(content)} bytes, not a whole number of {size}-byte records")
+    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
+    y = records[:, columns.index(labels)].astype(np.int64)
+    return Split(_images(records[:, len(columns) :]), y)
+
+
+def _images(planes: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.ndarray:
+    name = layout.names[labels]
+    if layout.label_columns:
+        names: Any = files[name].split()
+    else:
+        key = labels.removesuffix("s").encode() + b"_names"  # fine_labels -> fine_label_names
+        names = read_pickle(files[name], name).get(key)
+    if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names) or not names:
+        raise InputError(f"{name}: it has no class names")
+    return np.array([n.decode("utf-8", errors="replace") for n in names])
+
+
+def _check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
+    wrong = np.flatnonzero((y < 0) | (y >= n_classes))
+    if len(wrong):
+        raise InputError(
+            f"{where}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first "
+            f"({y[wrong[0]]}) of image {wrong[0]}"
+        )

@@ -1,0 +1,133 @@
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+
+from classifier.curvature import measure_scale
+from classifier.runs import preparation
+from classifier.runs.config import make_config, register_schemas
+from classifier.runs.job import Job, plain_config
+from classifier.runs.preparation import load_dataset, prepare
+from classifier.runs.run import run
+from classifier.shell.hydra_versions import VERSION_BASE
+from data import room
+from data.errors import InputError
+from data.preprocessing import PreparedRows
+
+GIB = 2**30
+
+
+@pytest.fixture
+def job_of(repository):
+    register_schemas()
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
+
+        def job(folder, *overrides):
+            composed = compose("train", overrides=["report.plots=false", *overrides])
+            return Job(make_config(composed), plain_config(composed, {}), folder)
+
+        yield job
+
+
+@pytest.fixture
+def memory(monkeypatch):
+    """Set the memory that may be used; nothing is too small to be asked about."""
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+
+    def of(size):
+        for module in ("data.room", "data.streamed", "classifier.runs.preparation"):
+            monkeypatch.setattr(f"{module}.memory", lambda: size)
+
+    return of
+
+
+def needed(message):
+    """Return the sum of the MiB that a message names before it comes to the limit."""
+    told = re.findall(r"([\d,]+) MiB", message.split(", and of the")[0])
+    return sum(int(size.replace(",", "")) for size in told)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        # 4 bytes a value of 8,000 raw, 7,200 prepared and twice a minibatch; float64 of a sample.
+        (["batch_size=8000"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2 * 5760 * 1001 * 4),
+        (["batch_size=10"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2048 * 1001 * 16),
+        (["data.n_classes=500", "batch_size=10"], 0 + 32e6 + 28.8e6 + 9 * 4 * 500 * 1001 + 0.1e6),
+    ],
+)
+def test_what_a_training_needs_is_told_before_it_is_taken(
+    job_of, memory, tmp_path, monkeypatch, overrides, expected
+):
+    memory(64 * GIB)
+    common = ["data=blobs", "data.n_samples=8000", "data.n_features=1000", "data.test_fraction=0.1"]
+    config = job_of(tmp_path, *common, "data.val_fraction=0.2", *overrides).config
+    dataset = load_dataset(config)
+    if "data.n_classes=500" in overrides:
+        monkeypatch.setattr(preparation, "SAMPLE", 10)
+    memory(room.RESERVE)
+    monkeypatch.setattr(preparation, "measure", lambda _: pytest.fail("began all the same"))
+    with pytest.raises(InputError, match="generated blobs.*are free for that; use") as told:
+        prepare(dataset, [config])
+    assert needed(str(told.value)) == pytest.approx(expected / 2**20, rel=0.05)
+    assert str(told.value).count("\n") == 0
+    assert "max_stack" not in str(told.value)
+    with pytest.raises(InputError, match="or a smaller hydra.launcher.max_stack"):
+        prepare(dataset, [config, config])
+
+
+def test_the_scale_is_measured_in_no_more_than_it_says(memory):
+    """The sample's part of the sum above: four times what float32 rows take."""
+    import tracemalloc
+
+    X = np.ones((3000, 501), np.float32)
+    tracemalloc.start()
+    measure_scale(X, np.random.default_rng(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4.1 * 2048 * 501 * 4
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Overrides that name 3,000 examples in a pair of files."""
+    rng = np.random.default_rng(0)
+    y = np.arange(3000) % 3
+    np.save(tmp_path / "X.npy", rng.normal(size=(3000, 20)) + np.eye(3, 20)[y])
+    np.save(tmp_path / "y.npy", y)
+    files = [f"data.train_{name}='{tmp_path}/{name}.npy'" for name in "Xy"]
+    return ["data=arrays", *files, "epochs=3", "batch_size=100"]
+
+
+def test_what_is_held_out_of_a_file_is_prepared_late_where_memory_is_small(
+    job_of, memory, pair, tmp_path, monkeypatch
+):
+    memory(8 * GIB)
+    config = job_of(tmp_path, *pair).config
+    dataset = load_dataset(config)
+    held = 4 * len(dataset.val) * 21
+    for size, late in ((16 * held, False), (16 * held - 1, True)):
+        monkeypatch.setattr(preparation, "memory", lambda size=size: size)
+        prepared = prepare(dataset, [config])
+        assert isinstance(prepared.train.X, PreparedRows)
+        assert isinstance(prepared.val.X, PreparedRows) == late
+    in_memory = dataclasses.replace(dataset, train=dataset.val)
+    assert isinstance(prepare(in_memory, [config]).val.X, np.ndarray)
+
+
+def test_preparing_late_changes_no_bit(job_of, memory, pair, tmp_path, monkeypatch):
+    memory(8 * GIB)
+    models = []
+    for late in (False, True):
+        monkeypatch.setattr(preparation, "_is_prepared_late", lambda _, late=late: late)
+        folder = tmp_path / str(late)
+        run([job_of(folder, *pair)])
+        with np.load(folder / "model.npz") as file:
+            models.append({name: file[name] for name in ("W", "b", "shift", "scale")})
+        models[-1]["history"] = [
+            line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()
+        ]
+    for name, array in models[0].items():
+        np.testing.assert_array_equal(array, models[1][name])

@@ -1,0 +1,279 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from scipy.special import softmax
+from sklearn.metrics import accuracy_score, log_loss
+
+from classifier import gradient_check
+from classifier.model import LinearModel
+from classifier.runs.config import make_config, register_schemas
+from classifier.runs.history import read_history
+from classifier.runs.job import Job, plain_config
+from classifier.runs.log import RunError
+from classifier.runs.run import run
+from classifier.shell.hydra_versions import VERSION_BASE
+from data.errors import InputError
+
+
+@pytest.fixture(scope="module")
+def job_of(repository):
+    register_schemas()
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
+
+        def job(folder, *overrides):
+            composed = compose("train", overrides=["report.plots=false", *overrides])
+            return Job(make_config(composed), plain_config(composed, {}), folder)
+
+        yield job
+
+
+def read(folder, name):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path):
+    job = job_of(tmp_path, "reg=1e-3")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    assert report["data"]["fingerprint"] == dataset.fingerprint
+    for name, split in dataset.splits().items():
+        flat = split.X.reshape(len(split), -1)
+        prepared = (flat - model.features.shift) / model.features.scale
+        p = softmax(prepared @ model.W.astype(float) + model.b, axis=1)
+        found = report["metrics"][name]
+        assert found["n"] == len(split)
+        assert found["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-4)
+        assert found["accuracy"] == pytest.approx(accuracy_score(split.y, p.argmax(axis=1)))
+    penalty = 1e-3 * float(np.sum(model.W.astype(float) ** 2))
+    objective = report["metrics"]["train"]["loss"] + penalty
+    assert report["objective"] == pytest.approx(objective, rel=1e-6)
+    assert report["metrics"]["test"]["accuracy"] >= 0.96
+    assert model.config == job.plain
+    np.testing.assert_allclose(model.features.shift, dataset.train.X.reshape(-1, 64).mean(axis=0))
+
+
+def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path):
+    weights = np.where(np.arange(10) == 3, 5.0, 1.0)
+    job = job_of(tmp_path, "class_weight={3: 5}", "early_stopping.patience=5")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    losses = {}
+    for name, split in dataset.splits().items():
+        p = model.predict_proba(split.X)
+        losses[name] = log_loss(split.y, p, sample_weight=weights[split.y])
+        assert report["metrics"][name]["weighted_loss"] == pytest.approx(losses[name], rel=1e-5)
+        assert report["metrics"][name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-5)
+    penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
+    assert report["objective"] == pytest.approx(losses["train"] + penalty, rel=1e-5)
+    assert "(weighted training loss + penalty)" in (tmp_path / "report.txt").read_text(
+        encoding="utf-8"
+    )
+    best = read_history(tmp_path / "history.csv")[report["best_epoch"] - 1]
+    assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
+
+
+def test_label_smoothing_is_part_of_what_is_minimised(job_of, tmp_path):
+    job = job_of(tmp_path, "label_smoothing=0.2", "epochs=5")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    train = job.config.data.load(np.random.default_rng([0, *b"data"])).train
+    smooth = 0.8 * np.eye(10)[train.y] + 0.2 / 10
+    loss = -np.mean(np.sum(smooth * np.log(model.predict_proba(train.X)), axis=1))
+    penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
+    assert report["objective"] == pytest.approx(loss + penalty, rel=1e-6)
+    assert "(smoothed training loss + penalty)" in (tmp_path / "report.txt").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
+    job = job_of(tmp_path, "calibrate=true", "label_smoothing=0.1")
+    run([job])
+    report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
+    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    assert model.temperature == report["calibration"]["temperature"] != 1
+    before = dataclasses.replace(model, temperature=1.0)
+    for name, split in dataset.splits().items():
+        for found, m in ((report["calibration"]["before"], before), (report["metrics"], model)):
+            p = m.predict_proba(split.X)
+            assert found[name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-9)
+    # Fitted on validation alone: no other temperature is better there.
+    losses = [
+        log_loss(
+            dataset.val.y, dataclasses.replace(model, temperature=t).predict_proba(dataset.val.X)
+        )
+        for t in model.temperature * np.array([0.99, 1, 1.01])
+    ]
+    assert np.argmin(losses) == 1
+    assert f"temperature {model.temperature:.4g}" in (tmp_path / "report.txt").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_the_surest_mistakes_are_kept_as_images(job_of, tmp_path):
+    job = job_of(tmp_path, "epochs=3")
+    run([job])
+    mistakes = read(tmp_path, "report.json")["metrics"]["test"]["mistakes"]
+    test = job.config.data.load(np.random.default_rng([0, *b"data"])).test
+    rows = [mistake["index"] for mistake in mistakes]
+    assert [mistake["true"] for mistake in mistakes] == [str(test.y[row]) for row in rows]
+    with np.load(tmp_path / "mistakes.npz", allow_pickle=False) as file:
+        np.testing.assert_array_equal(file["X"], test.X[rows].reshape(-1, 8, 8))
+
+
+def test_calibration_needs_a_validation_split(job_of, tmp_path):
+    with pytest.raises(InputError, match="calibrate=true: there is no validation split"):
+        run([job_of(tmp_path, "calibrate=true", "data.val_fraction=0")])
+
+
+@pytest.mark.parametrize("given", ["5", "[1,2]", "fair"])
+def test_class_weights_are_balanced_or_named(given, job_of, tmp_path):
+    with pytest.raises(InputError, match="must be balanced or a weight for each class"):
+        run([job_of(tmp_path, f"class_weight={given}")])
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("{11: 2}", "there is no class 11"),
+        ("{3: -1}", "-1 is not a number above 0"),
+        ("{3: many}", "many is not a number above 0"),
+    ],
+)
+def test_class_weights_that_cannot_be_are_refused(given, words, job_of, tmp_path):
+    with pytest.raises(InputError, match=f"class_weight: {words}"):
+        run([job_of(tmp_path, f"class_weight={given}")])
+
+
+def test_the_report_says_how_the_run_went(job_of, tmp_path):
+    job = job_of(tmp_path, "data=blobs")
+    run([job])
+    report, history = read(tmp_path, "report.json"), read_history(tmp_path / "history.csv")
+    assert read(tmp_path, "status.json")["status"] == report["status"] == "completed"
+    assert report["config"] == job.plain
+    assert report["lr"] == pytest.approx(1 / report["smoothness"])
+    assert report["largest_stable_lr"] == pytest.approx(2 / report["smoothness"])
+    assert 0 < report["gradient_check"]["max_relative_error"] < gradient_check.LIMIT
+    assert report["epochs"] == len(history)
+    losses = [row.val_loss for row in history]
+    assert report["best_epoch"] == 1 + int(np.argmin(losses))
+    assert report["metrics"]["val"]["loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert set(report["seconds"]) >= {"data", "preprocessing", "training", "evaluation"}
+    assert set(report["versions"]) >= {"python", "numpy"}
+    text = (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert f"{report['metrics']['test']['accuracy']:.4f}" in text
+
+
+@pytest.mark.parametrize("lr", ["auto", "0.2"])
+def test_lr_scale_multiplies_whatever_lr_is(lr, job_of, tmp_path):
+    overrides = ["data=blobs", "epochs=1", f"lr={lr}"]
+    (one,) = run([job_of(tmp_path / "1", *overrides)])
+    (three,) = run([job_of(tmp_path / "3", *overrides, "lr_scale=3")])
+    assert three["lr"] == pytest.approx(3 * one["lr"])
+
+
+def test_a_stack_of_jobs_leaves_what_each_would_leave_alone(job_of, tmp_path):
+    overrides = [["lr=0.01", "reg=0"], ["lr=auto", "reg=0.1"], ["lr=0.3", "momentum=0.5"]]
+    reports = run([job_of(tmp_path / f"{i}", "data=blobs", *o) for i, o in enumerate(overrides)])
+    for i, o in enumerate(overrides):
+        (alone,) = run([job_of(tmp_path / f"alone {i}", "data=blobs", *o)])
+        assert reports[i]["lr"] == pytest.approx(alone["lr"])
+        assert reports[i]["objective"] == pytest.approx(alone["objective"], rel=1e-3)
+        assert read(tmp_path / f"{i}", "report.json")["reg"] == alone["reg"]
+
+
+@pytest.mark.parametrize("others", [[], ["lr=0.1"]])
+def test_a_diverged_run_says_so_and_writes_its_report(others, job_of, tmp_path, caplog):
+    jobs = [job_of(tmp_path / "wild", "lr=1e9")]
+    jobs += [job_of(tmp_path / "good", o) for o in others]
+    with pytest.raises(RunError, match=r"diverged in epoch 1 with lr=1e\+09") as caught:
+        run(jobs)
+    status, report = read(tmp_path / "wild", "status.json"), read(tmp_path / "wild", "report.json")
+    assert status["status"] == report["status"] == "diverged"
+    assert status["reason"] == str(caught.value)
+    assert f"2/L = {report['largest_stable_lr']:.4g}" in status["reason"]
+    assert report["best_epoch"] == 0
+    assert np.isfinite(LinearModel.load(tmp_path / "wild/model.npz").W).all()
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [status["reason"]]
+    for _ in others:
+        assert read(tmp_path / "good", "status.json")["status"] == "completed"
+
+
+def test_a_wrong_gradient_stops_the_run(job_of, tmp_path, monkeypatch):
+    monkeypatch.setattr(gradient_check, "check_stacked_gradient", lambda *_: 3e-5)
+    with pytest.raises(RunError, match="relative error 3.0e-05, over 1e-05"):
+        run([job_of(tmp_path)])
+    assert read(tmp_path, "status.json")["status"] == "failed"
+    assert not (tmp_path / "model.npz").exists()
+    run([job_of(tmp_path, "check_gradient=false", "epochs=1")])
+    assert read(tmp_path, "report.json")["gradient_check"]["max_relative_error"] is None
+
+
+def test_data_that_cannot_be_used_fail_the_run_with_the_reason(job_of, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        run([job_of(tmp_path, "data=arrays", "data.train=none.npz")])
+    status = read(tmp_path, "status.json")
+    assert status == {"status": "failed", "reason": "none.npz: no such file"}
+
+
+def test_a_step_too_small_for_float32_is_told(job_of, tmp_path):
+    np.savez(
+        tmp_path / "x.npz", X=1e25 * np.random.default_rng(0).random((50, 3)), y=np.arange(50) % 2
+    )
+    overrides = ["data=arrays", f"data.train={tmp_path / 'x.npz'}"]
+    with pytest.raises(InputError, match="lr=auto: .* use preprocessing=standardize"):
+        run([job_of(tmp_path / "a", *overrides, "preprocessing=none")])
+    run([job_of(tmp_path / "b", *overrides)])
+
+
+def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
+    with pytest.raises(RunError, match=r"lr=1e\+06; use lr=auto \([\d.]+ here\) or less"):
+        run([job_of(tmp_path, "optimizer=adam", "lr=1e6")])
+    assert read(tmp_path, "report.json")["largest_stable_lr"] is None
+    assert "2/L" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["lr=1000", "epochs=5"], "no better than guessing"),
+        (["data.val_fraction=0", "data.test_fraction=0"], "no example is held out"),
+        (["schedule.warmup_steps=100000", "epochs=3"], "lr is never reached"),
+    ],
+)
+def test_what_makes_a_run_doubtful_is_told(overrides, words, job_of, tmp_path, caplog):
+    run([job_of(tmp_path, *overrides)])
+    assert words in caplog.text
+
+
+def test_values_that_float32_cannot_hold_are_told(job_of, tmp_path):
+    X = np.random.default_rng(0).random((60, 3))
+    np.savez(tmp_path / "x.npz", X=X, y=np.arange(60) % 2)
+    np.savez(tmp_path / "v.npz", X=1e300 * X, y=np.arange(60) % 2)
+    overrides = ["data=arrays", f"data.train={tmp_path}/x.npz", f"data.val={tmp_path}/v.npz"]
+    with pytest.raises(InputError, match="that float32 cannot hold after preprocessing"):
+        run([job_of(tmp_path, *overrides)])
+
+
+def test_without_held_out_splits_there_are_no_figures_for_them(job_of, tmp_path):
+    run([job_of(tmp_path, "data.val_fraction=0", "data.test_fraction=0", "epochs=4")])
+    report = read(tmp_path, "report.json")
+    assert report["metrics"]["val"] is None
+    assert report["metrics"]["test"] is None
+    assert report["best_epoch"] == 4
+
+
+def test_the_seed_and_nothing_else_decides_the_weights(job_of, tmp_path):
+    def weights(name, *overrides):
+        run([job_of(tmp_path / name, "epochs=3", *overrides)])
+        return LinearModel.load(tmp_path / name / "model.npz").W
+
+    first = weights("a")
+    np.testing.assert_array_equal(first, weights("b"))
+    np.testing.assert_array_equal(first, weights("c", "check_gradient=false"))
+    assert not np.array_equal(first, weights("d", "seed=1"))

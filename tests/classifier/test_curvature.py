@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from classifier.curvature import SAMPLE, measure_scale
+from classifier.optimizers import Sgd
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient
+
+
+def design(n, d, seed=0):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) * np.geomspace(0.1, 3, d) + 0.5
+    return np.column_stack([X, np.ones(n)]).astype(np.float32)
+
+
+@pytest.mark.parametrize(("n", "d"), [(50, 4), (30, 100), (SAMPLE, 20)])
+def test_the_eigenvalue_is_numpys(n, d):
+    X = design(n, d)
+    expected = np.linalg.eigvalsh(X.T.astype(float) @ X / n)[-1]
+    scale = measure_scale(X, np.random.default_rng(0))
+    assert scale.eigenvalue == pytest.approx(expected, rel=5e-3)
+    assert scale.eigenvalue <= expected * (1 + 1e-9)
+    assert scale.l1_norm == pytest.approx(np.abs(X).sum() / n, rel=1e-5)
+
+
+def test_a_sample_stands_for_many_rows():
+    X = design(20 * SAMPLE, 10)
+    expected = np.linalg.eigvalsh(X.T.astype(float) @ X / len(X))[-1]
+    assert measure_scale(X, np.random.default_rng(0)).eigenvalue == pytest.approx(expected, rel=0.1)
+
+
+def test_smoothness_is_the_largest_curvature_of_the_objective():
+    """With two classes and zero weights the bound on the softmax's curvature, 1/2, is reached."""
+    X, reg = design(40, 5).astype(np.float64), np.array([0.3])
+    X = X - X.mean(axis=0) + np.eye(6)[5]  # centred: the bias, which has no penalty, stands apart
+    y = np.arange(40) % 2
+    loss = StackedLoss(2, 1, 5, 40, dtype=np.float64)
+
+    def gradient(theta):
+        theta = theta.reshape(2, 1, 6)
+        loss.loss_and_gradient(theta, X, y)
+        add_penalty_gradient(loss.gradient, theta, 2 * reg, np.empty_like(theta))
+        return loss.gradient.ravel().copy()
+
+    h = 1e-5
+    steps = h * np.eye(12)
+    hessian = np.array([(gradient(step) - gradient(-step)) / (2 * h) for step in steps])
+    largest = np.linalg.eigvalsh((hessian + hessian.T) / 2)[-1]
+    scale = measure_scale(X, np.random.default_rng(0))
+    assert scale.smoothness(0.3) == pytest.approx(largest, rel=5e-3)
+
+
+def test_weights_are_how_often_a_row_counts():
+    X, counts = design(60, 6), np.random.default_rng(1).integers(1, 5, 60)
+    found = measure_scale(X, np.random.default_rng(0), counts)
+    repeated = measure_scale(np.repeat(X, counts, axis=0), np.random.default_rng(0))
+    assert found.eigenvalue == pytest.approx(repeated.eigenvalue, rel=5e-3)
+    assert found.l1_norm == pytest.approx(repeated.l1_norm)
+
+
+def test_gradient_descent_is_stable_below_two_over_l_and_not_above():
+    X, y = design(60, 6).astype(np.float64), np.arange(60) % 2
+    scale = measure_scale(X, np.random.default_rng(0))
+    smoothness = scale.smoothness(0.0)
+    assert Sgd(nesterov=False).stable_lr(scale, 0.0) == pytest.approx(2.0 / smoothness)
+    assert Sgd(nesterov=False).auto_lr(scale, 0.0) == pytest.approx(1.0 / smoothness)
+    loss = StackedLoss(2, 1, 6, 60, dtype=np.float64)
+
+    def descend(lr):
+        theta = np.zeros((2, 1, 7))
+        losses = []
+        for _ in range(60):
+            losses.append(loss.loss_and_gradient(theta, X, y).loss.mean())
+            theta -= lr * loss.gradient
+        return np.diff(losses)
+
+    assert (descend(1.0 / smoothness) < 0).all()
+    assert (descend(8.0 / smoothness) > 0).any()

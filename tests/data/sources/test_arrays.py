@@ -1,0 +1,299 @@
+import os
+import re
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from data import room
+from data.errors import InputError
+from data.files.npy import NpyRows
+from data.sources.arrays import Source
+
+
+@pytest.fixture
+def save(tmp_path):
+    def save(name="mine.npz", **arrays):
+        np.savez(tmp_path / name, **arrays)
+        return str(tmp_path / name)
+
+    return save
+
+
+def load(train, val=None, test=None, val_fraction=0.1, test_fraction=0.2):
+    source = Source(
+        train=str(train), val=val, test=test, val_fraction=val_fraction, test_fraction=test_fraction
+    )
+    return source.load(np.random.default_rng(0))
+
+
+X = np.arange(120.0).reshape(40, 3)
+Y = np.arange(40) % 4
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        (Y, [0, 1, 2, 3]),
+        (Y * 5 - 7, [-7, -2, 3, 8]),
+        (Y.astype(np.uint8), [0, 1, 2, 3]),
+        (Y.astype(float), [0, 1, 2, 3]),
+        (Y % 2 == 0, [0, 1]),
+        (Y.astype(np.uint64) + 2**63, [2**63 + i for i in range(4)]),
+        (np.array(list("dcba"))[Y], ["a", "b", "c", "d"]),
+        (np.array([b"x", b"y"])[Y % 2], ["x", "y"]),
+    ],
+)
+def test_labels_of_every_kind_become_classes(y, classes, save):
+    dataset = load(save(X=X, y=y))
+    assert dataset.classes.tolist() == classes
+    rows = dataset.train.X[:, 0].astype(int) // 3
+    given = np.char.decode(y) if y.dtype.kind == "S" else y
+    np.testing.assert_array_equal(dataset.classes[dataset.train.y], given[rows])
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_shape"),
+    [
+        ((3,), None),
+        ((8, 8), (8, 8)),
+        ((8, 6, 3), (8, 6, 3)),
+        ((4, 5, 6), None),
+        ((2, 3, 4, 5), None),
+    ],
+)
+def test_examples_of_any_shape(shape, image_shape, save):
+    dataset = load(save(X=np.zeros((40, *shape)), y=Y))
+    assert dataset.image_shape == image_shape
+    assert dataset.n_features == np.prod(shape)
+
+
+def test_files_for_val_and_test_are_used_whole(save):
+    train = save(X=X, y=Y)
+    val, test = save("val.npz", X=X[:8] + 1, y=Y[:8]), save("test.npz", X=X[:5] + 2, y=Y[:5])
+    dataset = load(train, val, test)
+    assert [len(s) for s in dataset.splits().values()] == [40, 8, 5]
+    np.testing.assert_array_equal(dataset.val.X, X[:8] + 1)
+    np.testing.assert_array_equal(dataset.test.X, X[:5] + 2)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"X": X}, "no array named y; it holds X"),
+        ({"y": Y}, "no array named X; it holds y"),
+        ({"X": X, "y": Y[:7]}, "X holds 40 examples and y 7 labels"),
+        ({"X": X, "y": Y + 0.5}, r"y\[0\]=0.5: labels must be whole numbers or text"),
+        ({"X": X, "y": Y[:, None]}, r"y is int64 of shape \(40, 1\)"),
+        ({"X": X.astype(complex), "y": Y}, "X is complex128"),
+        ({"X": X.astype(str), "y": Y}, "X is <U32"),
+        ({"X": X[:, 0], "y": Y}, r"X is float64 of shape \(40,\).*give X\[:, None\]"),
+        ({"X": X[:, :0], "y": Y}, r"X is float64 of shape \(40, 0\)"),
+        ({"X": X, "y": np.eye(4)[Y]}, r"y.argmax\(axis=1\) of one-hot rows"),
+        ({"X": X, "y": 1e19 * Y}, r"y\[1\]=1e\+19: labels must be whole numbers or text"),
+        ({"X": X, "y": np.array([b"\xff", b"a"])[Y % 2]}, "y holds text that is not UTF-8"),
+        ({"X": X, "y": np.array(["\ud800", "a"])[Y % 2]}, "y holds text that is not UTF-8"),
+        ({"X": X[:0], "y": Y[:0]}, "there are no examples"),
+        ({"X": X, "y": 0 * Y}, "at least two classes, found only 0"),
+        ({"X": X.astype(object), "y": Y}, r"X holds Python objects; save text as X.astype\(str\)"),
+    ],
+)
+def test_what_cannot_be_used_is_told(arrays, words, save):
+    with pytest.raises(InputError, match=words):
+        load(save(**arrays))
+
+
+def test_values_that_are_not_finite_are_counted_and_placed(save):
+    bad = np.zeros((40, 2, 3))
+    bad[25, 1, 2], bad[37, 0, 0] = np.nan, np.inf
+    with pytest.raises(InputError, match=r"2 values .* the first \(nan\) at \[25, 1, 2\]"):
+        load(save(X=bad, y=Y))
+    load(save(X=np.full((40, 2), 1e308), y=Y))  # their sum is not finite, they are
+
+
+@pytest.mark.parametrize("place", [30, 60, 200, 300, 500])
+@pytest.mark.parametrize("savez", [np.savez, np.savez_compressed])
+def test_a_flipped_byte_is_one_line_or_no_harm(savez, place, tmp_path):
+    path = tmp_path / "x.npz"
+    savez(path, X=X, y=Y)
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(bytes(content))
+    told = ""
+    try:
+        load(path)
+    except InputError as error:
+        told = str(error)
+    assert len(told) < 400
+    assert "\n" not in told
+
+
+def test_other_files_are_told_apart(tmp_path, save):
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load(tmp_path / "none.npz")
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
+    (tmp_path / "text.npz").write_text("hello", encoding="utf-8")
+    whole = save(X=X, y=Y)
+    content = (tmp_path / "mine.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match=r"cut\.npz: an \.npz file cut short"):
+        load(tmp_path / "cut.npz")
+    for name in ("renamed.npz", "text.npz", ".", "pipe"):
+        with pytest.raises(InputError, match=r"not (an \.npz|a) file"):
+            load(tmp_path / name)
+    assert load(whole).n_features == 3
+
+
+def test_splits_must_fit_together(save):
+    train = save(X=X, y=Y)
+    with pytest.raises(InputError, match=r"data.val=.*its examples have shape \(2,\), those of"):
+        load(train, val=save("val.npz", X=X[:, :2], y=Y))
+    with pytest.raises(InputError, match="labels are text, those of the other files are numbers"):
+        load(train, test=save("test.npz", X=X, y=Y.astype(str)))
+    with pytest.raises(InputError, match=r"data.test=.*: label 9 is in no example of data.train"):
+        load(train, test=save("test.npz", X=X[:2], y=np.array([0, 9])))
+
+
+@pytest.fixture
+def pair(tmp_path):
+    """Write X and y as a pair of .npy files; return the source's settings."""
+
+    def write(X, y, split="train"):
+        np.save(tmp_path / f"{split}_X.npy", X)
+        np.save(tmp_path / f"{split}_y.npy", y)
+        return {f"{split}_{name}": str(tmp_path / f"{split}_{name}.npy") for name in "Xy"}
+
+    return write
+
+
+def load_pairs(val_fraction=0.1, test_fraction=0.2, **places):
+    source = Source(val_fraction=val_fraction, test_fraction=test_fraction, **places)
+    return source.load(np.random.default_rng(0))
+
+
+def everything(dataset):
+    """Return every example of a data set in the order of its first feature, with its label."""
+    X = np.concatenate([split.X[:] for split in dataset.splits().values()])
+    y = np.concatenate([split.y for split in dataset.splits().values()])
+    order = np.argsort(X[:, 0])
+    return X[order], dataset.classes[y[order].astype(int)]
+
+
+@pytest.mark.parametrize("labels", [Y, Y + 0.0, np.array(list("dcba"))[Y]])
+def test_a_pair_of_files_is_split_without_losing_an_example(labels, pair):
+    dataset = load_pairs(**pair(X, labels))
+    assert [len(s) for s in dataset.splits().values()] == [29, 3, 8]
+    assert isinstance(dataset.train.X, NpyRows)
+    found, names = everything(dataset)
+    np.testing.assert_array_equal(found, X)
+    np.testing.assert_array_equal(names, labels)
+    assert dataset.fingerprint == load_pairs(**pair(X, labels)).fingerprint
+    assert dataset.fingerprint != load_pairs(**pair(X + 1, labels)).fingerprint
+
+
+@pytest.mark.parametrize("n_classes", [256, 257])  # a byte has an index for 256
+def test_classes_are_kept_apart_whatever_their_number(n_classes, pair):
+    labels = 3 * (np.arange(2 * n_classes) % n_classes)
+    examples = np.arange(4.0 * n_classes).reshape(-1, 2)
+    found, names = everything(load_pairs(0.0, 0.1, **pair(examples, labels)))
+    np.testing.assert_array_equal(found, examples)
+    np.testing.assert_array_equal(names, labels)
+
+
+def test_each_split_may_have_a_pair_or_a_file_of_its_own(pair, save):
+    places = pair(X, Y) | pair(X[:8] + 0.5, Y[:8], "val") | {"test": save(X=X[:4], y=Y[:4])}
+    dataset = load_pairs(**places)
+    assert [len(s) for s in dataset.splits().values()] == [40, 8, 4]
+    np.testing.assert_array_equal(dataset.val.X[:], X[:8] + 0.5)
+    np.testing.assert_array_equal(dataset.test.X, X[:4])
+
+
+def test_what_is_held_out_is_bounded_and_leaves_some_of_each_class(pair, monkeypatch):
+    monkeypatch.setattr("data.splits.HELD", 25)
+    y = np.arange(1000) % 4
+    y[[10, 700]] = 4
+    many = pair(np.arange(3000.0).reshape(1000, 3), y)
+    dataset = load_pairs(test_fraction=0.5, val_fraction=0.9, **many)
+    assert len(dataset.test) <= 25
+    assert len(dataset.val) <= 25
+    assert set(dataset.train.y) == {0, 1, 2, 3, 4}
+    monkeypatch.setattr("data.splits.HELD", 999)
+    dataset = load_pairs(test_fraction=0.999, val_fraction=0.0, **pair(X, Y))
+    assert set(dataset.train.y) == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: {"train_X": p["train_X"]}, "train_y: not given; a pair of files needs both"),
+        (lambda p: p | {"train": "x.npz"}, "train=x.npz: give it or train_X and train_y, not both"),
+        (lambda p: {}, "train: not given; add data.train=FILE.npz, or"),
+        (lambda p: p | {"train_y": p["train_X"]}, "is the file of data.train_X too"),
+        (lambda p: p | {"val": p["train_X"]}, "is the file of data.train_X too"),
+    ],
+)
+def test_files_that_make_no_splits_are_told(change, words, pair):
+    with pytest.raises(InputError, match=words):
+        load_pairs(**change(pair(X, Y)))
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "words"),
+    [
+        (X, Y[:-1], "_X.npy holds 40 examples and .*_y.npy 39 labels"),
+        (X[:, 0], Y, r"_X.npy: X is float64 of shape \(40,\)"),
+        (X.astype(complex), Y, "_X.npy: X is complex128"),
+        (X, np.eye(4)[Y], r"_y.npy: y is float64 of shape .*y.argmax\(axis=1\)"),
+        (X, Y + 0.5, r"_y.npy: y\[0\]=0.5: labels must be whole"),
+        (X, np.arange(40), "_y.npy: 40 different labels for as many examples"),
+        (X, Y * 0, "at least two classes, found only 0"),
+        (X[:0], Y[:0], "there are no examples"),
+    ],
+)
+def test_pairs_that_cannot_be_used_are_told(X, y, words, pair):
+    with pytest.raises(InputError, match=words):
+        load_pairs(**pair(X, y))
+
+
+# Files, type of X, and what is needed at most: X and y, and a copy that splits or float32 takes.
+@pytest.mark.parametrize(
+    ("files", "fractions", "dtype", "most"),
+    [
+        (["train"], (0.1, 0.2), "f8", 2 * 8),
+        (["train"], (0.0, 0.0), "f8", 8 + 4),
+        (["train"], (0.1, 0.2), "u1", 1 + 4 * 0.8),
+        (["train", "test"], (0.1, 0.2), "u1", 2 + 4),
+        (["train", "val"], (0.1, 0.2), "f4", 8 + 4 * 1.8),
+        (["train", "val", "test"], (0.1, 0.2), "f8", 3 * 8 + 2 * 4),
+    ],
+)
+def test_files_that_would_not_fit_are_refused_before_they_are_read(
+    save, monkeypatch, files, fractions, dtype, most
+):
+    X, y = np.ones((2000, 100), dtype), np.arange(2000, dtype="u1") % 2
+    paths = {name: save(f"{name}.npz", X=X + i, y=y) for i, name in enumerate(files)}
+    needed = int(2e5 * most) + len(files) * (2000 + room.LABELS * 2000)
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "room", lambda: needed - 1)
+    monkeypatch.setattr("data.sources.arrays.read_npz", None)
+    told = (
+        f"{' and '.join(map(re.escape, paths.values()))}: needs .* MiB .* of .npy files, which is"
+    )
+    with pytest.raises(InputError, match=told):
+        load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
+    monkeypatch.undo()
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "room", lambda: needed)
+    tracemalloc.start()
+    load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < needed + 2**19  # what zip files and headers take
+
+
+def test_what_a_pair_of_files_holds_takes_no_room(pair, monkeypatch):
+    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(room, "room", lambda: 0)
+    load_pairs(**pair(X, Y))

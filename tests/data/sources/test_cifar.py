@@ -1,0 +1,183 @@
+import io
+import os
+import pickle
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.errors import InputError
+from data.sources.cifar import MAX_BYTES, Source
+from data.sources.restricted_pickle import read_pickle
+
+LAYOUTS = {
+    "cifar-10-batches-py": ("cifar10", "labels"),
+    "cifar-10-batches-bin": ("cifar10", "labels"),
+    "cifar-100-python": ("cifar100", "fine_labels"),
+    "cifar-100-binary": ("cifar100", "coarse_labels"),
+}
+
+
+def load(root, version="cifar10", labels="labels", **changes):
+    settings = {"download": False, "mirror": "http://127.0.0.1:9", "val_fraction": 0.0} | changes
+    source = Source(version=version, labels=labels, root=str(root), **settings)
+    return source.load(np.random.default_rng(0))
+
+
+def expected_labels(labels, kind):
+    return {"labels": labels, "fine_labels": labels * 7 % 10, "coarse_labels": labels // 2}[kind]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("place", ["folder", "parent", "archive", "parent of archive"])
+def test_every_official_form_is_read(layout, place, tmp_path, write_cifar, archive, cifar_images):
+    folder = write_cifar(tmp_path / "unpacked", layout)
+    names = {"cifar-10-batches-py": "cifar-10-python", "cifar-10-batches-bin": "cifar-10-binary"}
+    packed = archive(folder, tmp_path / f"{names.get(layout, layout)}.tar.gz")
+    root = {"folder": folder, "parent": folder.parent, "archive": packed}.get(place, tmp_path)
+    version, kind = LAYOUTS[layout]
+    dataset = load(root, version, kind)
+    planes, labels = cifar_images
+    y = expected_labels(labels, kind)
+    assert dataset.train.X.shape == (50, 32, 32, 3)
+    assert dataset.train.X.dtype == np.uint8
+    np.testing.assert_array_equal(dataset.train.y, y[:50])
+    np.testing.assert_array_equal(dataset.test.y, y[50:])
+    # The file has the red, then the green, then the blue plane of 32 rows.
+    for channel in range(3):
+        plane = planes[50:, 1024 * channel : 1024 * (channel + 1)].reshape(-1, 32, 32)
+        np.testing.assert_array_equal(dataset.test.X[..., channel], plane)
+    first = {"labels": "airplane", "fine_labels": "fine0", "coarse_labels": "coarse0"}[kind]
+    assert dataset.classes[0] == first
+    assert dataset.image_shape == (32, 32, 3)
+    assert not (tmp_path / layout).exists()  # an archive is not unpacked
+
+
+def test_coarse_and_fine_labels_are_the_users_choice(tmp_path, write_cifar):
+    root = write_cifar(tmp_path, "cifar-100-python")
+    assert len(load(root, "cifar100", "fine_labels").classes) == 10
+    assert len(load(root, "cifar100", "coarse_labels").classes) == 5
+
+
+@pytest.mark.parametrize("root", ["nowhere", "."])
+def test_missing_files_are_told_with_both_ways_to_get_them(root, tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        load(tmp_path / root)
+    message = str(caught.value)
+    assert "neither cifar-10-batches-py nor cifar-10-python.tar.gz" in message
+    assert "data.root" in message
+    assert "data.download=true" in message
+    assert "\n" not in message
+
+
+def _without(folder, name):
+    (folder / name).unlink()
+
+
+def _cut(folder, name):
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _text(folder, name):
+    (folder / name).write_text("not a batch", encoding="utf-8")
+
+
+def _label_ten(folder, name):
+    path = folder / name
+    content = bytearray(path.read_bytes())
+    content[0] = 10
+    path.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("layout", "damage", "name", "words"),
+    [
+        ("cifar-10-batches-py", _without, "data_batch_3", "data_batch_3 missing"),
+        ("cifar-10-batches-py", _without, "batches.meta", "batches.meta missing"),
+        ("cifar-10-batches-py", _cut, "data_batch_2", "data_batch_2: not a CIFAR file"),
+        ("cifar-10-batches-py", _text, "test_batch", "test_batch: not a CIFAR file"),
+        ("cifar-10-batches-bin", _cut, "data_batch_1.bin", "not a whole number of 3073-byte"),
+        ("cifar-10-batches-bin", _label_ten, "data_batch_5.bin", "1 labels outside 0 to 9"),
+    ],
+)
+def test_damaged_files_are_named(layout, damage, name, words, tmp_path, write_cifar):
+    folder = write_cifar(tmp_path, layout)
+    damage(folder, name)
+    with pytest.raises((InputError, FileNotFoundError), match=words):
+        load(folder)
+
+
+def test_a_cut_archive_is_named(tmp_path, write_cifar, archive):
+    folder = write_cifar(tmp_path / "unpacked", "cifar-10-batches-py")
+    packed = archive(folder, tmp_path / "cifar.tar.gz")
+    packed.write_bytes(packed.read_bytes()[:30_000])
+    with pytest.raises(InputError, match=r"cifar.tar.gz: not a readable .tar.gz archive"):
+        load(packed)
+
+
+def test_a_file_that_declares_too_much_is_not_read(tmp_path, write_cifar, monkeypatch):
+    folder = write_cifar(tmp_path, "cifar-10-batches-py")
+    monkeypatch.setitem(MAX_BYTES, "cifar10", 1000)
+    with pytest.raises(InputError, match="such a file has at most 1000"):
+        load(folder)
+
+
+class Payload:
+    """Asks the unpickler to create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_pickle_cannot_run_code(protocol, tmp_path):
+    trace = tmp_path / "it ran"
+    content = pickle.dumps({"data": Payload(trace)}, protocol)
+    with pytest.raises(InputError, match=r"it asks for (posix|nt)\.system"):
+        read_pickle(content, "batch")
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize("protocol", range(5))  # 5 writes arrays in a form CIFAR never had
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_earlier_protocols_are_read_as_pickle_reads_them(protocol, order):
+    array = np.asarray(np.arange(24, dtype=np.uint8).reshape(4, 6), order=order)
+    content = pickle.dumps({"data": array, "labels": [1, 2]}, protocol)
+    read = read_pickle(content, "batch")
+    np.testing.assert_array_equal(read[b"data"], array)
+    assert read[b"labels"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[1, 2], {"data": np.arange(3.0)}, {"data": np.array([object()])}, {1.5: 2}],
+    ids=["a list", "floats", "objects", "a number as key"],
+)
+def test_other_pickles_are_refused(content):
+    with pytest.raises(InputError, match="batch: not a CIFAR file"):
+        read_pickle(pickle.dumps(content, 2), "batch")
+
+
+def test_an_archive_without_the_files_is_named(tmp_path):
+    path = tmp_path / "x.tar.gz"
+    with tarfile.open(path, "w:gz") as tar:
+        tar.addfile(tarfile.TarInfo("readme"), io.BytesIO(b""))
+    with pytest.raises(InputError, match=r"holds no test_batch or test_batch\.bin"):
+        load(path)
+
+
+@pytest.mark.skipif("REAL_CIFAR10" not in os.environ, reason="REAL_CIFAR10 names no folder")
+def test_real_images_are_read_as_plain_pickle_reads_them():
+    root = Path(os.environ["REAL_CIFAR10"])
+    dataset = load(root)
+    with (root / "test_batch").open("rb") as file:
+        batch = pickle.load(file, encoding="bytes")
+    np.testing.assert_array_equal(dataset.test.y, batch[b"labels"])
+    planes = batch[b"data"].reshape(-1, 3, 32, 32)
+    np.testing.assert_array_equal(dataset.test.X.transpose(0, 3, 1, 2), planes)
+    assert list(dataset.classes[:3]) == ["airplane", "automobile", "bird"]

@@ -1,0 +1,113 @@
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from data.errors import InputError
+from data.room import LABELS
+from data.sources import blobs, digits, sources, synthetic_cifar
+
+SHARES = {"val_fraction": 0.1, "test_fraction": 0.2}
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def test_digits_are_scikit_learns():
+    dataset = digits.Source(**SHARES).load(rng())
+    assert [len(s) for s in dataset.splits().values()] == [1294, 144, 359]
+    X, y = load_digits(return_X_y=True)
+    rows = np.concatenate([s.X for s in dataset.splits().values()])
+    labels = np.concatenate([s.y for s in dataset.splits().values()])
+    order, expected = np.lexsort((*rows.T, labels)), np.lexsort((*X.T, y))
+    np.testing.assert_array_equal(rows[order], X[expected])
+    np.testing.assert_array_equal(labels[order], y[expected])
+    assert dataset.image_shape == (8, 8)
+
+
+def test_blobs_have_the_spread_and_the_classes_asked_for():
+    source = blobs.Source(n_samples=6000, n_features=3, n_classes=4, spread=0.5, **SHARES)
+    dataset = source.load(rng())
+    assert dataset.train.X.shape == (4320, 3)
+    assert dataset.classes.tolist() == [0, 1, 2, 3]
+    for c in range(4):
+        within = dataset.train.X[dataset.train.y == c].std(axis=0)
+        np.testing.assert_allclose(within, 0.5, rtol=0.1)
+
+
+@pytest.mark.parametrize("n_samples", [10, 2049])
+def test_synthetic_cifar_has_its_shape_at_any_size(n_samples):
+    source = synthetic_cifar.Source(n_samples=n_samples, val_fraction=0.0, test_fraction=0.0)
+    dataset = source.load(rng())
+    assert dataset.train.X.shape == (n_samples, 32, 32, 3)
+    assert dataset.train.X.dtype == np.uint8
+    counts = np.bincount(dataset.train.y, minlength=10)
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_linear_model_learns_synthetic_cifar_in_part():
+    dataset = synthetic_cifar.Source(n_samples=3000, **SHARES).load(rng())
+    train, test = dataset.train, dataset.test
+    pixels = [s.X.reshape(len(s), -1) / 128.0 - 1 for s in (train, test)]
+    oracle = LogisticRegression(C=1e-3, max_iter=50, tol=1e-2).fit(pixels[0], train.y)
+    assert 0.3 < oracle.score(pixels[1], test.y) < 0.9
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        digits.Source(**SHARES),
+        blobs.Source(n_samples=200, n_features=2, n_classes=3, spread=1.0, **SHARES),
+        synthetic_cifar.Source(n_samples=100, **SHARES),
+    ],
+    ids=["digits", "blobs", "synthetic_cifar"],
+)
+def test_the_seed_decides(source):
+    first, again, other = (source.load(rng(s)).fingerprint for s in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_sources_are_found_by_their_file():
+    assert set(sources()) == {"arrays", "blobs", "cifar", "digits", "synthetic_cifar"}
+
+
+@pytest.mark.parametrize(
+    ("source", "most"),
+    [
+        (blobs.Source(20_000, 100, 3, 1.0, 0.1, 0.2), 16 * 20_000 * 100),
+        (blobs.Source(20_000, 100, 3, 1.0, 0.0, 0.0), 16 * 20_000 * 100),
+        (synthetic_cifar.Source(4_000, 0.1, 0.2), 4_000 * 3072 + 6 * 4 * 2048 * 3072),
+        (synthetic_cifar.Source(1_000, 0.1, 0.2), 1_000 * 3072 * 25),
+    ],
+)
+def test_making_examples_takes_what_it_says_and_is_refused_where_that_is_not_there(
+    source, most, monkeypatch
+):
+    source.load(np.random.default_rng(0))  # imports
+    tracemalloc.start()
+    source.load(np.random.default_rng(0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak <= most + LABELS * source.n_samples
+    monkeypatch.setattr("data.room.ASKED_FROM", 0)
+    monkeypatch.setattr("data.room.room", lambda: most)  # without the labels
+    with pytest.raises(InputError, match=f"data.n_samples={source.n_samples}: needs .* fewer exam"):
+        source.load(None)  # before anything is drawn
+    monkeypatch.setattr("data.room.room", lambda: most + LABELS * source.n_samples)
+    source.load(np.random.default_rng(0))
+
+
+def test_the_digits_are_those_of_scikit_learn_with_and_without_its_file(monkeypatch):
+    expected, labels = load_digits(return_X_y=True)
+    for found in (True, False):
+        if not found:
+            monkeypatch.setattr(Path, "is_file", lambda _: False)
+        split = digits._read()
+        np.testing.assert_array_equal(split.X, expected)
+        np.testing.assert_array_equal(split.y, labels)
+        assert split.X.dtype == np.uint8
