@@ -18,7 +18,7 @@ VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
 # and the launchers and sweepers, Hydra's and those that are installed beside it.
 ENTRY: dict[str, Any] = VERSION_BASE or {
     "execution_whitelist": [
-        "classifier.shell.command.*",
+        *(f"classifier.shell.command.{name}" for name in ("Guard", "Console", "BelowError")),
         "hydra_plugins.*",
         "hydra._internal.core_plugins.*",
     ]
@@ -37,9 +37,10 @@ def lazy_help() -> Iterator[None]:
     if sys.version_info < (3, 14) or not IS_1_3:
         yield
         return
-    given = argparse.ArgumentParser.add_argument
+    parsers: Any = argparse.ArgumentParser
+    given = parsers.add_argument
 
-    def add_argument(parser: Any, *names: str, **options: Any) -> argparse.Action:
+    def add_argument(parser: Any, *names: str, **options: Any) -> Any:
         text = options.get("help")
         if text is None or isinstance(text, str):
             return given(parser, *names, **options)
@@ -47,11 +48,11 @@ def lazy_help() -> Iterator[None]:
         action.help = text
         return action
 
-    argparse.ArgumentParser.add_argument = add_argument
+    parsers.add_argument = add_argument
     try:
         yield
     finally:
-        argparse.ArgumentParser.add_argument = given
+        parsers.add_argument = given
 
 
 def compose_once(configs: Path) -> None:

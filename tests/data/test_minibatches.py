@@ -1,3 +1,4 @@
+import itertools
 import threading
 
 import numpy as np
@@ -37,6 +38,13 @@ def test_an_epoch_is_cut_into_as_few_equal_parts_as_can_be(n, size):
     assert max(sizes) <= size
     assert max(sizes) - min(sizes) <= max(1, size // 8)
     assert list(equal_parts(n, size, first=1)) == list(equal_parts(n, size))[1:]
+
+
+@pytest.mark.parametrize("width", [2, LARGE // (4 * 5)])
+def test_a_minibatch_stands_while_the_next_is_made(width):
+    X = np.zeros((23, width), dtype=np.float32)
+    batches = [batch.X for batch in Minibatches(X, np.arange(23), 5).epoch(np.random.default_rng())]
+    assert not any(np.shares_memory(one, other) for one, other in itertools.pairwise(batches))
 
 
 def test_weights_stay_with_their_examples():

@@ -30,7 +30,16 @@ def test_weights_are_how_often_a_row_counts(monkeypatch):
     np.testing.assert_allclose(found.spread, repeated.std(axis=0))
 
 
-def test_a_value_that_is_not_finite_is_placed(tmp_path):
+def test_a_constant_feature_has_its_value_as_mean_to_the_last_bit():
+    X = np.full((1003, 2), [0.1, 1e9 / 3])
+    assert X.mean(axis=0).tolist() != X[0].tolist()  # the rounding of a sum
+    found = measure(X)
+    assert found.mean.tolist() == X[0].tolist()
+    assert found.spread.tolist() == [0, 0]
+
+
+def test_a_value_that_is_not_finite_is_placed(tmp_path, monkeypatch):
+    monkeypatch.setattr("data.statistics.BLOCK_BYTES", 8 * 4 * 7)
     X = np.zeros((300, 4), dtype=np.float16)
     X[211, 2] = np.inf
     np.save(tmp_path / "x.npy", X)

@@ -169,6 +169,29 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
     assert np.nanmin(sign * cells) == pytest.approx(sign * best[objective])
 
 
+@pytest.mark.parametrize(("objective", "worse_edge"), [("val_loss", 0.98), ("val_accuracy", 0.02)])
+def test_the_best_is_ringed_in_the_brightest_of_places_and_the_lost_are_at_the_worse_edge(
+    objective, worse_edge
+):
+    def job(lr, reg, loss, status="completed"):
+        return {"lr": lr, "reg": reg, "status": status, "val_loss": loss, "val_accuracy": 1 - loss}
+
+    rows = [job(1, 4, 0.5), job(2, 4, 0.1), job(2, 8, 0.4), job(1, 8, 0.3), job(3, 8, 9, "failed")]
+    of_lr, _, heat_map, *_ = sweep_figure(rows, ["lr", "reg"], objective).axes
+    ring = of_lr.lines[-1]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (2, rows[1][objective])
+    (lost,) = [line for line in of_lr.lines if line.get_label() == "diverged or failed"]
+    assert (lost.get_xdata()[0], lost.get_ydata()[0]) == (3, worse_edge)
+    (image,) = heat_map.images
+    assert [label.get_text() for label in heat_map.get_xticklabels()] == ["1", "2", "3"]
+    assert [label.get_text() for label in heat_map.get_yticklabels()] == ["4", "8"]
+    expected = [[rows[0][objective], rows[1][objective]], [rows[3][objective], rows[2][objective]]]
+    np.testing.assert_allclose(image.get_array()[:, :2], expected)
+    assert image.origin == "lower"  # the first line is the lowest, as its tick is
+    best, worst = image.cmap(image.norm([rows[1][objective], rows[0][objective]]))
+    assert sum(best[:3]) > sum(worst[:3])
+
+
 def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
     one = config_key(CONFIG)
     assert config_key(CONFIG | {"outputs": "elsewhere"}) == one

@@ -59,6 +59,7 @@ def test_labels_of_every_kind_become_classes(y, classes, save):
         ((8, 8), (8, 8)),
         ((8, 6, 3), (8, 6, 3)),
         ((4, 5, 6), None),
+        ((4, 5, 2), None),
         ((2, 3, 4, 5), None),
     ],
 )
