@@ -3,6 +3,7 @@
 Where this user can make none the tests are skipped; `data/test_machine.py` needs none.
 """
 
+import errno
 import json
 import os
 import subprocess
@@ -41,8 +42,8 @@ def group():
                     folder.mkdir()
                     made.append(folder)
                     for name, limit in files.items():
-                        (folder / name).write_text(limit)
-                    (folder / "cgroup.procs").open("a").close()
+                        (folder / name).write_text(limit, encoding="utf-8")
+                    (folder / "cgroup.procs").open("a", encoding="utf-8").close()
                 except OSError:
                     made.pop().rmdir() if made else None
                 else:
@@ -51,7 +52,20 @@ def group():
 
     yield make
     for folder in made:
-        folder.rmdir()
+        remove(folder)
+
+
+def remove(group):
+    """Remove a control group; processes that a run started there may take a moment to end."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            group.rmdir()
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -61,7 +75,10 @@ def small(group, repository, tmp_path):
     def run(script, *arguments, controller="memory"):
         folder = group(controller)
         enter = f'echo $$ > {folder}/cgroup.procs && exec "$@"'
-        with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        with (
+            (tmp_path / "out").open("w", encoding="utf-8") as out,
+            (tmp_path / "err").open("w", encoding="utf-8") as err,
+        ):
             process = subprocess.Popen(
                 ["sh", "-c", enter, "sh", sys.executable, str(repository / script), *arguments],
                 cwd=tmp_path,
@@ -77,8 +94,8 @@ def small(group, repository, tmp_path):
         return SimpleNamespace(
             returncode=process.returncode,
             memory=peak,
-            stdout=(tmp_path / "out").read_text(),
-            stderr=(tmp_path / "err").read_text(),
+            stdout=(tmp_path / "out").read_text(encoding="utf-8"),
+            stderr=(tmp_path / "err").read_text(encoding="utf-8"),
         )
 
     return run
@@ -98,7 +115,10 @@ def killed(folder):
     """Return how many processes of a group were killed for memory."""
     names = [folder / name for name in ("memory.events", "memory.oom_control")]
     lines = [
-        line.split() for file in names if file.exists() for line in file.read_text().splitlines()
+        line.split()
+        for file in names
+        if file.exists()
+        for line in file.read_text(encoding="utf-8").splitlines()
     ]
     return sum(int(n) for name, n in lines if name == "oom_kill")
 
@@ -177,7 +197,10 @@ def test_a_sweep_has_smaller_stacks_and_few_processes_that_draw(small, tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([*tmp_path.glob("s/*/checkpoint.npz")]) == 2  # one a stack
     assert len([*tmp_path.glob("s/*/loss_curve.png")]) == 5
-    reports = [json.loads(path.read_text()) for path in tmp_path.glob("s/[0-9]/report.json")]
+    reports = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for path in tmp_path.glob("s/[0-9]/report.json")
+    ]
     assert {report["status"] for report in reports} == {"completed"}
 
 
@@ -189,7 +212,8 @@ def test_a_share_of_the_cores_time_bounds_the_threads(small, tmp_path):
         "from classifier import blas\n"
         "threadpool_limits(3)\n"
         "with blas.within_cores():\n"
-        "    print(blas.cores(), *{pool['num_threads'] for pool in threadpool_info()})\n"
+        "    print(blas.cores(), *{pool['num_threads'] for pool in threadpool_info()})\n",
+        encoding="utf-8",
     )
     done = small(tmp_path / "tell.py", controller="cpu")
     assert (done.stderr, done.stdout) == ("", "1 1\n")

@@ -108,7 +108,7 @@ def test_every_command_works_and_says_nothing_on_stderr(place, tmp_path):
     (folder,) = out.glob("runs/*/*")
     assert (folder / "loss_curve.png").exists()
     run("train.py", "resume=latest", "epochs=3", own)
-    assert len((folder / "history.csv").read_text().splitlines()) == 1 + 3
+    assert len((folder / "history.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3
     run("train.py", "-m", "epochs=2", "reg=0,1e-3", own, f"hydra.sweep.dir='{out}/sweeps/s'")
     assert len([*out.glob("sweeps/s/[01]/loss_curve.png")]) == 2
     predictions = out / "predictions.csv"

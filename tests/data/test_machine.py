@@ -17,17 +17,19 @@ def groups(tmp_path, monkeypatch):
     monkeypatch.setattr(machine, "PROC", tmp_path)
 
     def make(own, mounts, limits):
-        (tmp_path / "cgroup").write_text("\n".join(own) + "\n")
+        (tmp_path / "cgroup").write_text("\n".join(own) + "\n", encoding="utf-8")
         lines = [
             f"3{i} 23 0:28 {group} {tmp_path}/{folder} rw,relatime shared:4 - {kind} {kind} {more}"
             for i, (group, folder, kind, more) in enumerate(mounts)
         ]
-        (tmp_path / "mountinfo").write_text("\n".join(["22 1 8:1 / / rw - ext4 /dev/a rw", *lines]))
+        (tmp_path / "mountinfo").write_text(
+            "\n".join(["22 1 8:1 / / rw - ext4 /dev/a rw", *lines]), encoding="utf-8"
+        )
         for _, folder, *_ in mounts:
             (tmp_path / folder).mkdir(exist_ok=True)
         for name, text in limits.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text + "\n")
+            (tmp_path / name).write_text(text + "\n", encoding="utf-8")
 
     return make
 

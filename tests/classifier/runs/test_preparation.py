@@ -127,7 +127,8 @@ def test_preparing_late_changes_no_bit(job_of, memory, pair, tmp_path, monkeypat
         with np.load(folder / "model.npz") as file:
             models.append({name: file[name] for name in ("W", "b", "shift", "scale")})
         models[-1]["history"] = [
-            line.rsplit(",", 1)[0] for line in (folder / "history.csv").read_text().splitlines()
+            line.rsplit(",", 1)[0]
+            for line in (folder / "history.csv").read_text(encoding="utf-8").splitlines()
         ]
     for name, array in models[0].items():
         np.testing.assert_array_equal(array, models[1][name])

@@ -25,7 +25,9 @@ class Lazy:
 
 def test_hydra_1_3_is_still_supported(repository):
     asked = re.search(
-        r"^hydra-core>=(\d+)\.(\d+)", (repository / "requirements.txt").read_text(), re.M
+        r"^hydra-core>=(\d+)\.(\d+)",
+        (repository / "requirements.txt").read_text(encoding="utf-8"),
+        re.M,
     )
     assert (int(asked[1]), int(asked[2])) < (1, 4), "classifier/hydra_versions.py can go"
 
@@ -63,7 +65,8 @@ def test_a_lazy_help_is_not_read_before_it_is_shown():
 def test_a_config_calls_nothing_but_what_the_program_has(command, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/foreign.yaml").write_text(
-        "# @package _global_\nhydra:\n  callbacks:\n    foreign:\n      _target_: builtins.print\n"
+        "# @package _global_\nhydra:\n  callbacks:\n    foreign:\n      _target_: builtins.print\n",
+        encoding="utf-8",
     )
     done = command("train.py", f"--config-dir={tmp_path}", "+mine=foreign", "epochs=1")
     assert done.returncode == 1
