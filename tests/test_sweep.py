@@ -212,11 +212,13 @@ def test_a_second_sweep_in_the_same_folder_is_refused(tmp_path, repository, comm
     program = sweep_of_24(tmp_path, repository)
     while not (tmp_path / "s/0/status.json").exists():
         time.sleep(0.01)
+    kept = (tmp_path / "s/multirun.yaml").read_bytes()
     done = command("train.py", *SMALL)
     program.kill()
     program.communicate()
     assert done.returncode == 1
     assert done.stderr == "s: is still running in another process; wait for it or stop it\n"
+    assert (tmp_path / "s/multirun.yaml").read_bytes() == kept  # what resume=s goes on with
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
