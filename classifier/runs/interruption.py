@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from omegaconf import DictConfig
+
 Handler = Callable[[int, FrameType | None], None]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,9 +20,18 @@ class Stopped(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+class SweepStopped(KeyboardInterrupt):
+    """A signal ended the sweep of this config early: what there is of it is to be summarised."""
+
+    def __init__(self, stop: KeyboardInterrupt, config: DictConfig) -> None:
+        super().__init__(str(stop))
+        self.exit_code = exit_code(stop)
+        self.config = config
+
+
 def exit_code(stop: KeyboardInterrupt) -> int:
     """Return the exit code of a program that ends so: 130 or 143."""
-    return int(getattr(stop, "exit_code", 128 + signal.SIGINT))
+    return stop.exit_code if isinstance(stop, Stopped | SweepStopped) else 128 + signal.SIGINT
 
 
 @contextlib.contextmanager

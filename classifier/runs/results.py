@@ -31,7 +31,8 @@ from data.files.whole import from_here, write_json, write_text, write_whole
 
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
-Show = Callable[[Path], object]  # makes what a person looks at in the folder of a run, now or soon
+# Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
+Show = Callable[[Path, bool], object]
 
 
 def evaluate_fit(
@@ -76,7 +77,7 @@ def write_results(
     job, history : the run, and its epochs.
     model, report : as `evaluate_fit` returned them.
     dataset : what was evaluated.
-    show : makes the page and the plots of the run's folder, from its files.
+    show : makes the page of the run's folder, and the plots where the config asks for them.
     """
     model.save(job.folder / "model.npz")
     if dataset.image_shape is not None:
@@ -84,7 +85,7 @@ def write_results(
     write_history(job.folder / "history.csv", history)
     write_json(job.folder / "report.json", report)
     write_text(job.folder / "report.txt", report_text(report))
-    show(job.folder)
+    show(job.folder, job.config.report.plots)
     write_status(job.folder, report["status"], report["ended"])
     _log_outcome(job.folder, report)
 

@@ -35,7 +35,7 @@ def run(
     *,
     checkpoint: Path | None = None,
     dataset: Dataset | None = None,
-    show: Show = lambda _: None,
+    show: Show = lambda *_: None,
     progress: bool = False,
 ) -> list[dict[str, Any]]:
     """Train the models of some jobs as one stack and write each job's results to its folder.

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.runs.config import Config, make_config, without_hydra
 from classifier.runs.explain import explain, fields_of
-from classifier.runs.interruption import exit_code, stop_at_once
+from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track
@@ -49,7 +49,11 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
             compose_once(CONFIGS)
-            _run_entry_point(main)
+            try:
+                main()
+            except SweepStopped as stop:
+                end_sweep(stop.config)
+                raise
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
     except SystemExit as end:
@@ -60,16 +64,6 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         if wanted:
             raise
         sys.exit(explain(error, schema))
-
-
-def _run_entry_point(main: Callable[[], Any]) -> None:
-    """Run it; a sweep that a signal stopped is summarised and tracked all the same."""
-    try:
-        main()
-    except KeyboardInterrupt as stop:
-        if isinstance(config := getattr(stop, "config", None), DictConfig):
-            end_sweep(config)
-        raise
 
 
 def end_sweep(config: DictConfig) -> str:

@@ -59,10 +59,10 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
     return selection_metric(report, job.config.objective)
 
 
-def _show(folder: Path) -> None:
+def _show(folder: Path, plots: bool) -> None:
     from classifier.report.pages.show import show_run  # its packages cost start-up
 
-    show_run(folder)
+    show_run(folder, plots)
 
 
 def _point_latest(outputs: Path, folder: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from classifier.report.pages.run import write_run_page
-from classifier.report.pages.show import draw_run, show_run, wants_plots
+from classifier.report.pages.show import draw_run, show_run
 from classifier.runs.folder import FINISHED, read_status, write_status
 from classifier.runs.job import Job
 from classifier.runs.log import log as run_log
@@ -105,9 +105,9 @@ def drawing_processes() -> Iterator[Show]:
     # Importing matplotlib takes the time of several pictures: begin while the first stack trains.
     drawn = [pool.submit(_import_plots) for _ in range(n_processes)]
 
-    def show(folder: Path) -> None:
+    def show(folder: Path, plots: bool) -> None:
         write_run_page(folder)
-        if wants_plots(folder):
+        if plots:
             drawn.append(pool.submit(draw_run, folder))
 
     try:

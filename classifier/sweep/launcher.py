@@ -10,12 +10,12 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from classifier.report.pages.show import is_drawn, wants_plots
+from classifier.report.pages.show import lacks_plots
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.config import Config, without_hydra
 from classifier.runs.explain import explain
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
-from classifier.runs.interruption import exit_code, stop_at_once
+from classifier.runs.interruption import SweepStopped, stop_at_once
 from classifier.runs.job import Job, make_job, plain_config
 from classifier.runs.lock import locked
 from classifier.runs.log import failures_recorded
@@ -34,15 +34,6 @@ from data.room import shared
 
 log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one
-
-
-class SweepStopped(KeyboardInterrupt):
-    """A signal ended a sweep early: what there is of it is still to be summarised."""
-
-    def __init__(self, stop: KeyboardInterrupt, config: DictConfig) -> None:
-        super().__init__(str(stop))
-        self.exit_code = exit_code(stop)
-        self.config = config
 
 
 class StackedLauncher(Launcher):
@@ -173,11 +164,11 @@ class StackedLauncher(Launcher):
 
 def _draw_missing(folders: Sequence[Path]) -> None:
     """Draw what a sweep that was killed had trained and not drawn."""
-    missing = [folder for folder in folders if wants_plots(folder) and not is_drawn(folder)]
+    missing = [folder for folder in folders if lacks_plots(folder)]
     if missing:
         with drawing_processes() as show:
             for folder in missing:
-                show(folder)
+                show(folder, True)
 
 
 def _job_return(folder: Path) -> JobReturn:

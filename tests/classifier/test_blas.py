@@ -80,7 +80,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
 
         monkeypatch.setattr(target, name, watched)
     monkeypatch.setattr(blas, "cores", lambda: 2)
-    run([Job(config, dataclasses.asdict(config), tmp_path)], show=lambda _: seen.append(threads()))
+    run([Job(config, dataclasses.asdict(config), tmp_path)], show=lambda *_: seen.append(threads()))
     assert {*at_work} == {"evaluate", "_training", "measure"}
     assert {*seen} == {2}
     assert threads() == 3

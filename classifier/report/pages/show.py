@@ -16,22 +16,18 @@ LAST = "loss_curve.png"  # of the plots: where it stands, all do
 PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
 
 
-def show_run(folder: Path) -> None:
-    """Write the page of a run and, where its config asks for them, its plots."""
+def show_run(folder: Path, plots: bool) -> None:
+    """Write the page of a run and, where asked to, its plots."""
     write_run_page(folder)
-    if wants_plots(folder):
+    if plots:
         draw_run(folder)
 
 
-def wants_plots(folder: Path) -> bool:
-    """Return whether a run has a report, and its config asks for plots."""
+def lacks_plots(folder: Path) -> bool:
+    """Return whether a run's config asks for plots, and they do not all stand in its folder."""
     report = read_report(folder)
-    return report is not None and bool(report["config"]["report"]["plots"])
-
-
-def is_drawn(folder: Path) -> bool:
-    """Return whether the plots of a run stand in its folder."""
-    return (folder / LAST).exists()
+    asked = report is not None and report["config"]["report"]["plots"]
+    return bool(asked) and not (folder / LAST).exists()
 
 
 def draw_run(folder: Path) -> None:
