@@ -46,35 +46,49 @@ def evaluate(
     """
     if len(y) == 0:
         return None
-    n_classes = len(model.classes)
-    top_k = max(1, min(top_k, n_classes - 1))
-    losses, pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
-    reliability, mistakes, n_top = Reliability(), Mistakes(), 0
+    counted = _Counted(len(model.classes), top_k, label_smoothing)
     for rows, log_p in model.log_probability_blocks(X):
-        labels = y[rows].astype(np.int64)
-        own = log_p[np.arange(len(log_p)), labels]
-        losses.add(labels, own, log_p)
-        predicted = log_p.argmax(axis=1)
-        n_top += int((_ranks(log_p, own, labels) < top_k).sum())
+        counted.add(rows.start, y[rows].astype(np.int64), log_p)
+    return counted.figures(model.classes, class_weights)
+
+
+class _Counted:
+    """What `evaluate` counts of each block, and the figures that it comes to."""
+
+    def __init__(self, n_classes: int, top_k: int, label_smoothing: float) -> None:
+        self.top_k = max(1, min(top_k, n_classes - 1))
+        self.losses, self.pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
+        self.reliability, self.mistakes = Reliability(), Mistakes()
+        self.n = self.n_top = 0
+
+    def add(self, start: int, labels: np.ndarray, log_p: np.ndarray) -> None:
+        """Count examples from index start on, by their class (B,) and log-probabilities (B, C)."""
+        own, predicted = log_p[np.arange(len(log_p)), labels], log_p.argmax(axis=1)
         confidence = np.exp(log_p.max(axis=1))
-        reliability.add(confidence, predicted == labels)
-        pairs.add(labels, predicted)
-        mistakes.add(rows.start, labels, predicted, confidence)
-    scores = pairs.class_scores()
-    occurs = (scores["support"] + scores["predicted"]) > 0
-    return {
-        "n": len(y),
-        **losses.means(scores["support"], class_weights),
-        "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / len(y)),
-        "top_k": top_k,
-        "top_k_accuracy": n_top / len(y),
-        "macro_f1": float(scores["f1"][occurs].mean()),
-        "expected_calibration_error": reliability.expected_calibration_error,
-        "reliability": reliability.bins(),
-        "per_class": _per_class(scores, model.classes),
-        **_confusions(pairs, model.classes),
-        "mistakes": mistakes.worst(model.classes),
-    }
+        self.n += len(labels)
+        self.n_top += int((_ranks(log_p, own, labels) < self.top_k).sum())
+        self.losses.add(labels, own, log_p)
+        self.reliability.add(confidence, predicted == labels)
+        self.pairs.add(labels, predicted)
+        self.mistakes.add(start, labels, predicted, confidence)
+
+    def figures(self, classes: np.ndarray, class_weights: np.ndarray | None) -> dict[str, Any]:
+        """Return what `evaluate` returns."""
+        pairs, scores = self.pairs, self.pairs.class_scores()
+        occurs = (scores["support"] + scores["predicted"]) > 0
+        return {
+            "n": self.n,
+            **self.losses.means(scores["support"], class_weights),
+            "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / self.n),
+            "top_k": self.top_k,
+            "top_k_accuracy": self.n_top / self.n,
+            "macro_f1": float(scores["f1"][occurs].mean()),
+            "expected_calibration_error": self.reliability.expected_calibration_error,
+            "reliability": self.reliability.bins(),
+            "per_class": _per_class(scores, classes),
+            **_confusions(pairs, classes),
+            "mistakes": self.mistakes.worst(classes),
+        }
 
 
 def _ranks(log_p: np.ndarray, own: np.ndarray, labels: np.ndarray) -> np.ndarray:

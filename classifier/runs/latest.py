@@ -48,4 +48,6 @@ def latest_run(outputs: Path) -> Path:
     try:
         return outputs / (outputs / FILE).read_text(encoding="utf-8").strip()
     except FileNotFoundError:
+        if (outputs / LINK).is_dir():  # of runs that are older than the file
+            return outputs / LINK
         raise FileNotFoundError(f"there is no run in {outputs} yet") from None

@@ -47,3 +47,9 @@ def test_what_someone_put_in_the_place_of_the_link_stays(runs):
 def test_before_the_first_run_there_is_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"there is no run in .* yet"):
         latest_run(tmp_path)
+
+
+def test_a_link_of_before_there_was_the_file_is_followed(runs):
+    outputs, (folder, _) = runs
+    (outputs / "latest").symlink_to(folder, target_is_directory=True)
+    assert latest_run(outputs).resolve() == folder

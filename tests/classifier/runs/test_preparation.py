@@ -3,32 +3,16 @@ import re
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 
 from classifier.curvature import measure_scale
 from classifier.runs import preparation
-from classifier.runs.config import make_config, register_schemas
-from classifier.runs.job import Job, plain_config
 from classifier.runs.preparation import load_dataset, prepare
 from classifier.runs.run import run
-from classifier.shell.hydra_versions import VERSION_BASE
 from data import room
 from data.errors import InputError
 from data.preprocessing import PreparedRows
 
 GIB = 2**30
-
-
-@pytest.fixture
-def job_of(repository):
-    register_schemas()
-    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-
-        def job(folder, *overrides):
-            composed = compose("train", overrides=["report.plots=false", *overrides])
-            return Job(make_config(composed), plain_config(composed, {}), folder)
-
-        yield job
 
 
 @pytest.fixture

@@ -3,31 +3,15 @@ import json
 
 import numpy as np
 import pytest
-from hydra import compose, initialize_config_dir
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, log_loss
 
 from classifier import gradient_check
 from classifier.model import LinearModel
-from classifier.runs.config import make_config, register_schemas
 from classifier.runs.history import read_history
-from classifier.runs.job import Job, plain_config
 from classifier.runs.log import RunError
 from classifier.runs.run import run
-from classifier.shell.hydra_versions import VERSION_BASE
 from data.errors import InputError
-
-
-@pytest.fixture(scope="module")
-def job_of(repository):
-    register_schemas()
-    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-
-        def job(folder, *overrides):
-            composed = compose("train", overrides=["report.plots=false", *overrides])
-            return Job(make_config(composed), plain_config(composed, {}), folder)
-
-        yield job
 
 
 def read(folder, name):
