@@ -5,25 +5,21 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from classifier import blas
 from classifier.curvature import measure_scale
 from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
-from classifier.model import log_softmax
+from classifier.linear_estimator import LinearEstimator
 from classifier.model_stack import PerModel
 from classifier.optimizers import Adam, Optimizer, Sgd
 from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
 from classifier.training import Training
 from data.dataset import Split
 from data.errors import InputError
-from data.labels import class_weights
 from data.preprocessing import AffineMap, Preprocessing
 from data.statistics import measure
 
@@ -39,7 +35,7 @@ SCHEDULES: dict[str, Schedule] = {
 }
 
 
-class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class SoftmaxClassifier(LinearEstimator):
     """A linear softmax classifier, trained by minibatch gradient descent.
 
     It minimises mean_i w_i (logsumexp(f_i) - f_i[y_i]) / mean(w) + reg * sum(W ** 2) with scores
@@ -132,7 +128,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self._set_classes(classes)
         given = Split(X, np.searchsorted(classes, y), weights)
         random = check_random_state(self.random_state)
-        train, val = given, _rows(given, slice(0, 0))
+        train, val = given, given.select(slice(0, 0))
         if self.early_stopping:
             kept, held_out = train_test_split(
                 np.arange(len(y)),
@@ -140,7 +136,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 stratify=given.y,
                 random_state=random,
             )
-            train, val = _rows(given, kept), _rows(given, held_out)
+            train, val = given.select(kept), given.select(held_out)
         self._set_features(train)
         of_class = self._class_weights(given)
         train, val = (self._design(split, of_class) for split in (train, val))
@@ -190,7 +186,7 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if first:
             self._set_lr(data, rng, bold=False)
         epoch = 0 if first else self.n_iter_
-        nothing = _rows(data, slice(0, 0))
+        nothing = data.select(slice(0, 0))
         training = self._training(data, nothing, SCHEDULES["constant"], epoch + 1, rng)
         if not first:
             training.start_from(self._theta[:, None], epoch, self._optimizer_state)
@@ -198,51 +194,6 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         state = training.state()
         self._optimizer_state = state.optimizer if state.stack else {}
         return self
-
-    def decision_function(self, X: Any) -> np.ndarray:
-        """Return the scores (N, C) of X (N, D); of two classes the difference, (N,)."""
-        scores = self._scores(X)
-        return scores[:, 1] - scores[:, 0] if len(self.classes_) == 2 else scores
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the labels (N,) with the highest scores."""
-        best = self._scores(X).argmax(axis=1)
-        labels: np.ndarray = self.classes_[best]
-        return labels
-
-    def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return log p (N, C), in float64."""
-        return log_softmax(self._scores(X))
-
-    def predict_proba(self, X: Any) -> np.ndarray:
-        """Return p (N, C), in float64."""
-        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
-        return probabilities
-
-    def _check(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return arrays of the examples that count at all."""
-        X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
-        check_classification_targets(y)
-        if sample_weight is None:
-            return X, y, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        counts = weights > 0
-        if not counts.any():
-            raise InputError("sample_weight: all weights are zero, no example counts")
-        return X[counts], y[counts], weights[counts]
-
-    def _set_classes(self, classes: np.ndarray) -> None:
-        if len(classes) < 2:
-            raise InputError(f"a classifier needs two classes or more, y has 1 class: {classes}")
-        self.classes_ = classes
-
-    def _class_weights(self, given: Split) -> np.ndarray | None:
-        if self.class_weight is None:
-            return None
-        totals = np.bincount(given.y, weights=given.weights, minlength=len(self.classes_))
-        return class_weights(self.class_weight, self.classes_, totals)
 
     def _set_features(self, train: Split) -> None:
         try:
@@ -310,18 +261,12 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 ConvergenceWarning,
                 stacklevel=3,
             )
-        self._theta = fit.theta
+        self._set_weights(fit.theta)
         self.n_iter_ = fit.history[-1].epoch
         self.loss_curve_ += [row.train_loss for row in fit.history]
         self.validation_scores_ = (
             [row.val_accuracy for row in fit.history] if len(training.val) else None
         )
-        # Of the features as they come: x W / scale + (b - shift / scale W).
-        coef = fit.theta[:, :-1] / self._features.scale
-        intercept = fit.theta[:, -1] - coef @ self._features.shift
-        if len(self.classes_) == 2:
-            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
-        self.coef_, self.intercept_ = coef, intercept
 
     def _translate(self, features: AffineMap, theta: np.ndarray) -> np.ndarray:
         """Return weights for these features that give the scores of theta (C, D + 1) for others."""
@@ -329,21 +274,9 @@ class SoftmaxClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         bias = theta[:, -1] + coef @ (self._features.shift - features.shift)
         return np.column_stack([coef * self._features.scale, bias]).astype(theta.dtype)
 
-    def _scores(self, X: Any) -> np.ndarray:
-        check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        design = self._features.design_matrix(X, X.dtype.type)
-        scores: np.ndarray = design @ self._theta.T
-        return scores
-
 
 def _generator(random: np.random.RandomState) -> np.random.Generator:
     return np.random.default_rng(random.randint(2**31 - 1, size=4))
-
-
-def _rows(split: Split, rows: slice | np.ndarray) -> Split:
-    weights = None if split.weights is None else split.weights[rows]
-    return Split(split.X[rows], split.y[rows], weights)
 
 
 def _look_up(name: str, value: Any, choices: Mapping[str, Any], kind: type) -> Any:

@@ -46,6 +46,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
+    def select(self, rows: slice | np.ndarray) -> "Split":
+        """Return some of the examples, in memory."""
+        weights = None if self.weights is None else self.weights[rows]
+        return Split(self.X[rows], self.y[rows], weights)
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
