@@ -71,6 +71,17 @@ class Links(HTMLParser):
         self.found += [(tag, v) for name, v in attributes if name in ("href", "src", "data-copy")]
 
 
+def test_the_reliability_before_calibration_is_that_of_the_report(place):
+    page = place.pages["digits"]
+    report = json.loads((page.parent / "report.json").read_text(encoding="utf-8"))
+    before, after = report["calibration"]["before"]["test"], report["metrics"]["test"]
+    assert before["reliability"] != after["reliability"]
+    for said, split in (("before calibration, ", before), ("", after)):
+        for n, sure, right in zip(*split["reliability"].values(), strict=True):
+            point = f">{said}{n} examples: {sure:.2%} sure, {right:.2%} right<" if n else ""
+            assert point in page.read_text(encoding="utf-8")
+
+
 def test_every_link_leads_to_a_file(place):
     for page in place.pages.values():
         links = [link for tag, link in Links(page).found if tag == "a"]

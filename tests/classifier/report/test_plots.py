@@ -238,6 +238,20 @@ def test_the_text_has_the_figures_of_the_report():
     assert f"{test['macro_f1']:.4f}" in text
 
 
+def test_the_text_says_how_it_ended_and_what_calibration_changed():
+    model = model_of(4)
+    report = report_of(model)
+    assert "\ncompleted: all epochs done; best epoch 2 of 3\n" in report_text(report)
+    warm = report_of(dataclasses.replace(model, temperature=4.0))["metrics"]
+    calibrated = {"calibration": {"temperature": 4.0, "before": report["metrics"]}}
+    text = report_text({**report, **calibrated, "metrics": warm, "status": "diverged"})
+    cold, error = report["metrics"]["val"], "expected_calibration_error"
+    assert f"loss {cold['loss']:.4f} -> {warm['val']['loss']:.4f}, " in text
+    assert f"calibration error {cold[error]:.4f} -> {warm['val'][error]:.4f}" in text
+    ended = "diverged in epoch 2 with lr=9"
+    assert f"\n{ended}; best" in report_text({**report, "status": "diverged", "ended": ended})
+
+
 @pytest.mark.parametrize("reported", ["test", "val", "train"])
 def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(reported):
     model = model_of(4)

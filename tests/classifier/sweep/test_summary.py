@@ -101,6 +101,15 @@ def test_edges_are_told_but_not_of_an_inner_value(sweep):
     assert summary["edges"] == [{"key": "reg", "value": 0.0, "side": "smallest"}]
 
 
+def test_of_two_values_one_is_always_the_best_and_no_edge(sweep):
+    assert summarise(sweep(*(job for job in grid() if job[0]["reg"] < 0.2)))["edges"] == []
+
+
+def test_a_job_that_runs_again_shows_no_figures_of_before(sweep):
+    running, done = summarise(sweep(({}, "running", 1.0), ({"lr": 1}, "completed", 2.0)))["jobs"]
+    assert (running["val_loss"], done["val_loss"]) == (None, 2.0)
+
+
 def test_seeds_are_grouped(sweep):
     losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 4.0, (0.2, 0): 3.0}
     jobs = [({"lr": lr, "seed": s}, "completed", loss) for (lr, s), loss in losses.items()]

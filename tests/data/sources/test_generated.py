@@ -76,6 +76,20 @@ def test_sources_are_found_by_their_file():
     assert set(sources()) == {"arrays", "blobs", "cifar", "digits", "synthetic_cifar"}
 
 
+def test_each_pattern_is_moved_both_ways_by_a_few_pixels():
+    images = rng(0).normal(size=(200, 32, 32, 3))
+    few = range(-synthetic_cifar.SHIFT, synthetic_cifar.SHIFT + 1)
+    rolled = {(i, j): np.roll(images, (-i, -j), axis=(1, 2)) for i in few for j in few}
+    moved = synthetic_cifar._moved(images, rng(1))
+    ways = [
+        [way for way, whole in rolled.items() if (whole[k] == image).all()]
+        for k, image in enumerate(moved)
+    ]
+    assert [len(way) for way in ways] == [1] * len(images)
+    for axis in range(2):
+        assert {way[0][axis] for way in ways} == set(few)
+
+
 @pytest.mark.parametrize(
     ("source", "most"),
     [
