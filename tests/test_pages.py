@@ -80,6 +80,22 @@ def test_the_reliability_before_calibration_is_that_of_the_report(place):
         for n, sure, right in zip(*split["reliability"].values(), strict=True):
             point = f">{said}{n} examples: {sure:.2%} sure, {right:.2%} right<" if n else ""
             assert point in page.read_text(encoding="utf-8")
+    figures = ("loss", "expected_calibration_error")
+    pairs = [f"{split[figure]:.4f}" for figure in figures for split in (before, after)]
+    table = page.read_text(encoding="utf-8").split("<caption>Calibration<")[1]
+    rows = [
+        re.findall(r"<td[^>]*>([^<]*)<", row) for row in table.split("</table>")[0].split("<tr>")
+    ]
+    assert ["test", *pairs] in rows
+
+
+def test_the_dots_of_a_short_run_stand_on_its_lines(place):
+    page = place.pages["odd"].read_text(encoding="utf-8")
+    for kind in ("train", "val"):
+        points = re.findall(rf'<polyline class="{kind}" points="([^"]*)"', page)
+        dots = re.findall(rf'<circle class="{kind}" cx="([\d.]*)" cy="([\d.]*)" r="3.5"', page)
+        assert [f"{x},{y}" for x, y in dots] == " ".join(points).split()
+        assert len(dots) == 2 * 3
 
 
 def test_every_link_leads_to_a_file(place):
