@@ -101,5 +101,5 @@ def test_a_clock_that_goes_backwards(repository, tmp_path):
     )
     back = {"PYTHONPATH": str(tmp_path)}
     run(repository, tmp_path, back, "epochs=2")
-    assert "goes on after step" in run(repository, tmp_path, back, "epochs=3", "resume=latest")
+    assert "resumes after step" in run(repository, tmp_path, back, "epochs=3", "resume=latest")
     assert "2 completed" in run(repository, tmp_path, back, "-m", "reg=0,1e-3", "epochs=2")

@@ -135,7 +135,7 @@ def test_a_stopped_run_leaves_everything_and_says_how_to_go_on(start, tmp_path):
     assert program.returncode == 143
     assert stderr == ""
     assert "stopped by SIGTERM in epoch" in stdout
-    assert stdout.splitlines()[-1] == "python train.py resume=mine goes on with it"
+    assert stdout.splitlines()[-1] == "resume it with: python train.py resume=mine"
     left = {path.name for path in (tmp_path / "mine").iterdir()}
     assert left >= {"checkpoint.npz", "model.npz", "report.txt", "loss_curve.png", "history.csv"}
     report = json.loads((tmp_path / "mine/report.json").read_text(encoding="utf-8"))

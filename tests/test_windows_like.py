@@ -311,7 +311,7 @@ def test_a_run_is_locked_until_it_is_killed_and_then_goes_on(tmp_path, start, wi
     run = newest(tmp_path)
     assert read_json(run / "status.json")["status"] == "running"
     succeeds(tmp_path, "train.py", "resume=latest")
-    assert "goes on after step" in (run / "train.log").read_text(encoding="utf-8")
+    assert "resumes after step" in (run / "train.log").read_text(encoding="utf-8")
     assert read_json(run / "status.json")["status"] == "completed"
 
 
@@ -484,7 +484,7 @@ def test_outputs_on_another_drive_are_named_in_full(place, start, succeeds):
     assert program.returncode == 130
     assert out.splitlines()[-2:] == [
         escaped(run),
-        f"python train.py resume={escaped(run)} goes on with it",
+        f"resume it with: python train.py resume={escaped(run)}",
     ]
     np.savez(here / "digits.npz", X=np.zeros((2, 64)))
     said = succeeds(here, "predict.py", "input=digits.npz", given, **drive)

@@ -97,7 +97,7 @@ def _begin(
     training = _training(jobs, prepared)
     if earlier is not None:
         earlier.restore(training, jobs, dataset.fingerprint)
-        log.info("goes on after step %d, in epoch %d", training.step, training.epoch + 1)
+        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
     whose = (jobs, dataset.fingerprint, prepared.gradient_error)
     return prepared, training, Checkpoints(place, *whose, config.checkpoint.every)
 

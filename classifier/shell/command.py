@@ -145,7 +145,7 @@ class Guard(Callback):
             if not folder:
                 raise InputError("hydra.sweep.dir: names no folder")
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
-                raise InputError("resume: goes on with one run or sweep; leave out -m")
+                raise InputError("resume: continues one run or sweep; leave out -m")
             if any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
                 Path(folder).mkdir(parents=True, exist_ok=True)
             else:

@@ -50,7 +50,7 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             _point_latest(Path(job.config.outputs), folder)
         (report,) = run([job], show=_show, progress=alone)
     except KeyboardInterrupt as stop:
-        log.info("python train.py resume=%s goes on with it", from_here(folder))
+        log.info("resume it with: python train.py resume=%s", from_here(folder))
         sys.exit(exit_code(stop))
     except Exception as error:
         if alone:
