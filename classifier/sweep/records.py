@@ -56,8 +56,10 @@ def config_key(config: dict[str, Value]) -> str:
 
     Where a run is put and who hears of it does not matter, and 1 is 1.0.
     """
-    numbers = {
-        key: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        for key, value in settings(config).items()
-    }
-    return json.dumps(numbers, sort_keys=True)
+    return json.dumps(settings(_with_floats(config)), sort_keys=True)
+
+
+def _with_floats(value: Value) -> Value:
+    if isinstance(value, dict):
+        return {key: _with_floats(own) for key, own in value.items()}
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value

@@ -207,6 +207,10 @@ def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
     assert config_key(CONFIG | {"tracker": "mlflow", "mlflow": {"uri": "x"}}) == one
     assert config_key(CONFIG | {"reg": 0}) == one
     assert config_key(CONFIG | {"seed": 1}) != one
+    two, three = ({"class_weight": {"cat": weight}} for weight in (2.0, 3.0))
+    assert config_key(CONFIG | {"class_weight": {"cat": 2}}) == config_key(CONFIG | two)
+    assert config_key(CONFIG | two) != config_key(CONFIG | three)
+    assert config_key(CONFIG | {"calibrate": True}) != config_key(CONFIG | {"calibrate": 1})
     assert config_key(CONFIG | {"choices": {"data": "digits", "optimizer": "adam"}}) != one
     assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
     assert flatten({"class_weight": {"cat": 2, "dog": 0.5}}) == {"class_weight": "cat: 2, dog: 0.5"}
