@@ -45,11 +45,11 @@ def note():
 class ForkServer:
     """What runs programs without the second that importing packages takes."""
 
-    def __init__(self):
-        self._lock = threading.Lock()
+    def __init__(self, environment, encoding="utf-8"):
+        self.encoding, self._lock = encoding, threading.Lock()
         self.process = subprocess.Popen(
             [sys.executable, str(REPOSITORY / "tests/fork_server.py")],
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -97,12 +97,15 @@ class Program:
     @property
     def stdout(self):
         """What it has said so far."""
-        return (self._said / "stdout").read_text(encoding="utf-8")
+        return self._read("stdout")
 
     @property
     def stderr(self):
         """Its warnings and mistakes so far."""
-        return (self._said / "stderr").read_text(encoding="utf-8")
+        return self._read("stderr")
+
+    def _read(self, stream):
+        return (self._said / stream).read_bytes().decode(self._server.encoding)
 
     def poll(self, *, block=False):
         """Return the exit code, or None while it runs."""
@@ -142,9 +145,15 @@ class Program:
 
 
 @pytest.fixture(scope="session")
-def fork_server():
+def make_fork_server():
+    """Start a server of programs in an environment whose outputs have an encoding."""
+    return ForkServer
+
+
+@pytest.fixture(scope="session")
+def fork_server(make_fork_server):
     """Start the server that runs programs without the second that importing packages takes."""
-    server = ForkServer()
+    server = make_fork_server({**os.environ, "PYTHONPATH": str(REPOSITORY)})
     yield server
     server.close()
 
