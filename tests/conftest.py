@@ -45,10 +45,10 @@ def note():
 class ForkServer:
     """What runs programs without the second that importing packages takes."""
 
-    def __init__(self, environment, encoding="utf-8"):
+    def __init__(self, environment, encoding="utf-8", before=()):
         self.encoding, self._lock = encoding, threading.Lock()
         self.process = subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "tests/fork_server.py")],
+            [*before, sys.executable, str(REPOSITORY / "tests/fork_server.py")],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -146,7 +146,7 @@ class Program:
 
 @pytest.fixture(scope="session")
 def make_fork_server():
-    """Start a server of programs in an environment whose outputs have an encoding."""
+    """Start a server of programs in an environment, with an encoding of outputs, by a command."""
     return ForkServer
 
 
@@ -174,12 +174,13 @@ def start(fork_server, tmp_path, tmp_path_factory):
         program.poll(block=True)
 
 
-@pytest.fixture
-def command(start):
-    """Run a program of the repository in a process in an empty folder, as a user does."""
+@pytest.fixture(scope="session")
+def command_in(fork_server, tmp_path_factory):
+    """Run a program of the repository in a process in a folder, as a user does, to its end."""
 
-    def run(*arguments, **options):
-        program = start(*arguments, **options)
+    def run(folder, *arguments, **environment):
+        said = tmp_path_factory.mktemp("said")
+        program = fork_server.start(arguments, folder, said, environment)
         program.poll(block=True)
         return SimpleNamespace(
             returncode=program.returncode,
@@ -189,6 +190,16 @@ def command(start):
             stdout=program.stdout,
             stderr=program.stderr,
         )
+
+    return run
+
+
+@pytest.fixture
+def command(command_in, tmp_path):
+    """Run a program of the repository in an empty folder."""
+
+    def run(*arguments, cwd=tmp_path):
+        return command_in(cwd, *arguments)
 
     return run
 

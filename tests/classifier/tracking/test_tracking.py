@@ -70,7 +70,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, repository):
+def story(tmp_path_factory, repository, command_in):
     """A run, one that fails and a sweep, told to one store; then the first and the last gone on."""
     place = tmp_path_factory.mktemp("mlflow") / "it's 100 % é"
     place.mkdir()
@@ -92,7 +92,7 @@ def story(tmp_path_factory, repository):
         done = subprocess.run(arguments, cwd=place, capture_output=True, text=True, check=True)
         return {run["name"]: run for run in json.loads(done.stdout)}, done.stdout.count('"id"')
 
-    sweep = ["-m", "tracker=mlflow", "hydra.sweep.dir=s", *QUICK]
+    sweep = ["train.py", "-m", "tracker=mlflow", "hydra.sweep.dir=s", *QUICK]
     told = SimpleNamespace(place=place)
     # At the same time: both find no store yet, and one of them makes it.
     failing = ("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed")
@@ -102,10 +102,10 @@ def story(tmp_path_factory, repository):
         *("epochs=3", f"class_weight={{{LONG}: 2}}"),
     )
     told.failed = failed.result()
-    told.sweep = train(*sweep, "lr=0.1,0.2,0.3,1e9")
+    told.sweep = command_in(place, *sweep, "lr=0.1,0.2,0.3,1e9")
     told.before, told.n_before = read()
-    told.resumed = train("resume=single", "epochs=5")
-    told.wider = train(*sweep, "lr=0.1,0.2,0.3,0.4,0.5,1e9")
+    told.resumed = command_in(place, "train.py", "resume=single", "epochs=5")
+    told.wider = command_in(place, *sweep, "lr=0.1,0.2,0.3,0.4,0.5,1e9")
     told.after, told.n_after = read()
     return told
 
