@@ -45,10 +45,10 @@ def note():
 class ForkServer:
     """What runs programs without the second that importing packages takes."""
 
-    def __init__(self, environment, encoding="utf-8", before=()):
+    def __init__(self, environment, encoding="utf-8", before=(), imports=()):
         self.encoding, self._lock = encoding, threading.Lock()
         self.process = subprocess.Popen(
-            [*before, sys.executable, str(REPOSITORY / "tests/fork_server.py")],
+            [*before, sys.executable, str(REPOSITORY / "tests/fork_server.py"), *imports],
             env=environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -146,7 +146,10 @@ class Program:
 
 @pytest.fixture(scope="session")
 def make_fork_server():
-    """Start a server of programs in an environment, with an encoding of outputs, by a command."""
+    """Start a server of programs in an environment, whose outputs have an encoding.
+
+    `before` is a command that starts it, `imports` are modules that its programs will need.
+    """
     return ForkServer
 
 

@@ -7,6 +7,7 @@ resident memory in bytes; null where it still runs and `block` is false.
 """
 
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -69,6 +70,8 @@ def import_slow_packages():
     Image.init()
     for template in TEMPLATES.glob("*.html"):
         _environment().get_template(template.name)
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
 
 
 def run(arguments, folder, environment, stdout, stderr):
