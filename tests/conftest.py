@@ -4,9 +4,12 @@ import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import tarfile
+import threading
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -39,44 +42,167 @@ def note():
     )
 
 
-@pytest.fixture(scope="session")
-def fork_server():
-    """Start the server that runs programs without the second that importing packages takes."""
-    server = subprocess.Popen(
-        [sys.executable, str(REPOSITORY / "tests/fork_server.py")],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    yield server
-    server.stdin.close()
-    server.wait(30)
-    server.stdout.close()
+class ForkServer:
+    """What runs programs without the second that importing packages takes."""
+
+    def __init__(self, environment, encoding="utf-8", before=(), imports=()):
+        self.encoding, self._lock = encoding, threading.Lock()
+        self.process = subprocess.Popen(
+            [*before, sys.executable, str(REPOSITORY / "tests/fork_server.py"), *imports],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, **request):
+        """Return the answer to a request."""
+        with self._lock:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            return json.loads(self.process.stdout.readline())
+
+    def start(self, arguments, folder, said, environment=None):
+        """Start a script of the repository, or a module after -m; it writes into the folder `said`.
+
+        Returns
+        -------
+        The program, with the methods of a `subprocess.Popen`.
+        """
+        return Program(self, arguments, folder, said, environment or {})
+
+    def close(self):
+        """End the server."""
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.process.stdout.close()
 
 
-@pytest.fixture
-def command(fork_server, tmp_path, tmp_path_factory):
-    """Run a program of the repository in a process in an empty folder, as a user does."""
+class Program:
+    """A process of the fork server's, which gets signals as any other."""
 
-    def run(script, *arguments, cwd=tmp_path):
-        said = tmp_path_factory.mktemp("said")
-        request = {
-            "arguments": [str(REPOSITORY / script), *map(str, arguments)],
-            "folder": str(cwd),
+    def __init__(self, server, arguments, folder, said, environment):
+        first, *others = map(str, arguments)
+        begin = {
+            "arguments": [first if first == "-m" else str(REPOSITORY / first), *others],
+            "folder": str(folder),
+            "environment": environment,
             "stdout": str(said / "stdout"),
             "stderr": str(said / "stderr"),
         }
-        fork_server.stdin.write(json.dumps(request) + "\n")
-        fork_server.stdin.flush()
-        ended = json.loads(fork_server.stdout.readline())
+        self._server, self._said = server, said
+        self.returncode = self.seconds = self.computed = self.memory = None
+        self.pid = server.ask(start=begin)
+
+    @property
+    def stdout(self):
+        """What it has said so far."""
+        return self._read("stdout")
+
+    @property
+    def stderr(self):
+        """Its warnings and mistakes so far."""
+        return self._read("stderr")
+
+    def _read(self, stream):
+        return (self._said / stream).read_bytes().decode(self._server.encoding)
+
+    def poll(self, *, block=False):
+        """Return the exit code, or None while it runs."""
+        if self.returncode is None:
+            ended = self._server.ask(wait=self.pid, block=block)
+            if ended is not None:
+                self.returncode, self.seconds = ended["code"], ended["seconds"]
+                self.computed, self.memory = ended["computed"], ended["memory"]
+        return self.returncode
+
+    def wait(self, timeout=60):
+        """Wait for its end; return the exit code."""
+        deadline = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > deadline:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout, self.stdout, self.stderr)
+            time.sleep(0.005)
+        return self.returncode
+
+    def communicate(self, timeout=60):
+        """Wait for its end; return what it said on stdout and on stderr."""
+        self.wait(timeout)
+        return self.stdout, self.stderr
+
+    def send_signal(self, number):
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="session")
+def make_fork_server():
+    """Start a server of programs in an environment, whose outputs have an encoding.
+
+    `before` is a command that starts it, `imports` are modules that its programs will need.
+    """
+    return ForkServer
+
+
+@pytest.fixture(scope="session")
+def fork_server(make_fork_server):
+    """Start the server that runs programs without the second that importing packages takes."""
+    server = make_fork_server({**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def start(fork_server, tmp_path, tmp_path_factory):
+    """Start a program of the repository in an empty folder; what runs at the end is killed."""
+    begun = []
+
+    def begin(script, *arguments, cwd=tmp_path, **environment):
+        said = tmp_path_factory.mktemp("said")
+        begun.append(fork_server.start([script, *arguments], cwd, said, environment))
+        return begun[-1]
+
+    yield begin
+    for program in begun:
+        program.kill()
+        program.poll(block=True)
+
+
+@pytest.fixture(scope="session")
+def command_in(fork_server, tmp_path_factory):
+    """Run a program of the repository in a process in a folder, as a user does, to its end."""
+
+    def run(folder, *arguments, **environment):
+        said = tmp_path_factory.mktemp("said")
+        program = fork_server.start(arguments, folder, said, environment)
+        program.poll(block=True)
         return SimpleNamespace(
-            returncode=ended["code"],
-            seconds=ended["seconds"],
-            memory=ended["memory"],
-            stdout=(said / "stdout").read_text(encoding="utf-8"),
-            stderr=(said / "stderr").read_text(encoding="utf-8"),
+            returncode=program.returncode,
+            seconds=program.seconds,
+            computed=program.computed,
+            memory=program.memory,
+            stdout=program.stdout,
+            stderr=program.stderr,
         )
+
+    return run
+
+
+@pytest.fixture
+def command(command_in, tmp_path):
+    """Run a program of the repository in an empty folder."""
+
+    def run(*arguments, cwd=tmp_path):
+        return command_in(cwd, *arguments)
 
     return run
 

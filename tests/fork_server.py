@@ -1,9 +1,13 @@
 """Runs the programs of the repository in processes that have imported the slow packages already.
 
-A line of JSON on stdin says what to run: arguments, folder, files for stdout and stderr; a line on
-stdout says how it ended: exit code, seconds, and the peak of resident memory in bytes.
+A line of JSON on stdin asks, a line on stdout answers. `start` says what to run: arguments, folder,
+environment, files for stdout and stderr; the answer is the number of the process. `wait` says of
+which process to tell how it ended: exit code, seconds, those that it computed, and the peak of
+resident memory in bytes; null where it still runs and `block` is false.
 """
 
+import gc
+import importlib
 import json
 import os
 import runpy
@@ -14,41 +18,77 @@ import traceback
 
 def serve():
     import_slow_packages()
+    gc.freeze()
+    begun = {}
     for line in sys.stdin:
         request = json.loads(line)
-        start = time.perf_counter()
-        process = os.fork()
-        if process == 0:
-            os._exit(run(**request))
-        _, status, usage = os.wait4(process, 0)
-        ended = {
-            "code": os.waitstatus_to_exitcode(status),
-            "seconds": time.perf_counter() - start,
-            "memory": usage.ru_maxrss * 1024,
-        }
-        print(json.dumps(ended), flush=True)
+        if "start" in request:
+            answer = fork(request["start"])
+            begun[answer] = time.perf_counter()
+        else:
+            answer = wait(begun, request["wait"], 0 if request["block"] else os.WNOHANG)
+        print(json.dumps(answer), flush=True)
+
+
+def fork(program):
+    process = os.fork()
+    if process == 0:
+        os._exit(run(**program))
+    return process
+
+
+def wait(begun, process, how):
+    found, status, usage = os.wait4(process, how)
+    if found == 0:
+        return None
+    return {
+        "code": os.waitstatus_to_exitcode(status),
+        "seconds": time.perf_counter() - begun.pop(process),
+        "computed": usage.ru_utime + usage.ru_stime,
+        "memory": usage.ru_maxrss * 1024,
+    }
 
 
 def import_slow_packages():
+    """Do what every program would do again: import, find plugins, compile the pages' templates."""
     import sklearn.datasets  # noqa: F401
+    import tqdm  # noqa: F401
+    from hydra.core.plugins import Plugins
+    from PIL import Image
 
+    import classifier.report.pages.show  # noqa: F401
+    import classifier.report.plots  # noqa: F401
     import classifier.runs.prediction  # noqa: F401
     import classifier.runs.run  # noqa: F401
     import classifier.shell.command  # noqa: F401
     import classifier.sweep.launcher  # noqa: F401
+    from classifier.report.pages.page import TEMPLATES, _environment
+    from classifier.runs.config import schemas
+
+    schemas()
+    Plugins.instance()
+    Image.init()
+    for template in TEMPLATES.glob("*.html"):
+        _environment().get_template(template.name)
+    for module in sys.argv[1:]:
+        importlib.import_module(module)
 
 
-def run(arguments, folder, stdout, stderr):
-    """Run a script as the interpreter would; return the exit code."""
+def run(arguments, folder, environment, stdout, stderr):
+    """Run a script, or a module after -m, as the interpreter would; return the exit code."""
     for number, path in ((1, stdout), (2, stderr)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(folder)
-    os.environ["HYDRA_FULL_ERROR"] = "0"
-    sys.argv = arguments
+    os.environ |= {"HYDRA_FULL_ERROR": "0"} | environment
     code = 0
     try:
-        runpy.run_path(arguments[0], run_name="__main__")
+        if arguments[0] == "-m":
+            sys.argv = arguments[1:]
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv = arguments
+            runpy.run_path(arguments[0], run_name="__main__")
     except SystemExit as end:
         code = end.code
         if isinstance(code, str):

@@ -6,8 +6,6 @@ FUZZ=50000 tries so many of each kind of file; the suite tries a few.
 import os
 import resource
 import signal
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -74,15 +72,14 @@ def resealed(path):
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory, repository, write_cifar, archive):
+def originals(tmp_path_factory, command_in, write_cifar, archive):
     """One real file of every kind, and how it is read."""
     folder = tmp_path_factory.mktemp("fuzz")
     X, y = np.random.default_rng(0).normal(size=(12, 3)), np.arange(12) % 3
     np.savez(folder / "x.npz", X=X, y=y)
     np.savez_compressed(folder / "c.npz", X=X, y=y)
     arguments = ["data=blobs", "epochs=2", "hydra.run.dir=run", "report.plots=false"]
-    program = [sys.executable, repository / "train.py", *arguments]
-    subprocess.run(program, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    assert command_in(folder, "train.py", *arguments).returncode == 0
     python, binary = (write_cifar(folder, f"cifar-10-batches-{form}") for form in ("py", "bin"))
     packed = archive(binary, folder / "packed.tar.gz")
 

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from types import SimpleNamespace
 from urllib.parse import unquote
@@ -24,7 +23,7 @@ SWEEP = ["-m", "lr=0.01,0.1,1e9", "reg=1e-5,0.1", "epochs=3", "report.plots=fals
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, repository):
+def place(tmp_path_factory, command_in):
     """Return a folder with runs of images and of hostile names, a failed one, and a sweep."""
     folder = tmp_path_factory.mktemp("a place #1 with %41")
     rng = np.random.default_rng(0)
@@ -32,14 +31,12 @@ def place(tmp_path_factory, repository):
     np.savez(folder / "odd.npz", X=rng.normal(size=(90, 4)) + y[:, None], y=np.array(HOSTILE)[y])
 
     def call(*arguments):
-        command = [sys.executable, *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(repository)}
-        options = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
-        done = subprocess.run(command, check=False, timeout=120, **options)
+        done = command_in(folder, *arguments)
         return SimpleNamespace(code=done.returncode, out=done.stdout, error=done.stderr)
 
-    train = repository / "train.py"
-    assert call(train, "epochs=5", "calibrate=true", "hydra.run.dir=outputs/digits").code == 0
+    train = "train.py"
+    digits = [train, "epochs=5", "calibrate=true", "hydra.run.dir=outputs/digits"]
+    assert call(*digits).code == 0
     odd = ["data=arrays", "data.train=odd.npz", "report.plots=false", "schedule=constant"]
     assert call(train, *odd, "epochs=3", "hydra.run.dir='outputs/<b>odd #2'").code == 0
     assert call(train, "data=arrays", "data.train=none.npz", "hydra.run.dir=outputs/lost").code == 1
@@ -114,12 +111,20 @@ def test_nothing_is_fetched(place):
         assert "@import" not in page.read_text(encoding="utf-8")
 
 
+def split_by_the_shell(arguments):
+    said = subprocess.run(
+        ["sh", "-c", f"printf '%s\\0' {arguments}"], stdout=subprocess.PIPE, check=True
+    ).stdout
+    return said.decode().split("\0")[:-1]
+
+
 def test_a_pages_command_makes_the_same_run_again(place, tmp_path):
     for name in ("digits", "odd"):
         (said,) = [text for tag, text in Links(place.pages[name]).found if tag == "button"]
-        words = said.replace("python train.py", f"'{sys.executable}' '{place.train}'", 1)
-        again = f"{words} hydra.run.dir='{tmp_path / name}'"
-        subprocess.run(again, shell=True, check=True, cwd=place.folder, capture_output=True)
+        python, train, *arguments = split_by_the_shell(said)
+        assert [python, train] == ["python", "train.py"]
+        again = place.call(place.train, *arguments, f"hydra.run.dir={tmp_path / name}")
+        assert again.code == 0, again.error
         first, second = (
             json.loads((folder / "report.json").read_text(encoding="utf-8"))
             for folder in (place.pages[name].parent, tmp_path / name)

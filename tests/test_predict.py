@@ -24,18 +24,13 @@ def examples():
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, examples, repository):
+def trained(tmp_path_factory, examples, command_in):
     """A folder in which a run has been made."""
-    import subprocess
-    import sys
-
     folder = tmp_path_factory.mktemp("trained")
     X, y = examples
     np.savez(folder / "train.npz", X=X, y=y)
     arguments = ["data=arrays", "data.train=train.npz", "epochs=5", "report.plots=false"]
-    subprocess.run(
-        [sys.executable, repository / "train.py", *arguments], cwd=folder, check=True, timeout=60
-    )
+    assert command_in(folder, "train.py", *arguments).returncode == 0
     return folder
 
 

@@ -3,7 +3,6 @@
 KILLS=20 kills every kind of training twenty times; the suite does it once.
 """
 
-import contextlib
 import json
 import os
 import random
@@ -20,38 +19,18 @@ from sklearn.datasets import load_iris
 from classifier.runs.history import read_history
 
 KILLS = int(os.environ.get("KILLS", "1"))
-LONG = ["epochs=300", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
+LONG = ["epochs=150", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
 OPTIMIZERS = {
     "sgd": ["optimizer=sgd", "momentum=0.5"],
     "nesterov": ["optimizer=sgd", "optimizer.nesterov=true"],
     "adam": ["optimizer=adam"],
 }
+SHORT = ["schedule=constant", "early_stopping.patience=null", "report.plots=false"]
 STACK = ["-m", "lr_scale=0.1,1", "reg=0,1e-3"]
 KINDS = [
     *((kind, optimizer) for kind in ("single", "stacked") for optimizer in OPTIMIZERS),
     ("streamed", "sgd"),
 ]
-
-
-@pytest.fixture
-def start(tmp_path, repository):
-    """Start train.py in an empty folder; what still runs at the end is killed."""
-    with contextlib.ExitStack() as exits:
-
-        def begin(*arguments):
-            program = exits.enter_context(
-                subprocess.Popen(
-                    [sys.executable, repository / "train.py", *arguments],
-                    cwd=tmp_path,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            exits.callback(program.kill)
-            return program
-
-        yield begin
 
 
 def figures(folder):
@@ -102,15 +81,22 @@ def test_what_was_killed_ends_as_if_it_had_not_been(
     arguments = [*own, *OPTIMIZERS[optimizer], *LONG]
     assert command("train.py", *arguments, f"{where}=whole").returncode == 0
     first = tmp_path / ("cut/0" if stacked else "cut")
-    begin = [*arguments, f"{where}=cut"]
+
+    def go_on():
+        begun = (first / "status.json").exists()
+        return start("train.py", *(["resume=cut"] if begun else [*arguments, f"{where}=cut"]))
+
     for _ in range(KILLS):
-        program = start(*(["resume=cut"] if (first / "status.json").exists() else begin))
-        time.sleep(chance.uniform(0.5, 2.0))  # while it starts, trains or writes
+        program = go_on()
+        if chance.random() < 0.3:  # while it starts
+            time.sleep(chance.uniform(0, 0.5))
+        else:  # while it trains or writes
+            trained_for(program, first, chance.uniform(0, 0.5))
         program.kill()
-        program.communicate()
+        program.wait()
     for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
-        program = start(*(["resume=cut"] if (first / "status.json").exists() else begin))
-        if trained_for(program, first, chance.uniform(0, 0.3)):
+        program = go_on()
+        if trained_for(program, first, chance.uniform(0, 0.1)):
             program.send_signal(number)
         _, stderr = program.communicate(timeout=60)
         assert stderr == ""
@@ -128,7 +114,7 @@ def test_what_was_killed_ends_as_if_it_had_not_been(
 
 
 def test_a_stopped_run_leaves_everything_and_says_how_to_go_on(start, tmp_path):
-    program = start(*LONG, "epochs=1000000", "report.plots=true", "hydra.run.dir=mine")
+    program = start("train.py", *LONG, "epochs=1000000", "report.plots=true", "hydra.run.dir=mine")
     assert trained_for(program, tmp_path / "mine", 0.3)
     program.terminate()
     stdout, stderr = program.communicate(timeout=60)
@@ -236,11 +222,10 @@ def test_data_that_changed_are_noticed(command, tmp_path):
 
 
 def test_a_run_that_still_runs_is_left_alone(start, command, tmp_path):
-    program = start(*LONG, "epochs=1000000", "hydra.run.dir=mine")
+    program = start("train.py", *LONG, "epochs=1000000", "hydra.run.dir=mine")
     assert trained_for(program, tmp_path / "mine", 0)
     done = command("train.py", "resume=mine")
     program.kill()
-    program.communicate()
     assert done.returncode == 1
     assert "mine: is still running in another process" in done.stderr
 
@@ -257,33 +242,32 @@ def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
     assert "leave out -m" in command("train.py", "-m", "resume=latest", "lr=1,2").stderr
 
 
-@pytest.fixture
-def finish(start):
-    """Run train.py to its end, with files of at most `size` bytes; return its code and stderr."""
-
-    def run(*arguments, size=resource.RLIM_INFINITY):
-        program = start(*arguments)
-        resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (size, size))
-        _, stderr = program.communicate(timeout=60)
-        return program.returncode, stderr
-
-    return run
-
-
 @pytest.mark.parametrize("size", [0, 200, 3000])
-def test_a_full_disk_is_told_and_costs_no_earlier_file(size, folder, finish):
-    before = {p: p.read_bytes() for p in folder.rglob("*.*") if p.name[-3:] in ("npz", "csv")}
-    code, stderr = finish("resume=latest", "epochs=8", size=size)
-    assert code == 1
+def test_a_full_disk_is_told_and_costs_no_earlier_file(size, command, repository, tmp_path):
+    run = tmp_path / "run"
+    assert command("train.py", "hydra.run.dir=run", "epochs=4", *SHORT).returncode == 0
+    before = {p: p.read_bytes() for p in run.rglob("*.*") if p.name[-3:] in ("npz", "csv")}
+    more = ["resume=run", "epochs=8"]
+    program = subprocess.Popen(  # what it says goes into pipes, which have no limit
+        [sys.executable, repository / "train.py", *more],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (size, size))
+    _, stderr = program.communicate(timeout=60)
+    assert program.returncode == 1
     assert stderr.endswith(": File too large\n")
     assert stderr.count("\n") == 1
     changed = [p.name for p, content in before.items() if p.read_bytes() != content]
     assert changed in ([], ["checkpoint.npz"])
-    assert not list(folder.rglob("*.part"))
-    assert finish("resume=latest", "epochs=8") == (0, "")
+    assert not list(run.rglob("*.part"))
+    done = command("train.py", *more)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_small_disk_that_fills_up(finish, tmp_path):
+def test_a_small_disk_that_fills_up(command, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
@@ -292,10 +276,10 @@ def test_a_small_disk_that_fills_up(finish, tmp_path):
     if mounted.returncode:
         pytest.skip("this user cannot mount a disk")
     try:
-        code, stderr = finish("hydra.run.dir=disk/run")
-        assert code == 1
-        assert stderr.endswith("No space left on device\n")
-        assert stderr.count("\n") == 1
+        done = command("train.py", "hydra.run.dir=disk/run")
+        assert done.returncode == 1
+        assert done.stderr.endswith("No space left on device\n")
+        assert done.stderr.count("\n") == 1
         assert not list(disk.rglob("*.part"))
     finally:
         subprocess.run(["umount", disk], check=True)

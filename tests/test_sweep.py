@@ -71,16 +71,16 @@ def test_hydras_own_way_to_say_multirun_is_kept(command, tmp_path):
 
 
 def test_jobs_that_cannot_share_a_stack_all_run(command, tmp_path):
-    done = command(
-        *("train.py", "-m", "data=blobs,digits", "batch_size=32,64", "optimizer=sgd,adam"),
-        *("seed=0,1", "schedule=constant,cosine", "hydra.sweep.dir=s", "epochs=2"),
-        "report.plots=false",
-    )
-    assert done.returncode == 0, done.stderr
-    found = rows(tmp_path / "s")
-    assert len(found) == 32
-    keys = ["data", "batch_size", "optimizer", "seed", "schedule"]
-    assert len({tuple(row[key] for key in keys) for row in found}) == 32
+    for sweep, keys in (
+        ("s", {"data": "blobs,digits", "batch_size": "32,64", "optimizer": "sgd,adam"}),
+        ("t", {"batch_size": "32,64", "seed": "0,1", "schedule": "constant,cosine"}),
+    ):
+        wanted = [f"{key}={values}" for key, values in keys.items()]
+        done = command("train.py", "-m", *wanted, f"hydra.sweep.dir={sweep}", *QUICK)
+        assert done.returncode == 0, done.stderr
+        found = rows(tmp_path / sweep)
+        assert len(found) == 8
+        assert len({tuple(row[key] for key in keys) for row in found}) == 8
 
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
@@ -126,34 +126,29 @@ def test_a_failed_job_is_run_again(command, tmp_path):
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 2
 
 
-def train(repository, place, *arguments):
-    return subprocess.Popen(
-        [sys.executable, repository / "train.py", *arguments],
-        cwd=place,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+SWEEP_OF_24 = [
+    *("train.py", "-m", "lr=0.01,0.02,0.05,0.1,0.2,0.4", "reg=0,1e-3", "batch_size=16,32"),
+    *("epochs=30", "early_stopping.patience=null", "hydra.sweep.dir=s", "report.plots=false"),
+]
 
 
-def sweep_of_24(tmp_path, repository):
-    return train(
-        *(repository, tmp_path, "-m", "lr=0.01,0.02,0.05,0.1,0.2,0.4", "reg=0,1e-3"),
-        *("batch_size=16,32", "epochs=60", "early_stopping.patience=null"),
-        *("hydra.sweep.dir=s", "report.plots=false"),
-    )
+def wait_for(program, condition):
+    """Wait until something is so, while a program runs that is to make it so."""
+    deadline = time.monotonic() + 60
+    while not condition() and program.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
 
 
-def test_a_sweep_that_is_killed_again_and_again_ends_complete(tmp_path, repository):
+def test_a_sweep_that_is_killed_again_and_again_ends_complete(start, tmp_path):
     chance = random.Random(0)
     for _ in range(3):
-        program = sweep_of_24(tmp_path, repository)
-        time.sleep(chance.uniform(1.5, 4.0))
+        program = start(*SWEEP_OF_24)
+        wait_for(program, (tmp_path / "s").exists)
+        time.sleep(chance.uniform(0, 1.5))
         program.kill()
-        program.communicate()
-    program = sweep_of_24(tmp_path, repository)
-    _, stderr = program.communicate(timeout=100)
-    assert program.returncode == 0, stderr
+        program.wait()
+    program = start(*SWEEP_OF_24)
+    assert program.wait(100) == 0, program.stderr
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 24
     for number in range(24):
         log = (tmp_path / f"s/{number}/train.log").read_text(encoding="utf-8")
@@ -163,7 +158,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_complete(tmp_path, reposito
 SMALL = ["-m", "lr=0.1,0.2", "reg=0,1e-3", "epochs=1", "report.plots=false", "hydra.sweep.dir=s"]
 
 
-def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(tmp_path, repository):
+def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_path):
     """KILLS=200 takes a quarter of an hour; the suite does a few."""
     chance = random.Random(1)
     for number in range(KILLS):
@@ -171,13 +166,12 @@ def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(tmp_path, r
         place.mkdir()
         arguments = SMALL
         while True:
-            program = train(repository, place, *arguments)
-            while not (place / "s").exists() and program.poll() is None:
-                time.sleep(0.001)
+            program = start("train.py", *arguments, cwd=place)
+            wait_for(program, (place / "s").exists)
             time.sleep(chance.uniform(0, 0.25))
             if chance.random() < 0.8:
                 program.kill()
-            _, stderr = program.communicate(timeout=60)
+            _, stderr = program.communicate()
             if program.returncode == 0:
                 break
             assert stderr == ""
@@ -208,37 +202,27 @@ def test_a_job_that_cannot_be_composed_keeps_its_number(command, tmp_path):
         assert found == [("0", "completed"), ("1", "failed")]
 
 
-def test_a_second_sweep_in_the_same_folder_is_refused(tmp_path, repository, command):
-    program = sweep_of_24(tmp_path, repository)
-    while not (tmp_path / "s/0/status.json").exists():
-        time.sleep(0.01)
+def test_a_second_sweep_in_the_same_folder_is_refused(start, command, tmp_path):
+    program = start(*SWEEP_OF_24, "epochs=1000000")
+    wait_for(program, (tmp_path / "s/0/status.json").exists)
     kept = (tmp_path / "s/multirun.yaml").read_bytes()
     done = command("train.py", *SMALL)
     program.kill()
-    program.communicate()
     assert done.returncode == 1
     assert done.stderr == "s: is still running in another process; wait for it or stop it\n"
     assert (tmp_path / "s/multirun.yaml").read_bytes() == kept  # what resume=s goes on with
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, tmp_path, repository):
-    program = subprocess.Popen(
-        [
-            *(sys.executable, repository / "train.py", "-m", "epochs=3,1000000", "lr=0.1,0.2"),
-            *("early_stopping.patience=null", "report.plots=false", "hydra.sweep.dir=s"),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, start, tmp_path):
+    program = start(
+        *("train.py", "-m", "epochs=3,1000000", "lr=0.1,0.2", "early_stopping.patience=null"),
+        *("report.plots=false", "hydra.sweep.dir=s"),
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / "s/1/report.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1.0)
+    endless = tmp_path / "s/2/train.log"
+    wait_for(program, lambda: endless.exists() and "lr " in endless.read_text(encoding="utf-8"))
     program.send_signal(number)
-    stdout, stderr = program.communicate(timeout=30)
+    stdout, stderr = program.communicate()
     assert program.returncode == code
     assert "Traceback" not in stderr
     assert "4 jobs: 2 completed, 2 interrupted" in stdout
@@ -267,25 +251,19 @@ def test_mistakes_are_one_line(overrides, words, command):
     assert "Traceback" not in done.stderr
 
 
-def test_the_summary_can_be_made_again(command, tmp_path, repository):
+def test_the_summary_can_be_made_again(command, tmp_path):
     assert command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK).returncode == 0
     before = (tmp_path / "s/sweep.csv").read_text(encoding="utf-8")
     (tmp_path / "s/sweep.csv").unlink()
-    done = subprocess.run(
-        [sys.executable, "-m", "classifier.sweep.summary", tmp_path / "s"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = command("-m", "classifier.sweep.summary", "s")
+    assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "s/sweep.csv").read_text(encoding="utf-8") == before
     assert "2 jobs: 2 completed" in done.stdout
 
 
-def test_two_sweeps_of_the_same_second_get_two_folders(tmp_path, repository):
-    arguments = [sys.executable, repository / "train.py", "-m", "lr=0.1", *QUICK]
-    programs = [subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.DEVNULL) for _ in "12"]
-    assert [program.wait(60) for program in programs] == [0, 0]
+def test_two_sweeps_of_the_same_second_get_two_folders(start, tmp_path):
+    programs = [start("train.py", "-m", "lr=0.1", *QUICK) for _ in "12"]
+    assert [program.wait() for program in programs] == [0, 0]
     assert len(list(tmp_path.glob("outputs/sweeps/*/*/sweep.csv"))) == 2
 
 
@@ -302,20 +280,12 @@ DASK = pytest.param("dask", marks=missing("distributed"))
 
 
 @pytest.mark.parametrize("backend", ["loky", RAY, DASK])
-def test_engines_train_in_processes_of_their_own(backend, tmp_path, repository):
-    program = subprocess.Popen(
-        [
-            *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
-            *("data=blobs", "hydra.sweep.dir=s", f"hydra.launcher.backend={backend}"),
-            *("hydra.launcher.n_jobs=2", *QUICK),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def test_engines_train_in_processes_of_their_own(backend, start, tmp_path):
+    program = start(
+        *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "hydra.sweep.dir=s"),
+        *(f"hydra.launcher.backend={backend}", "hydra.launcher.n_jobs=2", *QUICK),
     )
-    _, stderr = program.communicate(timeout=100)
-    assert program.returncode == 0, stderr
+    assert program.wait(100) == 0, program.stderr
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
     processes = {report(tmp_path / f"s/{n}")["machine"]["process"] for n in range(4)}
     assert program.pid not in processes
@@ -369,29 +339,20 @@ def loky_workers(parent):
     return [child.pid for child in children if "popen_loky" in " ".join(child.cmdline())]
 
 
-def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(tmp_path, repository):
-    program = subprocess.Popen(
-        [
-            *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
-            *("epochs=600", "early_stopping.patience=null", "report.plots=false"),
-            *("hydra.sweep.dir=s", "hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, tmp_path):
+    program = start(
+        *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "epochs=200"),
+        *("early_stopping.patience=null", "report.plots=false", "hydra.sweep.dir=s"),
+        *("hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"),
     )
-    deadline = time.monotonic() + 60
-    workers = []
-    while not workers and time.monotonic() < deadline:
-        time.sleep(0.05)
-        if any(
-            "running" in path.read_text(encoding="utf-8")
-            for path in tmp_path.glob("s/*/status.json")
-        ):
-            workers = loky_workers(program.pid)
-    os.kill(workers[0], signal.SIGKILL)
-    stdout, stderr = program.communicate(timeout=100)
+
+    def trains():
+        told = (path.read_text(encoding="utf-8") for path in tmp_path.glob("s/*/status.json"))
+        return any("running" in text for text in told)
+
+    wait_for(program, trains)
+    os.kill(loky_workers(program.pid)[0], signal.SIGKILL)
+    stdout, stderr = program.communicate(100)
     assert program.returncode == 0, stdout + stderr
     assert "a worker died" in stdout + stderr
     assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4

@@ -18,6 +18,7 @@ import signal
 import sys
 
 REPOSITORY = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+SERVER = REPOSITORY + os.path.join("tests", "fork_server.py")  # of programs; it may see Linux
 STANDARD = os.path.dirname(os.__file__) + os.sep
 # Parts of the standard library that know two ways to do a thing and go the one for Linux.
 CHOOSING = tuple(STANDARD + name for name in ("tempfile.py", "subprocess.py", "multiprocessing"))
@@ -63,7 +64,7 @@ def refusal(code, *paths):
 
 
 def is_own(file):
-    return file.startswith(REPOSITORY) and "site-packages" not in file
+    return file.startswith(REPOSITORY) and "site-packages" not in file and file != SERVER
 
 
 def asked_by_project():

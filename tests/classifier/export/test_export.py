@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,31 +22,29 @@ IMAGES = ["data=arrays", "data.train=images.npz", "preprocessing=center"]
 NAMES = ['naïve, "q"\n', "猫 🐈"]
 
 
-def train(folder, repository, arguments):
+def train(folder, command_in, arguments):
     arguments = [*arguments, "epochs=3", "report.plots=false", "hydra.run.dir=run"]
-    subprocess.run(
-        [sys.executable, repository / "train.py", *arguments], cwd=folder, check=True, timeout=60
-    )
+    assert command_in(folder, "train.py", *arguments).returncode == 0
     return LinearModel.load(folder / "run/model.npz")
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory, repository):
+def digits(tmp_path_factory, command_in):
     """Ten whole numbers as classes, images of 8 x 8, and examples far from what it learned from."""
-    model = train(tmp_path_factory.mktemp("digits"), repository, DIGITS)
+    model = train(tmp_path_factory.mktemp("digits"), command_in, DIGITS)
     X = np.random.default_rng(0).uniform(-50, 50, (1000, 8, 8))
     return model, X.astype(np.float32)
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory, repository):
+def images(tmp_path_factory, command_in):
     """Two classes with difficult names, bytes of images, and a temperature."""
     rng = np.random.default_rng(0)
     folder = tmp_path_factory.mktemp("images")
     y = np.arange(200) % 2
     X = (rng.integers(0, 200, (200, 6, 5, 3)) + 50 * y[:, None, None, None]).astype(np.uint8)
     np.savez(folder / "images.npz", X=X, y=np.array(NAMES)[y])
-    model = dataclasses.replace(train(folder, repository, IMAGES), temperature=2.3)
+    model = dataclasses.replace(train(folder, command_in, IMAGES), temperature=2.3)
     return model, rng.integers(0, 256, (1000, 6, 5, 3), dtype=np.uint8)
 
 

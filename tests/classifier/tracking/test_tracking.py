@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import pytest
 from classifier.runs.folder import write_status
 from classifier.sweep.records import read_record
 from classifier.tracking.figures import scalars
+from classifier.tracking.mlflow_store import QUIET
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")
 QUICK = ["epochs=3", "report.plots=false", "data=blobs"]
@@ -44,9 +46,9 @@ def kept_figures(report):
 # MLflow
 
 
+MLFLOW = ["mlflow.tracking", "mlflow.entities", "mlflow.store.tracking.sqlalchemy_store"]
 READ = """
-import json, os, sys
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+import json, sys
 from mlflow import MlflowClient
 client = MlflowClient(sys.argv[1])
 experiment = client.get_experiment_by_name("softmax-classifier")
@@ -70,7 +72,7 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, repository):
+def story(tmp_path_factory, repository, make_fork_server):
     """A run, one that fails and a sweep, told to one store; then the first and the last gone on."""
     place = tmp_path_factory.mktemp("mlflow") / "it's 100 % é"
     place.mkdir()
@@ -87,12 +89,25 @@ def story(tmp_path_factory, repository):
             check=False,
         )
 
+    # What follows are processes with MLflow imported, which takes seconds.
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(repository), "PYTHONWARNINGS": "ignore"}
+    server = make_fork_server(environment, imports=MLFLOW)
+    said = tmp_path_factory.mktemp("said")
+
+    def call(*arguments):
+        program = server.start(arguments, place, said)
+        program.poll(block=True)
+        streams = {"stdout": program.stdout, "stderr": program.stderr}
+        return SimpleNamespace(returncode=program.returncode, **streams)
+
+    (said / "read.py").write_text(READ, encoding="utf-8")
+
     def read():
-        arguments = [sys.executable, "-c", READ, f"sqlite:///{place}/outputs/mlflow.db"]
-        done = subprocess.run(arguments, cwd=place, capture_output=True, text=True, check=True)
+        done = call(said / "read.py", f"sqlite:///{place}/outputs/mlflow.db")
+        assert done.returncode == 0, done.stderr
         return {run["name"]: run for run in json.loads(done.stdout)}, done.stdout.count('"id"')
 
-    sweep = ["-m", "tracker=mlflow", "hydra.sweep.dir=s", *QUICK]
+    sweep = ["train.py", "-m", "tracker=mlflow", "hydra.sweep.dir=s", *QUICK]
     told = SimpleNamespace(place=place)
     # At the same time: both find no store yet, and one of them makes it.
     failing = ("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed")
@@ -102,11 +117,12 @@ def story(tmp_path_factory, repository):
         *("epochs=3", f"class_weight={{{LONG}: 2}}"),
     )
     told.failed = failed.result()
-    told.sweep = train(*sweep, "lr=0.1,0.2,0.3,1e9")
+    told.sweep = call(*sweep, "lr=0.1,0.2,0.3,1e9")
     told.before, told.n_before = read()
-    told.resumed = train("resume=single", "epochs=5")
-    told.wider = train(*sweep, "lr=0.1,0.2,0.3,0.4,0.5,1e9")
+    told.resumed = call("train.py", "resume=single", "epochs=5")
+    told.wider = call(*sweep, "lr=0.1,0.2,0.3,0.4,0.5,1e9")
     told.after, told.n_after = read()
+    server.close()
     return told
 
 
@@ -250,10 +266,12 @@ def on_tensorboard(test):
 
 @on_tensorboard
 def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_path):
-    assert command("train.py", "hydra.run.dir=run", "epochs=3").returncode == 0
+    first = ["hydra.run.dir=run", "epochs=3", "report.plots=false"]
+    assert command("train.py", *first).returncode == 0
     assert not (tmp_path / "run/tensorboard").exists()
-    for epochs in (4, 5):  # a tracker can be taken later; the second time takes the first's place
-        arguments = ["resume=run", "tracker=tensorboard", f"epochs={epochs}"]
+    # A tracker can be taken later; the second time takes the first's place.
+    for more in (["epochs=4"], ["epochs=5", "report.plots=true"]):
+        arguments = ["resume=run", "tracker=tensorboard", *more]
         done = command("train.py", *arguments)
         assert [done.returncode, done.stderr] == [0, ""]
     found, (curves, report) = events(tmp_path / "run"), files(tmp_path / "run")
