@@ -63,17 +63,24 @@ def read_overrides(folder: Path) -> list[str] | None:
 
 
 @contextlib.contextmanager
-def locked_runs(folders: Sequence[Path]) -> Iterator[None]:
+def locked_runs(folders: Sequence[Path], stack: Path | None = None) -> Iterator[None]:
     """Keep other processes out of these runs, and clear away what a killed one left half-written.
+
+    Parameters
+    ----------
+    folders : of runs that are trained as one stack.
+    stack : the folder whose lock is that of the whole stack; None: the first of them. A stack may
+        have thousands of runs, so that no lock is kept for each.
 
     Raises
     ------
     InputError
         When another process has the lock of one of them.
     """
-    with contextlib.ExitStack() as exits:
+    whole = folders[0] if stack is None else stack
+    with locked(whole):
         for folder in folders:
-            exits.enter_context(locked(folder))
-            remove_parts(folder)
-            remove_parts(folder / ".hydra")
+            with contextlib.nullcontext() if folder == whole else locked(folder):
+                remove_parts(folder)
+                remove_parts(folder / ".hydra")
         yield

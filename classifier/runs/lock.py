@@ -11,6 +11,10 @@ from data.errors import InputError
 NAME = ".lock"  # the file that is locked: not every system can lock a folder
 
 
+class LockedError(InputError):
+    """Another process has the lock: what stands in the folder is that process's to change."""
+
+
 @contextlib.contextmanager
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Have the lock of a folder within this block.
@@ -22,14 +26,14 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Raises
     ------
-    InputError
+    LockedError
         When another process has it and `wait` is false.
     """
     lock = FileLock(folder / NAME)
     try:
         lock.acquire(blocking=wait)
     except Timeout:
-        raise InputError(
+        raise LockedError(
             f"{folder}: is still running in another process; wait for it or stop it"
         ) from None
     try:

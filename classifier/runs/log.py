@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -48,38 +47,37 @@ def train_logs(folders: Sequence[Path]) -> Iterator[None]:
 
     A record with a `folder` goes to that run's file alone, any other to all of them.
     """
-    handlers = [_TrainLog(folder) for folder in folders]
-    level = log.level
+    handler, level = _TrainLogs(folders), log.level
     log.setLevel(logging.DEBUG)
-    for handler in handlers:
-        log.addHandler(handler)
+    log.addHandler(handler)
     try:
         yield
     finally:
-        for handler in handlers:
-            log.removeHandler(handler)
-            with contextlib.suppress(OSError):  # `handleError` has it
-                handler.close()
+        log.removeHandler(handler)
         log.setLevel(level)
-    for handler in handlers:
-        if handler.error is not None:
-            raise handler.error
+    if handler.error is not None:
+        raise handler.error
 
 
-class _TrainLog(logging.FileHandler):
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder / "train.log", encoding="utf-8", errors="replace")
-        self.folder = folder
+class _TrainLogs(logging.Handler):
+    """Adds each record to the files it belongs to; none stays open, for there may be thousands."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        super().__init__()
+        self.folders = dict.fromkeys(folders)
         self.error: BaseException | None = None
         self.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Keep the error, for `train_logs` to raise, instead of printing a traceback."""
-        self.error = sys.exc_info()[1]
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is of this run, or of all."""
-        return getattr(record, "folder", self.folder) == self.folder
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record of one run, or of all; keep an error for `train_logs` to raise."""
+        own = getattr(record, "folder", None)
+        line = self.format(record) + "\n"
+        for folder in self.folders if own is None else self.folders.keys() & {own}:
+            try:
+                with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
+                    file.write(line)
+            except OSError as error:
+                self.error = error
 
 
 @contextlib.contextmanager

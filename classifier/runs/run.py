@@ -65,11 +65,11 @@ def run(
     folders = [job.folder for job in jobs]
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folders), blas.within_cores(), contextlib.ExitStack() as exits:
+    place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
+    with _locked(folders, place.parent), blas.within_cores(), contextlib.ExitStack() as exits:
         for folder in folders:
             write_status(folder, "running")
         with failures_recorded(folders):
-            place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
             prepared, training, checkpoints = _begin(jobs, place, dataset)
             seconds = dict(prepared.seconds)
             # From here on a signal lets the minibatch end, and the results be written.
@@ -103,10 +103,10 @@ def _begin(
 
 
 @contextlib.contextmanager
-def _locked(folders: Sequence[Path]) -> Iterator[None]:
+def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
     with contextlib.ExitStack() as exits:
         try:
-            exits.enter_context(locked_runs(folders))
+            exits.enter_context(locked_runs(folders, stack))
         except InputError as error:  # not recorded in the folder: it is another process's
             log.error("%s", error)
             raise

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from classifier.report.pages.show import lacks_plots
 from classifier.runs.checkpoint import NAME as CHECKPOINT
-from classifier.runs.config import Config, without_hydra
+from classifier.runs.config import Config, make_config, without_hydra
 from classifier.runs.explain import explain
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.interruption import SweepStopped, stop_at_once
@@ -23,10 +23,12 @@ from classifier.runs.log import log as job_log
 from classifier.runs.preparation import load_dataset
 from classifier.runs.results import selection_metric
 from classifier.sweep.composition import Composer
-from classifier.sweep.engine import BACKENDS, Stack, drawing_processes, run_stacks
+from classifier.sweep.drawing import drawing_processes
+from classifier.sweep.engine import Stack, run_stacks
 from classifier.sweep.job_folders import JobFolders
 from classifier.sweep.records import read_records
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
+from classifier.sweep.workers import BACKENDS
 from data.errors import InputError, one_line
 from data.files.whole import remove_parts
 from data.machine import processes
@@ -99,6 +101,7 @@ class StackedLauncher(Launcher):
         remove_parts(sweep)  # folders of jobs that a kill left half made
         places = JobFolders(sweep, read_records(sweep))
         composer = Composer(self.context, self.config)
+        _refuse_what_all_share(composer, job_overrides)
         waiting = []
         for number, overrides in enumerate(job_overrides, start=first):
             folder, job = self._prepare(composer, places, list(overrides), number)
@@ -160,6 +163,21 @@ class StackedLauncher(Launcher):
             if self.backend != "local":
                 kept += 2 * dataset.nbytes
             del dataset
+
+
+def _refuse_what_all_share(composer: Composer, job_overrides: Sequence[Sequence[str]]) -> None:
+    """Refuse jobs that all fail for one and the same reason, before any of them has a folder."""
+    reasons = set()
+    for overrides in job_overrides:
+        try:
+            make_config(without_hydra(composer.compose(list(overrides))))
+            return
+        except Exception as error:
+            reasons.add(explain(error, Config))
+        if len(reasons) > 1:
+            return
+    if len(job_overrides) > 1:
+        raise InputError(f"{reasons.pop()} (so it is with all {len(job_overrides)} jobs)")
 
 
 def _draw_missing(folders: Sequence[Path]) -> None:

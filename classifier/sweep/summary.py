@@ -11,6 +11,7 @@ import os
 import shutil
 import statistics
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -183,10 +184,20 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         others = ", ".join(f"{k}={_cell(group[k])}" for k in swept if k != "seed")
         mean, std = _cell(group[f"{objective}_mean"]), _cell(group[f"{objective}_std"])
         lines.append(f"{others or 'all seeds'}: {objective} {mean} +- {std} (n={group['n']})")
+    lines += _reasons(jobs)
     counts = status_counts(jobs)
     listed = ", ".join(f"{n} {status}" for status, n in counts.items())
     best_in = f", best in {sweep}/best" * (summary["best"] is not None)
     return "\n".join([*lines, f"{len(jobs)} jobs: {listed}; {sweep}/sweep.csv{best_in}"])
+
+
+def _reasons(jobs: list[dict[str, Any]]) -> list[str]:
+    """Return why jobs did not complete, each reason once, with how many have it."""
+    lost = [(job["status"], job["reason"]) for job in jobs if job["status"] != "completed"]
+    counts = Counter(lost).most_common()
+    lines = [f"{n} {status}: {reason or 'no reason known'}" for (status, reason), n in counts]
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + [f"and {more} other reasons"] * (more > 0)
 
 
 def _cell(value: Value) -> str:

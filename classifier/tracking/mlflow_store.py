@@ -92,8 +92,9 @@ class Store:
                 self.client.delete_run(run.info.run_id)
         tags = {"status": record.status, "reason": str(record.reason)} | tags
         run_id = self._create(record.folder, begun, tags)
-        self._log_figures(run_id, record)
-        self._log_artifacts(run_id, record.folder)
+        with self._ended(run_id):
+            self._log_figures(run_id, record)
+            self._log_artifacts(run_id, record.folder)
         self.client.set_terminated(run_id, STATUSES.get(record.status, "KILLED"), _ms(ended))
 
     def put_sweep(self, records: Sequence[Record], sweep: Path) -> None:
@@ -101,10 +102,18 @@ class Store:
         spans = [span(record.folder) for record in records]
         found = self.runs("folder", _known_by(sweep))
         parent = found[0].info.run_id if found else self._create(sweep, min(spans)[0], {})
+        ended = _ms(max(end for _, end in spans))
+        with self._ended(parent):
+            self._put_jobs(parent, records, sweep, ended)
+        became = {STATUSES.get(record.status, "KILLED") for record in records}
+        worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
+        self.client.set_terminated(parent, worst, ended)
+
+    def _put_jobs(self, parent: str, records: Sequence[Record], sweep: Path, ended: int) -> None:
+        """Store the jobs of a sweep as children of a run, which gets what is known of all."""
         earlier = self.runs(PARENT, parent)
         for record in records:
             self.put(record, {PARENT: parent}, earlier)
-        ended = _ms(max(end for _, end in spans))
         summary = _read_json(sweep / "sweep.json")
         self.client.set_tag(parent, "swept", ", ".join(summary["swept"]))
         if summary["best"] is not None:
@@ -113,9 +122,16 @@ class Store:
             for name, value in figures.items():
                 self.client.log_metric(parent, name, value, ended, len(records))
         self._log_artifacts(parent, sweep)
-        became = {STATUSES.get(record.status, "KILLED") for record in records}
-        worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
-        self.client.set_terminated(parent, worst, ended)
+
+    @contextlib.contextmanager
+    def _ended(self, run_id: str) -> Iterator[None]:
+        """Let a run not stand there as running for ever where it is only in part handed over."""
+        try:
+            yield
+        except BaseException:  # a signal too
+            with contextlib.suppress(Exception):  # what ended it may be the server's end
+                self.client.set_terminated(run_id, "KILLED")
+            raise
 
     def _create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
         run = self.client.create_run(

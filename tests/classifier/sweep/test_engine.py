@@ -8,7 +8,7 @@ from classifier.runs.folder import read_status, write_status
 from classifier.runs.job import Job
 from classifier.runs.preparation import load_dataset
 from classifier.shell.hydra_versions import VERSION_BASE
-from classifier.sweep import engine
+from classifier.sweep import drawing, engine
 from classifier.sweep.engine import Stack, train_stack
 from data import machine, room
 
@@ -39,12 +39,21 @@ def test_what_is_finished_or_failed_is_not_trained_again(jobs):
     assert statuses == ["completed", "diverged", "failed", "completed"]
 
 
-def test_a_failing_stack_raises_nothing_and_says_why(jobs):
+def test_a_failing_stack_returns_why_and_says_it_in_its_folders(jobs):
     dataset = load_dataset(jobs[0].config)
     dataset.train.X[0, 0] = float("nan")
-    train_stack(stack(jobs, dataset), threads=1)
+    outcome = train_stack(stack(jobs, dataset), threads=1)
+    assert "example 0 holds nan: it is not finite" in outcome.reason
     assert {read_status(job.folder)["status"] for job in jobs} == {"failed"}
-    assert "example 0 holds nan: it is not finite" in read_status(jobs[0].folder)["reason"]
+    assert read_status(jobs[0].folder)["reason"] == outcome.reason
+
+
+def test_a_stack_without_a_result_or_a_reason_gets_one(jobs):
+    engine._settle(stack(jobs[:1], None), None)
+    engine._settle(stack(jobs[1:2], None), engine.Outcome("too many open files"))
+    engine._settle(stack(jobs[2:3], None), engine.Outcome("is still running", locked=True))
+    reasons = [read_status(job.folder)["reason"] for job in jobs]
+    assert reasons == [engine.UNKNOWN, "too many open files", None, None]
 
 
 @pytest.mark.parametrize(
@@ -69,22 +78,28 @@ def test_few_processes_draw_where_there_is_little_memory(monkeypatch, cores, mem
 
     monkeypatch.setattr(machine, "cores", lambda: cores)
     monkeypatch.setattr(machine, "memory", lambda: memory)
-    monkeypatch.setattr(engine, "ProcessPoolExecutor", Pool)
-    with engine.drawing_processes():
+    monkeypatch.setattr(drawing, "ProcessPoolExecutor", Pool)
+    with drawing.drawing_processes():
         pass
     assert started == [n] + n * ["waited for"]
 
 
-def test_workers_share_memory_and_cores_with_each_other_and_this_process(monkeypatch):
+def test_workers_share_memory_and_cores_with_each_other_and_this_process(jobs, monkeypatch):
     asked = []
-    monkeypatch.setattr("joblib.Parallel", lambda **_: asked.extend)
+
+    class Workers:
+        def run(self, calls):
+            asked.extend(given for _, given in calls)
+            return iter(())
+
     monkeypatch.setattr(machine, "cores", lambda: 6)
     monkeypatch.setattr(engine, "cores", lambda: 6)
     for n_jobs, n_stacks, address in ((3, 5, None), (3, 2, None), (3, 5, "there")):
-        engine._run_in_workers(n_stacks * ["stack"], "loky", n_jobs, address)
-        _, (_, threads), shares = asked.pop()
-        told = threads, shares["n_processes"]
-        assert told == ((1, 1) if address else (2, 1 + min(n_jobs, n_stacks)))
+        stacks = [stack(jobs[:1], None)] * n_stacks
+        engine._run_in_workers(stacks, Workers(), n_jobs, address)
+        _, threads, n_processes, parent = asked.pop()
+        assert (threads, n_processes) == ((1, 1) if address else (2, 1 + min(n_jobs, n_stacks)))
+        assert (parent is None) == (address is not None)
 
 
 def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeypatch):

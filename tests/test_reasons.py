@@ -1,0 +1,182 @@
+"""No failure without its reason: on the terminal, and in the status of each job."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from classifier.runs.folder import read_status
+
+QUICK = ["data=blobs", "epochs=2", "report.plots=false", "hydra.sweep.dir=s"]
+
+
+def missing(package):
+    return pytest.mark.skipif(
+        __import__("importlib.util").util.find_spec(package) is None,
+        reason=f"{package} is not installed",
+    )
+
+
+def until(condition, seconds=90):
+    """Wait for what is written, and return it."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return found
+
+
+def statuses(sweep):
+    folders = sorted(sweep.glob("[0-9]*"), key=lambda path: int(path.name))
+    return [read_status(folder)["status"] for folder in folders]
+
+
+def start(repository, tmp_path, *arguments):
+    return subprocess.Popen(
+        [sys.executable, repository / "train.py", *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="ulimit is of Unix")
+def test_no_file_stays_open_for_a_job(tmp_path, repository):
+    rates = ",".join(str(n / 1000) for n in range(1, 101))
+    program = f"ulimit -n 64 && exec {sys.executable} {repository / 'train.py'} -m lr={rates}"
+    done = subprocess.run(
+        ["bash", "-c", " ".join([program, *QUICK])],
+        check=False,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "s") == ["completed"] * 100
+
+
+@missing("distributed")
+@pytest.mark.parametrize("knows", [True, False])
+def test_workers_elsewhere_are_asked_before_the_first_stack(knows, command, tmp_path, repository):
+    """A scheduler that does not know the program, and a worker in another folder, of one core."""
+    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    place = tmp_path / "scheduler.json"
+    common = ("--no-dashboard",)
+    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
+    programs = [
+        subprocess.Popen(
+            [*scheduler, "--port", "0", "--scheduler-file", place, *common],
+            cwd="/",
+            env=bare,
+            stderr=subprocess.DEVNULL,
+        )
+    ]
+    try:
+        until(lambda: place.exists() and place.stat().st_size)
+        address = json.loads(place.read_text(encoding="utf-8"))["address"]
+        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
+        programs.append(
+            subprocess.Popen(
+                [*worker, "--local-directory", tmp_path / "w", "--no-nanny", *common],
+                cwd="/",
+                env=bare | ({"PYTHONPATH": str(repository)} if knows else {}),
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        cluster = ["hydra.launcher.backend=dask", f"hydra.launcher.address={address}"]
+        done = command("train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster, "hydra.launcher.n_jobs=1")
+    finally:
+        for program in reversed(programs):
+            program.terminate()
+        for program in programs:
+            program.wait(30)
+    if knows:
+        assert done.returncode == 0, done.stderr
+        assert statuses(tmp_path / "s") == ["completed"] * 2
+        made = json.loads((tmp_path / "s/0/report.json").read_text(encoding="utf-8"))["machine"]
+        assert made["process"] == programs[1].pid
+    else:
+        assert done.returncode == 1
+        (line,) = done.stderr.splitlines()
+        assert "1 of 1 workers cannot take part: tcp://127.0.0.1" in line
+        assert "cannot import the program" in line
+        assert f"PYTHONPATH={repository}" in line
+
+
+@missing("distributed")
+def test_a_cluster_that_does_not_answer_is_named_with_the_likely_cause(command, monkeypatch):
+    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
+    cluster = ["hydra.launcher.backend=dask", "hydra.launcher.address=127.0.0.1:9"]
+    done = command("train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("hydra.launcher.address=127.0.0.1:9: no dask cluster answers there")
+    assert "`dask scheduler` runs" in line
+
+
+LONG = ["lr=0.1,0.2", "epochs=100000", "early_stopping.patience=null"]
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "loky",
+        pytest.param("dask", marks=missing("distributed")),
+        pytest.param("ray", marks=missing("ray")),
+    ],
+)
+def test_workers_end_with_a_parent_that_is_killed(backend, tmp_path, repository):
+    program = start(
+        *(repository, tmp_path, "-m", *QUICK, *LONG),
+        *(f"hydra.launcher.backend={backend}", "hydra.launcher.n_jobs=2"),
+    )
+    until(lambda: statuses(tmp_path / "s").count("running") == 2)
+    workers = {}
+
+    def training():
+        for process in psutil.process_iter():
+            try:
+                locks = {file.path for file in process.open_files()}
+            except psutil.Error:
+                continue
+            if {str(tmp_path / "s/0/.lock"), str(tmp_path / "s/1/.lock")} & locks:
+                workers[process.pid] = process
+        return len(workers) == 2
+
+    try:
+        until(training)
+        assert program.pid not in workers
+    finally:
+        os.kill(program.pid, signal.SIGKILL)
+        program.communicate()
+    until(lambda: not any(process.is_running() for process in workers.values()), 30)
+
+
+def test_what_is_wrong_with_all_jobs_is_said_once_before_any_has_a_folder(command, tmp_path):
+    done = command("train.py", "-m", "sweep=lr", "objective=val_acc", *QUICK)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("objective=val_acc: must be one of val_loss, val_accuracy")
+    assert "all 6 jobs" in line
+    assert not list((tmp_path / "s").glob("[0-9]*"))
+
+
+def test_reasons_are_printed_with_their_counts(command, tmp_path):
+    done = command("train.py", "-m", "lr=0.1,fast,slow", "reg=0,-1", *QUICK)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert sum(line.startswith("1 failed: reg=-1") for line in lines) == 1
+    assert (
+        sum(line.startswith("2 failed: lr=fast: must be auto or a number") for line in lines) == 1
+    )
+    assert (
+        sum(line.startswith("2 failed: lr=slow: must be auto or a number") for line in lines) == 1
+    )
+    assert lines[-1].startswith("6 jobs: ")
