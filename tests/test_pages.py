@@ -199,7 +199,7 @@ def test_a_page_is_made_again_from_the_files(place):
         (["odd.npz"], "odd.npz: there is no such folder"),
         (["outputs/lost"], "outputs/lost: this run left no report; its train.log says why"),
         (["empty"], "empty: there is no run in it"),
-        (["foreign"], "foreign/history.csv: No such file or directory"),
+        (["foreign"], "foreign: there is no run in it"),
     ],
 )
 def test_mistakes_are_one_line(place, arguments, words):

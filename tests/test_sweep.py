@@ -188,6 +188,7 @@ def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_
 def test_what_a_killed_sweep_left_half_made_goes_and_what_is_someone_s_stays(command, tmp_path):
     (tmp_path / "s/.0.123.part/.hydra").mkdir(parents=True)
     (tmp_path / "s/1/.hydra").mkdir(parents=True)
+    (tmp_path / "s/.softmax").write_text("sweep\n", encoding="utf-8")
     assert command("train.py", *SMALL).returncode == 0
     folders = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
     assert folders == ["0", "1", "2", "3", "4", "best"]

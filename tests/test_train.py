@@ -17,6 +17,7 @@ from sklearn.datasets import load_wine
 LEFT = {
     ".hydra",
     ".lock",
+    ".softmax",
     "accuracy_curve.png",
     "checkpoint.npz",
     "confusion_matrix.png",

@@ -11,10 +11,11 @@ from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.report.pages.run import write_run_page
 from classifier.report.pages.show import draw_run
 from classifier.report.pages.sweep import NAME as SWEEP_PAGE
+from classifier.runs.claim import kind_of
 from classifier.sweep.summary import summarise
 from data.console import escape_unknown_characters
 from data.errors import InputError, one_line
-from data.files.places import is_folder
+from data.files.places import is_folder, refuse_links
 
 
 def main(arguments: list[str]) -> None:
@@ -40,16 +41,18 @@ def write_page(folder: Path) -> Path:
     """
     if not is_folder(folder):
         raise InputError(f"{folder}: there is no such folder")
-    if (folder / "report.json").exists():
-        draw_run(folder)
-        write_run_page(folder)
-        return folder / RUN_PAGE
-    if (folder / "status.json").exists():
-        raise InputError(f"{folder}: this run left no report; its train.log says why")
-    if (folder / "sweep.json").exists():
+    kind = kind_of(folder)
+    if kind is None:
+        return write_index(folder)
+    refuse_links(folder)
+    if kind == "sweep":
         summarise(folder)
         return folder / SWEEP_PAGE
-    return write_index(folder)
+    if not (folder / "report.json").exists():
+        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    draw_run(folder)
+    write_run_page(folder)
+    return folder / RUN_PAGE
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
     Parameters
     ----------
-    folder : which is there.
+    folder : which is there. A process that has its lock already gets it again, and lets go of
+        it at the end of the first block.
     wait : until another process has let go of it.
 
     Raises
@@ -29,7 +30,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     LockedError
         When another process has it and `wait` is false.
     """
-    lock = FileLock(folder / NAME)
+    lock = FileLock(folder.resolve() / NAME, is_singleton=True)
     try:
         lock.acquire(blocking=wait)
     except Timeout:

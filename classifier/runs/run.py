@@ -15,6 +15,7 @@ from classifier.fit import Fit
 from classifier.model_stack import PerModel
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
+from classifier.runs.claim import mark
 from classifier.runs.config import Config
 from classifier.runs.folder import locked_runs, write_status
 from classifier.runs.interruption import stop_later
@@ -68,6 +69,7 @@ def run(
     place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
     with _locked(folders, place.parent), blas.within_cores(), contextlib.ExitStack() as exits:
         for folder in folders:
+            mark(folder, "run")
             write_status(folder, "running")
         with failures_recorded(folders):
             prepared, training, checkpoints = _begin(jobs, place, dataset)

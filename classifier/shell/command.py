@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from classifier.runs.config import Config, make_config, without_hydra
 from classifier.runs.explain import explain, fields_of
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
+from classifier.shell.settle import settle_run, settle_sweep
 from classifier.tracking.track import check_tracker, track
 from data.console import escape_unknown_characters
 from data.errors import InputError
@@ -106,7 +107,7 @@ class Guard(Callback):
     """Before a run: refuse a bad config, then claim a folder that no other run has."""
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        """Check the config and settle `hydra.run.dir`; with `resume`, take those of that run.
+        """Check the config and claim `hydra.run.dir`; with `resume`, take those of that run.
 
         Raises
         ------
@@ -121,18 +122,12 @@ class Guard(Callback):
                 return
             make_config(without_hydra(config))
             check_tracker(config)
-            folder = OmegaConf.select(config, "hydra.run.dir")
-            if not folder:
-                raise InputError("hydra.run.dir: names no folder")
-            chosen = any(o.startswith("hydra.run.dir=") for o in config.hydra.overrides.hydra)
-            settled = _claim_named(Path(folder)) if chosen else _claim_new(Path(folder))
+            settle_run(config)
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
-        with read_write(config.hydra), open_dict(config.hydra):
-            config.hydra.run.dir = str(settled)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Settle `hydra.sweep.dir`: a new folder, or the one the user named to go on in.
+        """Claim `hydra.sweep.dir`: a new folder, or the one the user named to go on in.
 
         Raises
         ------
@@ -141,16 +136,9 @@ class Guard(Callback):
         """
         try:
             check_tracker(config)
-            folder = OmegaConf.select(config, "hydra.sweep.dir")
-            if not folder:
-                raise InputError("hydra.sweep.dir: names no folder")
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
-            if any(o.startswith("hydra.sweep.dir=") for o in config.hydra.overrides.hydra):
-                Path(folder).mkdir(parents=True, exist_ok=True)
-            else:
-                with read_write(config.hydra), open_dict(config.hydra):
-                    config.hydra.sweep.dir = str(_claim_new(Path(folder)))
+            settle_sweep(config)
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
 
@@ -186,24 +174,3 @@ class BelowError(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the record is less than an error."""
         return record.levelno < logging.ERROR
-
-
-def _claim_new(folder: Path) -> Path:
-    """Make the folder, or the first of folder-2, folder-3, ... that is not there yet."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    number, candidate = 1, folder
-    while True:
-        try:
-            candidate.mkdir()
-            return candidate
-        except FileExistsError:
-            number += 1
-            candidate = folder.with_name(f"{folder.name}-{number}")
-
-
-def _claim_named(folder: Path) -> Path:
-    """Make the folder the user named, unless it holds a run already."""
-    if (folder / "status.json").exists():
-        raise InputError(f"hydra.run.dir={folder}: holds a run already; name another folder")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -10,8 +10,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.hyperparameters import REPORTING
 from classifier.runs.checkpoint import NAME, read_checkpoint, refuse_changes
+from classifier.runs.claim import claim, mark
 from classifier.runs.config import keys_with, without_hydra
-from classifier.runs.folder import SWEEP, locked_runs, read_config, read_overrides
+from classifier.runs.folder import SWEEP, read_config, read_overrides
 from classifier.runs.job import plain_config
 from classifier.runs.latest import latest_run
 from data.errors import InputError
@@ -33,12 +34,13 @@ def resume_run(config: DictConfig) -> None:
     resumed = _plan(config, saved)
     wanted = plain_config(resumed, saved["choices"])
     refuse_changes(saved, wanted)
-    with locked_runs([folder]):  # a run that still runs is left alone
-        if (folder / NAME).exists():
-            read_checkpoint(folder / NAME)
-        if wanted != saved:
-            write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
-            _record(folder, config.hydra.overrides.task, saved["choices"])
+    mark(folder, "run")
+    claim(folder, "run")  # a run that still runs is left alone
+    if (folder / NAME).exists():
+        read_checkpoint(folder / NAME)
+    if wanted != saved:
+        write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
+        _record(folder, config.hydra.overrides.task, saved["choices"])
     _apply(config, resumed, saved["choices"], folder)
 
 
@@ -115,6 +117,7 @@ def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
     overrides = read_overrides(folder)
     if overrides is None:
         raise InputError(f"resume={folder}: {SWEEP} there cannot be read")
+    mark(folder, "sweep")
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
     quoted = QuotedString(str(folder), Quote.single).with_quotes()
     return [*overrides, *kept, f"hydra.sweep.dir={quoted}"]

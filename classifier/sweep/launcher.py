@@ -17,7 +17,6 @@ from classifier.runs.explain import explain
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.interruption import SweepStopped, stop_at_once
 from classifier.runs.job import Job, make_job, plain_config
-from classifier.runs.lock import locked
 from classifier.runs.log import failures_recorded
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import load_dataset
@@ -71,9 +70,8 @@ class StackedLauncher(Launcher):
         """
         self._check()
         sweep = Path(str(self.config.hydra.sweep.dir))
-        sweep.mkdir(parents=True, exist_ok=True)
         folders: list[Path] = []
-        with locked(sweep), stop_at_once():
+        with stop_at_once():
             try:
                 self._train(sweep, folders, job_overrides, initial_job_idx)
             except KeyboardInterrupt as stop:

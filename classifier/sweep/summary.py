@@ -16,16 +16,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from classifier.export.formats import FORMATS
 from classifier.report.pages.sweep import write_sweep_page
 from classifier.report.sweep_values import METRICS, best_job, is_number, rank, status_counts
+from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED
 from classifier.runs.job import Value, flatten
 from classifier.sweep.records import Record, read_records, settings
 from data.console import escape_unknown_characters
-from data.errors import one_line
+from data.errors import InputError, one_line
+from data.files.places import refuse_links
 from data.files.whole import whole_folder, write_json, write_text, write_whole
 
 SHOWN = 10  # jobs in the table
+BEST = ("model.npz", "report.json", "report.txt")  # what is copied of the winner
 
 
 def summarise(sweep: Path) -> dict[str, Any]:
@@ -43,7 +47,13 @@ def summarise(sweep: Path) -> dict[str, Any]:
         and test metrics, the best epoch, the seconds and the folder.
     best : the best of them, or None. edges : the swept numbers whose best lies at an end.
     seeds : where seed is swept, each other setting with mean, standard deviation and n.
+
+    Raises
+    ------
+    InputError
+        When best/ holds what was not made here, and would be removed.
     """
+    _check_best(sweep / "best")
     records = read_records(sweep)
     swept = swept_keys(records)
     objective = _objective(records)
@@ -156,11 +166,22 @@ def _draw(path: Path, jobs: list[dict[str, Any]], swept: list[str], objective: s
     write_whole(path, partial(figure.savefig, format="png"))
 
 
+def _check_best(best: Path) -> None:
+    """Refuse a best/ with other files than those of a winner, and the exports of its model."""
+    own = {*BEST, *(f"model{form.suffix}" for form in FORMATS.values())}
+    others = sorted({path.name for path in best.iterdir()} - own) if best.is_dir() else []
+    if others:
+        raise InputError(
+            f"{best / others[0]}: stands where the best model is put; move it elsewhere, and make "
+            f"the summary: python -m classifier.sweep.summary {best.parent}"
+        )
+
+
 def _copy_best(sweep: Path, folder: Path) -> None:
     """Put the winner's files into best/, whole: a copy takes the place of an earlier one."""
     best, earlier = sweep / "best", sweep / f".earlier.{os.getpid()}.part"
     with whole_folder(best) as beside:
-        for name in ("model.npz", "report.json", "report.txt"):
+        for name in BEST:
             shutil.copy2(folder / name, beside / name)
         if best.exists():  # moved first: Windows refuses that while a file in it is open
             best.rename(earlier)
@@ -208,12 +229,16 @@ def _cell(value: Value) -> str:
 
 def main(arguments: list[str]) -> None:
     """Summarise the sweep in the folder given: python -m classifier.sweep.summary FOLDER."""
-    if len(arguments) != 1 or not read_records(Path(arguments[0])):
-        sys.exit("usage: python -m classifier.sweep.summary FOLDER, with a folder a job in it")
+    if len(arguments) != 1 or kind_of(Path(arguments[0])) != "sweep":
+        sys.exit("usage: python -m classifier.sweep.summary FOLDER, the folder of a sweep")
+    folder = Path(arguments[0])
     try:
-        finish_sweep(Path(arguments[0]))
-    except OSError as error:
+        refuse_links(folder)
+        finish_sweep(folder)
+    except (InputError, OSError) as error:
         sys.exit(one_line(error))
+    except Exception as error:  # files of something else, or that someone has changed
+        sys.exit(f"{folder}: its files cannot be summarised ({error!r})")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from data.errors import InputError
+
 
 def is_there(path: Path) -> bool:
     """Return whether something stands at a path.
@@ -27,6 +29,33 @@ def is_plain_file(path: Path) -> bool:
     """Return whether a file, no folder or device, stands at a path; raises as `is_there` does."""
     asked = _asked(path)
     return asked is not None and stat.S_ISREG(asked.st_mode)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which something leads out of it, or is neither a file nor a folder.
+
+    What is written to a link is written elsewhere, and whoever reads a pipe waits for ever.
+
+    Raises
+    ------
+    InputError
+        Naming the first such place.
+    """
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        inside = os.path.realpath(place)
+        for path in (Path(place, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            # A junction of Windows is a folder that stands elsewhere.
+            junction = stat.S_ISDIR(mode) and Path(os.path.realpath(path)).parent != Path(inside)
+            if junction or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise InputError(
+                    f"{path}: is a link or a device, and this folder's files stand in the folder "
+                    "itself; put a copy in its place"
+                )
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _asked(path: Path) -> os.stat_result | None:

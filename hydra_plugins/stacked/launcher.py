@@ -46,7 +46,6 @@ class GridSweeper(BasicSweeper):
         from omegaconf import OmegaConf
 
         from classifier.runs.folder import SWEEP
-        from classifier.runs.lock import locked
         from data.files.whole import write_text
 
         assert self.config is not None
@@ -55,9 +54,7 @@ class GridSweeper(BasicSweeper):
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
         folder = Path(str(self.config.hydra.sweep.dir))
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder):  # a sweep that is refused leaves alone what resume needs of the other
-            write_text(folder / SWEEP, OmegaConf.to_yaml(self.config))
+        write_text(folder / SWEEP, OmegaConf.to_yaml(self.config))
         returned: list[Sequence[JobReturn]] = []
         for batch in self.split_arguments(overrides, self.max_batch_size):
             first = sum(map(len, returned))

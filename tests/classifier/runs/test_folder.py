@@ -1,7 +1,6 @@
 import pytest
 
 from classifier.runs.folder import locked_runs
-from classifier.runs.lock import locked
 from data.errors import InputError
 
 
@@ -24,7 +23,8 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(killed):
         assert names(killed) == [".lock", "report.json"]
 
 
-def test_what_a_run_is_writing_is_left_to_it(killed):
-    with locked(killed), pytest.raises(InputError, match="is still running"), locked_runs([killed]):
+def test_what_a_run_is_writing_is_left_to_it(killed, lock_elsewhere):
+    lock_elsewhere(killed)
+    with pytest.raises(InputError, match="is still running"), locked_runs([killed]):
         pass
     assert {".report.json.77.part", ".config.yaml.77.part"} < {*names(killed)}

@@ -1,30 +1,13 @@
-import subprocess
-import sys
-
 import pytest
 
 from classifier.runs.lock import locked
 from data.errors import InputError
 
-HOLD = """
-import sys, time
-from pathlib import Path
-from classifier.runs.lock import locked
-with locked(Path(sys.argv[1])):
-    print("locked", flush=True)
-    time.sleep(60)
-"""
-
 
 @pytest.fixture
-def holder(tmp_path, repository):
+def holder(tmp_path, lock_elsewhere):
     """Another process that has the lock of the folder."""
-    with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], cwd=repository, stdout=subprocess.PIPE
-    ) as process:
-        assert process.stdout.readline() == b"locked\n"
-        yield process
-        process.kill()
+    return lock_elsewhere(tmp_path)
 
 
 def test_a_folder_is_one_process_s_until_that_ends(holder, tmp_path):
@@ -41,3 +24,12 @@ def test_a_lock_can_be_waited_for(holder, tmp_path):
     holder.kill()  # while this process asks
     with locked(tmp_path, wait=True):
         pass
+
+
+def test_a_process_that_has_a_lock_gets_it_again(tmp_path, lock_elsewhere):
+    with locked(tmp_path):
+        with locked(tmp_path):
+            pass
+        with pytest.raises(AssertionError):  # and has it still
+            lock_elsewhere(tmp_path)
+    lock_elsewhere(tmp_path)

@@ -1,0 +1,94 @@
+"""Which folder a run or a sweep gets: settled, and claimed, before Hydra writes there."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+from classifier.runs.claim import Kind, claim
+from data.errors import InputError
+
+STACKED = "stacked"  # the launcher that knows a sweep's jobs by their configs
+SUBDIR = "${hydra.job.num}"  # the folder of a job, as configs/train.yaml has it
+
+
+def settle_run(config: DictConfig) -> None:
+    """Settle `hydra.run.dir`: the folder that was named, or a new one.
+
+    Raises
+    ------
+    InputError
+        When the folder that was named has a run already, or is not this program's.
+    """
+    folder = _named(config, "run")
+    if _is_chosen(config, "run"):
+        _refuse_second_run(folder)
+        claim(folder, "run")
+        _refuse_second_run(folder)  # another process may have been faster
+    else:
+        _put(config, "run", _claim_new(folder, "run"))
+
+
+def settle_sweep(config: DictConfig) -> None:
+    """Settle `hydra.sweep.dir`: a new folder, or the one that was named, to go on in.
+
+    Raises
+    ------
+    InputError
+        When the folder that was named is not a sweep's, or its launcher would begin anew there.
+    """
+    folder = _named(config, "sweep")
+    raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    assert isinstance(raw, dict)
+    if raw["subdir"] != SUBDIR:
+        raise InputError(
+            f"hydra.sweep.subdir={raw['subdir']}: a job's folder has its number; leave it out"
+        )
+    if not _is_chosen(config, "sweep"):
+        _put(config, "sweep", _claim_new(folder, "sweep"))
+        return
+    claim(folder, "sweep")
+    launcher = config.hydra.runtime.choices["hydra/launcher"]
+    if launcher != STACKED and any(path.is_dir() for path in folder.iterdir()):
+        raise InputError(
+            f"hydra/launcher={launcher}: would write job 0 again, and {folder} has jobs; leave out "
+            "hydra/launcher, or name a new folder"
+        )
+
+
+def _named(config: DictConfig, kind: Kind) -> Path:
+    folder = OmegaConf.select(config, f"hydra.{kind}.dir")
+    if not folder:
+        raise InputError(f"hydra.{kind}.dir: names no folder")
+    subdir = config.hydra.output_subdir
+    if subdir not in (None, ".hydra"):
+        raise InputError(f"hydra.output_subdir={subdir}: must be .hydra or null")
+    return Path(folder)
+
+
+def _is_chosen(config: DictConfig, kind: Kind) -> bool:
+    return any(o.startswith(f"hydra.{kind}.dir=") for o in config.hydra.overrides.hydra)
+
+
+def _put(config: DictConfig, kind: Kind, folder: Path) -> None:
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra[kind].dir = str(folder)
+
+
+def _refuse_second_run(folder: Path) -> None:
+    if (folder / "status.json").exists():
+        raise InputError(f"hydra.run.dir={folder}: holds a run already; name another folder")
+
+
+def _claim_new(folder: Path, kind: Kind) -> Path:
+    """Make the folder, or the first of folder-2, folder-3, ... that is not there yet."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number, candidate = 1, folder
+    while True:
+        try:
+            candidate.mkdir()
+            break
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}-{number}")
+    claim(candidate, kind)
+    return candidate

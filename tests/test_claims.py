@@ -1,0 +1,226 @@
+"""The program writes into a folder that is new, empty or its own, however many start at once."""
+
+import contextlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+
+QUICK = ["data=blobs", "epochs=2", "report.plots=false"]
+SWEEP = ["-m", *QUICK, "hydra.sweep.dir=s"]
+
+
+def content(folder):
+    """Return every file under a folder with its content, but for locks."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def refused(done):
+    """Return the one line with which a command was refused."""
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def statuses(sweep):
+    jobs = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+    return [job["status"] for job in jobs]
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    """A folder with someone else's files, some of them named as the program's are."""
+    for name in ("model.npz", "report.json", ".hydra/config.yaml", "best/thesis.txt", "sweep.csv"):
+        (tmp_path / "proj" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "proj" / name).write_text("mine", encoding="utf-8")
+    return tmp_path / "proj"
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+@pytest.mark.parametrize("place", ["hydra.run.dir", "hydra.sweep.dir"])
+def test_someone_else_s_folder_is_left_alone(place, launcher, foreign, command):
+    before = content(foreign)
+    many = ["-m", "lr=0.1,0.2", f"hydra/launcher={launcher}"] if "sweep" in place else []
+    done = command("train.py", *many, *QUICK, f"{place}=proj")
+    assert refused(done).startswith(f"{place}=proj: holds files and is not the folder of a ")
+    assert content(foreign) == before
+    assert not (foreign / ".lock").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("s", "hydra.run.dir=s: is the folder of a sweep; name a new or an empty folder"),
+        ("s/best", "hydra.run.dir=s/best: holds files and is not the folder of a run"),
+        ("s/0", "hydra.run.dir=s/0: holds a run already; name another folder"),
+    ],
+)
+def test_a_run_overwrites_nothing_of_a_sweep(name, words, command, tmp_path):
+    assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
+    before = content(tmp_path / "s")
+    assert refused(command("train.py", *QUICK, f"hydra.run.dir={name}")).startswith(words)
+    assert content(tmp_path / "s") == before
+
+
+def test_a_sweep_overwrites_nothing_of_a_run(command, tmp_path):
+    assert command("train.py", *QUICK, "hydra.run.dir=s").returncode == 0
+    before = content(tmp_path / "s")
+    assert "hydra.sweep.dir=s: is the folder of a run" in refused(
+        command("train.py", *SWEEP, "lr=0.1,0.2")
+    )
+    assert content(tmp_path / "s") == before
+
+
+@pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
+def test_another_launcher_overwrites_no_jobs(launcher, command, tmp_path):
+    package = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
+    if launcher != "basic" and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+    assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
+    before = content(tmp_path / "s")
+    done = command("train.py", *SWEEP, "lr=0.3,0.4", f"hydra/launcher={launcher}")
+    assert refused(done) == (
+        f"hydra/launcher={launcher}: would write job 0 again, and s has jobs; leave out "
+        "hydra/launcher, or name a new folder"
+    )
+    assert content(tmp_path / "s") == before
+
+
+def test_the_jobs_of_another_launcher_are_gone_on_with(command, tmp_path):
+    assert command("train.py", *SWEEP, "lr=0.1,0.2", "hydra/launcher=basic").returncode == 0
+    done = command("train.py", *SWEEP, "lr=0.1,0.2,0.3")
+    assert "3 jobs, 1 to train" in done.stdout
+    assert statuses(tmp_path / "s") == ["completed"] * 3
+
+
+def test_what_someone_puts_into_best_stays(command, tmp_path):
+    assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
+    (tmp_path / "s/best/model.onnx").write_text("an export of the model", encoding="utf-8")
+    assert command("train.py", *SWEEP, "lr=0.1,0.2,0.3").returncode == 0
+    (tmp_path / "s/best/thesis.txt").write_text("mine", encoding="utf-8")
+    done = command("train.py", *SWEEP, "lr=0.1,0.2,0.3,0.4")
+    assert refused(done).startswith("s/best/thesis.txt: stands where the best model is put; move")
+    assert (tmp_path / "s/best/thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
+@pytest.fixture
+def start(tmp_path, repository):
+    """Start train.py and go on at once; what still runs at the end is killed."""
+    with contextlib.ExitStack() as exits:
+
+        def begin(*arguments):
+            program = exits.enter_context(
+                subprocess.Popen(
+                    [sys.executable, repository / "train.py", *arguments],
+                    cwd=tmp_path,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            exits.callback(program.kill)
+            return program
+
+        yield begin
+
+
+def test_of_two_runs_at_once_the_second_changes_nothing(start, tmp_path):
+    endless = ["data=blobs", "epochs=1000000", "early_stopping.patience=null", "schedule=constant"]
+    rates = ("0.1", "0.2")
+    both = {rate: start(*endless, f"lr={rate}", "hydra.run.dir=mine") for rate in rates}
+    deadline = time.monotonic() + 60
+    while all(program.poll() is None for program in both.values()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (loser,) = [rate for rate, program in both.items() if program.poll() is not None]
+    (winner,) = {*rates} - {loser}
+    assert both[loser].communicate()[1].splitlines() in (
+        ["mine: is still running in another process; wait for it or stop it"],
+        ["hydra.run.dir=mine: holds a run already; name another folder"],
+    )
+    while not (tmp_path / "mine/checkpoint.npz").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    both[winner].kill()
+    both[winner].communicate()
+    assert f"lr: {winner}\n" in (tmp_path / "mine/.hydra/config.yaml").read_text(encoding="utf-8")
+    again = start("resume=mine")
+    while "goes on after step" not in (tmp_path / "mine/train.log").read_text(encoding="utf-8"):
+        assert again.poll() is None, again.communicate()
+        time.sleep(0.01)
+    again.kill()
+    again.communicate()
+
+
+@pytest.mark.parametrize("launcher", ["stacked", "basic"])
+def test_two_sweeps_at_once_are_one_after_the_other_or_one_alone(launcher, start, tmp_path):
+    own = [*SWEEP, f"hydra/launcher={launcher}"]
+    both = [start(*own, f"lr={lr}") for lr in ("0.1,0.2", "0.3,0.4")]
+    ended = [(program.communicate(timeout=100)[1], program.returncode) for program in both]
+    complete = [code == 0 for _, code in ended]
+    assert any(complete), ended
+    assert statuses(tmp_path / "s") == ["completed"] * 2 * sum(complete)
+    kept = [path.read_text(encoding="utf-8") for path in (tmp_path / "s").glob("*/.hydra/o*.yaml")]
+    for lr, sweep in (("0.1", 0), ("0.2", 0), ("0.3", 1), ("0.4", 1)):
+        assert any(f"lr={lr}" in text for text in kept) == complete[sweep]
+    for stderr, code in ended:
+        if code:
+            assert "s: is still running in another process" in stderr or "has jobs" in stderr
+            assert stderr.count("\n") == 1
+
+
+def test_a_folder_that_was_claimed_and_no_more_is_free(command, tmp_path):
+    """As a kill leaves it: with the lock, a mark that is not whole, or nothing but the mark."""
+    for name, kept in (("a", ".lock"), ("b", "..softmax.77.part"), ("c", ".softmax")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / kept).write_text("run\n" if name == "c" else "", encoding="utf-8")
+        assert command("train.py", *QUICK, f"hydra.run.dir={name}").returncode == 0
+        assert (tmp_path / name / ".softmax").read_text(encoding="utf-8") == "run\n"
+
+
+def test_folders_of_earlier_versions_are_resumed(command, tmp_path):
+    assert command("train.py", *QUICK, "hydra.run.dir=r").returncode == 0
+    assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
+    for mark in tmp_path.rglob(".softmax"):
+        mark.unlink()
+    done = command("train.py", "resume=r", "epochs=3")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(tmp_path / "s/1")
+    done = command("train.py", "resume=s")
+    assert done.returncode == 0, done.stderr
+    assert "2 jobs, 1 to train" in done.stdout
+    for name in ("r", "s"):
+        kind = (tmp_path / name / ".softmax").read_text(encoding="utf-8")
+        assert kind == {"r": "run\n", "s": "sweep\n"}[name]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-m", "lr=0.1,0.2", "hydra.sweep.subdir=all"], "hydra.sweep.subdir=all: a job's folder"),
+        (["hydra.output_subdir=../proj"], "hydra.output_subdir=../proj: must be .hydra or null"),
+    ],
+)
+def test_no_other_way_leads_out_of_the_folder(arguments, words, command, tmp_path):
+    assert refused(command("train.py", *QUICK, *arguments)).startswith(words)
+    assert not list(tmp_path.rglob("*.yaml"))
+
+
+def test_what_is_no_sweep_is_not_summarised(foreign, repository):
+    (foreign / "notes").mkdir()
+    (foreign / "notes/status.json").write_text('{"status": "read"}', encoding="utf-8")
+    before = content(foreign)
+    done = subprocess.run(
+        [sys.executable, "-m", "classifier.sweep.summary", foreign],
+        cwd=repository,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused(done).startswith("usage: python -m classifier.sweep.summary FOLDER")
+    assert content(foreign) == before
