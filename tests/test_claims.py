@@ -150,7 +150,7 @@ def test_of_two_runs_at_once_the_second_changes_nothing(start, tmp_path):
     both[winner].communicate()
     assert f"lr: {winner}\n" in (tmp_path / "mine/.hydra/config.yaml").read_text(encoding="utf-8")
     again = start("resume=mine")
-    while "goes on after step" not in (tmp_path / "mine/train.log").read_text(encoding="utf-8"):
+    while "resumes after step" not in (tmp_path / "mine/train.log").read_text(encoding="utf-8"):
         assert again.poll() is None, again.communicate()
         time.sleep(0.01)
     again.kill()
