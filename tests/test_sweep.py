@@ -321,7 +321,7 @@ def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, 
             for _ in range(2)
         ]
         done = command(
-            *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "data=blobs"),
+            *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
             *(f"hydra.sweep.dir={tmp_path / 's'}", "hydra.launcher.backend=dask"),
             *(f"hydra.launcher.address={address}", "hydra.launcher.n_jobs=2", *QUICK),
         )
@@ -372,7 +372,7 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, t
 )
 def test_other_launchers_keep_working(launcher, command, tmp_path):
     done = command(
-        *("train.py", "-m", f"hydra/launcher={launcher}", "data=blobs", "lr=0.1,0.2,1e9"),
+        *("train.py", "-m", f"hydra/launcher={launcher}", "lr=0.1,0.2,1e9"),
         *("hydra.sweep.dir=s", *QUICK),
     )
     assert done.returncode == 1
