@@ -5,8 +5,6 @@ import io
 import os
 import re
 import shutil
-import subprocess
-import sys
 import tarfile
 import zipfile
 
@@ -66,7 +64,7 @@ def told_in_one_line(done, words):
     assert re.search(words, done.stderr), done.stderr
     assert done.stderr.count("\n") == 1
     assert "Traceback" not in done.stdout
-    assert done.seconds < 5
+    assert done.computed < 5
     assert done.memory < GIB
 
 
@@ -174,18 +172,34 @@ def test_one_file_for_two_splits(command, tmp_path):
     told_in_one_line(done, "^data.test=link.npz: is the file of data.train too")
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="setpriv is not installed")
-def test_places_without_permission(tmp_path, repository):
+@pytest.fixture
+def powerless(make_fork_server, repository, tmp_path):
+    """Run a program there as a user with no right to what is closed, be it root."""
+    root = os.geteuid() == 0
+    if root and shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    without = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if root else []
+    said = tmp_path / "said"
+    said.mkdir()
+    server = make_fork_server({**os.environ, "PYTHONPATH": str(repository)}, before=without)
+
+    def run(*arguments):
+        program = server.start(arguments, tmp_path, said)
+        program.poll(block=True)
+        return program
+
+    yield run
+    server.close()
+
+
+def test_places_without_permission(powerless, tmp_path):
     save(tmp_path / "x.npz", {})
     (tmp_path / "closed").mkdir()
     save(tmp_path / "closed/x.npz", {})
     (tmp_path / "closed/run").mkdir()
     (tmp_path / "closed").chmod(0)
     (tmp_path / "readonly").mkdir(mode=0o555)
-    root = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"]  # root without rights
-    powerless = root if os.geteuid() == 0 else []
-    train, predict = [repository / "train.py"], [repository / "predict.py"]
-    report = ["-m", "classifier.report"]
+    train, predict, report = ["train.py"], ["predict.py"], ["-m", "classifier.report"]
     for program, arguments, words in (
         (train, ["data=arrays", "data.train=closed/x.npz"], "closed/x.npz: Permission denied"),
         (train, ["data=cifar10", "data.root=closed/run"], "closed/run: Permission denied"),
@@ -199,14 +213,7 @@ def test_places_without_permission(tmp_path, repository):
         (train, ["outputs=x.npz"], "x.npz/runs/.*: Not a directory"),
         (train, ["hydra.run.dir=x.npz"], "x.npz: File exists"),
     ):
-        done = subprocess.run(
-            [*powerless, sys.executable, *program, *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(repository)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = powerless(*program, *arguments)
         assert done.returncode == 1
         assert re.search(words, done.stderr), done.stderr
         assert done.stderr.count("\n") == 1
@@ -370,12 +377,12 @@ def test_what_is_odd_but_can_be_used(row, command, tmp_path):
 
 
 def test_ten_thousand_classes(command, tmp_path):
-    y = np.arange(30_000) % 10_000
-    np.savez(tmp_path / "x.npz", X=np.random.default_rng(0).normal(size=(30_000, 3)), y=y)
+    y = np.arange(12_000) % 10_000
+    np.savez(tmp_path / "x.npz", X=np.random.default_rng(0).normal(size=(12_000, 3)), y=y)
     arguments = ["data=arrays", "data.train=x.npz", "epochs=1", "batch_size=1000"]
     done = command("train.py", *arguments, "report.plots=false")
     assert done.returncode == 0, done.stderr
-    assert done.memory < 2 * GIB
+    assert done.memory < GIB // 2  # the scores of all examples of training are 320 MiB
 
 
 @pytest.mark.parametrize("size", [1e6, 1e-6])

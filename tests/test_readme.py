@@ -1,5 +1,6 @@
 """The README and the pages in docs/: commands that work, links that lead somewhere, true tables."""
 
+import compileall
 import dataclasses
 import os
 import re
@@ -65,8 +66,8 @@ def sections(page):
     return [s for s in re.split(r"^## ", read(page), flags=re.MULTILINE) if commands(s)]
 
 
-@pytest.fixture
-def make_copy(tmp_path, write_cifar):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory, write_cifar):
     """Copy the files that git knows or would add, and put files like CIFAR-10's in datasets/."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
@@ -79,15 +80,24 @@ def make_copy(tmp_path, write_cifar):
     )
     if known.returncode != 0:
         pytest.skip("not a clone of the repository: which files are its own?")
+    place = tmp_path_factory.mktemp("original")
+    for file in filter(None, known.stdout.split("\0")):
+        if (REPOSITORY / file).exists():
+            (place / file).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / file, place / file)
+    write_cifar(place / "datasets", "cifar-10-batches-py")
+    # Once, instead of by each command where PYTHONDONTWRITEBYTECODE is set.
+    for folder in ("benchmarks", "classifier", "data", "hydra_plugins"):
+        compileall.compile_dir(place / folder, quiet=2)
+    return place
+
+
+@pytest.fixture
+def make_copy(original, tmp_path):
+    """Copy those files once more."""
 
     def make(name):
-        place = tmp_path / name
-        for file in filter(None, known.stdout.split("\0")):
-            if (REPOSITORY / file).exists():
-                (place / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(REPOSITORY / file, place / file)
-        write_cifar(place / "datasets", "cifar-10-batches-py")
-        return place
+        return shutil.copytree(original, tmp_path / name)
 
     return make
 

@@ -143,24 +143,22 @@ def test_zero_is_a_seed(seed, config_of, tmp_path):
 
 
 def test_what_a_new_user_would_try_works(config_of, tmp_path, write_cifar):
-    """Each data set with each optimizer and preprocessing trains without a mistake."""
+    """Each data set with each preprocessing and each optimizer, and those two, trains."""
     root = write_cifar(tmp_path / "cifar", "cifar-10-batches-py")
     data = {
         "digits": [],
         "blobs": ["data.n_classes=4"],
-        "synthetic_cifar": ["data.n_samples=200"],
+        "synthetic_cifar": ["data.n_samples=150"],
         "cifar10": [f"data.root={root}"],
     }
-    kinds = itertools.product(
-        data,
-        ["sgd", "adam", "sgd nesterov"],
-        ["standardize", "center", "scale", "none"],
-    )
+    optimizers = ["sgd", "adam", "sgd nesterov"]
     schedules = itertools.cycle(["constant", "cosine", "step", "exponential", "cosine"])
-    for (name, optimizer, preprocessing), schedule in zip(kinds, schedules, strict=False):
+    methods = ["standardize", "center", "scale", "none"]
+    for (i, name), (j, preprocessing) in itertools.product(enumerate(data), enumerate(methods)):
+        optimizer, schedule = optimizers[(i + j) % 3], next(schedules)
         kind, _, nesterov = optimizer.partition(" ")
         overrides = [f"data={name}", f"optimizer={kind}", f"preprocessing={preprocessing}"]
-        overrides += [f"schedule={schedule}", "epochs=3", "report.plots=false", *data[name]]
+        overrides += [f"schedule={schedule}", "epochs=2", "check_gradient=false", *data[name]]
         overrides += ["optimizer.nesterov=true"] if nesterov else []
         folder = tmp_path / "-".join([name, optimizer, preprocessing, schedule])
         report = _trained(config_of(*overrides), folder)
