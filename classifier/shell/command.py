@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.runs.config import Config, make_config, without_hydra
 from classifier.runs.explain import explain, fields_of
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
+from classifier.shell.hydra_settings import check_hydra, check_stacked
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track
@@ -114,6 +115,7 @@ class Guard(Callback):
             With one line; Hydra turns any other exception of a callback into a warning.
         """
         try:
+            check_hydra(config)
             if config.resume is not None:
                 resume_run(config)
                 make_config(without_hydra(config))
@@ -140,6 +142,8 @@ class Guard(Callback):
             With one line.
         """
         try:
+            check_hydra(config)
+            check_stacked(config)
             check_tracker(config)
             folder = OmegaConf.select(config, "hydra.sweep.dir")
             if not folder:
