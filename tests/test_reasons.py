@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 
@@ -286,3 +287,19 @@ def test_a_run_that_is_handed_over_only_in_part_does_not_stay_running(tmp_path):
     with pytest.raises(KeyboardInterrupt), store._ended(run_id):
         raise KeyboardInterrupt
     assert store.client.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+def test_a_file_name_that_is_no_text_is_escaped_wherever_it_is_shown(command, tmp_path):
+    X = np.random.default_rng(0).normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)
+    for name in (b"a\xff.npz", b"b\xff.npz"):
+        path = tmp_path / os.fsdecode(name)
+        np.savez(path, X=X, y=np.repeat(["a", "b", "c"], 30))
+    given = ["data=arrays", "epochs=2", "tracker=tensorboard"]
+    done = command("train.py", *given, 'data.train="a\udcff.npz"', "hydra.run.dir=r")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("a\\udcff: ")
+    odd = 'data.train="a\udcff.npz","b\udcff.npz"'
+    done = command("train.py", "-m", *given, odd, "report.plots=false", "hydra.sweep.dir=s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a\\udcff.npz" in (tmp_path / "s/sweep.csv").read_text(encoding="utf-8")

@@ -48,7 +48,7 @@ def check_stacked(config: DictConfig) -> None:
     sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep["subdir"] != SUBDIR:
         raise InputError(
-            f"hydra.sweep.subdir={sweep['subdir']}: the folders of stacked jobs are numbers; {PLAIN}"
+            f"hydra.sweep.subdir={sweep['subdir']}: folders of stacked jobs are numbers; {PLAIN}"
         )
     if config.hydra.job.chdir:
         raise InputError(

@@ -21,7 +21,7 @@ from classifier.report.sweep_values import METRICS, best_job, is_number, rank, s
 from classifier.runs.folder import FINISHED
 from classifier.runs.job import Value, flatten
 from classifier.sweep.records import Record, read_records, settings
-from data.console import escape_unknown_characters
+from data.console import escape_unknown_characters, printable
 from data.errors import one_line
 from data.files.whole import whole_folder, write_json, write_text, write_whole
 
@@ -97,6 +97,7 @@ def _row(record: Record, swept: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"job": record.folder.name, "status": record.status}
     # A value that is null is one as any other; a job that has no config has none.
     row |= {key: "null" if key in flat and flat[key] is None else flat.get(key) for key in swept}
+    row = {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
     row["resolved_lr"] = report.get("lr")
     for name in METRICS:
         split, figure = name.split("_")
