@@ -1,5 +1,6 @@
 """How good a model is on a split: every figure of the report."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from data.dataset import Examples
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
+MANY = 512  # classes from which each pass over the scores costs more than all else
 MISTAKES = 12  # of the most confident ones that a report shows
 
 
@@ -20,8 +22,12 @@ def evaluate(
     top_k: int,
     class_weights: np.ndarray | None = None,
     label_smoothing: float = 0.0,
+    after_block: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
     """Measure a model on raw examples, block by block.
+
+    Each score is passed over as few times as can be: with thousands of classes these passes are
+    what evaluation costs, and it must cost no more than an epoch of training.
 
     Parameters
     ----------
@@ -32,6 +38,7 @@ def evaluate(
         most probable, at most C - 1.
     class_weights : (C,) of `weighted_loss`, or None.
     label_smoothing : of `smoothed_loss`, or 0.
+    after_block : called after each block of examples; what it raises ends the evaluation.
 
     Returns
     -------
@@ -47,8 +54,9 @@ def evaluate(
     if len(y) == 0:
         return None
     counted = _Counted(len(model.classes), top_k, label_smoothing)
-    for rows, log_p in model.log_probability_blocks(X):
-        counted.add(rows.start, y[rows].astype(np.int64), log_p)
+    for rows, scores in model.score_blocks(X):
+        counted.add(rows.start, y[rows].astype(np.int64), scores)
+        after_block()
     return counted.figures(model.classes, class_weights)
 
 
@@ -59,15 +67,27 @@ class _Counted:
         self.top_k = max(1, min(top_k, n_classes - 1))
         self.losses, self.pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
         self.reliability, self.mistakes = Reliability(), Mistakes()
+        # Exponentials of float32 take a third of the time; what a long sum loses is 1e-7 of it.
+        dtype = np.float32 if n_classes >= MANY else np.float64
+        self._exponents = np.empty((0, n_classes), dtype=dtype)
         self.n = self.n_top = 0
 
-    def add(self, start: int, labels: np.ndarray, log_p: np.ndarray) -> None:
-        """Count examples from index start on, by their class (B,) and log-probabilities (B, C)."""
-        own, predicted = log_p[np.arange(len(log_p)), labels], log_p.argmax(axis=1)
-        confidence = np.exp(log_p.max(axis=1))
+    def add(self, start: int, labels: np.ndarray, scores: np.ndarray) -> None:
+        """Count examples from index start on, by class (B,) and scores (B, C)."""
+        each = np.arange(len(scores))
+        own, predicted = scores[each, labels], scores.argmax(axis=1)
+        best, mean = scores[each, predicted], 0.0
+        self.n_top += int((_ranks(scores, own, labels) < self.top_k).sum())
+        if self.losses.label_smoothing:
+            mean = scores.mean(axis=1)
+        if len(self._exponents) < len(scores):
+            self._exponents = np.empty(scores.shape, dtype=self._exponents.dtype)
+        exponents = self._exponents[: len(scores)]
+        np.subtract(scores, best[:, None], out=exponents, casting="same_kind")
+        log_sum = np.log(np.exp(exponents, out=exponents).sum(axis=1).astype(np.float64))
+        confidence = np.exp(-log_sum)
         self.n += len(labels)
-        self.n_top += int((_ranks(log_p, own, labels) < self.top_k).sum())
-        self.losses.add(labels, own, log_p)
+        self.losses.add(labels, own - best - log_sum, own - mean)
         self.reliability.add(confidence, predicted == labels)
         self.pairs.add(labels, predicted)
         self.mistakes.add(start, labels, predicted, confidence)
@@ -91,12 +111,22 @@ class _Counted:
         }
 
 
-def _ranks(log_p: np.ndarray, own: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return how many classes are more probable than the right one, (N,)."""
-    # Equal scores rank in class order, as argmax decides too.
-    earlier = np.arange(log_p.shape[1]) < labels[:, None]
-    ranks: np.ndarray = ((log_p > own[:, None]) | ((log_p == own[:, None]) & earlier)).sum(axis=1)
+def _ranks(scores: np.ndarray, own: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how many classes have a higher score (B, C) than the right one's, (B,)."""
+    ranks = _count(scores > own[:, None])
+    # Equal scores rank in class order, as argmax decides too. Few examples have any.
+    equal = np.flatnonzero(_count(scores >= own[:, None]) - ranks > 1)
+    earlier = np.arange(scores.shape[1]) < labels[equal, None]
+    ranks[equal] += _count((scores[equal] == own[equal, None]) & earlier)
     return ranks
+
+
+def _count(mask: np.ndarray) -> np.ndarray:
+    """Return how many of each row (B, C) are true, (B,)."""
+    if mask.shape[1] < MANY:
+        counts: np.ndarray = mask.sum(axis=1)
+        return counts
+    return np.array([np.count_nonzero(row) for row in mask], dtype=np.int64)
 
 
 def minimised(split: dict[str, Any]) -> float:
@@ -112,11 +142,11 @@ class Losses:
         self.label_smoothing = label_smoothing
         self._sums, self._added = np.zeros((2, n_classes))
 
-    def add(self, labels: np.ndarray, own: np.ndarray, log_p: np.ndarray) -> None:
-        """Count examples by their class, the log-probability of it (N,) and of all (N, C)."""
+    def add(self, labels: np.ndarray, own: np.ndarray, ahead: np.ndarray) -> None:
+        """Count examples by their class, its log-probability, and its score less the mean, (B,)."""
         self._sums -= np.bincount(labels, own, len(self._sums))
         if self.label_smoothing:
-            self._added += np.bincount(labels, own - log_p.mean(axis=1), len(self._sums))
+            self._added += np.bincount(labels, ahead, len(self._sums))
 
     def means(self, support: np.ndarray, class_weights: np.ndarray | None) -> dict[str, float]:
         """Return loss, and weighted_loss and smoothed_loss where there are such."""

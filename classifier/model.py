@@ -44,7 +44,14 @@ class LinearModel:
     temperature: float = 1.0
 
     def log_probability_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (rows, log p (len(rows), C)) of raw examples X (N, ...), in float64.
+        """Yield (rows, log p (len(rows), C)) of raw examples, as `score_blocks` does the scores."""
+        for rows, scores in self.score_blocks(X):
+            yield rows, log_softmax(scores)
+
+    def score_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, scores (len(rows), C)) of raw examples X (N, ...), in float64.
+
+        The scores of a block may be overwritten, and are by those of the next.
 
         Raises
         ------
@@ -58,19 +65,23 @@ class LinearModel:
         if given != n_features:
             raise InputError(f"X has {given} features an example, the model has {n_features}")
         # In float64, for float32 rounds large scores by more than probabilities should differ.
-        W, b = self.W.astype(np.float64), self.b.astype(np.float64)
+        # Temperature and bias are in the factors: with many classes each pass over scores counts.
+        W = np.vstack([self.W, self.b]).astype(np.float64) / self.temperature
+        size = np.abs(W).sum(axis=0).max()  # no score is larger than it times the largest feature
         block = max(1, BLOCK_BYTES // (8 * max(n_features, n_classes)))
-        buffer = np.empty((min(block, len(X)), n_features))
+        buffer = np.ones((min(block, len(X)), n_features + 1))
+        buffered = np.empty((len(buffer), n_classes))
         for start in range(0, len(X), block):
             rows = slice(start, min(start + block, len(X)))
             raw = X[rows]
-            features = self.features.transform(raw, buffer[: len(raw)])
+            self.features.transform(raw, buffer[: len(raw), :-1])
             with np.errstate(over="ignore", invalid="ignore"):
-                scores = (features @ W + b) / self.temperature
-            if not np.isfinite(scores).all():
+                scores = np.matmul(buffer[: len(raw)], W, out=buffered[: len(raw)])
+                bound = np.abs(buffer[: len(raw)]).max() * size
+            if not (np.isfinite(bound) or np.isfinite(scores).all()):
                 largest = np.abs(raw).max()
                 raise InputError(f"X holds values (up to {largest:.1e}) too large for any score")
-            yield rows, log_softmax(scores)
+            yield rows, scores
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""

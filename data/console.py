@@ -12,3 +12,8 @@ def escape_unknown_characters() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def printable(text: str) -> str:
+    """Return text with escapes for what UTF-8 has no code for: parts of odd file names."""
+    return text.encode(errors="backslashreplace").decode()

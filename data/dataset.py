@@ -114,8 +114,16 @@ class Dataset:
 
         Of examples in a file, which may be larger than is quickly read, rows evenly spread count.
         """
+        return self._digest(self.train, self.val, self.test)
+
+    @functools.cached_property
+    def trained_on(self) -> str:
+        """The same of what training depends on: without the test split."""
+        return self._digest(self.train, self.val)
+
+    def _digest(self, *splits: Split) -> str:
         digest = hashlib.sha256()
-        arrays = [a for s in self.splits().values() for a in (s.X, s.y)]
+        arrays = [a for s in splits for a in (s.X, s.y)]
         for rows in [*arrays, self.classes]:
             digest.update(f"{rows.dtype.str} {rows.shape};".encode())
             spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)

@@ -4,6 +4,7 @@ import numpy as np
 
 from data.dataset import Examples
 from data.errors import InputError
+from data.files.npy import NpyRows
 
 
 def check_features(X: np.ndarray, where: str) -> np.ndarray:
@@ -17,6 +18,25 @@ def check_features(X: np.ndarray, where: str) -> np.ndarray:
             f"({X[tuple(bad[0])]}) at [{place}]; remove or replace them"
         )
     return X
+
+
+def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray) -> None:
+    """Raise InputError where some rows of X are not finite, with their numbers in X's own file.
+
+    Parameters
+    ----------
+    rows : (n, ...), in memory.
+    X, places : what they were taken from, and which rows of it they are, (n,).
+    """
+    if rows.dtype.kind != "f" or _is_finite(rows):
+        return
+    row, *column = np.argwhere(~np.isfinite(rows))[0].tolist()
+    number = (X.in_file(places) if isinstance(X, NpyRows) else places)[row]
+    at = ", ".join(map(str, [number, *column]))
+    raise InputError(
+        f"{getattr(X, 'path', 'X')}: example {number} holds {rows[row, *column]}: it is not finite "
+        f"(at [{at}]); remove or replace it"
+    )
 
 
 def check_kind(X: Examples, where: str) -> None:

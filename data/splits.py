@@ -6,6 +6,7 @@ import numpy as np
 
 from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
+from data.features import check_rows
 from data.files.npy import NpyRows
 
 HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
@@ -97,7 +98,8 @@ def _split_off(
 def _sample_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:
     """Read a random sample of the rows of a file into memory, and leave it out of the file.
 
-    It is a share of them, but no more than `HELD` examples, and never all of a class's.
+    It is a share of them, but no more than `HELD` examples, and never all of a class's. Raises
+    InputError where one is not finite.
     """
     X, y = split.X, split.y
     assert isinstance(X, NpyRows)
@@ -107,5 +109,6 @@ def _sample_off(split: Split, fraction: float, rng: np.random.Generator) -> tupl
     n_classes = int(y.max()) + 1
     left = class_counts(y, n_classes) - class_counts(y[held], n_classes)
     held = held[left[y[held]] > 0]
-    kept = Split(X.leave_out(held), np.delete(y, held))
-    return kept, Split(X[held], y[held].astype(np.int64))
+    kept, rows = Split(X.leave_out(held), np.delete(y, held)), X[held]
+    check_rows(rows, X, held)
+    return kept, Split(rows, y[held].astype(np.int64))

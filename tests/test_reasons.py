@@ -7,10 +7,12 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import psutil
 import pytest
 
 from classifier.runs.folder import read_status
+from classifier.shell.hydra_versions import IS_1_3
 
 QUICK = ["data=blobs", "epochs=2", "report.plots=false", "hydra.sweep.dir=s"]
 
@@ -180,3 +182,124 @@ def test_reasons_are_printed_with_their_counts(command, tmp_path):
         sum(line.startswith("2 failed: lr=slow: must be auto or a number") for line in lines) == 1
     )
     assert lines[-1].startswith("6 jobs: ")
+
+
+CALLBACK = """
+from hydra.experimental.callback import Callback
+class Mine(Callback):
+    def on_job_end(self, config, job_return, **_):
+        print("ended")
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (
+            ["-m", "lr=0.1,0.2", "hydra.sweep.subdir=job_${hydra.job.num}"],
+            "hydra.sweep.subdir=job_",
+        ),
+        (["-m", "lr=0.1,0.2", "hydra.job.chdir=true"], "hydra.job.chdir=true: the jobs of a stack"),
+        (["-m", "lr=0.1,0.2", "hydra.output_subdir=null"], "hydra.output_subdir=null: must be"),
+        (["hydra.output_subdir=null"], "hydra.output_subdir=null: must be .hydra"),
+    ],
+)
+def test_a_setting_of_hydra_that_is_not_followed_is_refused_by_name(
+    given, words, command, tmp_path
+):
+    done = command("train.py", "data=blobs", "epochs=1", "report.plots=false", *given)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(words)
+    assert not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.skipif(not IS_1_3, reason="Hydra 1.4 asks which callbacks may be called")
+def test_a_callback_of_single_jobs_is_refused_in_a_stack_and_called_without(repository, tmp_path):
+    (tmp_path / "mine.py").write_text(CALLBACK, encoding="utf-8")
+    quick = [
+        "data=blobs",
+        "epochs=1",
+        "report.plots=false",
+        "+hydra.callbacks.mine._target_=mine.Mine",
+    ]
+    said = []
+    config = "hydra:\n  callbacks:\n    mine:\n      _target_: mine.Mine\n"
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/mine.yaml").write_text(
+        f"# @package _global_\n{config}", encoding="utf-8"
+    )
+    quick = [*quick[:-1], "experiment=mine", f"hydra.searchpath=[file://{tmp_path}/conf]"]
+    for launcher in ("stacked", "basic"):
+        program = subprocess.run(
+            [
+                *(sys.executable, repository / "train.py", "-m", "lr=0.1,0.2"),
+                *(f"hydra/launcher={launcher}", *quick),
+            ],
+            check=False,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+        )
+        said.append(program)
+    stacked, basic = said
+    assert stacked.stderr.startswith("hydra.callbacks.mine: its on_job_end is never called")
+    assert basic.returncode == 0, basic.stderr
+    assert basic.stdout.count("ended") == 2
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "lr=0.1,0.2"]])
+def test_a_removed_tracker_is_none(sweep, command):
+    done = command("train.py", "~tracker", *sweep, "data=blobs", "epochs=1", "report.plots=false")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
+    program = start(
+        *(repository, tmp_path, "-m", "data=blobs", "lr=0.1,0.2", "batch_size=16,32"),
+        *("epochs=300", "early_stopping.patience=null", "hydra.sweep.dir=s"),
+    )
+
+    def drawing():
+        try:
+            children = psutil.Process(program.pid).children()
+            return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+        except psutil.Error:
+            return []
+
+    until(drawing)[0].kill()
+    stdout, stderr = program.communicate(timeout=200)
+    assert program.returncode == 0, stderr
+    assert "a drawing process died" in stdout + stderr
+    assert statuses(tmp_path / "s") == ["completed"] * 4
+    assert all((tmp_path / f"s/{n}/loss_curve.png").exists() for n in range(4))
+
+
+@missing("mlflow")
+def test_a_run_that_is_handed_over_only_in_part_does_not_stay_running(tmp_path):
+    from classifier.runs.config import Mlflow
+    from classifier.tracking import mlflow_store
+
+    place = Mlflow(f"sqlite:///{tmp_path}/m.db", str(tmp_path / "a"), "x")
+    store = mlflow_store.Store(place)
+    run_id = store._create(tmp_path, 1.0, {})
+    with pytest.raises(KeyboardInterrupt), store._ended(run_id):
+        raise KeyboardInterrupt
+    assert store.client.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
+def test_a_file_name_that_is_no_text_is_escaped_wherever_it_is_shown(command, tmp_path):
+    X = np.random.default_rng(0).normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)
+    for name in (b"a\xff.npz", b"b\xff.npz"):
+        path = tmp_path / os.fsdecode(name)
+        np.savez(path, X=X, y=np.repeat(["a", "b", "c"], 30))
+    given = ["data=arrays", "epochs=2", "tracker=tensorboard"]
+    done = command("train.py", *given, 'data.train="a\udcff.npz"', "hydra.run.dir=r")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("a\\udcff: ")
+    odd = 'data.train="a\udcff.npz","b\udcff.npz"'
+    done = command("train.py", "-m", *given, odd, "report.plots=false", "hydra.sweep.dir=s")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "a\\udcff.npz" in (tmp_path / "s/sweep.csv").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from data.files.sealed import read_sealed, write_sealed
 
 NAME = "checkpoint.npz"
 STATE = "training."  # before the names of the training's own arrays
-FORMAT = 5  # of the file; another number is another layout
+FORMAT = 6  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 
@@ -73,7 +73,7 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: the jobs' folders and configs, the data's fingerprint, the state."""
+    """A checkpoint as read: the jobs' folders and configs, what they were trained on, the state."""
 
     path: Path
     folders: list[str]

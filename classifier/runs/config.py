@@ -23,6 +23,8 @@ from data.options import Options, option
 from data.preprocessing import Preprocessing
 from data.sources import sources
 
+REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
+
 
 @dataclasses.dataclass
 class Report(Options):
@@ -137,9 +139,10 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(schema)}
-    if wrong := fields.symmetric_difference(map(str, composed)):
+    removed = {key: value for key, value in REMOVABLE.items() if key not in composed}
+    if wrong := fields.symmetric_difference(map(str, composed)) - {*removed}:
         raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {key: value for key, value in removed.items() if key in fields}
     for key in map(str, composed):
         try:
             node = composed[key]

@@ -3,6 +3,7 @@
 import contextlib
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 
 Handler = Callable[[int, FrameType | None], None]
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+GRACE = 5.0  # seconds from a signal on in which what there is may be evaluated
 
 
 class Stopped(KeyboardInterrupt):
@@ -41,24 +43,39 @@ def stop_at_once() -> Iterator[None]:
         yield
 
 
+class Noted:
+    """A signal that was noted, if there was one."""
+
+    def __init__(self) -> None:
+        self.number, self.since = 0, 0.0
+
+    def __call__(self) -> str:
+        """Say what asked to stop, or nothing."""
+        return str(Stopped(self.number)) if self.number else ""
+
+    def raise_when_overdue(self) -> None:
+        """Raise `Stopped` where more than `GRACE` seconds have passed since the signal."""
+        if self.number and time.monotonic() - self.since > GRACE:
+            raise Stopped(self.number)
+
+
 @contextlib.contextmanager
-def stop_later() -> Iterator[Callable[[], str]]:
+def stop_later() -> Iterator[Noted]:
     """Within this block a signal is only noted; a second one raises `Stopped` at once.
 
-    Yields a function that says what asked to stop, or nothing. At the end of the block `Stopped`
-    is raised if a signal was noted.
+    Yields what says of it. At the end of the block `Stopped` is raised if a signal was noted.
     """
-    noted: list[int] = []
+    noted = Noted()
 
     def note(number: int, frame: FrameType | None) -> None:
-        if noted:
+        if noted.number:
             _raise(number, frame)
-        noted.append(number)
+        noted.number, noted.since = number, time.monotonic()
 
     with _handled(note):
-        yield lambda: str(Stopped(noted[0])) if noted else ""
-    if noted:
-        raise Stopped(noted[0])
+        yield noted
+    if noted.number:
+        raise Stopped(noted.number)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:

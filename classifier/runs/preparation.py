@@ -17,7 +17,7 @@ from data.labels import class_weights
 from data.machine import memory
 from data.preprocessing import AffineMap, PreparedRows
 from data.room import STREAMED, check_room
-from data.statistics import measure
+from data.statistics import check_finite, measure
 from data.streamed import window_bytes
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
@@ -78,6 +78,9 @@ def prepare(
     _check_room(dataset, configs)
     with timed(seconds, "preprocessing"):
         statistics = measure(dataset.train.X)
+        for held_out in (dataset.val.X, dataset.test.X):
+            if isinstance(held_out, NpyRows):  # others were checked when they were read
+                check_finite(held_out)
         features = config.preprocessing.fit(statistics)
         of_class = _class_weights(config.class_weight, dataset)
         train, val = (

@@ -5,7 +5,7 @@ import functools
 import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from classifier.calibration import fit_temperature
 from classifier.curvature import Scale
 from classifier.evaluation import evaluate, minimised
-from classifier.fit import Epoch, Fit
+from classifier.fit import Fit
 from classifier.model import LinearModel
 from classifier.report.names import MISTAKES
 from classifier.report.text import calibration_text, metrics_table, report_text, reported_split
@@ -29,60 +29,68 @@ from classifier.stacked_loss import penalty
 from data.dataset import Dataset
 from data.files.whole import from_here, write_json, write_text, write_whole
 
+MODEL = "model.npz"
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
 Show = Callable[[Path, bool], object]
 
 
-def evaluate_fit(
-    job: Job, fit: Fit, prepared: Prepared, seconds: dict[str, float]
-) -> tuple[LinearModel, dict[str, Any]]:
-    """Return the model that training found, calibrated where that is asked for, and its report.
-
-    Parameters
-    ----------
-    job, fit, prepared : the run, what training made of it, and the data it used.
-    seconds : what the parts of the run took so far.
-    """
-    dataset, seconds = prepared.dataset, dict(seconds)
+def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
+    """Write what training made, whatever becomes of its evaluation; return the model."""
+    dataset = prepared.dataset
     model = LinearModel(
         fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
     )
+    model.save(job.folder / MODEL)
+    write_history(job.folder / "history.csv", fit.history)
+    return model
+
+
+def evaluate_fit(
+    job: Job,
+    fit: Fit,
+    model: LinearModel,
+    prepared: Prepared,
+    seconds: dict[str, float],
+    after_block: Callable[[], None],
+) -> tuple[LinearModel, dict[str, Any]]:
+    """Return a trained model, calibrated where that is asked for, and its report.
+
+    Parameters
+    ----------
+    job, fit, model, prepared : the run, what training made of it, and the data it used.
+    seconds : what the parts of the run took so far.
+    after_block : called after each block of examples; what it raises ends the evaluation.
+    """
+    dataset, seconds = prepared.dataset, dict(seconds)
+    measure = functools.partial(_evaluate, job.config, prepared, after_block)
     with timed(seconds, "evaluation"):
-        metrics = _evaluate(model, job.config, prepared)
+        metrics = measure(model)
     calibration = {}
     if job.config.calibrate:
         before = _calibration(metrics)
         with timed(seconds, "calibration"):
             temperature = fit_temperature(model, dataset.val.X, dataset.val.y)
             model = dataclasses.replace(model, temperature=temperature)
-            metrics = _evaluate(model, job.config, prepared)
+            metrics = measure(model)
+        model.save(job.folder / MODEL)
         calibration = {"calibration": {"temperature": temperature, "before": before}}
     return model, _report(job, fit, prepared, metrics, seconds) | calibration
 
 
-def write_results(
-    job: Job,
-    history: Sequence[Epoch],
-    model: LinearModel,
-    report: dict[str, Any],
-    dataset: Dataset,
-    show: Show,
-) -> None:
-    """Write everything that a run leaves; the status comes last, when all else stands.
+def write_results(job: Job, report: dict[str, Any], dataset: Dataset, show: Show) -> None:
+    """Write what an evaluation leaves; the status comes last, when all else stands.
 
     Parameters
     ----------
-    job, history : the run, and its epochs.
-    model, report : as `evaluate_fit` returned them.
+    job : the run.
+    report : as `evaluate_fit` returned it.
     dataset : what was evaluated.
     show : makes the page of the run's folder, and the plots where the config asks for them.
     """
-    model.save(job.folder / "model.npz")
     if dataset.image_shape is not None:
         _write_mistakes(job.folder / MISTAKES, report["metrics"], dataset)
-    write_history(job.folder / "history.csv", history)
     write_json(job.folder / "report.json", report)
     write_text(job.folder / "report.txt", report_text(report))
     show(job.folder, job.config.report.plots)
@@ -97,8 +105,10 @@ def selection_metric(report: dict[str, Any], name: str) -> float:
     return float(metrics[figure]) if metrics else math.nan
 
 
-def _evaluate(model: LinearModel, config: Config, prepared: Prepared) -> dict[str, Any]:
-    own = config.report.top_k, prepared.class_weights, config.label_smoothing
+def _evaluate(
+    config: Config, prepared: Prepared, after_block: Callable[[], None], model: LinearModel
+) -> dict[str, Any]:
+    own = config.report.top_k, prepared.class_weights, config.label_smoothing, after_block
     splits = prepared.dataset.splits()
     return {name: evaluate(model, split.X, split.y, *own) for name, split in splits.items()}
 

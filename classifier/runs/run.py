@@ -22,11 +22,13 @@ from classifier.runs.interruption import stop_later
 from classifier.runs.job import Job
 from classifier.runs.log import RunError, failures_recorded, log, timed
 from classifier.runs.preparation import Prepared, generator, load_dataset, prepare
-from classifier.runs.results import Show, evaluate_fit, write_results
+from classifier.runs.results import Show, evaluate_fit, keep_fit, write_results
 from classifier.training import Training
 from data.dataset import Dataset
-from data.errors import InputError
+from data.errors import InputError, one_line
+from data.files.whole import from_here
 
+FAR = 100  # times lr=auto, or the curvature of the data: of what lies beyond, a line warns
 FLOAT32 = np.finfo(np.float32)
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
 
@@ -78,7 +80,7 @@ def run(
             stop = exits.enter_context(stop_later())
             with timed(seconds, "training"):
                 fits = _train(training, checkpoints, stop, progress)
-        reports = _write_all(jobs, fits, prepared, seconds, show)
+        reports = _write_all(jobs, fits, prepared, seconds, show, stop.raise_when_overdue)
     if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
         raise RunError("; ".join(diverged))
     return reports
@@ -98,9 +100,9 @@ def _begin(
     prepared = dataclasses.replace(prepared, seconds=loading | prepared.seconds)
     training = _training(jobs, prepared)
     if earlier is not None:
-        earlier.restore(training, jobs, dataset.fingerprint)
+        earlier.restore(training, jobs, dataset.trained_on)
         log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
-    whose = (jobs, dataset.fingerprint, prepared.gradient_error)
+    whose = (jobs, dataset.trained_on, prepared.gradient_error)
     return prepared, training, Checkpoints(place, *whose, config.checkpoint.every)
 
 
@@ -184,20 +186,36 @@ def _write_all(
     prepared: Prepared,
     seconds: dict[str, float],
     show: Show,
+    after_block: Callable[[], None],
 ) -> list[dict[str, Any]]:
     """Write each job's results; one's full disk or odd class name is not another's."""
     reports, errors = [], []
     for job, fit in zip(jobs, fits, strict=True):
         try:
             with failures_recorded([job.folder]):
-                model, report = evaluate_fit(job, fit, prepared, seconds)
-                write_results(job, fit.history, model, report, prepared.dataset, show)
+                model = keep_fit(job, fit, prepared)
+                with _trained_already(job.folder):
+                    _, report = evaluate_fit(job, fit, model, prepared, seconds, after_block)
+                write_results(job, report, prepared.dataset, show)
                 reports.append(report)
         except Exception as error:
             errors.append(error)
     if errors:
         raise errors[0]
     return reports
+
+
+@contextlib.contextmanager
+def _trained_already(folder: Path) -> Iterator[None]:
+    """Say of an evaluation that fails what there is, and how it is finished."""
+    kept = f"the model stands in {from_here(folder)}, and resume evaluates it without training"
+    try:
+        yield
+    except (InputError, OSError, MemoryError) as error:
+        raise RunError(f"evaluation: {one_line(error)}; {kept}") from error
+    except KeyboardInterrupt as stop:
+        stop.args = (f"{stop} during the evaluation; {kept}",)
+        raise
 
 
 def _resolve_lr(job: Job, scale: Scale) -> float:
@@ -214,5 +232,25 @@ def _resolve_lr(job: Job, scale: Scale) -> float:
     stable = config.optimizer.stable_lr(scale, config.reg)
     bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
     chosen = " (auto)" if auto else ""
-    log.info("lr %.4g%s%s", lr, chosen, bound, extra={"folder": job.folder})
+    own = {"folder": job.folder}
+    log.info("lr %.4g%s%s", lr, chosen, bound, extra=own)
+    _warn_of_what_is_far(lr, config, scale, own)
     return lr
+
+
+def _warn_of_what_is_far(lr: float, config: Config, scale: Scale, own: dict[str, Path]) -> None:
+    """Say where a setting is far outside what the data ask for."""
+    auto = config.optimizer.auto_lr(scale, config.reg)
+    if not auto / FAR**2 <= lr <= auto * FAR:
+        size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
+        log.warning(
+            "lr=%.4g is very %s beside lr=auto, %.4g here: training may %s",
+            *(lr, size, auto, end),
+            extra=own,
+        )
+    if 4 * config.reg > FAR * scale.eigenvalue:
+        log.warning(
+            "reg=%.4g outweighs the data, whose curvature is %.4g: the weights stay near zero",
+            *(config.reg, scale.eigenvalue / 2),
+            extra=own,
+        )

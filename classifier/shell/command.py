@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from classifier.runs.config import Config, make_config, without_hydra
 from classifier.runs.explain import explain, fields_of
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
+from classifier.shell.hydra_settings import check_hydra, check_stacked
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.shell.settle import settle_run, settle_sweep
@@ -115,6 +116,7 @@ class Guard(Callback):
             With one line; Hydra turns any other exception of a callback into a warning.
         """
         try:
+            check_hydra(config)
             if config.resume is not None:
                 resume_run(config)
                 make_config(without_hydra(config))
@@ -135,6 +137,8 @@ class Guard(Callback):
             With one line.
         """
         try:
+            check_hydra(config)
+            check_stacked(config)
             check_tracker(config)
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")

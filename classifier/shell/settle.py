@@ -8,7 +8,6 @@ from classifier.runs.claim import Kind, claim
 from data.errors import InputError
 
 STACKED = "stacked"  # the launcher that knows a sweep's jobs by their configs
-SUBDIR = "${hydra.job.num}"  # the folder of a job, as configs/train.yaml has it
 
 
 def settle_run(config: DictConfig) -> None:
@@ -37,12 +36,6 @@ def settle_sweep(config: DictConfig) -> None:
         When the folder that was named is not a sweep's, or its launcher would begin anew there.
     """
     folder = _named(config, "sweep")
-    raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    assert isinstance(raw, dict)
-    if raw["subdir"] != SUBDIR:
-        raise InputError(
-            f"hydra.sweep.subdir={raw['subdir']}: a job's folder has its number; leave it out"
-        )
     if not _is_chosen(config, "sweep"):
         _put(config, "sweep", _claim_new(folder, "sweep"))
         return
@@ -59,9 +52,6 @@ def _named(config: DictConfig, kind: Kind) -> Path:
     folder = OmegaConf.select(config, f"hydra.{kind}.dir")
     if not folder:
         raise InputError(f"hydra.{kind}.dir: names no folder")
-    subdir = config.hydra.output_subdir
-    if subdir not in (None, ".hydra"):
-        raise InputError(f"hydra.output_subdir={subdir}: must be .hydra or null")
     return Path(folder)
 
 

@@ -23,7 +23,7 @@ from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED
 from classifier.runs.job import Value, flatten
 from classifier.sweep.records import Record, read_records, settings
-from data.console import escape_unknown_characters
+from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import refuse_links
 from data.files.whole import whole_folder, write_json, write_text, write_whole
@@ -107,6 +107,7 @@ def _row(record: Record, swept: list[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"job": record.folder.name, "status": record.status}
     # A value that is null is one as any other; a job that has no config has none.
     row |= {key: "null" if key in flat and flat[key] is None else flat.get(key) for key in swept}
+    row = {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
     row["resolved_lr"] = report.get("lr")
     for name in METRICS:
         split, figure = name.split("_")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from classifier.runs.history import read_history
 from classifier.runs.job import Value
 from classifier.sweep.records import Record, settings
+from data.console import printable
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")  # of the history
 ARTIFACTS = (
@@ -75,4 +76,4 @@ def artifacts(folder: Path) -> list[Path]:
 
 def as_text(value: Value) -> str:
     """Return a config's value as it is written in YAML: null, true, 0.1, text."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return printable(value) if isinstance(value, str) else json.dumps(value)

@@ -14,6 +14,7 @@ from classifier.runs.config import Mlflow
 from classifier.runs.lock import locked
 from classifier.sweep.records import Record
 from classifier.tracking.figures import artifacts, as_text, final_figures, params, scalars, span
+from data.console import printable
 from data.files.whole import from_here
 
 # What mlflow reads when it is imported, where the user has not set it: it reports its use to
@@ -138,7 +139,7 @@ class Store:
             self.experiment,
             start_time=_ms(begun),
             tags={"folder": _known_by(folder), **tags},
-            run_name=from_here(folder),
+            run_name=printable(from_here(folder)),
         )
         return str(run.info.run_id)
 
@@ -173,7 +174,7 @@ def _alone(file: Path) -> Iterator[str]:
 
 def _known_by(folder: Path) -> str:
     """Return the tag of a folder: its path, quoted as in a URL, for no search quotes its text."""
-    return quote(str(folder.resolve()))
+    return quote(os.fsencode(folder.resolve()))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -10,14 +10,20 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from classifier.runs.config import REMOVABLE
 from data.errors import InputError, one_line
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
 
 
+def tracker_of(config: DictConfig) -> str:
+    """Return the tracker that a composed config names; `~tracker` removes it."""
+    return str(OmegaConf.select(config, "tracker", default=REMOVABLE["tracker"]))
+
+
 def check_tracker(config: DictConfig) -> None:
     """Raise InputError where a composed config's tracker cannot be used."""
-    tracker = str(config.tracker)
+    tracker = tracker_of(config)
     if tracker == "none":
         return
     if tracker not in PACKAGES:
@@ -45,7 +51,8 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
     config : the composed config of the run or of the sweep, which names the tracker.
     folder : of the run, or of the sweep with a folder a job.
     """
-    if config.tracker == "none":
+    tracker = tracker_of(config)
+    if tracker == "none":
         return
     try:
         from classifier.sweep.records import read_record, read_records
@@ -53,7 +60,7 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
         records = read_records(folder) if is_sweep else [read_record(folder)]
         sweep = folder if is_sweep else None
         with _silence():
-            if config.tracker == "tensorboard":
+            if tracker == "tensorboard":
                 from classifier.tracking.event_files import write_events
 
                 write_events(records, sweep)
@@ -64,7 +71,7 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
     except Exception as error:
         while error.__cause__ is not None and isinstance(error.__cause__, Exception):
             error = error.__cause__  # what the package's own exceptions are about
-        failure = f"tracker={config.tracker}: not tracked: {one_line(error)}"
+        failure = f"tracker={tracker}: not tracked: {one_line(error)}"
         print(f"{failure}; the results stand in {folder}", file=sys.stderr)
 
 

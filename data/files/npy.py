@@ -54,7 +54,7 @@ class NpyRows:
             return rows
         found = np.empty((len(place), *self.shape[1:]), dtype=self.dtype)
         with self.path.open("rb", buffering=0) as file:
-            for i, number in enumerate(self._in_file(place).tolist()):
+            for i, number in enumerate(self.in_file(place).tolist()):
                 self._read(file, number, found[i : i + 1])
         return found
 
@@ -62,7 +62,7 @@ class NpyRows:
         """Read rows from `start` on into an array, as many as it has."""
         if len(into) == 0:
             return
-        first, last = self._in_file(np.array([start, start + len(into) - 1])).tolist()
+        first, last = self.in_file(np.array([start, start + len(into) - 1])).tolist()
         passed = self.without[slice(*np.searchsorted(self.without, [first, last]))] - first
         rows = (
             into if len(passed) == 0 else np.empty((last - first + 1, *into.shape[1:]), into.dtype)
@@ -74,11 +74,11 @@ class NpyRows:
 
     def leave_out(self, places: np.ndarray) -> "NpyRows":
         """Return these rows but for those at some sorted places."""
-        without = np.union1d(self.without, self._in_file(places))
+        without = np.union1d(self.without, self.in_file(places))
         shape = (len(self) - len(places), *self.shape[1:])
         return dataclasses.replace(self, shape=shape, without=without)
 
-    def _in_file(self, places: np.ndarray) -> np.ndarray:
+    def in_file(self, places: np.ndarray) -> np.ndarray:
         """Return the indices in the file of rows: each has skipped what is left out before it."""
         before = self.without - np.arange(len(self.without))
         numbers: np.ndarray = places + np.searchsorted(before, places, side="right")

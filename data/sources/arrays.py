@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from data.console import printable
 from data.dataset import Dataset, Examples, Split
 from data.errors import InputError
 from data.features import check_features, check_kind
@@ -61,10 +62,10 @@ class Source(Options):
             val_fraction=self.val_fraction,
             test_fraction=self.test_fraction,
             rng=rng,
-            name=Path(origin).stem,
+            name=printable(Path(origin).stem),
             classes=classes,
             image_shape=_image_shape(splits["train"].X.shape[1:]),
-            origin=origin,
+            origin=printable(origin),
         )
 
     def _check_room(self, places: dict[str, dict[str, str]]) -> None:

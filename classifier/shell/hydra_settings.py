@@ -1,0 +1,75 @@
+"""Settings of Hydra that this program does not follow: refused by name before anything starts."""
+
+import sys
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from data.errors import InputError
+
+SUBDIR = "${hydra.job.num}"  # of a sweep's folder: a number for each job
+PLAIN = "hydra/launcher=basic runs each job on its own, as Hydra does"
+
+
+def check_hydra(config: DictConfig) -> None:
+    """Refuse a setting of Hydra's that would otherwise be ignored, or cost the run its resume.
+
+    Parameters
+    ----------
+    config : composed, of a run or of a sweep.
+
+    Raises
+    ------
+    InputError
+        Naming the setting.
+    """
+    subdir = config.hydra.output_subdir
+    if subdir != ".hydra":
+        raise InputError(
+            f"hydra.output_subdir={_text(subdir)}: must be .hydra, where resume and the summary of "
+            "a sweep find the settings of a run"
+        )
+
+
+def check_stacked(config: DictConfig) -> None:
+    """Refuse what jobs that are trained as one stack cannot have each for itself.
+
+    A stack is one process that trains many jobs at once: there is no moment at which one job alone
+    starts or ends, and no folder that is one job's alone.
+
+    Raises
+    ------
+    InputError
+        Naming the setting.
+    """
+    if config.hydra.runtime.choices.get("hydra/launcher") != "stacked":
+        return
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if sweep["subdir"] != SUBDIR:
+        raise InputError(
+            f"hydra.sweep.subdir={sweep['subdir']}: folders of stacked jobs are numbers; {PLAIN}"
+        )
+    if config.hydra.job.chdir:
+        raise InputError(
+            f"hydra.job.chdir={_text(config.hydra.job.chdir)}: the jobs of a stack share one "
+            f"process and its folder; {PLAIN}"
+        )
+    for name, callback in (config.hydra.callbacks or {}).items():
+        for hook in ("on_job_start", "on_job_end"):
+            if _overrides(str(callback.get("_target_")), hook):
+                raise InputError(
+                    f"hydra.callbacks.{name}: its {hook} is never called, for the jobs of a stack "
+                    f"start and end together; {PLAIN}"
+                )
+
+
+def _overrides(target: str, hook: str) -> bool:
+    """Return whether the class of a callback, which Hydra has imported already, has a hook."""
+    module, _, name = target.rpartition(".")
+    found = getattr(sys.modules.get(module), name, Callback)
+    return getattr(found, hook, None) is not getattr(Callback, hook)
+
+
+def _text(value: Any) -> str:
+    return "null" if value is None else str(value).lower()

@@ -1,0 +1,175 @@
+"""What can be known before training is known before; what was trained stays trained."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from classifier import evaluation
+from classifier.evaluation import evaluate
+from classifier.model import LinearModel, log_softmax
+from classifier.runs.folder import read_status
+from data.preprocessing import AffineMap
+
+QUICK = ["data=arrays", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
+
+
+def write_files(folder, splits, n_classes=3, n_features=4):
+    """Write a pair of .npy files for each split; return the overrides that name them."""
+    rng = np.random.default_rng(0)
+    overrides = []
+    for split, n in splits.items():
+        y = np.arange(n) % n_classes
+        X = rng.normal(size=(n, n_features)) + 3 * np.eye(n_classes, n_features)[y]
+        np.save(folder / f"{split}_X.npy", X)
+        np.save(folder / f"{split}_y.npy", y)
+        overrides += [f"data.{split}_X={split}_X.npy", f"data.{split}_y={split}_y.npy"]
+    return overrides
+
+
+def spoil(path, row, column):
+    X = np.load(path)
+    X[row, column] = np.nan
+    np.save(path, X)
+
+
+def held_out_row(folder):
+    """Return the first row of the training file that a run does not train on."""
+    from classifier.runs.preparation import generator
+    from data.dataset import Split
+    from data.files.npy import open_npy
+    from data.splits import _sample_off
+
+    X, y = open_npy(str(folder / "train_X.npy")), np.load(folder / "train_y.npy")
+    kept, _ = _sample_off(Split(X, y), 0.1, generator(0, "data"))
+    return int(kept.X.without[0])
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_a_nan_in_any_streamed_file_is_named_before_training(split, command, tmp_path):
+    files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
+    spoil(tmp_path / f"{split}_X.npy", 41, 2)
+    done = command("train.py", *files, *QUICK)
+    assert done.returncode == 1
+    assert f"{split}_X.npy: example 41 holds nan: it is not finite (at [41, 2])" in done.stderr
+    assert not (tmp_path / "r/checkpoint.npz").exists()
+
+
+def test_a_nan_in_a_held_out_row_has_the_row_of_the_file(command, tmp_path):
+    files = write_files(tmp_path, {"train": 300, "test": 60})
+    row = held_out_row(tmp_path)
+    spoil(tmp_path / "train_X.npy", row, 1)
+    done = command("train.py", *files, *QUICK, "data.val_fraction=0.1")
+    assert done.returncode == 1
+    assert f"train_X.npy: example {row} holds nan: it is not finite (at [{row}, 1])" in done.stderr
+
+
+def test_another_test_split_asks_for_a_new_evaluation_only(command, tmp_path):
+    files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
+    assert command("train.py", *files, *QUICK).returncode == 0
+    model = (tmp_path / "r/model.npz").read_bytes()
+    before = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
+    X = np.load(tmp_path / "test_X.npy")
+    np.save(tmp_path / "test_X.npy", X[::-1])
+    done = command("train.py", "resume=r")
+    assert done.returncode == 0, done.stderr
+    after = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
+    assert after["metrics"]["val"] == before["metrics"]["val"]
+    assert after["metrics"]["test"]["loss"] > before["metrics"]["test"]["loss"]
+    assert (tmp_path / "r/model.npz").read_bytes() == model
+    np.save(tmp_path / "val_X.npy", np.load(tmp_path / "val_X.npy")[::-1])
+    assert "the data are not those" in command("train.py", "resume=r").stderr
+
+
+def test_an_evaluation_that_fails_leaves_the_model_and_is_finished_by_resume(command, tmp_path):
+    """The test file is finite, and too large for any score: the only thing left to go wrong."""
+    files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
+    for split in ("train", "val", "test"):
+        np.save(tmp_path / f"{split}_X.npy", np.load(tmp_path / f"{split}_X.npy") / 1000)
+    good = np.load(tmp_path / "test_X.npy")
+    np.save(tmp_path / "test_X.npy", np.where(np.arange(60)[:, None] == 7, 1.7e308, good))
+    done = command("train.py", *files, *QUICK)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("evaluation: X holds values")
+    assert "resume evaluates it without training" in line
+    assert read_status(tmp_path / "r") == {"status": "failed", "reason": line}
+    model = (tmp_path / "r/model.npz").read_bytes()
+    np.save(tmp_path / "test_X.npy", good)
+    done = command("train.py", "resume=r")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "r/model.npz").read_bytes() == model
+    assert read_status(tmp_path / "r")["status"] == "completed"
+
+
+def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(tmp_path, repository):
+    files = write_files(tmp_path, {"train": 4000, "val": 10}, n_classes=2000, n_features=2000)
+    files += write_files(tmp_path, {"test": 60000}, n_classes=2000, n_features=2000)[-2:]
+    program = subprocess.Popen(
+        [sys.executable, repository / "train.py", *files, *QUICK, "epochs=1"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 300
+    while not (tmp_path / "r/history.csv").exists():  # the evaluation comes next
+        assert program.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    start = time.monotonic()
+    os.kill(program.pid, signal.SIGTERM)
+    _, stderr = program.communicate(timeout=100)
+    assert program.returncode == 143, stderr
+    status = read_status(tmp_path / "r")
+    assert status["status"] == "interrupted"
+    assert "stopped by SIGTERM during the evaluation" in status["reason"]
+    assert LinearModel.load(tmp_path / "r/model.npz").W.shape == (2000, 2000)
+    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_figures_of_many_classes_are_those_of_log_probabilities(smoothing):
+    rng = np.random.default_rng(0)
+    n, n_classes = 500, 3 * evaluation.MANY
+    X, y = rng.normal(size=(n, 6)), rng.integers(0, n_classes, n)
+    X[:50] = 0  # all classes have the same score
+    W = rng.normal(size=(6, n_classes)).astype(np.float32)
+    features = AffineMap(np.zeros(6), np.ones(6))
+    bias = np.zeros(n_classes, dtype=np.float32)
+    model = LinearModel(W, bias, np.arange(n_classes), features, None, {})
+    found = evaluate(model, X, y, 5, label_smoothing=smoothing)
+    log_p = log_softmax(X @ W.astype(np.float64))
+    own = log_p[np.arange(n), y]
+    order = np.argsort(-log_p, axis=1, kind="stable")[:, :5]
+    assert found["loss"] == pytest.approx(-own.mean(), rel=1e-7)
+    assert found["accuracy"] == (order[:, 0] == y).mean()
+    assert found["top_k_accuracy"] == (order == y[:, None]).any(axis=1).mean()
+    if smoothing:
+        smoothed = (1 - smoothing) * own + smoothing * log_p.mean(axis=1)
+        assert found["smoothed_loss"] == pytest.approx(-smoothed.mean(), rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("lr=1e3", "lr=1000 is very large beside lr=auto"),
+        ("lr=1e-8", "lr=1e-08 is very small beside lr=auto"),
+        ("reg=1e4", "reg=1e+04 outweighs the data"),
+    ],
+)
+def test_a_setting_far_outside_what_the_run_computes_is_warned_of(setting, words, command):
+    said = command("train.py", "data=blobs", "epochs=1", "report.plots=false", setting).stdout
+    assert words in said
+
+
+def test_what_is_near_is_not_warned_of(command):
+    settings = ["data=blobs", "epochs=1", "report.plots=false", "lr_scale=10", "reg=1e-2"]
+    said = command("train.py", *settings).stdout
+    assert "beside lr=auto" not in said
+    assert "outweighs" not in said
