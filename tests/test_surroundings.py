@@ -109,10 +109,11 @@ def test_commands_work_and_say_nothing_on_stderr(place, request, tmp_path):
     check(run, place.outputs, tmp_path, PARTS.get(request.node.callspec.params["place"], EVERY))
 
 
-def test_commands_work_without_asserts(make_fork_server, repository, tmp_path):
+def test_commands_work_without_asserts(make_fork_server, repository, tmp_path, request):
     """As with python -O; of one server, for all of the packages is compiled anew."""
     environment = {**os.environ, "PYTHONPATH": str(repository), "PYTHONOPTIMIZE": "1"}
     server = make_fork_server(environment)
+    request.addfinalizer(server.close)
 
     def run(*arguments):
         program = server.start(arguments, tmp_path, tmp_path)
@@ -123,7 +124,6 @@ def test_commands_work_without_asserts(make_fork_server, repository, tmp_path):
     (tmp_path / "tell.py").write_text("print(__debug__)", encoding="utf-8")
     assert run(tmp_path / "tell.py") == "False\n"
     check(run, tmp_path / "out", tmp_path, EVERY, "report.plots=false")
-    server.close()
 
 
 def check(run, out, place, parts, *swept):

@@ -268,6 +268,7 @@ def test_a_run(trained, name):
     run = newest(trained[name].folder)
     assert read_json(run / "status.json")["status"] == "completed"
     assert trained[name].out.splitlines()[-1] == f"outputs/{run.relative_to(run.parents[2])}"
+    assert "does not point to this run" not in trained[name].out
     assert not (run.parents[2] / "latest").is_symlink()
     assert (run / "loss_curve.png").exists() == (name != "pair")
     page, text = ((run / f"report.{kind}").read_text(encoding="utf-8") for kind in ("html", "txt"))

@@ -72,7 +72,16 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory, repository, make_fork_server):
+def mlflow_server(make_fork_server, repository):
+    """A server of programs that need not import MLflow, which takes seconds."""
+    environment = {**os.environ, **QUIET, "PYTHONPATH": str(repository), "PYTHONWARNINGS": "ignore"}
+    server = make_fork_server(environment, imports=MLFLOW)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def story(tmp_path_factory, repository, mlflow_server):
     """A run, one that fails and a sweep, told to one store; then the first and the last gone on."""
     place = tmp_path_factory.mktemp("mlflow") / "it's 100 % é"
     place.mkdir()
@@ -89,13 +98,10 @@ def story(tmp_path_factory, repository, make_fork_server):
             check=False,
         )
 
-    # What follows are processes with MLflow imported, which takes seconds.
-    environment = {**os.environ, **QUIET, "PYTHONPATH": str(repository), "PYTHONWARNINGS": "ignore"}
-    server = make_fork_server(environment, imports=MLFLOW)
     said = tmp_path_factory.mktemp("said")
 
     def call(*arguments):
-        program = server.start(arguments, place, said)
+        program = mlflow_server.start(arguments, place, said)
         program.poll(block=True)
         streams = {"stdout": program.stdout, "stderr": program.stderr}
         return SimpleNamespace(returncode=program.returncode, **streams)
@@ -122,7 +128,6 @@ def story(tmp_path_factory, repository, make_fork_server):
     told.resumed = call("train.py", "resume=single", "epochs=5")
     told.wider = call(*sweep, "lr=0.1,0.2,0.3,0.4,0.5,1e9")
     told.after, told.n_after = read()
-    server.close()
     return told
 
 
