@@ -1,7 +1,19 @@
 """What the program prints, on whatever the user looks at it with."""
 
 import io
+import re
 import sys
+
+# What a terminal obeys instead of showing it, and what turns the order of a line around.
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+
+
+def printable(text: object) -> str:
+    """Return a text of someone else, as a class name or a path, on one line.
+
+    Control characters, which a terminal would obey, become escapes.
+    """
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def escape_unknown_characters() -> None:

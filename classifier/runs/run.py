@@ -25,7 +25,7 @@ from classifier.runs.preparation import Prepared, generator, load_dataset, prepa
 from classifier.runs.results import Show, evaluate_fit, write_results
 from classifier.training import Training
 from data.dataset import Dataset
-from data.errors import InputError
+from data.errors import InputError, one_line
 
 FLOAT32 = np.finfo(np.float32)
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
@@ -110,7 +110,7 @@ def _locked(folders: Sequence[Path]) -> Iterator[None]:
         try:
             exits.enter_context(locked_runs(folders))
         except InputError as error:  # not recorded in the folder: it is another process's
-            log.error("%s", error)
+            log.error("%s", one_line(error))
             raise
         yield
 

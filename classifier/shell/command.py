@@ -10,8 +10,15 @@ from typing import Any, TextIO
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.runs.config import Config, make_config, without_hydra
-from classifier.runs.explain import explain, fields_of
+from classifier.runs.config import (
+    CONFIGS,
+    Config,
+    fields_of,
+    make_config,
+    settle_values,
+    without_hydra,
+)
+from classifier.runs.explain import explain
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
@@ -21,7 +28,6 @@ from data.console import escape_unknown_characters
 from data.errors import InputError
 from data.options import Options
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 shows tracebacks
 
 
@@ -122,6 +128,7 @@ class Guard(Callback):
                 return
             make_config(without_hydra(config))
             check_tracker(config)
+            settle_values(config)
             settle_run(config)
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error

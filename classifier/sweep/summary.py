@@ -22,7 +22,7 @@ from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED
 from classifier.runs.job import Value, flatten
 from classifier.sweep.records import Record, read_records, settings
-from data.console import escape_unknown_characters
+from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import refuse_links
 from data.files.whole import whole_folder, write_json, write_text, write_whole
@@ -83,8 +83,9 @@ def finish_sweep(sweep: Path) -> str:
     lost = {status: n for status, n in counts.items() if status != "completed"}
     if not lost:
         return ""
-    listed = ", ".join(f"{n} {status}" for status, n in lost.items())
-    return f"{listed} of {len(summary['jobs'])} jobs: the reasons are in {sweep / 'sweep.csv'}"
+    listed = ", ".join(f"{n} {printable(status)}" for status, n in lost.items())
+    place = printable(sweep / "sweep.csv")
+    return f"{listed} of {len(summary['jobs'])} jobs: the reasons are in {place}"
 
 
 def swept_keys(records: list[Record]) -> list[str]:
@@ -205,15 +206,16 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         mean, std = _cell(group[f"{objective}_mean"]), _cell(group[f"{objective}_std"])
         lines.append(f"{others or 'all seeds'}: {objective} {mean} +- {std} (n={group['n']})")
     counts = status_counts(jobs)
-    listed = ", ".join(f"{n} {status}" for status, n in counts.items())
-    best_in = f", best in {sweep}/best" * (summary["best"] is not None)
-    return "\n".join([*lines, f"{len(jobs)} jobs: {listed}; {sweep}/sweep.csv{best_in}"])
+    listed = ", ".join(f"{n} {printable(status)}" for status, n in counts.items())
+    place = printable(sweep)
+    best_in = f", best in {place}/best" * (summary["best"] is not None)
+    return "\n".join([*lines, f"{len(jobs)} jobs: {listed}; {place}/sweep.csv{best_in}"])
 
 
 def _cell(value: Value) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else printable(value)
 
 
 def main(arguments: list[str]) -> None:
@@ -227,7 +229,7 @@ def main(arguments: list[str]) -> None:
     except (InputError, OSError) as error:
         sys.exit(one_line(error))
     except Exception as error:  # files of something else, or that someone has changed
-        sys.exit(f"{folder}: its files cannot be summarised ({error!r})")
+        sys.exit(printable(f"{folder}: its files cannot be summarised ({error!r})"))
 
 
 if __name__ == "__main__":
