@@ -2,12 +2,10 @@
 
 import dataclasses
 
-from data.options import Options, option
+from data.options import REPORTING, Options, option
 
-# What a key of the config is to whoever treats all keys alike; a field names its roles.
+# What a key of the config is to whoever treats all keys alike, besides the roles of data.options.
 PER_MODEL = "per model"  # the models of a stack may differ in it
-REPORTING = "reporting"  # a resumed run may change it: it changes no step of the training
-PLACE = "place"  # where a run is put and who hears of it: two runs that differ in it are the same
 SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
 
 

@@ -13,6 +13,10 @@ from typing import Any, get_args
 
 from data.errors import InputError
 
+# Roles, which a field names: what a key of the config is to whoever treats all keys alike.
+REPORTING = "reporting"  # a resumed run may change it: it changes no step of the training
+PLACE = "place"  # where something is put and who hears of it: runs that differ in it are the same
+
 _LIMITS = {"minimum": "at least", "above": "above", "below": "below", "maximum": "at most"}
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -83,11 +87,11 @@ def _is_allowed(value: Any, field: dataclasses.Field[Any]) -> bool:
         return type(None) in kinds or Any in kinds
     if not limits:
         return True
-    number = numbers.Real if float in kinds else numbers.Integral
+    number: Any = numbers.Real if float in kinds else numbers.Integral
     if not isinstance(value, number) or isinstance(value, bool):
         return False
     return bool(
-        math.isfinite(value)
+        -math.inf < value < math.inf
         and value >= limits.get("minimum", -math.inf)
         and value > limits.get("above", -math.inf)
         and value < limits.get("below", math.inf)

@@ -14,7 +14,7 @@ from classifier.export.formats import (
 )
 from classifier.model import LinearModel
 from classifier.runs.prediction import find_model, incomplete_status
-from data.console import escape_unknown_characters
+from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.whole import write_whole
 
@@ -38,6 +38,8 @@ def export(run: str, to: str, output: str | None = None) -> str:
     path = source.with_suffix(form.suffix) if output is None else Path(output)
     if path.resolve() == source.resolve():
         raise InputError(f"--output {path}: would overwrite {source}; name another file")
+    if output is None and path.is_symlink():
+        raise InputError(f"{path}: is a link; name the file to be written: --output PATH")
     if output is not None and path.exists():
         raise InputError(f"--output {path}: is there already; remove it or name another file")
     model = LinearModel.load(source)
@@ -49,7 +51,8 @@ def export(run: str, to: str, output: str | None = None) -> str:
     write_whole(path, lambda file: file.write(content))
     D, C = model.W.shape
     use = form.use.format(path=repr(str(path)), shape=f"(N, {D})", D=D, C=C)
-    said = [f"{path}: the {to} export of {source}, {D} features, {C} classes", f"Use it: {use}"]
+    what = f"{path}: the {to} export of {source}, {D} features, {C} classes"
+    said = [printable(what), f"Use it: {use}"]
     if status := incomplete_status(source):
         said.append(f"Beware: {status}")
     if to == "onnx" and (rounded := input_error(model)) > FLOAT32_TOLERANCE:

@@ -13,7 +13,7 @@ from classifier.report.pages.show import draw_run
 from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.runs.claim import kind_of
 from classifier.sweep.summary import summarise
-from data.console import escape_unknown_characters
+from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import is_folder, refuse_links
 
@@ -24,11 +24,11 @@ def main(arguments: list[str]) -> None:
         sys.exit("usage: python -m classifier.report FOLDER, of runs, of a run or of a sweep")
     folder = Path(arguments[0])
     try:
-        print(write_page(folder))
+        print(printable(write_page(folder)))
     except (InputError, OSError) as error:
         sys.exit(one_line(error))
     except Exception as error:  # files of something else, or that someone has changed
-        sys.exit(f"{folder}: its files cannot be shown ({error!r})")
+        sys.exit(printable(f"{folder}: its files cannot be shown ({error!r})"))
 
 
 def write_page(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from data.console import printable
+
 
 def metrics_table(metrics: dict[str, Any]) -> str:
     """Return a line per split: how many examples, loss and accuracy."""
@@ -23,7 +25,7 @@ def report_text(report: dict[str, Any]) -> str:
     kind += "smoothed " * (config["label_smoothing"] > 0)
     before = ", before calibration" * ("calibration" in report)
     sections = [
-        f"{data['name']}: {data['n_features']} features, {data['n_classes']} classes\n"
+        f"{printable(data['name'])}: {data['n_features']} features, {data['n_classes']} classes\n"
         f"{said}{report['ended']}; {best}\n"
         f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
         f"({kind}training loss + penalty{before})",
@@ -67,16 +69,20 @@ def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _class_table(classes: list[dict[str, Any]]) -> str:
-    width = max(len("class"), *(len(c["class"]) for c in classes)) + 2
+    names = [printable(c["class"]) for c in classes]
+    width = max(len("class"), *map(len, names)) + 2
     lines = [f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}"]
-    for c in classes:
+    for name, c in zip(names, classes, strict=True):
         figures = f"{c['precision']:>10.4f}{c['recall']:>10.4f}{c['f1']:>10.4f}{c['support']:>10}"
-        lines.append(f"{c['class']:<{width}}{figures}")
+        lines.append(f"{name:<{width}}{figures}")
     return "\n".join(lines)
 
 
 def _confusion_lines(confusions: list[dict[str, Any]]) -> str:
     if not confusions:
         return "No example was classed wrongly."
-    lines = [f"  {c['count']:>6}  {c['true']} taken for {c['predicted']}" for c in confusions]
+    lines = []
+    for c in confusions:
+        true, predicted = printable(c["true"]), printable(c["predicted"])
+        lines.append(f"  {c['count']:>6}  {true} taken for {predicted}")
     return "\n".join(["The most frequent confusions:", *lines])

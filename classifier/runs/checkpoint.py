@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from classifier.hyperparameters import REPORTING
-from classifier.runs.config import keys_with
+from classifier.runs.config import has_role
 from classifier.runs.job import Job
 from classifier.training import Training
 from classifier.training_state import TrainingState
 from data.errors import InputError, one_line
 from data.files.sealed import read_sealed, write_sealed
+from data.options import REPORTING
 
 NAME = "checkpoint.npz"
 STATE = "training."  # before the names of the training's own arrays
@@ -145,14 +145,14 @@ def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = 
     InputError
         Naming the key and both values.
     """
-    free = keys_with(REPORTING)
     for key in [*saved, *(key for key in wanted if key not in saved)]:
         before, now, name = saved.get(key), wanted.get(key), f"{prefix}{key}"
-        if isinstance(before, dict) and isinstance(now, dict) and name not in free:
+        is_free = has_role(name, REPORTING)
+        if isinstance(before, dict) and isinstance(now, dict) and not is_free:
             refuse_changes(before, now, "" if key == "choices" else f"{name}.")
         elif name == "epochs" and before is not None and now is not None and now < before:
             raise InputError(f"epochs={now}: the run had {before}; a resumed run can have more")
-        elif before != now and name not in free:
+        elif before != now and not is_free:
             raise InputError(
                 f"{name}={now}: the run was trained with {name}={before}, and a resumed run keeps "
                 "that; leave it out, or start a new run"

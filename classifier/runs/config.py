@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -15,15 +16,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
-from classifier.hyperparameters import PER_MODEL, PLACE, REPORTING, SECRET, Hyperparameters
+from classifier.hyperparameters import PER_MODEL, SECRET, Hyperparameters
 from classifier.optimizers import OPTIMIZERS, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError
-from data.options import Options, option
+from data.options import PLACE, REPORTING, Options, option
 from data.preprocessing import Preprocessing
 from data.sources import sources
 
 REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+Fields = dict[str, "dataclasses.Field[Any]"]
 
 
 @dataclasses.dataclass
@@ -83,10 +87,21 @@ class Config(Hyperparameters):
     outputs: str = option(roles=(REPORTING, PLACE))
 
 
-def keys_with(role: str) -> tuple[str, ...]:
-    """Return the keys of the config, of the top level, that have a role."""
-    fields = dataclasses.fields(Config)
-    return tuple(field.name for field in fields if role in field.metadata.get("roles", ()))
+@functools.cache
+def keys_with(role: str) -> frozenset[str]:
+    """Return the keys of the config that have a role, those of a choice as data.download."""
+    fields = fields_of(Config).items()
+    return frozenset(key for key, field in fields if role in field.metadata.get("roles", ()))
+
+
+def has_role(key: str, role: str) -> bool:
+    """Return whether a key of the config, or the group that it is in, has a role."""
+    return not {key, key.split(".", maxsplit=1)[0]}.isdisjoint(keys_with(role))
+
+
+def own_keys() -> list[str]:
+    """Return the keys of the config, of the top level."""
+    return [field.name for field in dataclasses.fields(Config)]
 
 
 @dataclasses.dataclass
@@ -103,6 +118,17 @@ class PredictConfig(Options):
 def schemas() -> dict[str, Mapping[str, type[Options]]]:
     """Return the dataclasses that each config group chooses from, by group and name."""
     return {"data": sources(), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+
+
+def fields_of(schema: type[Options]) -> Fields:
+    """Return the field behind each key of the command line, whatever the groups chosen."""
+    fields = {field.name: field for field in dataclasses.fields(schema)}
+    chosen = schemas()
+    for name, field in list(fields.items()):
+        for group in chosen.get(name, {"": field.type}).values():
+            if dataclasses.is_dataclass(group):
+                fields |= {f"{name}.{inner.name}": inner for inner in dataclasses.fields(group)}
+    return fields
 
 
 @functools.cache  # Hydra 1.4 warns of a name that is stored again
@@ -130,6 +156,22 @@ def make_config(composed: DictConfig) -> Config:
 def make_predict_config(composed: DictConfig) -> PredictConfig:
     """Turn a composed prediction config into checked values; raises as `make_config` does."""
     return PredictConfig(**_values(composed, PredictConfig))
+
+
+def settle_values(composed: DictConfig) -> None:
+    """Put the values that ${...} stands for into a composed config, but for those of a PLACE.
+
+    What a folder keeps then says all by itself. A place may be, or hold, a secret of the
+    environment, and is not read again.
+    """
+    for key in map(str, composed):
+        if key == "hydra" or has_role(key, PLACE):
+            continue
+        value = composed[key]
+        if OmegaConf.is_config(value):
+            OmegaConf.resolve(value)
+        elif OmegaConf.is_interpolation(composed, key):
+            composed[key] = value
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

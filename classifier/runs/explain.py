@@ -1,18 +1,15 @@
 """What was wrong on the command line: Hydra's errors in plain words, one line each."""
 
-import dataclasses
 import difflib
 import re
 from collections.abc import Callable
-from typing import Any
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from classifier.runs.config import schemas
+from classifier.runs.config import Fields, fields_of
+from data.console import printable
 from data.errors import one_line
 from data.options import Options, describe
-
-Fields = dict[str, "dataclasses.Field[Any]"]
 
 
 def explain(error: Exception, schema: type[Options]) -> str:
@@ -23,6 +20,10 @@ def explain(error: Exception, schema: type[Options]) -> str:
     error : what Hydra raised, or this program.
     schema : of the program's config, whose keys can be suggested.
     """
+    return printable(_explained(error, schema))
+
+
+def _explained(error: Exception, schema: type[Options]) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _no_such_choice(error.missing_cfg_file, list(error.options or []))
     fields = fields_of(schema)
@@ -35,17 +36,6 @@ def explain(error: Exception, schema: type[Options]) -> str:
             "characters in quotes of its own: key='\"value\"'"
         )
     return one_line(error)
-
-
-def fields_of(schema: type[Options]) -> Fields:
-    """Return the field behind each key of the command line, whatever the groups chosen."""
-    fields = {field.name: field for field in dataclasses.fields(schema)}
-    chosen = schemas()
-    for name, field in list(fields.items()):
-        for group in chosen.get(name, {"": field.type}).values():
-            if dataclasses.is_dataclass(group):
-                fields |= {f"{name}.{inner.name}": inner for inner in dataclasses.fields(group)}
-    return fields
 
 
 def _no_such_key(match: re.Match[str], fields: Fields) -> str:

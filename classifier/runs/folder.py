@@ -1,15 +1,13 @@
-"""A run's folder: its lock, its status, and what it says of its config and its report."""
+"""A run's folder: its lock, its status and its report."""
 
 import contextlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from classifier.runs.job import plain_config
 from classifier.runs.lock import locked
+from data.errors import InputError
+from data.files.plain import read_plain
 from data.files.whole import remove_parts, write_json
 
 SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
@@ -24,42 +22,23 @@ def write_status(folder: Path, status: str, reason: str | None = None) -> None:
 def read_status(folder: Path) -> dict[str, Any]:
     """Read status.json; a file that is missing or broken stands for a run that is not begun."""
     try:
-        status: dict[str, Any] = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-        return {key: status[key] for key in ("status", "reason")}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"status": "not begun", "reason": None}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """Read a run's config as `plain_config` returns it; nothing where it is not whole."""
-    try:
-        composed = OmegaConf.load(folder / ".hydra/config.yaml")
-        hydra = OmegaConf.load(folder / ".hydra/hydra.yaml")
-        return plain_config(cast(DictConfig, composed), dict(hydra.hydra.runtime.choices))
-    except Exception:  # written by a process that was killed then
-        return {}
+        status = read_plain(folder / "status.json")
+    except (OSError, InputError):
+        status = None
+    if isinstance(status, dict) and isinstance(status.get("status"), str):
+        reason = status.get("reason")
+        return {"status": status["status"], "reason": None if reason is None else str(reason)}
+    return {"status": "not begun", "reason": None}
 
 
 def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | None:
     """Read what a run or a sweep left as JSON; None where there is nothing whole."""
     try:
-        report = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        report = read_plain(folder / name)
+    except (OSError, InputError):
         return None
     needed = {"config", "metrics"} if name == "report.json" else {"jobs", "swept", "objective"}
     return report if isinstance(report, dict) and needed <= {*report} else None
-
-
-def read_overrides(folder: Path) -> list[str] | None:
-    """Read the command line of a run or a sweep; None where it is not recorded."""
-    try:
-        if not (folder / SWEEP).exists():
-            return list(map(str, OmegaConf.load(folder / ".hydra/overrides.yaml")))
-        given = OmegaConf.load(folder / SWEEP).hydra.overrides
-        settled = ("hydra.sweep.dir=", "hydra.mode=")
-        return ["-m", *given.task, *(o for o in given.hydra if not o.startswith(settled))]
-    except Exception:  # missing, or written by a process that was killed then
-        return None
 
 
 @contextlib.contextmanager

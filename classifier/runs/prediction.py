@@ -16,6 +16,7 @@ from classifier.report.text import metrics_table, split_text
 from classifier.runs.config import PredictConfig, make_predict_config
 from classifier.runs.folder import read_status
 from classifier.runs.latest import latest_run
+from data.console import printable
 from data.errors import InputError, one_line
 from data.features import check_features
 from data.files.npz import read_npz
@@ -59,7 +60,7 @@ def predict(config: PredictConfig) -> str:
         write_whole(output, lambda file: _write_csv(file, model, X, y))
     except InputError as error:
         raise InputError(f"{config.input}: {error} ({path})") from error
-    said = f"{config.output}: {len(X)} predictions with {path}"
+    said = f"{printable(config.output)}: {len(X)} predictions with {printable(path)}"
     if status := incomplete_status(path):
         said += f"\nBeware: {status}"
     if y is None or len(y) == 0:
@@ -108,7 +109,7 @@ def incomplete_status(model: Path) -> str:
     status = read_status(model.parent)
     if status["status"] in ("completed", "not begun"):  # a model may have left its run's folder
         return ""
-    return f"the run's status is {status['status']}: {status['reason']}"
+    return printable(f"the run's status is {status['status']}: {status['reason']}")
 
 
 def class_indices(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:

@@ -10,6 +10,7 @@ from classifier import gradient_check
 from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.runs.config import Config
 from classifier.runs.log import RunError, log, timed
+from data.console import printable
 from data.dataset import Dataset, Examples, Split, class_counts
 from data.errors import InputError
 from data.files.npy import NpyRows
@@ -181,7 +182,8 @@ def _log_dataset(dataset: Dataset) -> None:
     features = f"{dataset.n_features} features" + f" ({' x '.join(map(str, shape))})" * (
         len(shape) > 1
     )
-    log.info("%s: %s examples, %s, %d classes", dataset.name, sizes, features, len(dataset.classes))
+    name, n_classes = printable(dataset.name), len(dataset.classes)
+    log.info("%s: %s examples, %s, %d classes", name, sizes, features, n_classes)
     counts = class_counts(dataset.train.y, len(dataset.classes))
     if len(dataset.val) + len(dataset.test) and counts.min() == 1:
         single = np.flatnonzero(counts == 1)

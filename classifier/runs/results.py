@@ -26,6 +26,7 @@ from classifier.runs.job import Job
 from classifier.runs.log import log, timed
 from classifier.runs.preparation import Prepared
 from classifier.stacked_loss import penalty
+from data.console import printable
 from data.dataset import Dataset
 from data.files.whole import from_here, write_json, write_text, write_whole
 
@@ -140,7 +141,7 @@ def _log_outcome(folder: Path, report: dict[str, Any]) -> None:
         log.info("%s", calibration_text(report), extra=own)
         if report["calibration"]["temperature"] == 1:
             log.warning("validation says nothing of the temperature: not calibrated", extra=own)
-    log.info("\n%s\n%s", metrics_table(report["metrics"]), from_here(folder), extra=own)
+    log.info("\n%s\n%s", metrics_table(report["metrics"]), printable(from_here(folder)), extra=own)
 
 
 def _ended(config: Config, fit: Fit, scale: Scale) -> str:

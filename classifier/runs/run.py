@@ -112,7 +112,7 @@ def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
         try:
             exits.enter_context(locked_runs(folders, stack))
         except InputError as error:  # not recorded in the folder: it is another process's
-            log.error("%s", error)
+            log.error("%s", one_line(error))
             raise
         yield
 

@@ -10,8 +10,15 @@ from typing import Any, TextIO
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.runs.config import Config, make_config, without_hydra
-from classifier.runs.explain import explain, fields_of
+from classifier.runs.config import (
+    CONFIGS,
+    Config,
+    fields_of,
+    make_config,
+    settle_values,
+    without_hydra,
+)
+from classifier.runs.explain import explain
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
 from classifier.shell.hydra_settings import check_hydra, check_stacked
 from classifier.shell.hydra_versions import compose_once, lazy_help
@@ -22,7 +29,6 @@ from data.console import escape_unknown_characters
 from data.errors import InputError
 from data.options import Options
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 shows tracebacks
 
 
@@ -124,6 +130,7 @@ class Guard(Callback):
                 return
             make_config(without_hydra(config))
             check_tracker(config)
+            settle_values(config)
             settle_run(config)
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error

@@ -1,23 +1,31 @@
 """Go on with a run or a sweep that was stopped or killed: `resume=latest`, `resume=FOLDER`."""
 
+import copy
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.hyperparameters import REPORTING
 from classifier.runs.checkpoint import NAME, read_checkpoint, refuse_changes
 from classifier.runs.claim import claim, mark
-from classifier.runs.config import keys_with, without_hydra
-from classifier.runs.folder import SWEEP, read_config, read_overrides
+from classifier.runs.config import has_role, make_config, own_keys, settle_values, without_hydra
+from classifier.runs.folder import SWEEP
 from classifier.runs.job import plain_config
 from classifier.runs.latest import latest_run
-from data.errors import InputError
+from classifier.runs.received import (
+    CHOICE,
+    groups,
+    read_overrides,
+    read_received,
+    read_sweep,
+)
+from data.errors import InputError, one_line
 from data.files.places import is_folder, is_plain_file
 from data.files.whole import write_text
+from data.options import PLACE, REPORTING
 
 
 def resume_run(config: DictConfig) -> None:
@@ -31,21 +39,23 @@ def resume_run(config: DictConfig) -> None:
     """
     folder = _folder(str(config.resume), Path(str(config.outputs)))
     saved = _saved_config(folder, str(config.resume))
-    resumed = _plan(config, saved)
+    resumed = _plan(config, saved, folder)
     wanted = plain_config(resumed, saved["choices"])
     refuse_changes(saved, wanted)
     mark(folder, "run")
     claim(folder, "run")  # a run that still runs is left alone
     if (folder / NAME).exists():
         read_checkpoint(folder / NAME)
-    if wanted != saved:
+    if any(wanted[key] != saved.get(key) for key in wanted if not has_role(key, PLACE)):
         write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
         _record(folder, config.hydra.overrides.task, saved["choices"])
     _apply(config, resumed, saved["choices"], folder)
 
 
-def _plan(config: DictConfig, saved: dict[str, Any]) -> DictConfig:
+def _plan(config: DictConfig, saved: dict[str, Any], folder: Path) -> DictConfig:
     """Return the run's saved config with what the command line may change; refuse the rest.
+
+    The places (outputs, tracker and so on) are those of the command line alone.
 
     A key of which the role is reporting is taken from the command line where it is given there;
     every other key that is given must have the value that the run was trained with.
@@ -54,14 +64,28 @@ def _plan(config: DictConfig, saved: dict[str, Any]) -> DictConfig:
     chosen = {key: now for key, now in config.hydra.runtime.choices.items() if key in choices}
     refuse_changes({key: choices[key] for key in chosen}, chosen)
     values = {key: value for key, value in saved.items() if key != "choices"}
-    resumed = cast(DictConfig, OmegaConf.merge(given, values))
+    resumed = copy.deepcopy(given)
+    for key, value in values.items():
+        try:
+            is_group = OmegaConf.is_dict(resumed[key])
+            resumed[key] = OmegaConf.merge(resumed[key], value) if is_group else value
+        except Exception as error:  # the config is typed
+            raise InputError(
+                f"{folder}/.hydra/config.yaml: {key}: {one_line(error)}; mend it there"
+            ) from error
+    resumed.resume = None
+    try:
+        make_config(resumed)
+    except InputError as error:
+        raise InputError(f"{folder}/.hydra/config.yaml: {error}; mend it there") from error
     for key in map(_key, config.hydra.overrides.task):
         now = OmegaConf.select(given, key)
-        if key.split(".")[0] in keys_with(REPORTING):
+        if has_role(key, REPORTING):
             OmegaConf.update(resumed, key, now, merge=True)
         elif key not in choices:
             refuse_changes({key: OmegaConf.select(resumed, key)}, {key: now})
     resumed.resume = None
+    settle_values(resumed)
     return resumed
 
 
@@ -108,19 +132,39 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
 
 
 def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
+    """Return a sweep's own overrides of the program's keys, with today's launcher and places."""
     for argument in arguments:
-        if not argument.startswith(("resume=", "hydra", "-")):
+        if not (argument.startswith(("resume=", "hydra", "-")) or has_role(_key(argument), PLACE)):
             raise InputError(
                 f"{argument}: a sweep goes on as it was; to add jobs to it, give its whole command "
                 f"with hydra.sweep.dir={folder}"
             )
-    overrides = read_overrides(folder)
-    if overrides is None:
-        raise InputError(f"resume={folder}: {SWEEP} there cannot be read")
+    task, hydra = read_sweep(folder)
+    own = [o for o in task if not has_role(_own_key(o, folder), PLACE)]
+    given = {_key(argument) for argument in arguments}
+    for override in hydra:
+        if override.startswith(("hydra/sweeper", "hydra.sweeper")) and _key(override) not in given:
+            raise InputError(
+                f"resume={folder}: the sweep was started with {override}, which is not taken from "
+                "a folder; give it again, if you know it"
+            )
     mark(folder, "sweep")
     kept = [argument for argument in arguments if not argument.startswith("resume=")]
     quoted = QuotedString(str(folder), Quote.single).with_quotes()
-    return [*overrides, *kept, f"hydra.sweep.dir={quoted}"]
+    return ["-m", *own, *kept, f"hydra.sweep.dir={quoted}"]
+
+
+def _own_key(override: str, folder: Path) -> str:
+    """Return the key of a sweep's override; refuse one that is not of the program's own keys."""
+    key, value = _key(override), override.partition("=")[2]
+    names = re.fullmatch(rf"({CHOICE})?(\s*,\s*{CHOICE})*", value)  # of configs, and no paths
+    is_plain = re.match(r"[\w.]+=", override) and "${" not in value
+    if not is_plain or not (names if key in groups() else key.split(".")[0] in own_keys()):
+        raise InputError(
+            f"{folder / SWEEP}: {override}: is not taken from a folder; to go on, give the sweep's "
+            f"whole command with hydra.sweep.dir={folder}"
+        )
+    return key
 
 
 def _value(arguments: list[str], key: str) -> str:
@@ -140,17 +184,16 @@ def _folder(given: str, outputs: Path) -> Path:
 def _saved_config(folder: Path, given: str) -> dict[str, Any]:
     if not is_folder(folder):
         raise FileNotFoundError(f"resume={given}: there is no such folder")
-    saved = read_config(folder)
-    if not saved:
-        raise InputError(f"resume={given}: no run has begun in {folder}")
-    hydra = OmegaConf.load(folder / ".hydra/hydra.yaml").hydra
-    stacked = hydra.runtime.choices.get("hydra/launcher") == "stacked"
-    if stacked and str(hydra.mode) == "MULTIRUN":
+    try:
+        saved = read_received(folder)
+    except FileNotFoundError:
+        raise InputError(f"resume={given}: no run has begun in {folder}") from None
+    if saved.is_stacked:
         raise InputError(
             f"resume={given}: is one job of a sweep, trained with others; go on with the sweep: "
             f"resume={folder.parent}"
         )
-    return saved
+    return saved.config
 
 
 def _key(override: str) -> str:

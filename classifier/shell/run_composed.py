@@ -15,6 +15,7 @@ from classifier.runs.log import failures_recorded, log
 from classifier.runs.results import selection_metric
 from classifier.runs.run import run
 from classifier.tracking.track import track
+from data.console import printable
 from data.errors import one_line
 from data.files.whole import from_here
 
@@ -50,7 +51,7 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             _point_latest(Path(job.config.outputs), folder)
         (report,) = run([job], show=_show, progress=alone)
     except KeyboardInterrupt as stop:
-        log.info("resume it with: python train.py resume=%s", from_here(folder))
+        log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
         sys.exit(exit_code(stop))
     except Exception as error:
         if alone:

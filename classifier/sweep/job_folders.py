@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.config import without_hydra
+from classifier.runs.config import settle_values, without_hydra
 from classifier.runs.folder import write_status
 from classifier.sweep.records import Record, config_key
 from data.files.whole import whole_folder, write_text
@@ -39,6 +39,7 @@ class JobFolders:
         """Make the folder of a new job, with the files that Hydra leaves there."""
         folder = self._free(number)
         settle(composed, folder, number)
+        settle_values(composed)
         with whole_folder(folder) as beside:
             _write_hydra_files(beside, composed)
         return folder

@@ -28,6 +28,7 @@ from classifier.sweep.job_folders import JobFolders
 from classifier.sweep.records import read_records
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.workers import BACKENDS
+from data.console import printable
 from data.errors import InputError, one_line
 from data.files.whole import remove_parts
 from data.machine import processes
@@ -105,7 +106,7 @@ class StackedLauncher(Launcher):
             folder, job = self._prepare(composer, places, list(overrides), number)
             folders.append(folder)
             waiting += [job] if job is not None else []
-        log.info("%d jobs, %d to train, in %s", len(folders), len(waiting), sweep)
+        log.info("%d jobs, %d to train, in %s", len(folders), len(waiting), printable(sweep))
         trained = {job.folder for job in waiting}
         _draw_missing([folder for folder in folders if folder not in trained])
         run_stacks(self._stacks(waiting), self.backend, self.n_jobs, self.address)
@@ -121,7 +122,7 @@ class StackedLauncher(Launcher):
         except Exception as error:
             reason = explain(error, Config)
             folder = places.refuse(number, reason)
-            log.error("%s: %s", folder, reason)
+            log.error("%s: %s", printable(folder), reason)
             return folder, None
         if record is None:
             folder = places.make(number, composed)

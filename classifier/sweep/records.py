@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from classifier.hyperparameters import PLACE
-from classifier.runs.config import keys_with
-from classifier.runs.folder import read_config, read_report, read_status
+from classifier.runs.config import has_role
+from classifier.runs.folder import read_report, read_status
 from classifier.runs.job import Value, flatten
+from classifier.runs.received import read_config
+from data.options import PLACE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +48,7 @@ def _order(folder: Path) -> tuple[int, int, str]:
 
 def settings(config: dict[str, Value]) -> dict[str, Value]:
     """Return what makes a run what it is, flattened: a config but for its place and its tracker."""
-    place = keys_with(PLACE)
-    return flatten({key: value for key, value in config.items() if key not in place})
+    return {key: value for key, value in flatten(config).items() if not has_role(key, PLACE)}
 
 
 def config_key(config: dict[str, Value]) -> str:

@@ -84,8 +84,9 @@ def finish_sweep(sweep: Path) -> str:
     lost = {status: n for status, n in counts.items() if status != "completed"}
     if not lost:
         return ""
-    listed = ", ".join(f"{n} {status}" for status, n in lost.items())
-    return f"{listed} of {len(summary['jobs'])} jobs: the reasons are in {sweep / 'sweep.csv'}"
+    listed = ", ".join(f"{n} {printable(status)}" for status, n in lost.items())
+    place = printable(sweep / "sweep.csv")
+    return f"{listed} of {len(summary['jobs'])} jobs: the reasons are in {place}"
 
 
 def swept_keys(records: list[Record]) -> list[str]:
@@ -208,9 +209,10 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         lines.append(f"{others or 'all seeds'}: {objective} {mean} +- {std} (n={group['n']})")
     lines += _reasons(jobs)
     counts = status_counts(jobs)
-    listed = ", ".join(f"{n} {status}" for status, n in counts.items())
-    best_in = f", best in {sweep}/best" * (summary["best"] is not None)
-    return "\n".join([*lines, f"{len(jobs)} jobs: {listed}; {sweep}/sweep.csv{best_in}"])
+    listed = ", ".join(f"{n} {printable(status)}" for status, n in counts.items())
+    place = printable(sweep)
+    best_in = f", best in {place}/best" * (summary["best"] is not None)
+    return "\n".join([*lines, f"{len(jobs)} jobs: {listed}; {place}/sweep.csv{best_in}"])
 
 
 def _reasons(jobs: list[dict[str, Any]]) -> list[str]:
@@ -225,7 +227,7 @@ def _reasons(jobs: list[dict[str, Any]]) -> list[str]:
 def _cell(value: Value) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else printable(value)
 
 
 def main(arguments: list[str]) -> None:
@@ -239,7 +241,7 @@ def main(arguments: list[str]) -> None:
     except (InputError, OSError) as error:
         sys.exit(one_line(error))
     except Exception as error:  # files of something else, or that someone has changed
-        sys.exit(f"{folder}: its files cannot be summarised ({error!r})")
+        sys.exit(printable(f"{folder}: its files cannot be summarised ({error!r})"))
 
 
 if __name__ == "__main__":

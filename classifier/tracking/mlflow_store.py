@@ -1,7 +1,6 @@
 """tracker=mlflow: runs in a database or on a server, the jobs of a sweep as children of one run."""
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
@@ -15,6 +14,7 @@ from classifier.runs.lock import locked
 from classifier.sweep.records import Record
 from classifier.tracking.figures import artifacts, as_text, final_figures, params, scalars, span
 from data.console import printable
+from data.files.plain import read_plain
 from data.files.whole import from_here
 
 # What mlflow reads when it is imported, where the user has not set it: it reports its use to
@@ -115,11 +115,11 @@ class Store:
         earlier = self.runs(PARENT, parent)
         for record in records:
             self.put(record, {PARENT: parent}, earlier)
-        summary = _read_json(sweep / "sweep.json")
+        summary = read_plain(sweep / "sweep.json")
         self.client.set_tag(parent, "swept", ", ".join(summary["swept"]))
         if summary["best"] is not None:
             self.client.set_tag(parent, "best", summary["best"]["folder"])
-            figures = final_figures(_read_json(sweep / "best/report.json"))
+            figures = final_figures(read_plain(sweep / "best/report.json"))
             for name, value in figures.items():
                 self.client.log_metric(parent, name, value, ended, len(records))
         self._log_artifacts(parent, sweep)
@@ -175,11 +175,6 @@ def _alone(file: Path) -> Iterator[str]:
 def _known_by(folder: Path) -> str:
     """Return the tag of a folder: its path, quoted as in a URL, for no search quotes its text."""
     return quote(os.fsencode(folder.resolve()))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _ms(seconds: float) -> int:

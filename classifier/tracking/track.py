@@ -11,6 +11,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from classifier.runs.config import REMOVABLE
+from data.console import printable
 from data.errors import InputError, one_line
 
 PACKAGES = {"tensorboard": "tensorboardX", "mlflow": "mlflow"}
@@ -72,7 +73,7 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
         while error.__cause__ is not None and isinstance(error.__cause__, Exception):
             error = error.__cause__  # what the package's own exceptions are about
         failure = f"tracker={tracker}: not tracked: {one_line(error)}"
-        print(f"{failure}; the results stand in {folder}", file=sys.stderr)
+        print(f"{failure}; the results stand in {printable(folder)}", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from data.errors import InputError, one_line
-from data.files.npz import HEADERS, check_file
+from data.files.npz import HEADERS
+from data.files.places import check_file
 
 FILE = "numpy.save(path, array) writes one"
 

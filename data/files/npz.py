@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data.errors import InputError, one_line
-from data.files.places import is_plain_file, is_there
+from data.files.places import check_file
 from data.room import check_room
 
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -80,18 +80,6 @@ def array_kind(path: str, name: str) -> Kind:
     with _opened(path) as archive:
         _check_names(_names(archive), [name], path)
         return _kind(archive, _member(archive, name), name, path)
-
-
-def check_file(path: str) -> None:
-    """Raise FileNotFoundError or InputError where there is no file of this name.
-
-    Where a folder on the way is closed to us, the system's own PermissionError says so.
-    """
-    if is_plain_file(Path(path)):
-        return
-    if is_there(Path(path)):
-        raise InputError(f"{path}: not a file but a folder or a device")
-    raise FileNotFoundError(f"{path}: no such file")
 
 
 @contextlib.contextmanager

@@ -31,6 +31,18 @@ def is_plain_file(path: Path) -> bool:
     return asked is not None and stat.S_ISREG(asked.st_mode)
 
 
+def check_file(path: str) -> None:
+    """Raise FileNotFoundError or InputError where there is no file of this name.
+
+    Where a folder on the way is closed to us, the system's own PermissionError says so.
+    """
+    if is_plain_file(Path(path)):
+        return
+    if is_there(Path(path)):
+        raise InputError(f"{path}: not a file but a folder or a device")
+    raise FileNotFoundError(f"{path}: no such file")
+
+
 def refuse_links(folder: Path) -> None:
     """Refuse a folder in which something leads out of it, or is neither a file nor a folder.
 

@@ -16,7 +16,7 @@ import numpy as np
 from data.dataset import Dataset, Split
 from data.errors import InputError
 from data.files.places import is_plain_file, is_there
-from data.options import Options, option
+from data.options import PLACE, REPORTING, Options, option
 from data.sources.archive import check_size, read_members
 from data.sources.download import fetch
 from data.sources.restricted_pickle import read_pickle
@@ -90,8 +90,8 @@ class Source(Options):
     version: str = option(choices=("cifar10", "cifar100"))
     labels: str = option(choices=("labels", "fine_labels", "coarse_labels"))
     root: str
-    download: bool
-    mirror: str
+    download: bool = option(roles=(REPORTING, PLACE))
+    mirror: str = option(roles=(REPORTING, PLACE))
     val_fraction: float = option(minimum=0, below=1)
 
     def __post_init__(self) -> None:

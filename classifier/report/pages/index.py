@@ -9,9 +9,11 @@ from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.report.text import reported_split
 from classifier.runs.folder import SWEEP, read_report, read_status
 from data.errors import InputError
+from data.files.places import is_there
 from data.files.whole import write_text
 
 NAME = "index.html"
+TITLE = b"<title>All runs in "  # by which an index of ours is known
 RUNS = "run sweep data status split accuracy loss val_loss lr reg epochs seconds reason".split()
 SWEEPS = "sweep swept jobs completed objective best".split()
 
@@ -22,8 +24,11 @@ def write_index(outputs: Path) -> Path:
     Raises
     ------
     InputError
-        When there is nothing.
+        When there is nothing, or another index.html stands there.
     """
+    place = outputs / NAME
+    if is_there(place) and (place.is_symlink() or TITLE not in place.read_bytes()):
+        raise InputError(f"{place}: is not an index that was made here; move it away")
     runs, sweeps = (_folders(outputs, name) for name in ("status.json", "sweep.json"))
     if not runs:
         raise InputError(f"{outputs}: there is no run in it")
@@ -35,8 +40,8 @@ def write_index(outputs: Path) -> Path:
         sweep_columns=SWEEPS,
         sweeps=[_sweep(folder, outputs) for folder in sorted(sweeps, key=_newest, reverse=True)],
     )
-    write_text(outputs / NAME, page)
-    return outputs / NAME
+    write_text(place, page)
+    return place
 
 
 def _folders(outputs: Path, name: str) -> list[Path]:
@@ -59,7 +64,7 @@ def _run(folder: Path, outputs: Path) -> list[Cell]:
         sweep = cell(str(place.parent), link=f"{place.parent.as_posix()}/{SWEEP_PAGE}")
     try:
         data, *figures = _figures(read_report(folder) or {})
-    except (KeyError, TypeError, StopIteration, AttributeError):  # none, or not one of ours
+    except Exception:  # none, or not one of ours
         data, figures = cell(""), [cell(None)] * (len(RUNS) - 5)
     return [run, sweep, data, cell(status["status"]), *figures, cell(status["reason"] or "")]
 
@@ -78,15 +83,20 @@ def _figures(report: dict[str, Any]) -> list[Cell]:
 
 
 def _sweep(folder: Path, outputs: Path) -> list[Cell]:
-    summary: dict[str, Any] = read_report(folder, "sweep.json") or {}
     place = folder.relative_to(outputs)
-    jobs, best = summary.get("jobs", []), summary.get("best")
-    completed = sum(job["status"] == "completed" for job in jobs)
-    objective = summary.get("objective", "")
     page = next((n for n in (SWEEP_PAGE, "sweep.csv") if (folder / n).exists()), "")
+    name = cell(str(place), link=f"{place.as_posix()}/{page}" if page else "")
+    try:
+        return [name, *_outcome(read_report(folder, "sweep.json") or {})]
+    except Exception:  # none, or not one of ours
+        return [name, *[cell(None)] * (len(SWEEPS) - 1)]
+
+
+def _outcome(summary: dict[str, Any]) -> list[Cell]:
+    jobs, best, objective = summary["jobs"], summary["best"], summary["objective"]
+    completed = sum(job["status"] == "completed" for job in jobs)
     return [
-        cell(str(place), link=f"{place.as_posix()}/{page}" if page else ""),
-        *(cell(", ".join(summary.get("swept", []))), cell(len(jobs)), cell(completed)),
+        *(cell(", ".join(summary["swept"])), cell(len(jobs)), cell(completed)),
         cell(objective),
         cell(best[objective] if best else None),
     ]

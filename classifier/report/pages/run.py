@@ -1,6 +1,5 @@
 """The page of a run, report.html, made from its files."""
 
-import json
 import math
 import shlex
 from collections.abc import Sequence
@@ -14,10 +13,12 @@ from classifier.report.names import MISTAKES, PLOTS, SHOWN_TEMPLATES, TEMPLATES
 from classifier.report.pages.page import Cell, cell, percent, render
 from classifier.report.pictures import example_pictures, template_pictures
 from classifier.report.text import reported_split
-from classifier.runs.folder import SWEEP, read_overrides
+from classifier.runs.folder import SWEEP
 from classifier.runs.history import read_history
 from classifier.runs.job import flatten
+from classifier.runs.received import read_overrides
 from data.files.npz import read_npz
+from data.files.plain import read_plain
 from data.files.whole import write_text
 
 NAME = "report.html"
@@ -26,7 +27,7 @@ ERROR = "expected_calibration_error"
 
 def write_run_page(folder: Path) -> None:
     """Write the page of the run in `folder`, into it, from its files."""
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_plain(folder / "report.json")
     name, split = reported_split(report["metrics"])
     history = read_history(folder / "history.csv")
     page = render(

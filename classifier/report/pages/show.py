@@ -1,6 +1,5 @@
 """What a person looks at of a run: its page and its plots, made from the files of its folder."""
 
-import json
 import warnings
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ from classifier.report.names import TEMPLATES
 from classifier.report.pages.run import write_run_page
 from classifier.runs.folder import read_report
 from classifier.runs.history import read_history
+from data.files.plain import read_plain
 from data.files.whole import write_whole
 
 LAST = "loss_curve.png"  # of the plots: where it stands, all do
@@ -35,7 +35,7 @@ def draw_run(folder: Path) -> None:
     from classifier.report import plots  # matplotlib costs start-up
 
     history = read_history(folder / "history.csv")
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    report = read_plain(folder / "report.json")
     figures = {}
     if report["data"]["image_shape"]:
         figures[TEMPLATES] = plots.weight_templates(LinearModel.load(folder / "model.npz"))
