@@ -1,10 +1,12 @@
 """How good a model is on a split: every figure of the report."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from classifier import blas
 from classifier.calibration import Reliability
 from classifier.model import LinearModel
 from data.dataset import Examples
@@ -12,6 +14,8 @@ from data.dataset import Examples
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
 MANY = 512  # classes from which each pass over the scores costs more than all else
+NARROW = 64  # features up to which the scores cost less than what is counted of them
+FEW = 2**16  # predictions that are kept before they are counted
 MISTAKES = 12  # of the most confident ones that a report shows
 
 
@@ -54,9 +58,11 @@ def evaluate(
     if len(y) == 0:
         return None
     counted = _Counted(len(model.classes), top_k, label_smoothing)
-    for rows, scores in model.score_blocks(X):
-        counted.add(rows.start, y[rows].astype(np.int64), scores)
-        after_block()
+    # Of few features the products are short: a second thread of BLAS is waited for, not of use.
+    with blas.loaded().limit(limits=1) if len(model.W) < NARROW else contextlib.nullcontext():
+        for rows, scores in model.score_blocks(X):
+            counted.add(rows.start, y[rows].astype(np.int64), scores)
+            after_block()
     return counted.figures(model.classes, class_weights)
 
 
@@ -144,9 +150,9 @@ class Losses:
 
     def add(self, labels: np.ndarray, own: np.ndarray, ahead: np.ndarray) -> None:
         """Count examples by their class, its log-probability, and its score less the mean, (B,)."""
-        self._sums -= np.bincount(labels, own, len(self._sums))
+        np.subtract.at(self._sums, labels, own)  # a block may have fewer examples than classes
         if self.label_smoothing:
-            self._added += np.bincount(labels, ahead, len(self._sums))
+            np.add.at(self._added, labels, ahead)
 
     def means(self, support: np.ndarray, class_weights: np.ndarray | None) -> dict[str, float]:
         """Return loss, and weighted_loss and smoothed_loss where there are such."""
@@ -192,15 +198,39 @@ class Pairs:
 
     def __init__(self, n_classes: int) -> None:
         self.n_classes = n_classes
-        self._pairs = self.counts = np.empty(0, dtype=np.int64)
+        self._found = self._counts = np.empty(0, dtype=np.int64)
+        self._new: list[np.ndarray] = []
+        self._n_new = 0
 
     def add(self, true: np.ndarray, predicted: np.ndarray) -> None:
         """Count examples by their true and predicted class indices."""
-        pairs, counts = np.unique(true * self.n_classes + predicted, return_counts=True)
-        both = np.concatenate([self._pairs, pairs])
-        self._pairs, place = np.unique(both, return_inverse=True)
-        counts = np.concatenate([self.counts, counts])
-        self.counts = np.bincount(place, counts).astype(np.int64)
+        self._new.append(true * self.n_classes + predicted)
+        self._n_new += len(true)
+        # Sorted in among the others when they are as many: a block alone would cost as much.
+        if self._n_new > max(len(self._found), FEW):
+            self._merge()
+
+    def _merge(self) -> None:
+        both = np.concatenate([self._found, *self._new])
+        weights = np.ones(len(both), dtype=np.int64)
+        weights[: len(self._counts)] = self._counts
+        self._found, place = np.unique(both, return_inverse=True)
+        self._counts = np.bincount(place, weights).astype(np.int64)
+        self._new, self._n_new = [], 0
+
+    @property
+    def _pairs(self) -> np.ndarray:
+        """The pairs found, true * C + predicted, in order."""
+        if self._new:
+            self._merge()
+        return self._found
+
+    @property
+    def counts(self) -> np.ndarray:
+        """How often each pair was found."""
+        if self._new:
+            self._merge()
+        return self._counts
 
     @property
     def true(self) -> np.ndarray:
