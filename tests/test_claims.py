@@ -202,8 +202,11 @@ def test_folders_of_earlier_versions_are_resumed(command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["-m", "lr=0.1,0.2", "hydra.sweep.subdir=all"], "hydra.sweep.subdir=all: a job's folder"),
-        (["hydra.output_subdir=../proj"], "hydra.output_subdir=../proj: must be .hydra or null"),
+        (
+            ["-m", "lr=0.1,0.2", "hydra.sweep.subdir=all"],
+            "hydra.sweep.subdir=all: folders of stacked jobs are numbers",
+        ),
+        (["hydra.output_subdir=../proj"], "hydra.output_subdir=../proj: must be .hydra, "),
     ],
 )
 def test_no_other_way_leads_out_of_the_folder(arguments, words, command, tmp_path):

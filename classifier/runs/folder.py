@@ -37,8 +37,12 @@ def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | Non
         report = read_plain(folder / name)
     except (OSError, InputError):
         return None
-    needed = {"config", "metrics"} if name == "report.json" else {"jobs", "swept", "objective"}
-    return report if isinstance(report, dict) and needed <= {*report} else None
+    own = {"config": dict, "metrics": dict}
+    needed = own if name == "report.json" else {"jobs": list, "swept": list, "objective": str}
+    whole = isinstance(report, dict) and all(
+        isinstance(report.get(key), kind) for key, kind in needed.items()
+    )
+    return report if whole else None
 
 
 @contextlib.contextmanager

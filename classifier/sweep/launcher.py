@@ -185,6 +185,7 @@ def _draw_missing(folders: Sequence[Path]) -> None:
     if missing:
         with drawing_processes() as show:
             for folder in missing:
+                remove_parts(folder)
                 show(folder, True)
 
 

@@ -125,7 +125,7 @@ def story(tmp_path_factory, repository, mlflow_server):
     told.failed = failed.result()
     told.sweep = call(*sweep, "lr=0.1,0.2,0.3,1e9")
     told.before, told.n_before = read()
-    told.resumed = call("train.py", "resume=single", "epochs=5")
+    told.resumed = call("train.py", "resume=single", "epochs=5", "tracker=mlflow")
     told.wider = call(*sweep, "lr=0.1,0.2,0.3,0.4,0.5,1e9")
     told.after, told.n_after = read()
     return told
@@ -360,6 +360,7 @@ def test_a_package_that_is_missing_is_told_before_anything_is_done(
 )
 def test_a_tracker_that_fails_costs_no_run(overrides, words, command, tmp_path):
     (tmp_path / "run").mkdir()
+    (tmp_path / "run/.softmax").write_text("run\n", encoding="utf-8")
     (tmp_path / "run/.tensorboard").touch()
     (tmp_path / "folder.db").mkdir()
     done = command("train.py", "hydra.run.dir=run", *overrides, *QUICK)
