@@ -66,12 +66,9 @@ def run(
         When SIGINT or SIGTERM ended the training early; with checkpoint and results written.
     """
     folders = [job.folder for job in jobs]
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
     place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
     with _locked(folders, place.parent), blas.within_cores(), contextlib.ExitStack() as exits:
         for folder in folders:
-            mark(folder, "run")
             write_status(folder, "running")
         with failures_recorded(folders):
             prepared, training, checkpoints = _begin(jobs, place, dataset)
@@ -108,12 +105,17 @@ def _begin(
 
 @contextlib.contextmanager
 def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
+    """Make the folders, where they are not there, and keep other processes out of them."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as exits:
         try:
             exits.enter_context(locked_runs(folders, stack))
         except InputError as error:  # not recorded in the folder: it is another process's
             log.error("%s", one_line(error))
             raise
+        for folder in folders:
+            mark(folder, "run")
         yield
 
 
