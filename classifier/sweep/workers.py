@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from classifier.sweep.parent import end_with, this_process
 from data.errors import InputError, one_line
 
 BACKENDS = ("local", "loky", "ray", "dask")
@@ -71,7 +72,8 @@ class Loky:
         """Yield what each call returned; raise what joblib does where a worker died."""
         from joblib import Parallel, delayed, parallel_config
 
-        with parallel_config("loky"):
+        # They end with this process from their start on, also before they are given a call.
+        with parallel_config("loky", initializer=end_with, initargs=(this_process(),)):
             workers = Parallel(n_jobs=self.n_jobs, batch_size=1, return_as="generator_unordered")
             yield from workers(delayed(function)(*given) for function, given in calls)
 
