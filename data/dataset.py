@@ -108,28 +108,37 @@ class Dataset:
         arrays = [split.X for split in self.splits().values()]
         return sum(X.nbytes for X in arrays if isinstance(X, np.ndarray))
 
-    @functools.cached_property
+    @property
     def fingerprint(self) -> str:
         """The SHA-256 of every split and class name: equal data, equal text.
 
         Of examples in a file, which may be larger than is quickly read, rows evenly spread count.
         """
-        return self._digest(self.train, self.val, self.test)
+        return self._digests[0]
 
-    @functools.cached_property
+    @property
     def trained_on(self) -> str:
         """The same of what training depends on: without the test split."""
-        return self._digest(self.train, self.val)
+        return self._digests[1]
 
-    def _digest(self, *splits: Split) -> str:
+    @functools.cached_property
+    def _digests(self) -> tuple[str, str]:
+        """The SHA-256 with the test split and without; the bytes of the others are read once."""
         digest = hashlib.sha256()
-        arrays = [a for s in splits for a in (s.X, s.y)]
-        for rows in [*arrays, self.classes]:
-            digest.update(f"{rows.dtype.str} {rows.shape};".encode())
-            spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
-            array = rows if isinstance(rows, np.ndarray) else rows[spread]
-            digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
-        return f"sha256:{digest.hexdigest()}"
+        for rows in (self.train.X, self.train.y, self.val.X, self.val.y):
+            _update(digest, rows)
+        without_test = digest.copy()
+        for rows in (self.test.X, self.test.y, self.classes):
+            _update(digest, rows)
+        _update(without_test, self.classes)
+        return f"sha256:{digest.hexdigest()}", f"sha256:{without_test.hexdigest()}"
+
+
+def _update(digest: "hashlib._Hash", rows: Examples) -> None:
+    digest.update(f"{rows.dtype.str} {rows.shape};".encode())
+    spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
+    array = rows if isinstance(rows, np.ndarray) else rows[spread]
+    digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
 
 
 def class_counts(y: np.ndarray, n_classes: int) -> np.ndarray:
