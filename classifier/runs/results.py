@@ -75,21 +75,24 @@ def evaluate_fit(
             temperature = fit_temperature(model, dataset.val.X, dataset.val.y)
             model = dataclasses.replace(model, temperature=temperature)
             metrics = measure(model)
-        model.save(job.folder / MODEL)
         calibration = {"calibration": {"temperature": temperature, "before": before}}
     return model, _report(job, fit, prepared, metrics, seconds) | calibration
 
 
-def write_results(job: Job, report: dict[str, Any], dataset: Dataset, show: Show) -> None:
+def write_results(
+    job: Job, model: LinearModel, report: dict[str, Any], dataset: Dataset, show: Show
+) -> None:
     """Write what an evaluation leaves; the status comes last, when all else stands.
 
     Parameters
     ----------
-    job : the run.
-    report : as `evaluate_fit` returned it.
+    job : the run, whose model stands there as it was before calibration.
+    model, report : as `evaluate_fit` returned them.
     dataset : what was evaluated.
     show : makes the page of the run's folder, and the plots where the config asks for them.
     """
+    if "calibration" in report:
+        model.save(job.folder / MODEL)
     if dataset.image_shape is not None:
         _write_mistakes(job.folder / MISTAKES, report["metrics"], dataset)
     write_json(job.folder / "report.json", report)

@@ -197,8 +197,8 @@ def _write_all(
             with failures_recorded([job.folder]):
                 model = keep_fit(job, fit, prepared)
                 with _trained_already(job.folder):
-                    _, report = evaluate_fit(job, fit, model, prepared, seconds, after_block)
-                write_results(job, report, prepared.dataset, show)
+                    model, report = evaluate_fit(job, fit, model, prepared, seconds, after_block)
+                write_results(job, model, report, prepared.dataset, show)
                 reports.append(report)
         except Exception as error:
             errors.append(error)
