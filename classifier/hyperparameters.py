@@ -2,11 +2,7 @@
 
 import dataclasses
 
-from data.options import REPORTING, Options, option
-
-# What a key of the config is to whoever treats all keys alike, besides the roles of data.options.
-PER_MODEL = "per model"  # the models of a stack may differ in it
-SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
+from data.options import PER_MODEL, REPORTING, Options, option
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -14,8 +14,10 @@ from typing import Any, get_args
 from data.errors import InputError
 
 # Roles, which a field names: what a key of the config is to whoever treats all keys alike.
+PER_MODEL = "per model"  # the models of a stack may differ in it
 REPORTING = "reporting"  # a resumed run may change it: it changes no step of the training
 PLACE = "place"  # where something is put and who hears of it: runs that differ in it are the same
+SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
 
 _LIMITS = {"minimum": "at least", "above": "above", "below": "below", "maximum": "at most"}
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

@@ -16,11 +16,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
-from classifier.hyperparameters import PER_MODEL, SECRET, Hyperparameters
+from classifier.hyperparameters import Hyperparameters
 from classifier.optimizers import OPTIMIZERS, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError
-from data.options import PLACE, REPORTING, Options, option
+from data.options import PER_MODEL, PLACE, REPORTING, SECRET, Options, option
 from data.preprocessing import Preprocessing
 from data.sources import sources
 

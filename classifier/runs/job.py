@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.hyperparameters import SECRET
 from classifier.runs.config import Config, keys_with, make_config
+from data.options import SECRET
 
 Value = Any  # of a config key: a number, text, true, false, null or a list of these
 

@@ -4,7 +4,6 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from classifier.hyperparameters import PER_MODEL
 from classifier.runs.checkpoint import NAME, read_checkpoint
 from classifier.runs.config import keys_with
 from classifier.runs.job import Job
@@ -12,6 +11,7 @@ from classifier.sweep.records import config_key
 from data.dataset import Dataset
 from data.errors import InputError
 from data.machine import memory
+from data.options import PER_MODEL
 
 BUDGET = 2**29  # bytes of the models of a stack at most, where max_stack says nothing
 STACKS = 16  # that fill the memory, where it is small
