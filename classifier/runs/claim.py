@@ -43,9 +43,10 @@ def claim(folder: Path, kind: Kind) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     _refuse_others(folder, kind)
+    refuse_links(folder)  # the folder of a sweep may hold many files: they are looked at once
     _CLAIMED.enter_context(locked(folder))
-    _refuse_others(folder, kind)  # another process may have been faster
-    mark(folder, kind)
+    if _refuse_others(folder, kind) is None:  # another process may have been faster
+        write_text(folder / MARK, f"{kind}\n")
 
 
 def mark(folder: Path, kind: Kind) -> None:
@@ -73,7 +74,8 @@ def _marked(folder: Path) -> Kind | None:
     return next((kind for kind in get_args(Kind) if kind == word), None)
 
 
-def _refuse_others(folder: Path, kind: Kind) -> None:
+def _refuse_others(folder: Path, kind: Kind) -> Kind | None:
+    """Return what a folder's mark says; refuse a folder that is not free for this kind."""
     found, key = _marked(folder), f"hydra.{kind}.dir={folder}"
     if found is None and not _is_empty(folder):
         raise InputError(
@@ -81,7 +83,7 @@ def _refuse_others(folder: Path, kind: Kind) -> None:
         )
     if found not in (None, kind):
         raise InputError(f"{key}: is the folder of a {found}; name a new or an empty folder")
-    refuse_links(folder)
+    return found
 
 
 def _is_empty(folder: Path) -> bool:
