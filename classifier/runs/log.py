@@ -20,6 +20,11 @@ class RunError(Exception):
 EXPECTED = (InputError, OSError, RunError, MemoryError, KeyboardInterrupt)
 
 
+def reason_of(error: BaseException) -> str:
+    """Return in one line why something failed."""
+    return one_line(error) if isinstance(error, EXPECTED) else f"internal error: {error!r}"
+
+
 @contextlib.contextmanager
 def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
     """Write why runs ended early into their statuses and logs, and let the error go on."""
@@ -27,9 +32,7 @@ def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
         try:
             yield
         except BaseException as error:
-            reason = one_line(error)
-            if not isinstance(error, EXPECTED):
-                reason = f"internal error: {error!r}"
+            reason = reason_of(error)
             status = "failed"
             if isinstance(error, KeyboardInterrupt):
                 status, reason = "interrupted", str(error) or "stopped by Ctrl-C"

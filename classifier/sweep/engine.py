@@ -13,8 +13,8 @@ from classifier.runs.folder import FINISHED, read_status, write_status
 from classifier.runs.job import Job
 from classifier.runs.lock import NAME as LOCK
 from classifier.runs.lock import LockedError
-from classifier.runs.log import EXPECTED
 from classifier.runs.log import log as run_log
+from classifier.runs.log import reason_of
 from classifier.runs.results import Show
 from classifier.runs.run import run
 from classifier.sweep.drawing import drawing_processes
@@ -93,10 +93,7 @@ def train_stack(
             if waiting := _unfinished(stack.jobs):
                 run(waiting, checkpoint=stack.checkpoint, dataset=stack.dataset, show=show)
         except Exception as error:
-            reason = (
-                one_line(error) if isinstance(error, EXPECTED) else f"internal error: {error!r}"
-            )
-            return Outcome(reason, isinstance(error, LockedError))
+            return Outcome(reason_of(error), isinstance(error, LockedError))
     return None
 
 
