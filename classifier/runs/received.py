@@ -15,6 +15,7 @@ from data.errors import InputError
 from data.files.plain import read_plain
 from data.options import PLACE
 
+STACKED = "stacked"  # the launcher that trains the jobs of a sweep together
 CHOICE = r"\w[\w-]*"  # the name of a config of a group: no path
 
 
@@ -43,7 +44,7 @@ def read_received(folder: Path) -> Received:
     try:
         chosen, mode = hydra["hydra"]["runtime"]["choices"], hydra["hydra"].get("mode")
         choices = {group: chosen[group] for group in groups() if group in chosen}
-        stacked = chosen.get("hydra/launcher") == "stacked" and mode == "MULTIRUN"
+        stacked = chosen.get("hydra/launcher") == STACKED and mode == "MULTIRUN"
         values = {str(key): value for key, value in given.items()}
         # As JSON has them: the names of classes are text.
         config: dict[str, Any] = json.loads(json.dumps(_settings(values)))

@@ -6,6 +6,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from classifier.runs.received import STACKED
 from data.errors import InputError
 
 SUBDIR = "${hydra.job.num}"  # of a sweep's folder: a number for each job
@@ -43,7 +44,7 @@ def check_stacked(config: DictConfig) -> None:
     InputError
         Naming the setting.
     """
-    if config.hydra.runtime.choices.get("hydra/launcher") != "stacked":
+    if config.hydra.runtime.choices["hydra/launcher"] != STACKED:
         return
     sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep["subdir"] != SUBDIR:

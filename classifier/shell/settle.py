@@ -5,9 +5,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.runs.claim import Kind, claim
+from classifier.runs.received import STACKED
 from data.errors import InputError
-
-STACKED = "stacked"  # the launcher that knows a sweep's jobs by their configs
 
 
 def settle_run(config: DictConfig) -> None:
