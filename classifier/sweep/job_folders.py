@@ -77,12 +77,11 @@ def _write_hydra_files(folder: Path, composed: DictConfig) -> None:
     Hydra's own way to them, `run_job`, copies the whole config five times.
     """
     own = composed.hydra
-    if own.output_subdir is not None:
-        texts = {
-            "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
-            "overrides": OmegaConf.to_yaml(own.overrides.task),
-            "config": OmegaConf.to_yaml(without_hydra(composed)),
-        }
-        (folder / own.output_subdir).mkdir()
-        for name, text in texts.items():
-            write_text(folder / own.output_subdir / f"{name}.yaml", text)
+    texts = {
+        "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
+        "overrides": OmegaConf.to_yaml(own.overrides.task),
+        "config": OmegaConf.to_yaml(without_hydra(composed)),
+    }
+    (folder / ".hydra").mkdir()
+    for name, text in texts.items():
+        write_text(folder / f".hydra/{name}.yaml", text)
