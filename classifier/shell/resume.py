@@ -73,7 +73,6 @@ def _plan(config: DictConfig, saved: dict[str, Any], folder: Path) -> DictConfig
             raise InputError(
                 f"{folder}/.hydra/config.yaml: {key}: {one_line(error)}; mend it there"
             ) from error
-    resumed.resume = None
     try:
         make_config(resumed)
     except InputError as error:
