@@ -211,6 +211,9 @@ class Pairs:
             self._merge()
 
     def _merge(self) -> None:
+        """Sort the new pairs in, where there are any."""
+        if not self._new:
+            return
         both = np.concatenate([self._found, *self._new])
         weights = np.ones(len(both), dtype=np.int64)
         weights[: len(self._counts)] = self._counts
@@ -221,15 +224,13 @@ class Pairs:
     @property
     def _pairs(self) -> np.ndarray:
         """The pairs found, true * C + predicted, in order."""
-        if self._new:
-            self._merge()
+        self._merge()
         return self._found
 
     @property
     def counts(self) -> np.ndarray:
         """How often each pair was found."""
-        if self._new:
-            self._merge()
+        self._merge()
         return self._counts
 
     @property
