@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -124,21 +125,24 @@ class Dataset:
     @functools.cached_property
     def _digests(self) -> tuple[str, str]:
         """The SHA-256 with the test split and without; the bytes of the others are read once."""
-        digest = hashlib.sha256()
-        for rows in (self.train.X, self.train.y, self.val.X, self.val.y):
-            _update(digest, rows)
-        without_test = digest.copy()
-        for rows in (self.test.X, self.test.y, self.classes):
-            _update(digest, rows)
-        _update(without_test, self.classes)
-        return f"sha256:{digest.hexdigest()}", f"sha256:{without_test.hexdigest()}"
+        with_test = hashlib.sha256()
+        for part in _parts(self.train.X, self.train.y, self.val.X, self.val.y):
+            with_test.update(part)
+        without = with_test.copy()
+        for part in _parts(self.test.X, self.test.y, self.classes):
+            with_test.update(part)
+        for part in _parts(self.classes):
+            without.update(part)
+        return f"sha256:{with_test.hexdigest()}", f"sha256:{without.hexdigest()}"
 
 
-def _update(digest: "hashlib._Hash", rows: Examples) -> None:
-    digest.update(f"{rows.dtype.str} {rows.shape};".encode())
-    spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
-    array = rows if isinstance(rows, np.ndarray) else rows[spread]
-    digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+def _parts(*arrays: Examples) -> Iterator[bytes | memoryview]:
+    """Yield what is hashed of arrays: type and shape of each, and its values."""
+    for rows in arrays:
+        yield f"{rows.dtype.str} {rows.shape};".encode()
+        spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
+        array = rows if isinstance(rows, np.ndarray) else rows[spread]
+        yield np.ascontiguousarray(array).data.cast("B") if array.size else b""
 
 
 def class_counts(y: np.ndarray, n_classes: int) -> np.ndarray:
