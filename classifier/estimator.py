@@ -15,7 +15,7 @@ from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
 from classifier.model_stack import PerModel
-from classifier.optimizers import Adam, Optimizer, Sgd
+from classifier.optimizers import Adam, MinibatchOptimizer, Sgd
 from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
 from classifier.training import Training
 from data.dataset import Split
@@ -23,7 +23,7 @@ from data.errors import InputError
 from data.preprocessing import AffineMap, Preprocessing
 from data.statistics import measure
 
-OPTIMIZERS: dict[str, Optimizer] = {
+OPTIMIZERS: dict[str, MinibatchOptimizer] = {
     "sgd": Sgd(nesterov=False),
     "adam": Adam(beta2=0.999, epsilon=1e-8),
 }
@@ -83,7 +83,7 @@ class SoftmaxClassifier(LinearEstimator):
         epochs: int = 100,
         momentum: float = 0.9,
         label_smoothing: float = 0.0,
-        optimizer: str | Optimizer = "sgd",
+        optimizer: str | MinibatchOptimizer = "sgd",
         schedule: str | Schedule = "cosine",
         preprocessing: str = "standardize",
         early_stopping: bool = False,
@@ -221,11 +221,17 @@ class SoftmaxClassifier(LinearEstimator):
             label_smoothing=self.label_smoothing,
         )
 
+    def _optimizer(self) -> MinibatchOptimizer:
+        found: MinibatchOptimizer = _look_up(
+            "optimizer", self.optimizer, OPTIMIZERS, MinibatchOptimizer
+        )
+        return found
+
     def _set_lr(self, train: Split, rng: np.random.Generator, *, bold: bool) -> None:
         numbers = self._numbers()
         if numbers.lr == "auto":
             scale = measure_scale(train.X, rng, train.weights)
-            optimizer: Optimizer = _look_up("optimizer", self.optimizer, OPTIMIZERS, Optimizer)
+            optimizer = self._optimizer()
             if bold:
                 own = numbers.reg, numbers.momentum, numbers.batch_size
                 self.lr_ = float(optimizer.bold_lr(scale, *own))
@@ -238,13 +244,13 @@ class SoftmaxClassifier(LinearEstimator):
         self, train: Split, val: Split, schedule: Schedule, epochs: int, rng: np.random.Generator
     ) -> Training:
         numbers = self._numbers()
-        per_model = self.lr_, numbers.reg, numbers.momentum, numbers.label_smoothing
+        per_model = self.lr_, numbers.reg, numbers.momentum, numbers.label_smoothing, -1, 1.0
         return Training(
             train,
             val,
             len(self.classes_),
             PerModel(*(np.array([number]) for number in per_model)),
-            optimizer=_look_up("optimizer", self.optimizer, OPTIMIZERS, Optimizer),
+            optimizer=self._optimizer(),
             schedule=schedule,
             early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),
             batch_size=numbers.batch_size,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classifier.certificate import Certificate
 from data.options import Options, option
 
 DONE = "all epochs done"
@@ -34,8 +35,9 @@ class Fit:
     """What training made of one model.
 
     theta (C, D + 1) holds the best weights and the bias, those of `best_epoch`; epoch 0 is the
-    start, all zeros. lr is what the schedule multiplied. `status` is completed, diverged or
-    interrupted, and `ended` says why training ended.
+    start, all zeros. lr is what the schedule multiplied, nan where there is none. `status` is
+    completed, diverged, interrupted or skipped, and `ended` says why training ended. `certificate`
+    says how far from the optimum these weights are, where that is known.
     """
 
     theta: np.ndarray
@@ -45,6 +47,7 @@ class Fit:
     history: list[Epoch] = dataclasses.field(default_factory=list)
     status: str = "completed"
     ended: str = DONE
+    certificate: Certificate | None = None
 
     @property
     def W(self) -> np.ndarray:

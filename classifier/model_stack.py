@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classifier.optimizers import Optimizer, State
+from classifier.optimizers import MinibatchOptimizer, State
 from classifier.stacked_loss import Outcome, StackedLoss, add_penalty_gradient, join
+from data.dataset import Split
 from data.minibatches import Batch
 
 CACHED = 2**16  # weights of each array that stay in the processor's cache
@@ -22,12 +23,32 @@ class PerModel:
     reg: np.ndarray
     momentum: np.ndarray
     label_smoothing: np.ndarray
+    fold: np.ndarray  # that it is not trained on; -1: it is trained on all
+    kept: np.ndarray  # share of the weight of all examples that it is trained on
 
     def select(self, keep: Sequence[int] | np.ndarray) -> "PerModel":
         """Return the numbers of some of the models."""
         kept = list(keep)
         numbers = (getattr(self, field.name) for field in dataclasses.fields(self))
         return PerModel(*(number[kept] for number in numbers))
+
+
+def of_mean_one(split: Split) -> Split:
+    """Return a split whose weights, where it has any, have the mean one and the type of X."""
+    if split.weights is None or len(split) == 0:
+        return split
+    weights = (split.weights / split.weights.mean()).astype(split.X.dtype)
+    return dataclasses.replace(split, weights=weights)
+
+
+def kept_share(examples: Split, fold: np.ndarray) -> np.ndarray:
+    """Return what share of the weight of all examples is not in the fold of each model, (G,)."""
+    kept = np.ones(len(fold))
+    if examples.folds is not None:
+        of_folds = np.bincount(examples.folds, examples.weights)
+        left_out = fold >= 0
+        kept[left_out] -= of_folds[fold[left_out]] / of_folds.sum()
+    return kept
 
 
 class ModelStack:
@@ -49,12 +70,13 @@ class ModelStack:
         theta: np.ndarray,
         state: State,
         sums: np.ndarray,
-        optimizer: Optimizer,
+        optimizer: MinibatchOptimizer,
         batch_size: int,
         val_size: int,
     ) -> None:
         self.theta, self.state, self.optimizer = theta, state, optimizer
-        self._sums = sums
+        self._sums, self._fold = sums, models.fold[:, None]
+        self._scale = (1 / models.kept)[:, None]  # weights have a mean of one for each model
         self._outcomes: list[Outcome] = []  # of the last steps, not yet in the sums
         n_classes, n_models, n_columns = theta.shape
         dtype = theta.dtype.type
@@ -80,12 +102,21 @@ class ModelStack:
 
     def step(self, batch: Batch, factor: float, number: int) -> None:
         """Take step `number` with lr times `factor`, on a minibatch with X (B, D + 1)."""
-        self._outcomes.append(self._loss.loss_and_gradient(self.theta, *batch))
+        X, y, weights, folds = batch
+        if folds is not None:
+            weights = self._own_weights(weights, folds)
+        self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y, weights))
         if len(self._outcomes) == self._at_once:
             self._sum_up()
         for theta, gradient, state, lr, momentum, twice_reg in self._pieces:
             add_penalty_gradient(gradient, theta, twice_reg, self._scratch[: len(theta)])
             self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
+
+    def _own_weights(self, weights: np.ndarray | None, folds: np.ndarray) -> np.ndarray:
+        """Return what each example weighs for each model (G, B): nothing in the fold left out."""
+        own = self._scale * (self._fold != folds)
+        weights = own if weights is None else own * weights
+        return weights.astype(self.theta.dtype)
 
     @property
     def sums(self) -> np.ndarray:
@@ -106,7 +137,7 @@ class ModelStack:
 
     def evaluate(self, batch: Batch) -> np.ndarray:
         """Return weighted loss and accuracy (2, G), summed over examples with X (B, D + 1)."""
-        figures = self._val_loss.loss(self.theta, *batch).figures()
+        figures = self._val_loss.loss(self.theta, batch.X, batch.y, batch.weights).figures()
         return np.stack([figure.sum(axis=1, dtype=np.float64) for figure in figures])
 
 

@@ -18,8 +18,25 @@ State = dict[str, np.ndarray]
 LOGIT_STEP = 0.2  # found on digits (D = 64) and CIFAR-10 (D = 3,072): near the best lr of each
 
 
-class Optimizer(Options, abc.ABC):
-    """What every optimizer has."""
+class Optimizer(Options):
+    """How weights are found."""
+
+
+@dataclasses.dataclass
+class Lbfgs(Optimizer):
+    """L-BFGS on all examples at once, for `classifier.full_batch`.
+
+    tol is how far above its lowest value an objective may be, relative to that, when a model is
+    done. Of a path of penalties those that are weaker than validation asks for are left out, unless
+    all_penalties is set.
+    """
+
+    all_penalties: bool
+    tol: float = option(above=0, maximum=1)
+
+
+class MinibatchOptimizer(Optimizer, abc.ABC):
+    """What takes a step a minibatch."""
 
     @abc.abstractmethod
     def auto_lr(self, scale: Scale, reg: float) -> float:
@@ -51,7 +68,7 @@ class Optimizer(Options, abc.ABC):
 
 
 @dataclasses.dataclass
-class Sgd(Optimizer):
+class Sgd(MinibatchOptimizer):
     """Stochastic gradient descent with momentum.
 
         v     <- momentum * v + gradient
@@ -114,7 +131,7 @@ class Sgd(Optimizer):
 
 
 @dataclasses.dataclass
-class Adam(Optimizer):
+class Adam(MinibatchOptimizer):
     """Adam: steps of about lr in every weight, whatever the gradient's scale.
 
         m     <- beta1 * m + (1 - beta1) * gradient
@@ -165,4 +182,4 @@ class Adam(Optimizer):
         theta -= gradient
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adam": Adam}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": Sgd, "adam": Adam, "lbfgs": Lbfgs}

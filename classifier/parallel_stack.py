@@ -11,7 +11,7 @@ import numpy as np
 from classifier import blas
 from classifier.fit import Fit
 from classifier.model_stack import ModelStack, PerModel
-from classifier.optimizers import Optimizer, State
+from classifier.optimizers import MinibatchOptimizer, State
 
 BLOCK = 2**23  # scores, or features, in a block of validation at most
 PARTED = 2**23  # multiplications from which a step is worth dividing among threads
@@ -60,7 +60,9 @@ class ParallelStack:
     batch_size, n_val : rows that are trained on, and evaluated, at a time, at most.
     """
 
-    def __init__(self, members: Members, optimizer: Optimizer, batch_size: int, n_val: int) -> None:
+    def __init__(
+        self, members: Members, optimizer: MinibatchOptimizer, batch_size: int, n_val: int
+    ) -> None:
         self.fits, self.models = members.fits, members.models
         n_classes, n_models, n_columns = members.theta.shape
         self.block = max(1, BLOCK // max(n_classes * n_models, n_columns))

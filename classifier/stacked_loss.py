@@ -71,7 +71,9 @@ def join(outcomes: Sequence[Outcome]) -> Outcome:
     *arrays, _, n_classes = zip(*outcomes, strict=True)
     correct, exp_sum, y = (np.concatenate(parts, axis=-1) for parts in arrays)
     weights = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-    return Outcome(correct, exp_sum, y, np.concatenate(weights) if weights else None, n_classes[0])
+    return Outcome(
+        correct, exp_sum, y, np.concatenate(weights, axis=-1) if weights else None, n_classes[0]
+    )
 
 
 class StackedLoss:
@@ -83,10 +85,12 @@ class StackedLoss:
     batch_size : the most rows a minibatch may have.
     dtype : of theta, of the design matrix and of every buffer.
     label_smoothing : (G,) e of each model, or None; of the gradient, losses are without it.
+    with_spread : whether `loss_and_gradient` leaves the spread too.
 
     Attributes
     ----------
     gradient : (C, G, D + 1), what the last call of `loss_and_gradient` left.
+    spread : (C, G), likewise: the mean of p (1 - p), what the loss curves by in each bias alone.
     """
 
     def __init__(
@@ -97,12 +101,15 @@ class StackedLoss:
         batch_size: int,
         dtype: type[np.floating] = np.float32,
         label_smoothing: np.ndarray | None = None,
+        *,
+        with_spread: bool = False,
     ) -> None:
         n_scores, n_columns = max(1, n_classes * n_models), n_features + 1
         self._smoothing: np.ndarray | None = None
         if label_smoothing is not None and label_smoothing.any():
             self._smoothing = label_smoothing[:, None].astype(dtype)
         self.gradient = np.empty((n_classes, n_models, n_columns), dtype=dtype)
+        self.spread = np.empty((n_classes, n_models), dtype=dtype) if with_spread else None
         self._buffer = np.empty(n_scores * batch_size, dtype=dtype)
         self._set_rows(batch_size)
         # Packing copies both factors, which costs a narrow product as much as the product itself,
@@ -141,9 +148,9 @@ class StackedLoss:
         Parameters
         ----------
         theta, X, y : as in `loss`.
-        weights : (B,) by which the losses are multiplied before the mean, or None for ones. With
-            weights whose mean over all examples is one, the mean over the minibatches of an epoch
-            is L's.
+        weights : (B,) or (G, B) by which the losses are multiplied before the mean, or None for
+            ones. With weights whose mean over all examples is one, the mean over the minibatches
+            of an epoch is L's.
         """
         outcome, S, places = self._forward(theta, X, y, weights)
         share: float | np.ndarray = 1.0 / len(y)
@@ -151,6 +158,8 @@ class StackedLoss:
             share = weights / S.dtype.type(len(y))
         # From the exponentials to share * (S - Y), in place.
         S *= share / outcome.exp_sum
+        if self.spread is not None:
+            self._spread(S, share)
         if self._smoothing is None:
             S.reshape(-1)[places] -= share
         else:
@@ -158,6 +167,15 @@ class StackedLoss:
             S.reshape(-1)[places] -= share * (1 - self._smoothing)
         self._gradient(X)
         return outcome
+
+    def _spread(self, S: np.ndarray, share: float | np.ndarray) -> None:
+        """Put the sums of share * p (1 - p) into `spread`, where S (C, G, B) is share * p."""
+        if isinstance(share, float):
+            squares = np.einsum("cgb,cgb->cg", S, S) / share
+        else:
+            inverse = 1 / np.maximum(share, np.finfo(S.dtype).tiny)
+            squares = np.einsum("cgb,cgb,gb->cg", S, S, np.broadcast_to(inverse, S.shape[1:]))
+        np.subtract(S.sum(axis=2), squares, out=self.spread)
 
     def _forward(
         self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None

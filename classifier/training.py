@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from classifier.fit import EarlyStopping, Epoch, Fit
-from classifier.model_stack import PerModel
-from classifier.optimizers import Optimizer, State
+from classifier.model_stack import PerModel, of_mean_one
+from classifier.optimizers import MinibatchOptimizer, State
 from classifier.parallel_stack import EachPart, Members, ParallelStack, take_models
 from classifier.schedules import Schedule
 from classifier.training_state import TrainingState
@@ -46,16 +46,16 @@ class Training:
         n_classes: int,
         models: PerModel,
         *,
-        optimizer: Optimizer,
+        optimizer: MinibatchOptimizer,
         schedule: Schedule,
         early_stopping: EarlyStopping,
         batch_size: int,
         epochs: int,
         rng: np.random.Generator,
     ) -> None:
-        self.batches = minibatches(_of_mean_one(train), batch_size)
-        self.val = _of_mean_one(val)
-        self.n_classes = n_classes
+        self.batches = minibatches(of_mean_one(train), batch_size)
+        self.val = of_mean_one(val)
+        self.n_classes, self.models = n_classes, models
         self.optimizer, self.schedule, self.early_stopping = optimizer, schedule, early_stopping
         self.epochs = epochs
         self.rng = rng
@@ -275,14 +275,6 @@ class Training:
         else:
             return False
         return True
-
-
-def _of_mean_one(split: Split) -> Split:
-    """Return a split whose weights, where it has any, have the mean one and the type of X."""
-    if split.weights is None or len(split) == 0:
-        return split
-    weights = (split.weights / split.weights.mean()).astype(split.X.dtype)
-    return dataclasses.replace(split, weights=weights)
 
 
 def _like(fresh: np.ndarray, array: np.ndarray) -> np.ndarray:

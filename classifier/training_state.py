@@ -2,15 +2,44 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from classifier.certificate import Certificate
 from classifier.fit import Epoch, Fit
+from classifier.model_stack import PerModel
 from classifier.optimizers import State
 
 OPTIMIZER = "optimizer."
+
+
+class Trainer(Protocol):
+    """What trains a stack of models, and can be stopped and gone on with."""
+
+    models: PerModel
+    fits: list[Fit]
+    epoch: int
+    epochs: int
+
+    @property
+    def step(self) -> int:
+        """Steps taken so far."""
+
+    def run(
+        self,
+        on_epoch: Callable[[list[Fit]], None] = ...,
+        stop: Callable[[], str] = ...,
+    ) -> list[Fit]:
+        """Train until every model has ended, or there is reason to stop."""
+
+    def state(self) -> "TrainingState":
+        """Return all that `restore` needs to go on exactly here."""
+
+    def restore(self, state: "TrainingState", members: Sequence[int]) -> None:
+        """Go on where `state` was taken, with these of its models."""
 
 
 @dataclasses.dataclass
@@ -60,6 +89,7 @@ class TrainingState:
             "best_value": np.array([fit.best_value for fit in self.fits]),
             "status": np.array([fit.status for fit in self.fits]),
             "ended": np.array([fit.ended for fit in self.fits]),
+            "certificates": np.array([_numbers(fit.certificate) for fit in self.fits]),
             "history": np.array(rows, dtype=np.float64).reshape(-1, len(Epoch._fields)),
             "history_rows": np.array([len(fit.history) for fit in self.fits]),
         }
@@ -78,6 +108,7 @@ class TrainingState:
                 [_row(*row) for row in history.tolist()],
                 str(arrays["status"][model]),
                 str(arrays["ended"][model]),
+                _certificate(*arrays["certificates"][model].tolist()),
             )
             for model, history in enumerate(histories)
         ]
@@ -98,6 +129,14 @@ class TrainingState:
             arrays["sums"],
             fits,
         )
+
+
+def _numbers(certificate: Certificate | None) -> tuple[float, ...]:
+    return (math.nan,) * 3 if certificate is None else dataclasses.astuple(certificate)
+
+
+def _certificate(*numbers: float) -> Certificate | None:
+    return None if math.isnan(numbers[0]) else Certificate(*numbers)
 
 
 def _row(epoch: float, step: float, *figures: float) -> Epoch:

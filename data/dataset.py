@@ -37,12 +37,14 @@ class Split:
 
     X is (N, ...) of any real dtype, as it came from its source, in memory or in a file; y is (N,)
     integers, each an index into the data set's classes; weights is (N,), what each example counts
-    in a mean, or None where all count the same.
+    in a mean, or None where all count the same; folds is (N,), the fold of each example in a
+    cross-validation, or None.
     """
 
     X: Examples
     y: np.ndarray
     weights: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -50,7 +52,8 @@ class Split:
     def select(self, rows: slice | np.ndarray) -> "Split":
         """Return some of the examples, in memory."""
         weights = None if self.weights is None else self.weights[rows]
-        return Split(self.X[rows], self.y[rows], weights)
+        folds = None if self.folds is None else self.folds[rows]
+        return Split(self.X[rows], self.y[rows], weights, folds)
 
 
 @dataclasses.dataclass(frozen=True)

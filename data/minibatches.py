@@ -31,11 +31,12 @@ def equal_parts(n: int, size: int, first: int = 0) -> Iterator[slice]:
 
 
 class Batch(NamedTuple):
-    """X (B, D), class indices y (B,), and weights (B,) or None."""
+    """X (B, D), class indices y (B,), and weights and folds (B,), or None for either."""
 
     X: np.ndarray
     y: np.ndarray
-    weights: np.ndarray | None
+    weights: np.ndarray | None = None
+    folds: np.ndarray | None = None
 
 
 class Minibatches:
@@ -46,15 +47,20 @@ class Minibatches:
     X : (N, D) floats, C-contiguous.
     y : (N,) class indices.
     batch_size : rows of a minibatch at most; those of an epoch are about equal in size.
-    weights : (N,) of the examples, or None.
+    weights, folds : (N,) of the examples, or None.
     """
 
     window = 0  # parts of the examples that are shuffled by themselves: none
 
     def __init__(
-        self, X: np.ndarray, y: np.ndarray, batch_size: int, weights: np.ndarray | None = None
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        batch_size: int,
+        weights: np.ndarray | None = None,
+        folds: np.ndarray | None = None,
     ) -> None:
-        self.X, self.y, self.weights = X, y, weights
+        self.X, self.y, self.weights, self.folds = X, y, weights, folds
         self.batch_size = min(batch_size, len(y))
         self._buffers = np.empty((2, self.batch_size, X.shape[1]), dtype=X.dtype)
 
@@ -73,18 +79,18 @@ class Minibatches:
         order = rng.permutation(len(self.y))
         batches = (order[part] for part in equal_parts(len(order), self.batch_size, first))
         one_ahead = ahead if self._buffers[0].nbytes >= LARGE else map
-        make = functools.partial(gather, self.X, self.y, self.weights)
+        make = functools.partial(gather, Batch(self.X, self.y, self.weights, self.folds))
         return iter(one_ahead(make, batches, itertools.cycle(self._buffers)))
 
 
-def gather(
-    X: np.ndarray, y: np.ndarray, weights: np.ndarray | None, rows: np.ndarray, buffer: np.ndarray
-) -> Batch:
-    """Return some rows of X, y and weights; those of X stand in the buffer."""
+def gather(examples: Batch, rows: np.ndarray, buffer: np.ndarray) -> Batch:
+    """Return some rows of examples; those of X stand in the buffer."""
+    X, y, weights, folds = examples
     found = buffer[: len(rows)]
     # mode="clip" lets take write into the buffer directly; every index is in range.
     np.take(X, rows, axis=0, out=found, mode="clip")
-    return Batch(found, y[rows], None if weights is None else weights[rows])
+    chosen = (None if numbers is None else numbers[rows] for numbers in (weights, folds))
+    return Batch(found, y[rows], *chosen)
 
 
 def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:

@@ -42,6 +42,22 @@ def stratified_split(
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 
+def stratified_folds(y: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Return a fold for each example, (N,): equal in size, and in each class, to within one.
+
+    The examples are put in order of class, at random within a class, and dealt out in turn.
+
+    Parameters
+    ----------
+    y : (N,) class indices.
+    n_folds : at most N.
+    rng : the source of the order within a class.
+    """
+    folds = np.empty(len(y), dtype=np.int16)
+    folds[np.lexsort((rng.random(len(y)), y))] = np.arange(len(y)) % n_folds
+    return folds
+
+
 def make_dataset(
     train: Split,
     *,

@@ -29,7 +29,7 @@ class StreamedMinibatches:
     design : (N, D + 1) prepared rows.
     y : (N,) class indices.
     batch_size : rows of a minibatch at most; some of an epoch may have fewer.
-    weights : (N,) of the examples, or None.
+    weights, folds : (N,) of the examples, or None.
 
     Attributes
     ----------
@@ -43,9 +43,11 @@ class StreamedMinibatches:
         y: np.ndarray,
         batch_size: int,
         weights: np.ndarray | None = None,
+        folds: np.ndarray | None = None,
     ) -> None:
         assert isinstance(design.X, NpyRows)
-        self.X, self.features, self.y, self.weights = design.X, design.features, y, weights
+        self.X, self.features, self.y = design.X, design.features, y
+        self.weights, self.folds = weights, folds
         self.batch_size = min(batch_size, len(y))
         row_bytes = design.shape[1] * design.dtype.itemsize
         # Whole minibatches, so that the only short ones are those of the last chunk's window.
@@ -90,7 +92,7 @@ class StreamedMinibatches:
         for window in ahead(self._read, groups, itertools.cycle(self._windows)):
             shuffled = rng.permutation(len(window.y))
             for part in equal_parts(len(shuffled), self.batch_size, first):
-                yield gather(*window, shuffled[part], self._buffer)
+                yield gather(window, shuffled[part], self._buffer)
             first = 0
 
     def _n_rows(self, chunks: np.ndarray) -> int:
@@ -107,10 +109,25 @@ class StreamedMinibatches:
             self.X.fill(raw, part.start)
             self.features.transform(raw, out=window[begin:end, :-1])
         y = np.concatenate([self.y[part] for part in parts]).astype(np.int64)
-        weights = self.weights
-        if weights is not None:
-            weights = np.concatenate([weights[part] for part in parts])
-        return Batch(window[:end], y, weights)
+        chosen = (
+            None if numbers is None else np.concatenate([numbers[part] for part in parts])
+            for numbers in (self.weights, self.folds)
+        )
+        return Batch(window[:end], y, *chosen)
+
+
+def row_windows(design: Split) -> Iterator[Batch]:
+    """Yield all rows of a design matrix in their order: at once, or what is read of a file.
+
+    A thread reads and prepares the next window while this one is in use.
+    """
+    if not isinstance(design.X, PreparedRows):
+        yield Batch(np.asarray(design.X), design.y, design.weights, design.folds)
+        return
+    size = max(1, window_bytes() // (design.X.shape[1] * design.X.dtype.itemsize))
+    windows = [slice(start, start + size) for start in range(0, len(design), size)]
+    for window in ahead(design.select, windows):
+        yield Batch(np.asarray(window.X), window.y, window.weights, window.folds)
 
 
 def window_bytes() -> int:
@@ -121,5 +138,5 @@ def window_bytes() -> int:
 def minibatches(split: Split, batch_size: int) -> Minibatches | StreamedMinibatches:
     """Return the minibatches of a design matrix, in memory or in a file, and class indices."""
     if isinstance(split.X, PreparedRows):
-        return StreamedMinibatches(split.X, split.y, batch_size, split.weights)
-    return Minibatches(np.asarray(split.X), split.y, batch_size, split.weights)
+        return StreamedMinibatches(split.X, split.y, batch_size, split.weights, split.folds)
+    return Minibatches(np.asarray(split.X), split.y, batch_size, split.weights, split.folds)

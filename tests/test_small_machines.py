@@ -15,7 +15,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from classifier.sweep.stacks import BUDGET, COPIES, STACKS
+from classifier.runs.preparation import MINIBATCH
+from classifier.sweep.stacks import BUDGET, STACKS
 from data import machine
 
 GIB, MIB = 2**30, 2**20
@@ -189,7 +190,7 @@ def test_a_pair_of_files_larger_than_the_memory_is_streamed(small, tmp_path):
 def test_a_sweep_has_smaller_stacks_and_few_processes_that_draw(small, tmp_path):
     X = np.random.default_rng(0).integers(0, 255, (300, 80_000), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", X=X, y=np.arange(300) % 10)
-    model = 4 * COPIES * 10 * 80_001
+    model = 4 * MINIBATCH * 10 * 80_001
     assert BUDGET // model > 5  # elsewhere one stack
     assert GIB // STACKS // model == 3
     regs = ",".join(f"1e-{n}" for n in range(1, 6))

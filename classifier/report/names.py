@@ -8,4 +8,5 @@ PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "reliability_diagram.png",
 )
 TEMPLATES = "weights.png"
+PATH = "reg_path.png"  # of a sweep over the penalty
 SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most

@@ -21,20 +21,45 @@ def report_text(report: dict[str, Any]) -> str:
     best = f"best epoch {report['best_epoch']} of {report['epochs']}"
     said = "" if report["status"] in report["ended"] else f"{report['status']}: "
     config = report["config"]
+    lr = "" if report["lr"] is None else f"lr {report['lr']:.4g}, "
     kind = "weighted " * (config["class_weight"] is not None)
     kind += "smoothed " * (config["label_smoothing"] > 0)
     before = ", before calibration" * ("calibration" in report)
     sections = [
         f"{printable(data['name'])}: {data['n_features']} features, {data['n_classes']} classes\n"
         f"{said}{report['ended']}; {best}\n"
-        f"lr {report['lr']:.4g}, reg {report['reg']:g}, objective {report['objective']:.6g} "
-        f"({kind}training loss + penalty{before})",
+        f"{lr}reg {report['reg']:g}, objective {report['objective']:.6g} "
+        f"({kind}training loss + penalty{before})\n{certified(report)}",
         metrics_table(report["metrics"]),
     ]
+    if "cross_validation" in report:
+        sections.append(cross_validation_text(report["cross_validation"]))
     if "calibration" in report:
         sections.append(calibration_text(report))
     sections.append(split_text(*reported_split(report["metrics"])))
     return "\n\n".join(sections) + "\n"
+
+
+def certified(report: dict[str, Any]) -> str:
+    """Say how far a run's objective is above its lowest value, at most."""
+    certificate = report["certificate"]
+    if certificate is None:
+        return "how near to its optimum the model is, is not known"
+    norm = f"gradient {certificate['gradient_norm']:.2g}"
+    if certificate["excess"] is None:
+        return f"{norm}; without a penalty it proves nothing of the optimum"
+    if certificate["relative"] is None:
+        return f"{norm}: at most {certificate['excess']:.3g} above the lowest objective there is"
+    return f"{norm}: at most {certificate['relative']:.2%} above the lowest objective there is"
+
+
+def cross_validation_text(found: dict[str, Any]) -> str:
+    """Return what a cross-validation says."""
+    return (
+        f"{found['folds']} folds: loss {found['loss']:.4f} +- {found['loss_error']:.4f}, accuracy "
+        f"{found['accuracy']:.4f} +- {found['accuracy_error']:.4f} (standard errors; preprocessing "
+        "was fitted on all folds, without labels)"
+    )
 
 
 def split_text(name: str, split: dict[str, Any]) -> str:

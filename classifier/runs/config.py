@@ -7,7 +7,7 @@ here and in the dataclasses of the data sources, optimizers and schedules.
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
-from classifier.optimizers import OPTIMIZERS, Optimizer
+from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError
 from data.options import PER_MODEL, PLACE, REPORTING, SECRET, Options, option
@@ -25,6 +25,7 @@ from data.preprocessing import Preprocessing
 from data.sources import sources
 
 REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
+MINIBATCHES = ("lr", "lr_scale", "momentum", "schedule", "batch_size", "early_stopping")
 CONFIGS = Path(__file__).parents[2] / "configs"
 
 Fields = dict[str, "dataclasses.Field[Any]"]
@@ -68,6 +69,7 @@ class Config(Hyperparameters):
 
     lr_scale: float = option(above=0, maximum=1e6, roles=(PER_MODEL,))
     seed: int = option(minimum=0)
+    cv: int | None = option(minimum=2, maximum=1000)
     class_weight: Any  # None, balanced, or a number for each class
     calibrate: bool = option(roles=(REPORTING,))
     data: Any  # a data.*.Source, typed by its own schema
@@ -151,6 +153,27 @@ def make_config(composed: DictConfig) -> Config:
         When a value is missing or not allowed; the message names the whole key.
     """
     return Config(**_values(composed, Config))
+
+
+def refuse_unused(config: Config, overrides: Iterable[str]) -> None:
+    """Refuse what is given to an optimizer that does not use it.
+
+    Raises
+    ------
+    InputError
+        Naming the first such override.
+    """
+    if not isinstance(config.optimizer, Lbfgs):
+        return
+    given = {re.split("[=.@]", override.lstrip("+~"))[0]: override for override in overrides}
+    unused = [given[key] for key in MINIBATCHES if key in given]
+    if not unused and config.lr != "auto":
+        unused = [f"lr={config.lr}"]
+    if unused:
+        raise InputError(
+            f"{unused[0]}: optimizer=lbfgs has no {unused[0].split('=')[0]}; leave it out, or use "
+            "optimizer=sgd"
+        )
 
 
 def make_predict_config(composed: DictConfig) -> PredictConfig:

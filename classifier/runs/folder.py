@@ -11,11 +11,12 @@ from data.files.plain import read_plain
 from data.files.whole import remove_parts, write_json
 
 SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
-FINISHED = ("completed", "diverged")  # statuses that running again would not change
+SKIPPED = "skipped"  # of a job that turned out not to be needed
+FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again would not change
 
 
 def write_status(folder: Path, status: str, reason: str | None = None) -> None:
-    """Write status.json: running, completed, diverged, interrupted or failed, and why."""
+    """Write status.json: running, completed, diverged, skipped, interrupted or failed; why."""
     write_json(folder / "status.json", {"status": status, "reason": reason})
 
 

@@ -8,6 +8,8 @@ import numpy as np
 
 from classifier import gradient_check
 from classifier.curvature import SAMPLE, Scale, measure_scale
+from classifier.lbfgs import MEMORY
+from classifier.optimizers import Lbfgs
 from classifier.runs.config import Config
 from classifier.runs.log import RunError, log, timed
 from data.console import printable
@@ -18,11 +20,15 @@ from data.labels import class_weights
 from data.machine import memory
 from data.preprocessing import AffineMap, PreparedRows
 from data.room import STREAMED, check_room
+from data.splits import stratified_folds
 from data.statistics import check_finite, measure
 from data.streamed import window_bytes
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
-PEAK = 9  # arrays of a model's size at once with Adam: six to train, then a checkpoint's copies
+# Arrays of a model's size: weights, gradient, best weights, up to two moments, scratch;
+MINIBATCH = 6
+FULL_BATCH = 16 + 2 * MEMORY  # or the pairs of L-BFGS, and the sums of a pass in float64.
+COPIED = 1.5  # times as many while a checkpoint is written
 KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
 
 
@@ -88,6 +94,8 @@ def prepare(
             Split(X, s.y, None if of_class is None else of_class[s.y])
             for X, s in zip(_designs(features, dataset), (dataset.train, dataset.val), strict=True)
         )
+        if config.cv is not None:
+            train = dataclasses.replace(train, folds=_folds(dataset.train.y, config))
         scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
         _check_size(
             (statistics.low - features.shift) / features.scale,
@@ -99,6 +107,19 @@ def prepare(
             rng = generator(config.seed, "check")
             error = _check_gradient(train, len(dataset.classes), configs, rng)
     return Prepared(dataset, features, train, val, scale, error, of_class, seconds)
+
+
+def _folds(y: np.ndarray, config: Config) -> np.ndarray:
+    assert config.cv is not None
+    if config.cv > len(y):
+        raise InputError(f"cv={config.cv}: there are {len(y)} training examples; use fewer folds")
+    return stratified_folds(y, config.cv, generator(config.seed, "folds"))
+
+
+def copies(config: Config) -> int:
+    """Return how many arrays of a model's size its training takes, those of its folds included."""
+    kept = FULL_BATCH if isinstance(config.optimizer, Lbfgs) else MINIBATCH
+    return kept * (1 + (config.cv or 0))
 
 
 def _designs(features: AffineMap, dataset: Dataset) -> tuple[Examples, Examples]:
@@ -137,7 +158,7 @@ def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
     parts = {
         "the examples": dataset.nbytes + labels,
         "their prepared copies": prepared,
-        "training": max(sample, buffers + PEAK * row * n_rows + scores),
+        "training": max(sample, buffers + int(COPIED * copies(configs[0])) * row * n_rows + scores),
     }
     fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
     check_room(dataset.origin, parts, STREAMED + fewer)

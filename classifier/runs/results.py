@@ -5,6 +5,7 @@ import functools
 import math
 import os
 import platform
+import statistics
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -13,18 +14,27 @@ from typing import Any
 import numpy as np
 
 from classifier.calibration import fit_temperature
+from classifier.certificate import Certificate
 from classifier.curvature import Scale
 from classifier.evaluation import evaluate, minimised
 from classifier.fit import Fit
 from classifier.model import LinearModel
+from classifier.optimizers import Lbfgs, MinibatchOptimizer
 from classifier.report.names import MISTAKES
-from classifier.report.text import calibration_text, metrics_table, report_text, reported_split
+from classifier.report.text import (
+    calibration_text,
+    certified,
+    metrics_table,
+    report_text,
+    reported_split,
+)
 from classifier.runs.config import Config
 from classifier.runs.folder import write_status
 from classifier.runs.history import write_history
 from classifier.runs.job import Job
 from classifier.runs.log import log, timed
 from classifier.runs.preparation import Prepared
+from classifier.runs.trained import Trained
 from classifier.stacked_loss import penalty
 from data.console import printable
 from data.dataset import Dataset
@@ -50,7 +60,7 @@ def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
 
 def evaluate_fit(
     job: Job,
-    fit: Fit,
+    trained: Trained,
     model: LinearModel,
     prepared: Prepared,
     seconds: dict[str, float],
@@ -60,7 +70,7 @@ def evaluate_fit(
 
     Parameters
     ----------
-    job, fit, model, prepared : the run, what training made of it, and the data it used.
+    job, trained, model, prepared : the run, what training made of it, and the data it used.
     seconds : what the parts of the run took so far.
     after_block : called after each block of examples; what it raises ends the evaluation.
     """
@@ -76,7 +86,7 @@ def evaluate_fit(
             model = dataclasses.replace(model, temperature=temperature)
             metrics = measure(model)
         calibration = {"calibration": {"temperature": temperature, "before": before}}
-    return model, _report(job, fit, prepared, metrics, seconds) | calibration
+    return model, _report(job, trained, prepared, metrics, seconds) | calibration
 
 
 def write_results(
@@ -99,13 +109,16 @@ def write_results(
     write_text(job.folder / "report.txt", report_text(report))
     show(job.folder, job.config.report.plots)
     write_status(job.folder, report["status"], report["ended"])
-    _log_outcome(job.folder, report)
+    _log_outcome(job, report)
 
 
 def selection_metric(report: dict[str, Any], name: str) -> float:
-    """Return a report's val_loss or val_accuracy; nan without a validation split."""
+    """Return a report's val_loss or val_accuracy; nan without a validation split.
+
+    Where there is a cross-validation, the mean over its folds.
+    """
     split, figure = name.split("_")
-    metrics = report["metrics"][split]
+    metrics = report.get("cross_validation", report["metrics"][split])
     return float(metrics[figure]) if metrics else math.nan
 
 
@@ -132,12 +145,15 @@ def _write_mistakes(path: Path, metrics: dict[str, Any], dataset: Dataset) -> No
     write_whole(path, lambda file: np.savez(file, X=images))
 
 
-def _log_outcome(folder: Path, report: dict[str, Any]) -> None:
+def _log_outcome(job: Job, report: dict[str, Any]) -> None:
+    folder = job.folder
     own = {"folder": folder}
     if report["status"] == "diverged":
         log.error("%s", report["ended"], extra=own)
     else:
         log.info("%s; the best was epoch %d", report["ended"], report["best_epoch"], extra=own)
+    if _falls_short(job.config, report):
+        log.warning("%s: give more epochs, or a larger optimizer.tol", certified(report), extra=own)
     if report["metrics"]["train"]["loss"] >= math.log(report["data"]["n_classes"]):
         log.warning("the kept weights are no better than guessing", extra=own)
     if "calibration" in report:
@@ -147,14 +163,26 @@ def _log_outcome(folder: Path, report: dict[str, Any]) -> None:
     log.info("\n%s\n%s", metrics_table(report["metrics"]), printable(from_here(folder)), extra=own)
 
 
+def _falls_short(config: Config, report: dict[str, Any]) -> bool:
+    """Return whether a model is not proven to be as near to its optimum as was asked for."""
+    optimizer, certificate = config.optimizer, report["certificate"]
+    if not isinstance(optimizer, Lbfgs) or report["status"] != "completed" or config.reg == 0:
+        return False
+    relative = certificate and certificate["relative"]
+    return relative is None or bool(relative > optimizer.tol)
+
+
 def _ended(config: Config, fit: Fit, scale: Scale) -> str:
     """Say why training ended, with what to do about it where it diverged."""
-    return fit.ended + (_advice(config, fit, scale) if fit.status == "diverged" else "")
+    optimizer, ended = config.optimizer, fit.ended
+    if fit.status == "diverged" and isinstance(optimizer, MinibatchOptimizer):
+        ended += _advice(config, optimizer, fit, scale)
+    return ended
 
 
-def _advice(config: Config, fit: Fit, scale: Scale) -> str:
-    stable = config.optimizer.stable_lr(scale, config.reg)
-    auto = config.optimizer.auto_lr(scale, config.reg)
+def _advice(config: Config, optimizer: MinibatchOptimizer, fit: Fit, scale: Scale) -> str:
+    stable = optimizer.stable_lr(scale, config.reg)
+    auto = optimizer.auto_lr(scale, config.reg)
     bound = "" if stable is None else f"the largest step sure to be stable is 2/L = {stable:.4g}: "
     return (
         f" with lr={fit.lr:.4g}; {bound}use lr=auto ({auto:.4g} here) or less; the best weights "
@@ -163,20 +191,29 @@ def _advice(config: Config, fit: Fit, scale: Scale) -> str:
 
 
 def _report(
-    job: Job, fit: Fit, prepared: Prepared, metrics: dict[str, Any], seconds: dict[str, float]
+    job: Job,
+    trained: Trained,
+    prepared: Prepared,
+    metrics: dict[str, Any],
+    seconds: dict[str, float],
 ) -> dict[str, Any]:
     """Gather every number of a run: the content of report.json."""
-    config, dataset = job.config, prepared.dataset
-    weight_penalty = float(penalty(fit.theta[:, None], np.array([config.reg]))[0])
-    return {
+    config, dataset, fit = job.config, prepared.dataset, trained.fit
+    square_norm = float(penalty(fit.theta[:, None], np.ones(1))[0])
+    stable = None
+    if isinstance(config.optimizer, MinibatchOptimizer):
+        stable = config.optimizer.stable_lr(prepared.scale, config.reg)
+    report = {
         "status": fit.status,
         "metrics": metrics,
-        "objective": minimised(metrics["train"]) + weight_penalty,
+        "objective": minimised(metrics["train"]) + config.reg * square_norm,
+        "certificate": _certificate(fit.certificate),
+        "weight_norm": math.sqrt(square_norm),
         "config": job.plain,
-        "lr": fit.lr,
+        "lr": None if math.isnan(fit.lr) else fit.lr,
         "reg": config.reg,
         "smoothness": prepared.scale.smoothness(config.reg),
-        "largest_stable_lr": config.optimizer.stable_lr(prepared.scale, config.reg),
+        "largest_stable_lr": stable,
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
         "ended": _ended(config, fit, prepared.scale),
@@ -193,6 +230,27 @@ def _report(
         "machine": {"host": platform.node(), "process": os.getpid()},
         "versions": _versions(),
     }
+    if trained.fold_losses:
+        report["cross_validation"] = _cross_validation(trained)
+    return report
+
+
+def _certificate(certificate: Certificate | None) -> dict[str, float | None] | None:
+    """Return how near to its optimum a model is; null where nothing is known."""
+    if certificate is None:
+        return None
+    figures = dataclasses.asdict(certificate) | {"relative": certificate.relative}
+    return {key: value if math.isfinite(value) else None for key, value in figures.items()}
+
+
+def _cross_validation(trained: Trained) -> dict[str, Any]:
+    """Return mean and standard error over the folds, and the figures of each."""
+    found: dict[str, Any] = {"folds": len(trained.fold_losses)}
+    for name, values in (("loss", trained.fold_losses), ("accuracy", trained.fold_accuracies)):
+        found[name] = statistics.fmean(values)
+        found[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
+        found[f"{name}_of_folds"] = values
+    return found
 
 
 @functools.cache

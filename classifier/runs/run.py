@@ -7,29 +7,24 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from classifier import blas
-from classifier.curvature import Scale
 from classifier.fit import Fit
-from classifier.model_stack import PerModel
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.runs.claim import mark
-from classifier.runs.config import Config
-from classifier.runs.folder import locked_runs, write_status
+from classifier.runs.folder import SKIPPED, locked_runs, write_status
 from classifier.runs.interruption import stop_later
 from classifier.runs.job import Job
 from classifier.runs.log import RunError, failures_recorded, log, timed
-from classifier.runs.preparation import Prepared, generator, load_dataset, prepare
+from classifier.runs.preparation import Prepared, load_dataset, prepare
 from classifier.runs.results import Show, evaluate_fit, keep_fit, write_results
-from classifier.training import Training
+from classifier.runs.trained import Trained, judge
+from classifier.runs.trainer import make_trainer
+from classifier.training_state import Trainer
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.whole import from_here
 
-FAR = 100  # times lr=auto, or the curvature of the data: of what lies beyond, a line warns
-FLOAT32 = np.finfo(np.float32)
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
 
 
@@ -54,7 +49,7 @@ def run(
 
     Returns
     -------
-    The content of each job's report.json.
+    The content of each job's report.json, but for those that were skipped.
 
     Raises
     ------
@@ -77,7 +72,9 @@ def run(
             stop = exits.enter_context(stop_later())
             with timed(seconds, "training"):
                 fits = _train(training, checkpoints, stop, progress)
-        reports = _write_all(jobs, fits, prepared, seconds, show, stop.raise_when_overdue)
+                own = training.models, len(jobs), prepared, stop.raise_when_overdue
+                trained = judge(fits, *own)
+        reports = _write_all(jobs, trained, prepared, seconds, show, stop.raise_when_overdue)
     if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
         raise RunError("; ".join(diverged))
     return reports
@@ -85,7 +82,7 @@ def run(
 
 def _begin(
     jobs: Sequence[Job], place: Path, dataset: Dataset | None
-) -> tuple[Prepared, Training, Checkpoints]:
+) -> tuple[Prepared, Trainer, Checkpoints]:
     """Prepare a training, and put it where its checkpoint says it was, if there is one."""
     earlier = read_checkpoint(place) if place.exists() else None
     config = jobs[0].config
@@ -95,7 +92,7 @@ def _begin(
             dataset = load_dataset(config)
     prepared = _prepare(jobs, dataset, earlier)
     prepared = dataclasses.replace(prepared, seconds=loading | prepared.seconds)
-    training = _training(jobs, prepared)
+    training = make_trainer(jobs, prepared)
     if earlier is not None:
         earlier.restore(training, jobs, dataset.trained_on)
         log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
@@ -127,33 +124,8 @@ def _prepare(jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None) 
     return prepare(dataset, configs, checked=error is not None, gradient_error=error)
 
 
-def _training(jobs: Sequence[Job], prepared: Prepared) -> Training:
-    config = jobs[0].config
-    models = PerModel(
-        lr=np.array([_resolve_lr(job, prepared.scale) for job in jobs]),
-        reg=np.array([job.config.reg for job in jobs]),
-        momentum=np.array([job.config.momentum for job in jobs]),
-        label_smoothing=np.array([job.config.label_smoothing for job in jobs]),
-    )
-    training = Training(
-        prepared.train,
-        prepared.val,
-        len(prepared.dataset.classes),
-        models,
-        optimizer=config.optimizer,
-        schedule=config.schedule,
-        early_stopping=config.early_stopping,
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        rng=generator(config.seed, "order"),
-    )
-    if config.schedule.warmup_steps >= config.epochs * len(training.batches):
-        log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
-    return training
-
-
 def _train(
-    training: Training, checkpoints: Checkpoints, stop: Callable[[], str], progress: bool
+    training: Trainer, checkpoints: Checkpoints, stop: Callable[[], str], progress: bool
 ) -> list[Fit]:
     from tqdm import tqdm  # costs start-up
 
@@ -184,7 +156,7 @@ def _train(
 
 def _write_all(
     jobs: Sequence[Job],
-    fits: Sequence[Fit],
+    trained: Sequence[Trained],
     prepared: Prepared,
     seconds: dict[str, float],
     show: Show,
@@ -192,12 +164,15 @@ def _write_all(
 ) -> list[dict[str, Any]]:
     """Write each job's results; one's full disk or odd class name is not another's."""
     reports, errors = [], []
-    for job, fit in zip(jobs, fits, strict=True):
+    for job, own in zip(jobs, trained, strict=True):
+        if own.fit.status == SKIPPED:
+            write_status(job.folder, SKIPPED, own.fit.ended)
+            continue
         try:
             with failures_recorded([job.folder]):
-                model = keep_fit(job, fit, prepared)
+                model = keep_fit(job, own.fit, prepared)
                 with _trained_already(job.folder):
-                    model, report = evaluate_fit(job, fit, model, prepared, seconds, after_block)
+                    model, report = evaluate_fit(job, own, model, prepared, seconds, after_block)
                 write_results(job, model, report, prepared.dataset, show)
                 reports.append(report)
         except Exception as error:
@@ -218,41 +193,3 @@ def _trained_already(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         stop.args = (f"{stop} during the evaluation; {kept}",)
         raise
-
-
-def _resolve_lr(job: Job, scale: Scale) -> float:
-    config: Config = job.config
-    auto = config.lr == "auto"
-    lr = config.optimizer.auto_lr(scale, config.reg) if auto else float(config.lr)
-    lr *= config.lr_scale
-    if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
-        reason = (
-            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}; use "
-            "preprocessing=standardize"
-        )
-        raise InputError(f"lr={config.lr}: {reason if auto else 'not a step float32 can take'}")
-    stable = config.optimizer.stable_lr(scale, config.reg)
-    bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
-    chosen = " (auto)" if auto else ""
-    own = {"folder": job.folder}
-    log.info("lr %.4g%s%s", lr, chosen, bound, extra=own)
-    _warn_of_what_is_far(lr, config, scale, own)
-    return lr
-
-
-def _warn_of_what_is_far(lr: float, config: Config, scale: Scale, own: dict[str, Path]) -> None:
-    """Say where a setting is far outside what the data ask for."""
-    auto = config.optimizer.auto_lr(scale, config.reg)
-    if not auto / FAR**2 <= lr <= auto * FAR:
-        size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
-        log.warning(
-            "lr=%.4g is very %s beside lr=auto, %.4g here: training may %s",
-            *(lr, size, auto, end),
-            extra=own,
-        )
-    if 4 * config.reg > FAR * scale.eigenvalue:
-        log.warning(
-            "reg=%.4g outweighs the data, whose curvature is %.4g: the weights stay near zero",
-            *(config.reg, scale.eigenvalue / 2),
-            extra=own,
-        )

@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from classifier.runs.config import refuse_unused
 from classifier.runs.interruption import exit_code
 from classifier.runs.job import make_job
 from classifier.runs.latest import LINK, point_latest
@@ -46,7 +47,9 @@ def run_composed(composed: DictConfig) -> float:
 def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
     try:
         with failures_recorded([folder]):
-            job = make_job(composed, dict(HydraConfig.get().runtime.choices), folder)
+            hydra = HydraConfig.get()
+            job = make_job(composed, dict(hydra.runtime.choices), folder)
+            refuse_unused(job.config, hydra.overrides.task)
         if alone:
             _point_latest(Path(job.config.outputs), folder)
         (report,) = run([job], show=_show, progress=alone)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from classifier.report.pages.show import lacks_plots
 from classifier.runs.checkpoint import NAME as CHECKPOINT
-from classifier.runs.config import Config, make_config, without_hydra
+from classifier.runs.config import Config, make_config, refuse_unused, without_hydra
 from classifier.runs.explain import explain
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.interruption import SweepStopped, stop_at_once
@@ -133,7 +133,9 @@ class StackedLauncher(Launcher):
         (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             with failures_recorded([folder]):
-                return folder, make_job(task, choices, folder)
+                job = make_job(task, choices, folder)
+                refuse_unused(job.config, overrides)
+                return folder, job
         except Exception:  # recorded in the folder
             return folder, None
 
@@ -169,7 +171,8 @@ def _refuse_what_all_share(composer: Composer, job_overrides: Sequence[Sequence[
     reasons = set()
     for overrides in job_overrides:
         try:
-            make_config(without_hydra(composer.compose(list(overrides))))
+            config = make_config(without_hydra(composer.compose(list(overrides))))
+            refuse_unused(config, overrides)
             return
         except Exception as error:
             reasons.add(explain(error, Config))

@@ -7,6 +7,7 @@ from typing import TypeVar
 from classifier.runs.checkpoint import NAME, read_checkpoint
 from classifier.runs.config import keys_with
 from classifier.runs.job import Job
+from classifier.runs.preparation import copies
 from classifier.sweep.records import config_key
 from data.dataset import Dataset
 from data.errors import InputError
@@ -16,7 +17,6 @@ from data.options import PER_MODEL
 BUDGET = 2**29  # bytes of the models of a stack at most, where max_stack says nothing
 STACKS = 16  # that fill the memory, where it is small
 SHARE = 4  # one part in so many of the memory is for the stacks of all workers
-COPIES = 6  # arrays of a model's size: weights, gradient, best weights, up to two moments, scratch
 
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
@@ -80,8 +80,9 @@ def stacks_of(
     max_stack : models in a stack at most; None: as many as fit `budget`.
     n_workers : workers that can train a stack at once: a group is cut so that none is idle.
     """
-    model_bytes = 4 * COPIES * len(dataset.classes) * (dataset.n_features + 1)
-    limit = max(1, budget(n_workers) // model_bytes) if max_stack is None else max_stack
+    array = 4 * len(dataset.classes) * (dataset.n_features + 1)
     for members in group(jobs, map(stack_key, jobs)).values():
+        model_bytes = array * copies(members[0].config)
+        limit = max(1, budget(n_workers) // model_bytes) if max_stack is None else max_stack
         size = min(limit, -(-len(members) // n_workers))
         yield from (members[start : start + size] for start in range(0, len(members), size))

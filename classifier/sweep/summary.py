@@ -17,12 +17,24 @@ from pathlib import Path
 from typing import Any
 
 from classifier.export.formats import FORMATS
+from classifier.report.names import PATH
 from classifier.report.pages.sweep import write_sweep_page
-from classifier.report.sweep_values import METRICS, best_job, is_number, rank, status_counts
+from classifier.report.sweep_values import (
+    FOLDS,
+    METRICS,
+    OPTIMUM,
+    best_job,
+    is_number,
+    metrics_of,
+    one_standard_error,
+    rank,
+    status_counts,
+)
 from classifier.runs.claim import kind_of
-from classifier.runs.folder import FINISHED
+from classifier.runs.folder import FINISHED, SKIPPED
 from classifier.runs.job import Value, flatten
 from classifier.sweep.records import Record, read_records, settings
+from classifier.sweep.reg_path import path_rows
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import refuse_links
@@ -42,10 +54,13 @@ def summarise(sweep: Path) -> dict[str, Any]:
     Returns
     -------
     swept : the keys in which the jobs differ.
-    objective : the figure the best is chosen by, "val_loss" or "val_accuracy".
+    objective : the figure the best is chosen by, "val_loss" or "val_accuracy", "cv_loss" or
+        "cv_accuracy" of a cross-validation.
     jobs : a dict a job: number, status, reason, the swept keys, the resolved lr, the validation
         and test metrics, the best epoch, the seconds and the folder.
-    best : the best of them, or None. edges : the swept numbers whose best lies at an end.
+    best : the best of them, or None. one_standard_error : the job with the strongest penalty within
+        one standard error of it, where there is a cross-validation. path : figures by penalty,
+        where that alone was swept. edges : the swept numbers whose best lies at an end.
     seeds : where seed is swept, each other setting with mean, standard deviation and n.
 
     Raises
@@ -64,6 +79,8 @@ def summarise(sweep: Path) -> dict[str, Any]:
         "objective": objective,
         "jobs": jobs,
         "best": best,
+        "one_standard_error": one_standard_error(jobs, swept, best),
+        "path": path_rows(records, jobs, swept),
         "edges": _edges(jobs, swept, best),
         "seeds": _seeds(jobs, swept, objective) if "seed" in swept else [],
     }
@@ -71,7 +88,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
     write_text(sweep / "sweep.csv", _csv(jobs, swept))
     if best is not None:
         _copy_best(sweep, Path(sweep / best["folder"]))
-    _draw(sweep / "sweep.png", jobs, swept, objective)
+    _draw(sweep, summary)
     write_sweep_page(sweep, summary)
     return summary
 
@@ -81,7 +98,7 @@ def finish_sweep(sweep: Path) -> str:
     summary = summarise(sweep)
     print(table(summary, sweep))
     counts = status_counts(summary["jobs"])
-    lost = {status: n for status, n in counts.items() if status != "completed"}
+    lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
     if not lost:
         return ""
     listed = ", ".join(f"{n} {printable(status)}" for status, n in lost.items())
@@ -98,8 +115,10 @@ def swept_keys(records: list[Record]) -> list[str]:
 
 
 def _objective(records: list[Record]) -> str:
-    named = [record.config["objective"] for record in records if record.config]
-    return str(named[0]) if named else "val_loss"
+    configs = [record.config for record in records if record.config]
+    named = str(configs[0]["objective"]) if configs else "val_loss"
+    on_folds = any(config.get("cv") is not None for config in configs)
+    return named.replace("val_", "cv_") if on_folds else named
 
 
 def _row(record: Record, swept: list[str]) -> dict[str, Any]:
@@ -114,6 +133,9 @@ def _row(record: Record, swept: list[str]) -> dict[str, Any]:
         split, figure = name.split("_")
         metrics = report.get("metrics", {}).get(split)
         row[name] = metrics[figure] if metrics else None
+    folds = report.get("cross_validation")
+    row |= {name: folds[name.removeprefix("cv_")] if folds else None for name in FOLDS}
+    row[OPTIMUM] = (report.get("certificate") or {}).get("relative")
     row["best_epoch"] = report.get("best_epoch")
     row["seconds"] = sum(report["seconds"].values()) if "seconds" in report else None
     return row | {"folder": record.folder.name, "reason": record.reason}
@@ -154,18 +176,25 @@ def _seeds(jobs: list[dict[str, Any]], swept: list[str], objective: str) -> list
 
 def _csv(jobs: list[dict[str, Any]], swept: list[str]) -> str:
     text = io.StringIO()
-    fixed = ["resolved_lr", *METRICS, "best_epoch", "seconds", "folder", "reason"]
+    figures = [*METRICS, *FOLDS, OPTIMUM]
+    fixed = ["resolved_lr", *figures, "best_epoch", "seconds", "folder", "reason"]
     writer = csv.DictWriter(text, ["job", "status", *swept, *fixed], lineterminator="\n")
     writer.writeheader()
     writer.writerows(jobs)
     return text.getvalue()
 
 
-def _draw(path: Path, jobs: list[dict[str, Any]], swept: list[str], objective: str) -> None:
+def _draw(sweep: Path, summary: dict[str, Any]) -> None:
+    from classifier.report.path_plot import path_figure
     from classifier.report.sweep_plots import sweep_figure
 
-    figure = sweep_figure(jobs, swept, objective)
-    write_whole(path, partial(figure.savefig, format="png"))
+    best, strongest = summary["best"], summary["one_standard_error"]
+    figures = {"sweep.png": sweep_figure(summary["jobs"], summary["swept"], summary["objective"])}
+    if summary["path"] and best:
+        strong = strongest and strongest["reg"]
+        figures[PATH] = path_figure(summary["path"], best["reg"], strong)
+    for name, figure in figures.items():
+        write_whole(sweep / name, partial(figure.savefig, format="png"))
 
 
 def _check_best(best: Path) -> None:
@@ -194,7 +223,8 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     """Return the best jobs, what to know about them, and where they are, for a terminal."""
     jobs, swept, objective = summary["jobs"], summary["swept"], summary["objective"]
     best = rank(jobs, objective)[:SHOWN]
-    columns = ["job", *swept, *(["resolved_lr"] if "lr" not in swept else []), *METRICS]
+    has_lr = "lr" not in swept and any(job["resolved_lr"] is not None for job in jobs)
+    columns = ["job", *swept, *(["resolved_lr"] if has_lr else []), *metrics_of(jobs)]
     cells = [columns] + [[_cell(job[column]) for column in columns] for job in best]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
@@ -202,6 +232,11 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         lines.append(
             f"The best {edge['key']}, {_cell(edge['value'])}, is the {edge['side']} tried: "
             "widen the sweep"
+        )
+    if strongest := summary["one_standard_error"]:
+        lines.append(
+            f"The strongest penalty within one standard error of the best: reg="
+            f"{_cell(strongest['reg'])}, job {strongest['job']}"
         )
     for group in summary["seeds"][:SHOWN]:
         others = ", ".join(f"{k}={_cell(group[k])}" for k in swept if k != "seed")

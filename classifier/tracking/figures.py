@@ -61,7 +61,8 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     the curves'.
     """
     # lr is the curve of the schedule.
-    figures = {"objective": report["objective"], "resolved_lr": report["lr"]}
+    figures = {"objective": report["objective"]}
+    figures |= {} if report["lr"] is None else {"resolved_lr": report["lr"]}
     for split, metrics in report["metrics"].items():
         kept = split if split == "test" else f"best_{split}"
         figures |= {f"{kept}_{name}": value for name, value in (metrics or {}).items()}

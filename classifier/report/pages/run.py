@@ -12,7 +12,7 @@ from classifier.report.charts import Axis, Chart, Dot, Zone, span
 from classifier.report.names import MISTAKES, PLOTS, SHOWN_TEMPLATES, TEMPLATES
 from classifier.report.pages.page import Cell, cell, percent, render
 from classifier.report.pictures import example_pictures, template_pictures
-from classifier.report.text import reported_split
+from classifier.report.text import certified, reported_split
 from classifier.runs.folder import SWEEP
 from classifier.runs.history import read_history
 from classifier.runs.job import flatten
@@ -42,6 +42,8 @@ def write_run_page(folder: Path) -> None:
         chance=math.log(report["data"]["n_classes"]),
         seconds=sum(report["seconds"].values()),
         command=command(folder),
+        certified=certified(report) if report.get("certificate") else "",
+        cross_validated=_cross_validated(report.get("cross_validation")),
         curves=[_curve(history, report, figure) for figure in ("loss", "accuracy")],
         history_columns=Epoch._fields,
         history=[[cell(value, "{:.5g}") for value in row] for row in history],
@@ -182,6 +184,14 @@ def _templates(folder: Path, image_shape: Sequence[int] | None) -> dict[str, Any
         "templates": list(zip(names, template_pictures(shown), strict=False)),
         "templates_said": said,
     }
+
+
+def _cross_validated(found: dict[str, Any] | None) -> tuple[str, str, str] | None:
+    """Return name, value and remark of the figure of a cross-validation."""
+    if found is None:
+        return None
+    error = f"+- {percent(found['accuracy_error'])}, loss {found['loss']:.4f}"
+    return f"accuracy on {found['folds']} folds", percent(found["accuracy"]), error
 
 
 def _calibration(report: dict[str, Any], name: str, split: dict[str, Any]) -> dict[str, Any]:

@@ -7,15 +7,16 @@ from typing import Any
 
 from classifier.report.charts import Axis, Chart, Dot, span
 from classifier.report.pages.page import Cell, cell, render
+from classifier.report.pages.path import path_charts
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.report.pages.run import command
 from classifier.report.sweep_values import (
-    METRICS,
     Row,
     best_job,
     best_of_pairs,
     distinct,
     is_done,
+    metrics_of,
     rank,
     shown_keys,
     status_counts,
@@ -32,7 +33,9 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     keys, pairs = shown_keys(jobs, swept)
     ranked = rank(jobs, objective)
     lost = [job for job in jobs if not is_done(job, objective)]
-    columns = ["job", "status", *swept, *(["resolved_lr"] if "lr" not in swept else []), *METRICS]
+    figures = metrics_of(jobs)
+    has_lr = any(job["resolved_lr"] is not None for job in jobs) and "lr" not in swept
+    columns = ["job", "status", *swept, *(["resolved_lr"] if has_lr else []), *figures]
     columns += ["best_epoch", "seconds", *(["reason"] if lost else [])]
     links = {job["job"]: _link(sweep, job) for job in jobs}
     best = summary["best"]
@@ -47,7 +50,9 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         best_values=[(key, cell(best[key]).text) for key in swept] if best else [],
         best_command=command(sweep / best["folder"]) if best else "",
         command=command(sweep),
-        metrics=METRICS,
+        metrics=figures,
+        strongest=summary.get("one_standard_error"),
+        path=path_charts(summary["path"], best["reg"], links) if best else [],
         edges=summary["edges"],
         columns=columns,
         rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],

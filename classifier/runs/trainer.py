@@ -1,0 +1,99 @@
+"""The training of some jobs: by minibatches or on all examples, with the numbers of each model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from classifier.curvature import Scale
+from classifier.full_batch import FullBatchTraining
+from classifier.model_stack import PerModel, kept_share
+from classifier.optimizers import Lbfgs, MinibatchOptimizer
+from classifier.runs.config import Config
+from classifier.runs.job import Job
+from classifier.runs.log import log
+from classifier.runs.preparation import Prepared, generator
+from classifier.training import Training
+from classifier.training_state import Trainer
+from data.errors import InputError
+
+FAR = 100  # times lr=auto, or the curvature of the data: of what lies beyond, a line warns
+FLOAT32 = np.finfo(np.float32)
+
+
+def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Trainer:
+    """Return the training of some jobs, before its first step.
+
+    Its models are those of the jobs and then, for each fold, those of the jobs without it.
+    """
+    config = jobs[0].config
+    own = prepared.train, prepared.val, len(prepared.dataset.classes)
+    optimizer = config.optimizer
+    if isinstance(optimizer, Lbfgs):
+        rng = generator(config.seed, "curvature")
+        models = per_model(jobs, np.full(len(jobs), np.nan), prepared)
+        return FullBatchTraining(*own, models, optimizer=optimizer, epochs=config.epochs, rng=rng)
+    assert isinstance(optimizer, MinibatchOptimizer)
+    lr = np.array([_resolve_lr(job, optimizer, prepared.scale) for job in jobs])
+    training = Training(
+        *own,
+        per_model(jobs, lr, prepared),
+        optimizer=optimizer,
+        schedule=config.schedule,
+        early_stopping=config.early_stopping,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        rng=generator(config.seed, "order"),
+    )
+    if config.schedule.warmup_steps >= config.epochs * len(training.batches):
+        log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
+    return training
+
+
+def per_model(jobs: Sequence[Job], lr: np.ndarray, prepared: Prepared) -> PerModel:
+    """Return the numbers of the models of some jobs, those of their folds behind them."""
+    n_stacks = 1 + (jobs[0].config.cv or 0)
+    fold = np.repeat(np.arange(-1, n_stacks - 1), len(jobs))
+    numbers = [(j.config.reg, j.config.momentum, j.config.label_smoothing) for j in jobs]
+    reg, momentum, smoothing = (np.tile(column, n_stacks) for column in np.array(numbers).T)
+    kept = kept_share(prepared.train, fold)
+    return PerModel(np.tile(lr, n_stacks), reg, momentum, smoothing, fold, kept)
+
+
+def _resolve_lr(job: Job, optimizer: MinibatchOptimizer, scale: Scale) -> float:
+    config: Config = job.config
+    auto = config.lr == "auto"
+    lr = optimizer.auto_lr(scale, config.reg) if auto else float(config.lr)
+    lr *= config.lr_scale
+    if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
+        reason = (
+            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}; use "
+            "preprocessing=standardize"
+        )
+        raise InputError(f"lr={config.lr}: {reason if auto else 'not a step float32 can take'}")
+    stable = optimizer.stable_lr(scale, config.reg)
+    bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
+    chosen = " (auto)" if auto else ""
+    own = {"folder": job.folder}
+    log.info("lr %.4g%s%s", lr, chosen, bound, extra=own)
+    _warn_of_what_is_far(lr, optimizer.auto_lr(scale, config.reg), config, scale, own)
+    return lr
+
+
+def _warn_of_what_is_far(
+    lr: float, auto: float, config: Config, scale: Scale, own: dict[str, Path]
+) -> None:
+    """Say where a setting is far outside what the data ask for."""
+    if not auto / FAR**2 <= lr <= auto * FAR:
+        size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
+        log.warning(
+            "lr=%.4g is very %s beside lr=auto, %.4g here: training may %s",
+            *(lr, size, auto, end),
+            extra=own,
+        )
+    if 4 * config.reg > FAR * scale.eigenvalue:
+        log.warning(
+            "reg=%.4g outweighs the data, whose curvature is %.4g: the weights stay near zero",
+            *(config.reg, scale.eigenvalue / 2),
+            extra=own,
+        )
