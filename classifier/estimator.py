@@ -244,12 +244,12 @@ class SoftmaxClassifier(LinearEstimator):
         self, train: Split, val: Split, schedule: Schedule, epochs: int, rng: np.random.Generator
     ) -> Training:
         numbers = self._numbers()
-        per_model = self.lr_, numbers.reg, numbers.momentum, numbers.label_smoothing, -1, 1.0
+        per_model = self.lr_, numbers.reg, numbers.momentum, numbers.label_smoothing
         return Training(
             train,
             val,
             len(self.classes_),
-            PerModel(*(np.array([number]) for number in per_model)),
+            PerModel.whole(*(np.array([number]) for number in per_model)),
             optimizer=self._optimizer(),
             schedule=schedule,
             early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),

@@ -53,19 +53,25 @@ class FullLoss:
         folds, where models have one.
     n_classes : C.
     models : reg, label smoothing, fold and kept share of each model.
+    smoothed : (C, G, D + 1) what label smoothing adds to the gradient for each unit of it, where
+        that is known; else the first call finds it.
     """
 
-    def __init__(self, examples: Split, n_classes: int, models: PerModel) -> None:
+    def __init__(
+        self,
+        examples: Split,
+        n_classes: int,
+        models: PerModel,
+        smoothed: np.ndarray | None = None,
+    ) -> None:
         self.examples, self.n_classes, self.models = of_mean_one(examples), n_classes, models
         self._totals = len(examples) * models.kept
-        self._smoothed: np.ndarray | None = None
+        self._smoothed = smoothed
 
     def select(self, keep: np.ndarray) -> "FullLoss":
         """Return the objective of some of the models."""
-        selected = FullLoss(self.examples, self.n_classes, self.models.select(keep))
-        if self._smoothed is not None:
-            selected._smoothed = self._smoothed[:, keep]
-        return selected
+        smoothed = None if self._smoothed is None else self._smoothed[:, keep]
+        return FullLoss(self.examples, self.n_classes, self.models.select(keep), smoothed)
 
     def __call__(self, theta: np.ndarray, stop: Callable[[], str] = lambda: "") -> Pass | None:
         """Make a pass.

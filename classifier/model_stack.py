@@ -26,6 +26,14 @@ class PerModel:
     fold: np.ndarray  # that it is not trained on; -1: it is trained on all
     kept: np.ndarray  # share of the weight of all examples that it is trained on
 
+    @classmethod
+    def whole(
+        cls, lr: np.ndarray, reg: np.ndarray, momentum: np.ndarray, label_smoothing: np.ndarray
+    ) -> "PerModel":
+        """Return the numbers of models that are trained on all examples."""
+        n = len(reg)
+        return cls(lr, reg, momentum, label_smoothing, np.full(n, -1), np.ones(n))
+
     def select(self, keep: Sequence[int] | np.ndarray) -> "PerModel":
         """Return the numbers of some of the models."""
         kept = list(keep)

@@ -305,7 +305,7 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
             split,
             Split(split.X[::3], y[::3]),
             3,
-            PerModel(
+            PerModel.whole(
                 np.array([0.1, 1e9, 0.3]), np.zeros(3), np.array([0.9, 0.5, 0.0]), np.zeros(3)
             ),
             optimizer=Adam(beta2=0.99, epsilon=1e-8),
@@ -353,7 +353,7 @@ def test_the_best_weights_so_far_go_through_the_file():
     def training(epochs):
         return Training(
             *(Split(design[::5], y[::5]), Split(design[1::5], np.roll(y, 9)[1::5]), 3),
-            PerModel(np.array([0.3]), np.zeros(1), np.zeros(1), np.zeros(1)),
+            PerModel.whole(np.array([0.3]), np.zeros(1), np.zeros(1), np.zeros(1)),
             optimizer=Sgd(nesterov=False),
             schedule=Constant(warmup_steps=0),
             early_stopping=EarlyStopping(monitor="val_loss", patience=None),

@@ -34,7 +34,7 @@ def make_training(
         problem.split,
         Split(problem.design[:0], problem.y[:0]),
         problem.n_classes,
-        PerModel(*(np.full(n_models, number) for number in per_model)),
+        PerModel.whole(*(np.full(n_models, number) for number in per_model)),
         optimizer=Sgd(nesterov=settings.nesterov),
         schedule=schedule,
         early_stopping=EarlyStopping(monitor="val_loss", patience=None),

@@ -116,10 +116,9 @@ def _folds(y: np.ndarray, config: Config) -> np.ndarray:
     return stratified_folds(y, config.cv, generator(config.seed, "folds"))
 
 
-def copies(config: Config) -> int:
+def copies(*, full_batch: bool, cv: int | None) -> int:
     """Return how many arrays of a model's size its training takes, those of its folds included."""
-    kept = FULL_BATCH if isinstance(config.optimizer, Lbfgs) else MINIBATCH
-    return kept * (1 + (config.cv or 0))
+    return (FULL_BATCH if full_batch else MINIBATCH) * (1 + (cv or 0))
 
 
 def _designs(features: AffineMap, dataset: Dataset) -> tuple[Examples, Examples]:
@@ -154,11 +153,12 @@ def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
         prepared, buffers = row * (n_train + len(dataset.val)), 2 * batch
     n_rows = len(configs) * len(dataset.classes)
     scores = 4 * n_rows * min(configs[0].batch_size, n_train)
+    arrays = copies(full_batch=isinstance(configs[0].optimizer, Lbfgs), cv=configs[0].cv)
     sample = 4 * row * min(SAMPLE, n_train)  # float64, twice, and gone before there are models
     parts = {
         "the examples": dataset.nbytes + labels,
         "their prepared copies": prepared,
-        "training": max(sample, buffers + int(COPIED * copies(configs[0])) * row * n_rows + scores),
+        "training": max(sample, buffers + int(COPIED * arrays) * row * n_rows + scores),
     }
     fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
     check_room(dataset.origin, parts, STREAMED + fewer)

@@ -24,17 +24,26 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
     """
     if swept != ["reg"]:
         return []
-    rows = []
-    for record, job in zip(records, jobs, strict=True):
-        report = record.report
-        name = "cv_loss" if job.get("cv_loss") is not None else "val_loss"
-        if report is None or not is_number(job["reg"]) or job["reg"] <= 0 or not is_done(job, name):
-            continue
-        train = report["metrics"]["train"]
-        row = {"reg": job["reg"], "job": job["job"], "weight_norm": report["weight_norm"]}
-        row |= {"train_loss": train["loss"], "train_accuracy": train["accuracy"]}
-        rows.append(row | _held_out(report))
+    rows = [
+        _row(record.report, job)
+        for record, job in zip(records, jobs, strict=True)
+        if record.report is not None and _is_on_it(record.report, job)
+    ]
     return sorted(rows, key=lambda row: float(row["reg"])) if len(rows) >= FEWEST else []
+
+
+def _is_on_it(report: dict[str, Any], job: Row) -> bool:
+    """Return whether a job has a place on a logarithmic axis, and figures of held-out examples."""
+    held_out = job.get("cv_loss") is not None or is_done(job, "val_loss")
+    of_this_version = "weight_norm" in report
+    return held_out and of_this_version and is_number(job["reg"]) and job["reg"] > 0
+
+
+def _row(report: dict[str, Any], job: Row) -> Row:
+    train = report["metrics"]["train"]
+    row = {"reg": job["reg"], "job": job["job"], "weight_norm": report["weight_norm"]}
+    row |= {"train_loss": train["loss"], "train_accuracy": train["accuracy"]}
+    return row | _held_out(report)
 
 
 def _held_out(report: dict[str, Any]) -> Row:

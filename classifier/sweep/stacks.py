@@ -82,7 +82,8 @@ def stacks_of(
     """
     array = 4 * len(dataset.classes) * (dataset.n_features + 1)
     for members in group(jobs, map(stack_key, jobs)).values():
-        model_bytes = array * copies(members[0].config)
+        full_batch, cv = _choice(members[0], "optimizer") == "lbfgs", members[0].plain.get("cv")
+        model_bytes = array * copies(full_batch=full_batch, cv=cv)
         limit = max(1, budget(n_workers) // model_bytes) if max_stack is None else max_stack
         size = min(limit, -(-len(members) // n_workers))
         yield from (members[start : start + size] for start in range(0, len(members), size))

@@ -10,7 +10,7 @@ C, G, D, B = 3, 2, 4, 6
 def make_stack(lr=(0.1, 0.1), momentum=(0.9, 0.9)):
     theta = np.zeros((C, G, D + 1), np.float32)
     optimizer = Sgd(nesterov=False)
-    models = PerModel(np.array(lr), np.array([0.0, 0.1]), np.array(momentum), np.zeros(2))
+    models = PerModel.whole(np.array(lr), np.array([0.0, 0.1]), np.array(momentum), np.zeros(2))
     return ModelStack(
         models, theta, optimizer.init(theta), np.zeros((2, G)), optimizer, batch_size=B, val_size=1
     )
@@ -28,7 +28,7 @@ def test_sums_do_not_depend_on_when_they_are_asked_for(monkeypatch):
     asked, left = make_stack(), make_stack()
     losses = []
     for number, batch in enumerate(minibatches(13)):
-        losses.append(left._loss.loss(left.theta, *batch).loss.sum(axis=1))
+        losses.append(left._loss.loss(left.theta, batch.X, batch.y, batch.weights).loss.sum(axis=1))
         for stack in (asked, left):
             stack.step(batch, 1.0, number)
         if number in (0, 3, 4, 10):

@@ -36,7 +36,7 @@ def train(train_split, val, lr, reg, seed=0, **changes):
     } | changes
     momentum = settings.pop("momentum", [0.9] * len(lr))
     smoothing = settings.pop("label_smoothing", [0.0] * len(lr))
-    models = PerModel(*(np.array(numbers, float) for numbers in (lr, reg, momentum, smoothing)))
+    models = PerModel.whole(*(np.array(numbers, float) for numbers in (lr, reg, momentum, smoothing)))
     n_classes = int(train_split.y.max()) + 1
     rng = np.random.default_rng(seed)
     return Training(train_split, val, n_classes, models, rng=rng, **settings).run()
@@ -261,7 +261,7 @@ def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path
     def training(memory):
         monkeypatch.setattr("data.streamed.memory", lambda: memory)
         empty = Split(np.empty((0, 5), np.float32), y[:0])
-        one = PerModel(*(np.array([number]) for number in (0.1, 1e-3, 0.9, 0.0)))
+        one = PerModel.whole(*(np.array([number]) for number in (0.1, 1e-3, 0.9, 0.0)))
         return Training(
             Split(design, y),
             empty,

@@ -4,16 +4,18 @@ from classifier.report.charts import Axis, Chart, Dot, span
 from classifier.report.sweep_values import Row
 
 
-def path_charts(rows: list[Row], best: float, links: dict[str, str]) -> list[Chart]:
+def path_charts(rows: list[Row], best: Row | None, links: dict[str, str]) -> list[Chart]:
     """Return loss, accuracy and length of the weights by penalty.
 
     Parameters
     ----------
     rows : of `classifier.sweep.reg_path.path_rows`, which may be none.
-    best : the penalty that was chosen.
+    best : the job that was chosen.
     links : where the dot of each job leads.
     """
-    return [_chart(rows, *figure, best, links) for figure in FIGURES] if rows else []
+    if not rows or best is None:
+        return []
+    return [_chart(rows, *figure, float(best["reg"]), links) for figure in FIGURES]
 
 
 FIGURES = (

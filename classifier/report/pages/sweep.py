@@ -52,7 +52,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         command=command(sweep),
         metrics=figures,
         strongest=summary.get("one_standard_error"),
-        path=path_charts(summary["path"], best["reg"], links) if best else [],
+        path=path_charts(summary["path"], best, links),
         edges=summary["edges"],
         columns=columns,
         rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],

@@ -50,6 +50,7 @@ def report_of(model, n=300):
         "metrics": {"train": figures, "val": figures, "test": figures},
         "objective": 1.0,
         "config": {"class_weight": None, "label_smoothing": 0.0},
+        "certificate": {"objective": 1.0, "gradient_norm": 0.5, "excess": 0.2, "relative": 0.25},
         "lr": 0.25,
         "reg": 1e-4,
         "best_epoch": 2,
