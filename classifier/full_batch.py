@@ -123,8 +123,9 @@ class FullBatchTraining:
             if earlier.theta.shape != self._zeros.shape:
                 raise ValueError(f"weights {earlier.theta.shape}")
             self.fits[g].theta[...] = earlier.theta
-            for name in ("best_epoch", "best_value", "history", "certificate"):
-                setattr(self.fits[g], name, getattr(earlier, name))
+            self.fits[g].history = state.history(model, validated=len(self.val) > 0)
+            self.fits[g].best_epoch = earlier.best_epoch
+            self.fits[g].certificate = earlier.certificate
             if model not in state.stack and (earlier.history or earlier.status == "skipped"):
                 self.fits[g].status, self.fits[g].ended = earlier.status, earlier.ended
         own = [g for g, model in enumerate(members) if model in state.stack]

@@ -13,6 +13,8 @@ MEMORY = 10  # pairs kept
 DECREASE = 1e-4  # share of the decrease along the slope that a step must bring
 ROUNDING = 1e-6  # of the value: differences below it say nothing in float32
 SHORTENED = 12  # times a step is shortened before a direction is given up
+PROGRESS = 1e-9  # of the value: what it must fall by
+STALE = 30  # trials in a row without progress after which there is none to be had
 
 
 @dataclasses.dataclass
@@ -25,6 +27,7 @@ class Search:
     direction, slope : of the line that is searched, and the derivative along it.
     step : the trial is the point plus step times the direction.
     shortened : how often the step was.
+    lowest, stale : the value that counts as progress, and the trials since it was met.
     pairs : differences of points s and of gradients y, the newest last.
     """
 
@@ -34,6 +37,8 @@ class Search:
     slope: float
     step: float = 1.0
     shortened: int = 0
+    lowest: float = np.inf
+    stale: int = 0
     pairs: list[tuple[np.ndarray, np.ndarray]] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -46,6 +51,10 @@ class Search:
 
         If it is, the line is a new one; otherwise the step is shorter.
         """
+        if value < self.lowest - PROGRESS * abs(value):
+            self.lowest, self.stale = value, 0
+        else:
+            self.stale += 1
         slope = _dot(gradient, self.direction)
         if not self._is_accepted(value, slope):
             self._shorten(value)
@@ -67,8 +76,8 @@ class Search:
 
     @property
     def is_stuck(self) -> bool:
-        """Whether no step brings the value down any more, also along the gradient."""
-        return self.shortened >= SHORTENED and not self.pairs
+        """Whether no step brings the value down any more."""
+        return self.stale >= STALE or (self.shortened >= SHORTENED and not self.pairs)
 
     def restart(self) -> None:
         """Forget the pairs and search along the negative gradient."""

@@ -97,16 +97,14 @@ def _at(reg: float | np.ndarray) -> float:
 
 def _spread(reg: np.ndarray, group: list[int]) -> list[int]:
     """Return the models of a group that are solved from zero: both ends, and some between."""
-    ranked = sorted(group, key=lambda g: -reg[g])
-    positive = [g for g in ranked if reg[g] > 0]
-    if len({float(reg[g]) for g in positive}) < FEWEST:
+    positive = [g for g in group if reg[g] > 0]
+    logs = np.log10(reg[positive])
+    if len(set(logs.tolist())) < FEWEST:
         return group
-    chosen = [positive[0]]
-    for g in positive[1:-1]:
-        to_end = _at(reg[g]) - _at(reg[positive[-1]])
-        if min(_at(reg[chosen[-1]]) - _at(reg[g]), to_end) >= APART * (1 - 1e-6):
-            chosen.append(g)
-    return [*chosen, positive[-1]]
+    n_places = 1 + int((logs.max() - logs.min()) / APART + 1e-6)
+    wanted = np.linspace(logs.min(), logs.max(), n_places)
+    nearest = np.abs(logs - wanted[:, None]).argmin(axis=1)
+    return [positive[place] for place in dict.fromkeys(nearest.tolist())]
 
 
 def _interpolated(

@@ -8,7 +8,14 @@ import numpy as np
 from classifier.lbfgs import MEMORY, Search
 from classifier.preconditioner import Preconditioner
 
-NUMBERS = ("value", "slope", "step", "shortened")  # of a search, and how many pairs it has
+NUMBERS = (
+    "value",
+    "slope",
+    "step",
+    "shortened",
+    "lowest",
+    "stale",
+)  # of a search, and how many pairs it has
 
 
 @dataclasses.dataclass
@@ -115,15 +122,15 @@ class SearchStack:
             if not (fits if name != "numbers" else array.dtype == np.float64):
                 raise ValueError(f"{name}: an array {array.dtype} {array.shape}")
         searches = []
-        told = arrays["numbers"].T.tolist() if "numbers" in arrays else []
-        for g, (value, slope, step, shortened, n_pairs) in enumerate(told):
+        for g, told in enumerate(arrays["numbers"].T.tolist() if "numbers" in arrays else []):
+            value, slope, step, shortened, lowest, stale, n_pairs = told
             if not 0 <= n_pairs <= MEMORY:
                 raise ValueError(f"a memory of {n_pairs} pairs")
-            pairs = [
-                (_own(arrays[f"s{k}"], g), _own(arrays[f"y{k}"], g)) for k in range(int(n_pairs))
-            ]
-            found = _own(arrays["gradient"], g), _own(arrays["direction"], g)
-            searches.append(Search(value, *found, slope, step, int(shortened), pairs))
+            places = range(int(n_pairs))
+            pairs = [(_own(arrays[f"s{k}"], g), _own(arrays[f"y{k}"], g)) for k in places]
+            at = _own(arrays["gradient"], g), _own(arrays["direction"], g)
+            counts = int(shortened), lowest, int(stale)
+            searches.append(Search(value, *at, slope, step, *counts, pairs))
         if searches and len(searches) != len(models):
             raise ValueError(f"{len(searches)} searches of {len(models)} models")
         return cls(models, theta, arrays["directions"], searches)

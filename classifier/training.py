@@ -122,7 +122,8 @@ class Training:
         """
         for fit, model in zip(self.fits, members, strict=True):
             earlier = state.fits[model]
-            fit.lr, fit.history = earlier.lr, list(map(self._row, earlier.history))
+            fit.lr = earlier.lr
+            fit.history = state.history(model, validated=len(self.val) > 0)
             fit.theta[...] = earlier.theta
             fit.best_epoch, fit.best_value = earlier.best_epoch, earlier.best_value
             if model not in state.stack:
@@ -167,10 +168,6 @@ class Training:
             fit.theta[...] = theta[:, g]
         self._train_from_here_on(members)
         self.epoch = epoch
-
-    def _row(self, row: Epoch) -> Epoch:
-        """Return a row of a state's history, where nan may stand for a figure that is missing."""
-        return row if len(self.val) else row._replace(val_loss=None, val_accuracy=None)
 
     def _train_from_here_on(self, members: Members) -> None:
         own = self.optimizer, self.batches.batch_size, len(self.val)

@@ -70,6 +70,12 @@ class TrainingState:
     sums: np.ndarray
     fits: list[Fit]
 
+    def history(self, model: int, *, validated: bool) -> list[Epoch]:
+        """Return a model's history; of one without validation its figures are None again."""
+        rows = self.fits[model].history
+        nothing: dict[str, Any] = {"val_loss": None, "val_accuracy": None}
+        return list(rows) if validated else [row._replace(**nothing) for row in rows]
+
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return the state as arrays; figures that a history lacks are nan."""
         rows = [row for fit in self.fits for row in fit.history]

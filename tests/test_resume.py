@@ -24,14 +24,20 @@ OPTIMIZERS = {
     "sgd": ["optimizer=sgd", "momentum=0.5"],
     "nesterov": ["optimizer=sgd", "optimizer.nesterov=true"],
     "adam": ["optimizer=adam"],
+    "lbfgs": ["optimizer=lbfgs", "optimizer.tol=1e-12"],  # which float32 never reaches
 }
+FULL_BATCH = ["epochs=3000", "report.plots=false", "reg=1e-6"]
 SHORT = ["schedule=constant", "early_stopping.patience=null", "report.plots=false"]
 STACK = ["-m", "lr_scale=0.1,1"]
+PATH = ["-m", "reg=1e-2,3e-3,1e-3,3e-4,1e-4,3e-5", "cv=3", "optimizer.tol=1e-4", "data=blobs"]
 KINDS = [
     *(("single", optimizer) for optimizer in OPTIMIZERS),
     ("stacked", "nesterov"),  # which keeps what sgd with momentum keeps
     ("stacked", "adam"),
     ("streamed", "sgd"),
+    ("single", "lbfgs"),
+    ("path", "lbfgs"),
+    ("streamed", "lbfgs"),
 ]
 
 
@@ -53,9 +59,14 @@ def trained_for(program, folder, seconds):
     """Wait until a training has begun, and then some time; return whether it still runs."""
     deadline = time.monotonic() + 60
     log = folder / "train.log"
-    begun = log.read_text(encoding="utf-8").count("lr ") if log.exists() else 0
+
+    def beginnings():
+        said = log.read_text(encoding="utf-8") if log.exists() else ""
+        return said.count("lr ") + said.count("L-BFGS")
+
+    begun = beginnings()
     while program.poll() is None and time.monotonic() < deadline:
-        if log.exists() and log.read_text(encoding="utf-8").count("lr ") > begun:
+        if beginnings() > begun:
             break
         time.sleep(0.01)
     time.sleep(seconds)
@@ -77,10 +88,11 @@ def test_what_was_killed_ends_as_if_it_had_not_been(
     kind, optimizer, command, start, pair, tmp_path
 ):
     chance = random.Random(f"{kind} {optimizer}")
-    stacked = kind == "stacked"
+    stacked = kind in ("stacked", "path")
     where = "hydra.sweep.dir" if stacked else "hydra.run.dir"
-    own = {"stacked": STACK, "streamed": pair}.get(kind, [])
-    arguments = [*own, *OPTIMIZERS[optimizer], *LONG]
+    own = {"stacked": STACK, "path": PATH, "streamed": pair}.get(kind, [])
+    long = FULL_BATCH if optimizer == "lbfgs" else LONG
+    arguments = [*OPTIMIZERS[optimizer], *long, *own]
     assert command("train.py", *arguments, f"{where}=whole").returncode == 0
     first = tmp_path / ("cut/0" if stacked else "cut")
 
@@ -109,7 +121,7 @@ def test_what_was_killed_ends_as_if_it_had_not_been(
             assert status(first) == "completed"
     done = command("train.py", "resume=cut")
     assert done.returncode == 0, done.stderr
-    for number in range(2) if stacked else [""]:
+    for number in {"stacked": range(2), "path": range(6)}.get(kind, [""]):
         cut, whole = (figures(tmp_path / name / str(number)) for name in ("cut", "whole"))
         for found, expected in zip(cut, whole, strict=True):
             assert found == expected

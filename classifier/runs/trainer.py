@@ -30,6 +30,9 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Trainer:
     own = prepared.train, prepared.val, len(prepared.dataset.classes)
     optimizer = config.optimizer
     if isinstance(optimizer, Lbfgs):
+        log.info(
+            "L-BFGS to %.2g above the optimum, in %d passes at most", optimizer.tol, config.epochs
+        )
         rng = generator(config.seed, "curvature")
         models = per_model(jobs, np.full(len(jobs), np.nan), prepared)
         return FullBatchTraining(*own, models, optimizer=optimizer, epochs=config.epochs, rng=rng)

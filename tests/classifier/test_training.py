@@ -36,7 +36,9 @@ def train(train_split, val, lr, reg, seed=0, **changes):
     } | changes
     momentum = settings.pop("momentum", [0.9] * len(lr))
     smoothing = settings.pop("label_smoothing", [0.0] * len(lr))
-    models = PerModel.whole(*(np.array(numbers, float) for numbers in (lr, reg, momentum, smoothing)))
+    models = PerModel.whole(
+        *(np.array(numbers, float) for numbers in (lr, reg, momentum, smoothing))
+    )
     n_classes = int(train_split.y.max()) + 1
     rng = np.random.default_rng(seed)
     return Training(train_split, val, n_classes, models, rng=rng, **settings).run()
