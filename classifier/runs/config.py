@@ -165,14 +165,11 @@ def refuse_unused(config: Config, overrides: Iterable[str]) -> None:
     """
     if not isinstance(config.optimizer, Lbfgs):
         return
-    given = {re.split("[=.@]", override.lstrip("+~"))[0]: override for override in overrides}
-    unused = [given[key] for key in MINIBATCHES if key in given]
-    if not unused and config.lr != "auto":
-        unused = [f"lr={config.lr}"]
-    if unused:
+    given = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
+    given |= set() if config.lr == "auto" else {"lr"}
+    if unused := [key for key in MINIBATCHES if key in given]:
         raise InputError(
-            f"{unused[0]}: optimizer=lbfgs has no {unused[0].split('=')[0]}; leave it out, or use "
-            "optimizer=sgd"
+            f"{unused[0]}: optimizer=lbfgs has no use for it; leave it out, or use optimizer=sgd"
         )
 
 

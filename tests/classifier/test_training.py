@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris, load_wine
@@ -287,3 +289,33 @@ def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path
     resumed.restore(stopped.state(), [0])
     (fit,) = resumed.run()
     np.testing.assert_array_equal(fit.theta, whole.theta)
+
+
+def test_a_model_that_leaves_a_fold_out_is_trained_on_the_others():
+    whole, _ = iris(0)
+    folds = np.arange(len(whole)) % 3
+    kept = whole.select(folds != 1)
+    empty = whole.select(slice(0, 0))
+    models = PerModel(
+        np.full(2, 0.1),
+        np.full(2, 1e-2),
+        np.full(2, 0.5),
+        np.zeros(2),
+        np.array([-1, 1]),
+        np.array([1, 2 / 3]),
+    )
+    settings = {
+        "optimizer": Sgd(nesterov=False),
+        "schedule": Constant(warmup_steps=0),
+        "early_stopping": EarlyStopping(monitor="val_loss", patience=None),
+        "batch_size": len(whole),
+        "epochs": 30,
+    }
+    with_folds = dataclasses.replace(whole, folds=folds)
+    rng = np.random.default_rng(0)
+    fits = Training(with_folds, empty, 3, models, rng=rng, **settings).run()
+    alone = train(kept, empty, [0.1], [1e-2], **settings, momentum=[0.5])
+    np.testing.assert_allclose(fits[1].theta, alone[0].theta, rtol=1e-4, atol=1e-6)
+    assert fits[1].history[-1].train_loss == pytest.approx(alone[0].history[-1].train_loss, 1e-5)
+    on_all = train(whole, empty, [0.1], [1e-2], **settings, momentum=[0.5])
+    np.testing.assert_allclose(fits[0].theta, on_all[0].theta, rtol=1e-4, atol=1e-6)

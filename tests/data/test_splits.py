@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from data.dataset import Split
 from data.errors import InputError
 from data.room import LABELS
-from data.splits import make_dataset, stratified_split
+from data.splits import make_dataset, stratified_folds, stratified_split
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120).map(np.array)
 
@@ -121,3 +121,14 @@ def test_splitting_takes_no_more_than_one_copy(fractions):
     tracemalloc.stop()
     assert peak < (X.nbytes if sum(fractions) else 0) + LABELS * len(y)
     assert len(made.train) + len(made.val) + len(made.test) == 4000
+
+
+def test_folds_are_equal_in_size_and_in_each_class():
+    y = np.random.default_rng(0).choice(4, 1003, p=[0.5, 0.3, 0.15, 0.05])
+    folds = stratified_folds(y, 5, np.random.default_rng(1))
+    for part in (folds, *(folds[y == c] for c in range(4))):
+        counts = np.bincount(part, minlength=5)
+        assert counts.max() - counts.min() <= 1
+    other = stratified_folds(y, 5, np.random.default_rng(2))
+    assert (folds != other).any()
+    np.testing.assert_array_equal(folds, stratified_folds(y, 5, np.random.default_rng(1)))

@@ -1,0 +1,145 @@
+"""The optimum by whole commands: one model, a path of penalties, folds."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+
+QUIET = ["optimizer=lbfgs", "epochs=1000", "report.plots=false"]
+
+
+@pytest.fixture
+def probe(tmp_path):
+    """Made embeddings of three classes that overlap, 240 to train on and 120 to test."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, 360)
+    X = rng.standard_normal((360, 40)) + 0.4 * rng.standard_normal((3, 40))[y]
+    np.savez(tmp_path / "train.npz", X=X[:240], y=y[:240])
+    np.savez(tmp_path / "test.npz", X=X[240:], y=y[240:])
+    return ["data.train=train.npz", "data.test=test.npz"]
+
+
+def read(folder, name="report.json"):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
+
+
+def rows(sweep):
+    with (sweep / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def objective(model, X, y, reg):
+    """Return the objective of a saved model by scipy, and the prepared features."""
+    with np.load(model) as arrays:
+        W, b, shift, scale = (arrays[k].astype(np.float64) for k in ("W", "b", "shift", "scale"))
+    prepared = (X - shift) / scale
+    log_p = log_softmax(prepared @ W + b, axis=1)
+    return -log_p[np.arange(len(y)), y].mean() + reg * np.sum(W**2), prepared
+
+
+@pytest.mark.parametrize(
+    "override", ["lr=0.1", "lr_scale=2", "momentum=0.9", "schedule=step", "batch_size=8"]
+)
+def test_what_it_has_no_use_for_is_refused_by_name(command, override):
+    done = command("train.py", *QUIET, override)
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"{override.split('=')[0]}: optimizer=lbfgs has no use for it; leave it out, or use "
+        "optimizer=sgd\n"
+    )
+
+
+def test_jobs_that_all_have_no_use_for_a_key_are_refused_at_once(command, tmp_path):
+    done = command("train.py", "-m", *QUIET, "sweep=lr", "hydra.sweep.dir=s")
+    assert done.returncode == 1
+    assert "lr_scale: optimizer=lbfgs has no use for it" in done.stderr
+    assert not (tmp_path / "s/0").exists()
+
+
+def test_a_probe_needs_three_lines(command, probe, tmp_path):
+    arguments = ["experiment=linear_probe", *probe, "data.val_fraction=0", "cv=4"]
+    done = command("train.py", "-m", *arguments, "hydra.sweep.dir=s", "report.plots=false")
+    assert done.returncode == 0, done.stderr
+    found, jobs = read(tmp_path / "s", "sweep.json"), rows(tmp_path / "s")
+    assert len(jobs) == 45
+    assert found["objective"] == "cv_loss"
+    completed = [job for job in jobs if job["status"] == "completed"]
+    best = min(completed, key=lambda job: float(job["cv_loss"]))
+    assert found["best"]["job"] == best["job"]
+    limit = float(best["cv_loss"]) + float(best["cv_loss_error"])
+    near = [float(job["reg"]) for job in completed if float(job["cv_loss"]) <= limit]
+    assert found["one_standard_error"]["reg"] == max(near)
+    assert "within one standard error of the best" in done.stdout
+    # Penalties too weak are not trained, and say why.
+    skipped = [job for job in jobs if job["status"] == "skipped"]
+    assert skipped
+    assert all(float(job["reg"]) < float(best["reg"]) / 10 for job in skipped)
+    assert all("weaker than needed" in job["reason"] for job in skipped)
+    assert f"{len(skipped)} skipped" in done.stdout
+    # Each model is as near to its optimum as was asked for, the winner's is the one kept.
+    with np.load(tmp_path / "train.npz") as arrays:
+        X, y = arrays["X"], arrays["y"]
+    for job in completed[:: len(completed) // 3]:
+        reg = float(job["reg"])
+        own, prepared = objective(tmp_path / "s" / job["folder"] / "model.npz", X, y, reg)
+        theirs = LogisticRegression(C=1 / (2 * reg * len(y)), tol=1e-10, max_iter=10_000)
+        theirs.fit(prepared, y)
+        log_p = theirs.predict_log_proba(prepared)
+        lowest = -log_p[np.arange(len(y)), y].mean() + reg * np.sum(theirs.coef_**2)
+        assert own <= lowest * (1 + 1e-3)
+        assert float(job["above_optimum"]) <= 1e-3
+    kept = (tmp_path / "s/best/model.npz").read_bytes()
+    assert kept == (tmp_path / "s" / best["folder"] / "model.npz").read_bytes()
+    report = read(tmp_path / "s" / best["folder"])
+    losses = report["cross_validation"]["loss_of_folds"]
+    assert report["cross_validation"]["loss"] == pytest.approx(np.mean(losses))
+    assert report["cross_validation"]["loss_error"] == pytest.approx(np.std(losses, ddof=1) / 2)
+    assert "4 folds: loss" in (tmp_path / "s" / best["folder"] / "report.txt").read_text("utf-8")
+    page = (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
+    assert "The path of the penalty" in page
+    assert (tmp_path / "s/reg_path.png").stat().st_size > 10_000
+    # Nothing is left to do, and what was not needed stays so.
+    again = command("train.py", "resume=s")
+    assert again.returncode == 0, again.stderr
+    assert "0 to train" in again.stdout
+    assert rows(tmp_path / "s") == jobs
+
+
+def test_all_penalties_are_trained_where_that_is_asked_for(command, probe, tmp_path):
+    arguments = ["experiment=linear_probe", *probe, "reg=1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"]
+    own = ["optimizer.all_penalties=true", "report.plots=false", "hydra.sweep.dir=s"]
+    assert command("train.py", "-m", *arguments, *own).returncode == 0
+    assert {job["status"] for job in rows(tmp_path / "s")} == {"completed"}
+
+
+def test_every_optimizer_says_how_far_from_the_optimum_it_is(command, probe, tmp_path):
+    own = [*probe, "data=arrays", "data.val_fraction=0", "reg=1e-2", "report.plots=false"]
+    for optimizer in ("sgd", "adam", "lbfgs"):
+        done = command("train.py", *own, f"optimizer={optimizer}", f"hydra.run.dir={optimizer}")
+        assert done.returncode == 0, done.stderr
+    lowest = read(tmp_path / "lbfgs")["objective"]
+    for optimizer in ("sgd", "adam", "lbfgs"):
+        report = read(tmp_path / optimizer)
+        certificate = report["certificate"]
+        assert report["objective"] - certificate["excess"] <= lowest
+        assert certificate["objective"] == pytest.approx(report["objective"], rel=1e-5)
+        text = (tmp_path / optimizer / "report.txt").read_text(encoding="utf-8")
+        assert "above the lowest objective there is" in text
+
+
+def test_too_few_passes_are_warned_of(command, probe, tmp_path):
+    own = [*probe, "data=arrays", "optimizer=lbfgs", "epochs=3", "report.plots=false"]
+    done = command("train.py", *own, "hydra.run.dir=r")
+    assert done.returncode == 0
+    assert "give more epochs, or a larger optimizer.tol" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
+def test_more_folds_than_examples_are_refused(command, probe, optimizer):
+    own = [*probe, "data=arrays", f"optimizer={optimizer}", "cv=900"]
+    done = command("train.py", *own)
+    assert done.returncode == 1
+    assert "cv=900: there are 216 training examples; use fewer folds" in done.stderr
