@@ -10,11 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from classifier import evaluation
-from classifier.evaluation import evaluate
-from classifier.model import LinearModel, log_softmax
+from classifier.model import LinearModel
 from classifier.runs.folder import read_status
-from data.preprocessing import AffineMap
 
 QUICK = ["data=arrays", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
 
@@ -131,28 +128,6 @@ def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(tmp_path, 
     assert "stopped by SIGTERM during the evaluation" in status["reason"]
     assert LinearModel.load(tmp_path / "r/model.npz").W.shape == (2000, 2000)
     assert time.monotonic() - start < 60
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_figures_of_many_classes_are_those_of_log_probabilities(smoothing):
-    rng = np.random.default_rng(0)
-    n, n_classes = 500, 3 * evaluation.MANY
-    X, y = rng.normal(size=(n, 6)), rng.integers(0, n_classes, n)
-    X[:50] = 0  # all classes have the same score
-    W = rng.normal(size=(6, n_classes)).astype(np.float32)
-    features = AffineMap(np.zeros(6), np.ones(6))
-    bias = np.zeros(n_classes, dtype=np.float32)
-    model = LinearModel(W, bias, np.arange(n_classes), features, None, {})
-    found = evaluate(model, X, y, 5, label_smoothing=smoothing)
-    log_p = log_softmax(X @ W.astype(np.float64))
-    own = log_p[np.arange(n), y]
-    order = np.argsort(-log_p, axis=1, kind="stable")[:, :5]
-    assert found["loss"] == pytest.approx(-own.mean(), rel=1e-7)
-    assert found["accuracy"] == (order[:, 0] == y).mean()
-    assert found["top_k_accuracy"] == (order == y[:, None]).any(axis=1).mean()
-    if smoothing:
-        smoothed = (1 - smoothing) * own + smoothing * log_p.mean(axis=1)
-        assert found["smoothed_loss"] == pytest.approx(-smoothed.mean(), rel=1e-7)
 
 
 @pytest.mark.parametrize(
