@@ -1,8 +1,11 @@
 """What an evaluation counts, block by block: losses, the surest mistakes, pairs of classes."""
 
+import math
 from typing import Any
 
 import numpy as np
+
+from data.errors import InputError
 
 FEW = 2**16  # predictions that are kept before they are counted
 MISTAKES = 12  # of the most confident ones that a report shows
@@ -22,7 +25,13 @@ class Losses:
             self._added += np.bincount(labels, ahead, len(self._added))
 
     def means(self, support: np.ndarray, class_weights: np.ndarray | None) -> dict[str, float]:
-        """Return loss, and weighted_loss and smoothed_loss where there are such."""
+        """Return loss, and weighted_loss and smoothed_loss where there are such.
+
+        Raises
+        ------
+        InputError
+            When one is more than float64 holds.
+        """
         means = {"loss": float(self._sums.sum() / support.sum())}
         weights = np.ones(len(support)) if class_weights is None else class_weights
         if class_weights is not None:
@@ -30,6 +39,8 @@ class Losses:
         if self.label_smoothing:
             smoothed = self._sums + self.label_smoothing * self._added
             means["smoothed_loss"] = float(weights @ smoothed / (weights @ support))
+        if not all(map(math.isfinite, means.values())):
+            raise InputError("X holds values too large for a mean of losses")
         return means
 
 

@@ -104,6 +104,37 @@ def test_an_evaluation_that_fails_leaves_the_model_and_is_finished_by_resume(com
     assert read_status(tmp_path / "r")["status"] == "completed"
 
 
+@pytest.mark.parametrize("more", [True, False])
+def test_a_failed_evaluation_leaves_no_report_of_another_model(more, command, tmp_path):
+    """A run that trains on, or is only evaluated again, and whose test file is by now too large."""
+    files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
+    quick = [*QUICK[:2], "hydra.run.dir=r", "report.plots=true"]
+    assert command("train.py", *files, *quick).returncode == 0
+    report = (tmp_path / "r/report.json").read_bytes()
+    drawn = {path.name for path in (tmp_path / "r").iterdir()}
+    np.save(tmp_path / "test_X.npy", np.full((60, 4), 1.7e308))
+    done = command("train.py", "resume=r", *["epochs=9"] * more)
+    assert done.returncode == 1
+    assert read_status(tmp_path / "r")["reason"] == done.stderr.strip()
+    left = {path.name for path in (tmp_path / "r").iterdir()}
+    if not more:  # the model is the one that the report is of
+        assert left == drawn
+        assert (tmp_path / "r/report.json").read_bytes() == report
+        return
+    kept = {".hydra", ".lock", ".softmax", "model.npz", "history.csv", "status.json", "train.log"}
+    assert left == kept | {"checkpoint.npz"}
+    done = command("-m", "classifier.report", "r")
+    assert "this run left no report" in done.stderr
+    assert command("-m", "classifier.report", ".").returncode == 0
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "evaluation: X holds values" in index
+    assert "r/train.log" in index
+    assert "report.html" not in index
+    np.save(tmp_path / "test_X.npy", np.load(tmp_path / "val_X.npy"))
+    assert command("train.py", "resume=r").returncode == 0
+    assert {path.name for path in (tmp_path / "r").iterdir()} == drawn
+
+
 def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(tmp_path, repository):
     files = write_files(tmp_path, {"train": 4000, "val": 10}, n_classes=2000, n_features=2000)
     files += write_files(tmp_path, {"test": 60000}, n_classes=2000, n_features=2000)[-2:]

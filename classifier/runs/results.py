@@ -17,10 +17,10 @@ from classifier.curvature import Scale
 from classifier.evaluation import evaluate, minimised
 from classifier.fit import Fit
 from classifier.model import LinearModel
-from classifier.report.names import MISTAKES
+from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
 from classifier.report.text import calibration_text, metrics_table, report_text, reported_split
 from classifier.runs.config import Config
-from classifier.runs.folder import write_status
+from classifier.runs.folder import read_report, write_status
 from classifier.runs.history import write_history
 from classifier.runs.job import Job
 from classifier.runs.log import log, timed
@@ -28,9 +28,11 @@ from classifier.runs.preparation import Prepared
 from classifier.stacked_loss import penalty
 from data.console import printable
 from data.dataset import Dataset
+from data.errors import InputError
 from data.files.whole import from_here, write_json, write_text, write_whole
 
 MODEL = "model.npz"
+REPORT = "report.json", "report.txt", PAGE, MISTAKES, *PLOTS, TEMPLATES  # what is said of it
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
@@ -43,9 +45,27 @@ def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
     model = LinearModel(
         fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
     )
+    report = read_report(job.folder)
+    if report is not None and not _is_reported(report, fit, model, job.folder / MODEL):
+        for name in REPORT:  # of an earlier model: the evaluation of this one may fail
+            (job.folder / name).unlink(missing_ok=True)
     model.save(job.folder / MODEL)
     write_history(job.folder / "history.csv", fit.history)
     return model
+
+
+def _is_reported(report: dict[str, Any], fit: Fit, model: LinearModel, place: Path) -> bool:
+    """Return whether a report is of this model, which then stands there already."""
+    try:
+        stands = LinearModel.load(place)
+    except (OSError, InputError):
+        return False
+    return (
+        report.get("epochs") == len(fit.history)
+        and stands.temperature == model.temperature
+        and np.array_equal(stands.W, model.W)
+        and np.array_equal(stands.b, model.b)
+    )
 
 
 def evaluate_fit(
