@@ -144,7 +144,7 @@ class Store:
         except BaseException:  # a signal too
             if run_id:
                 # What ended it may be the server's end.
-                with contextlib.suppress(Exception), stop_later():
+                with contextlib.suppress(Exception):
                     self.client.set_terminated(run_id, "KILLED")
             raise
 
