@@ -1,22 +1,22 @@
 """How good a model is on a split: every figure of the report."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from classifier import blas
 from classifier.calibration import Reliability
+from classifier.counts import Losses, Mistakes, Pairs
 from classifier.model import LinearModel
+from classifier.scoring import Rounded, Said, exact
 from data.dataset import Examples
+from data.features import check_rows
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
-MANY = 512  # classes from which each pass over the scores costs more than all else
-NARROW = 64  # features up to which the scores cost less than what is counted of them
-FEW = 2**16  # predictions that are kept before they are counted
-MISTAKES = 12  # of the most confident ones that a report shows
+AT_ONCE = 2**23  # features of the examples that are asked again at a time
 
 
 def evaluate(
@@ -28,10 +28,10 @@ def evaluate(
     label_smoothing: float = 0.0,
     after_block: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
-    """Measure a model on raw examples, block by block.
+    """Measure a model on raw examples, block by block: a part of what an epoch does with them.
 
-    Each score is passed over as few times as can be: with thousands of classes these passes are
-    what evaluation costs, and it must cost no more than an epoch of training.
+    Accuracies are those of predictions in float64; losses and probabilities, which are rounded to
+    float32, are right to 1e-6.
 
     Parameters
     ----------
@@ -57,46 +57,55 @@ def evaluate(
     """
     if len(y) == 0:
         return None
+    X, top_k = model.examples(X), max(1, min(top_k, len(model.classes) - 1))
     counted = _Counted(len(model.classes), top_k, label_smoothing)
-    # Of few features the products are short: a second thread of BLAS is waited for, not of use.
-    with blas.loaded().limit(limits=1) if len(model.W) < NARROW else contextlib.nullcontext():
-        for rows, scores in model.score_blocks(X):
-            counted.add(rows.start, y[rows].astype(np.int64), scores)
+    rounded = Rounded(model, top_k, len(y))
+    # In short products a second thread of BLAS is waited for, not of use.
+    with contextlib.nullcontext() if rounded.is_long else blas.loaded().limit(limits=1):
+        unsure = [np.empty(0, dtype=np.int64)]
+        for start in range(0, len(y), rounded.block):
+            places = np.arange(start, min(start + rounded.block, len(y)))
+            labels = y[places].astype(np.int64)
+            said, sure = rounded.ask(X[start : start + rounded.block], labels)
+            counted.add(places[sure], labels[sure], Said(*(figure[sure] for figure in said)))
+            unsure.append(places[~sure])
+            after_block()
+        for places, scores in _scores(model, X, np.concatenate(unsure)):
+            labels = y[places].astype(np.int64)
+            counted.add(places, labels, exact(scores, labels, top_k))
             after_block()
     return counted.figures(model.classes, class_weights)
+
+
+def _scores(
+    model: LinearModel, X: Examples, places: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (some of the places, scores (n, C)) of the examples at these places, in float64."""
+    size = max(1, AT_ONCE // len(model.W))
+    for some in (places[start : start + size] for start in range(0, len(places), size)):
+        asked = X[some]
+        check_rows(asked, X, some)  # float32 is sure of none that is not finite
+        for rows, scores in model.score_blocks(asked):
+            yield some[rows], scores
 
 
 class _Counted:
     """What `evaluate` counts of each block, and the figures that it comes to."""
 
     def __init__(self, n_classes: int, top_k: int, label_smoothing: float) -> None:
-        self.top_k = max(1, min(top_k, n_classes - 1))
+        self.top_k = top_k
         self.losses, self.pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
         self.reliability, self.mistakes = Reliability(), Mistakes()
-        # Exponentials of float32 take a third of the time; what a long sum loses is 1e-7 of it.
-        dtype = np.float32 if n_classes >= MANY else np.float64
-        self._exponents = np.empty((0, n_classes), dtype=dtype)
         self.n = self.n_top = 0
 
-    def add(self, start: int, labels: np.ndarray, scores: np.ndarray) -> None:
-        """Count examples from index start on, by class (B,) and scores (B, C)."""
-        each = np.arange(len(scores))
-        own, predicted = scores[each, labels], scores.argmax(axis=1)
-        best, mean = scores[each, predicted], 0.0
-        self.n_top += int((_ranks(scores, own, labels) < self.top_k).sum())
-        if self.losses.label_smoothing:
-            mean = scores.mean(axis=1)
-        if len(self._exponents) < len(scores):
-            self._exponents = np.empty(scores.shape, dtype=self._exponents.dtype)
-        exponents = self._exponents[: len(scores)]
-        np.subtract(scores, best[:, None], out=exponents, casting="same_kind")
-        log_sum = np.log(np.exp(exponents, out=exponents).sum(axis=1).astype(np.float64))
-        confidence = np.exp(-log_sum)
+    def add(self, places: np.ndarray, labels: np.ndarray, said: Said) -> None:
+        """Count examples by index in the split, class, and what is said of them, (B,)."""
         self.n += len(labels)
-        self.losses.add(labels, own - best - log_sum, own - mean)
-        self.reliability.add(confidence, predicted == labels)
-        self.pairs.add(labels, predicted)
-        self.mistakes.add(start, labels, predicted, confidence)
+        self.n_top += int(said.in_top.sum())
+        self.losses.add(labels, said.log_p, said.ahead)
+        self.reliability.add(said.confidence, said.predicted == labels)
+        self.pairs.add(labels, said.predicted)
+        self.mistakes.add(places, labels, said.predicted, said.confidence)
 
     def figures(self, classes: np.ndarray, class_weights: np.ndarray | None) -> dict[str, Any]:
         """Return what `evaluate` returns."""
@@ -117,150 +126,10 @@ class _Counted:
         }
 
 
-def _ranks(scores: np.ndarray, own: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return how many classes have a higher score (B, C) than the right one's, (B,)."""
-    ranks = _count(scores > own[:, None])
-    # Equal scores rank in class order, as argmax decides too. Few examples have any.
-    equal = np.flatnonzero(_count(scores >= own[:, None]) - ranks > 1)
-    earlier = np.arange(scores.shape[1]) < labels[equal, None]
-    ranks[equal] += _count((scores[equal] == own[equal, None]) & earlier)
-    return ranks
-
-
-def _count(mask: np.ndarray) -> np.ndarray:
-    """Return how many of each row (B, C) are true, (B,)."""
-    if mask.shape[1] < MANY:
-        counts: np.ndarray = mask.sum(axis=1)
-        return counts
-    return np.array([np.count_nonzero(row) for row in mask], dtype=np.int64)
-
-
 def minimised(split: dict[str, Any]) -> float:
     """Return the loss of a split as training counts it: weighted and smoothed, if it was."""
     names = ("smoothed_loss", "weighted_loss", "loss")
     return float(next(split[name] for name in names if name in split))
-
-
-class Losses:
-    """The cross-entropy of the examples of each class, and what label smoothing adds to it."""
-
-    def __init__(self, n_classes: int, label_smoothing: float) -> None:
-        self.label_smoothing = label_smoothing
-        self._sums, self._added = np.zeros((2, n_classes))
-
-    def add(self, labels: np.ndarray, own: np.ndarray, ahead: np.ndarray) -> None:
-        """Count examples by their class, its log-probability, and its score less the mean, (B,)."""
-        np.subtract.at(self._sums, labels, own)  # a block may have fewer examples than classes
-        if self.label_smoothing:
-            np.add.at(self._added, labels, ahead)
-
-    def means(self, support: np.ndarray, class_weights: np.ndarray | None) -> dict[str, float]:
-        """Return loss, and weighted_loss and smoothed_loss where there are such."""
-        means = {"loss": float(self._sums.sum() / support.sum())}
-        weights = np.ones(len(support)) if class_weights is None else class_weights
-        if class_weights is not None:
-            means["weighted_loss"] = float(weights @ self._sums / (weights @ support))
-        if self.label_smoothing:
-            smoothed = self._sums + self.label_smoothing * self._added
-            means["smoothed_loss"] = float(weights @ smoothed / (weights @ support))
-        return means
-
-
-class Mistakes:
-    """The wrong predictions that the model is most sure of."""
-
-    def __init__(self) -> None:
-        self._worst: list[tuple[float, int, int, int]] = []
-
-    def add(
-        self, start: int, labels: np.ndarray, predicted: np.ndarray, confidence: np.ndarray
-    ) -> None:
-        """Look at examples from index start on, by class, prediction and its probability."""
-        wrong = np.flatnonzero(labels != predicted)
-        worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:MISTAKES]]
-        columns = (confidence[worst], start + worst, labels[worst], predicted[worst])
-        found = zip(*(column.tolist() for column in columns), strict=True)
-        self._worst = sorted([*self._worst, *found], key=lambda row: -row[0])[:MISTAKES]
-
-    def worst(self, classes: np.ndarray) -> list[dict[str, Any]]:
-        """Return index, true, predicted and probability of each, the surest first."""
-        return [
-            {"index": i, "true": str(classes[t]), "predicted": str(classes[p]), "probability": sure}
-            for sure, i, t, p in self._worst
-        ]
-
-
-class Pairs:
-    """How often each pair of a true and a predicted class occurs.
-
-    Pairs that occur are kept, not a matrix: that of 10,000 classes would not fit.
-    """
-
-    def __init__(self, n_classes: int) -> None:
-        self.n_classes = n_classes
-        self._found = self._counts = np.empty(0, dtype=np.int64)
-        self._new: list[np.ndarray] = []
-        self._n_new = 0
-
-    def add(self, true: np.ndarray, predicted: np.ndarray) -> None:
-        """Count examples by their true and predicted class indices."""
-        self._new.append(true * self.n_classes + predicted)
-        self._n_new += len(true)
-        # Sorted in among the others when they are as many: a block alone would cost as much.
-        if self._n_new > max(len(self._found), FEW):
-            self._merge()
-
-    def _merge(self) -> None:
-        """Sort the new pairs in, where there are any."""
-        if not self._new:
-            return
-        both = np.concatenate([self._found, *self._new])
-        weights = np.ones(len(both), dtype=np.int64)
-        weights[: len(self._counts)] = self._counts
-        self._found, place = np.unique(both, return_inverse=True)
-        self._counts = np.bincount(place, weights).astype(np.int64)
-        self._new, self._n_new = [], 0
-
-    @property
-    def _pairs(self) -> np.ndarray:
-        """The pairs found, true * C + predicted, in order."""
-        self._merge()
-        return self._found
-
-    @property
-    def counts(self) -> np.ndarray:
-        """How often each pair was found."""
-        self._merge()
-        return self._counts
-
-    @property
-    def true(self) -> np.ndarray:
-        """The true class of each pair."""
-        return self._pairs // self.n_classes
-
-    @property
-    def predicted(self) -> np.ndarray:
-        """The predicted class of each pair."""
-        return self._pairs % self.n_classes
-
-    def class_scores(self) -> dict[str, np.ndarray]:
-        """Return precision, recall, f1, support and the number predicted of each class, (C,)."""
-        right = self.true == self.predicted
-        support, n_predicted, hits = (
-            np.bincount(classes, counts, self.n_classes).astype(np.int64)
-            for classes, counts in (
-                (self.true, self.counts),
-                (self.predicted, self.counts),
-                (self.true[right], self.counts[right]),
-            )
-        )
-        return {
-            "precision": hits / np.maximum(n_predicted, 1),
-            "recall": hits / np.maximum(support, 1),
-            "f1": 2 * hits / np.maximum(support + n_predicted, 1),
-            "support": support,
-            "predicted": n_predicted,
-        }
 
 
 def _per_class(scores: dict[str, np.ndarray], classes: np.ndarray) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from data.dataset import Examples
 from data.errors import InputError, one_line
-from data.features import check_features
+from data.features import check_features, check_kind
 from data.files.npy import NpyRows
 from data.files.sealed import read_sealed, write_sealed
 from data.preprocessing import AffineMap
@@ -59,11 +59,10 @@ class LinearModel:
             When an example has another number of features than the model, or its values are
             not finite or too large.
         """
-        X = X if isinstance(X, NpyRows) else check_features(np.asarray(X), "X")
+        X = self.examples(X)
+        if isinstance(X, np.ndarray):
+            check_features(X, "X")
         n_features, n_classes = self.W.shape
-        given = math.prod(X.shape[1:])
-        if given != n_features:
-            raise InputError(f"X has {given} features an example, the model has {n_features}")
         # In float64, for float32 rounds large scores by more than probabilities should differ.
         # Temperature and bias are in the factors: with many classes each pass over scores counts.
         W = np.vstack([self.W, self.b]).astype(np.float64) / self.temperature
@@ -82,6 +81,21 @@ class LinearModel:
                 largest = np.abs(raw).max()
                 raise InputError(f"X holds values (up to {largest:.1e}) too large for any score")
             yield rows, scores
+
+    def examples(self, X: Examples) -> Examples:
+        """Return raw examples X (N, ...), which must have as many features as the model.
+
+        Raises
+        ------
+        InputError
+            When they have not, or are not numbers.
+        """
+        X = X if isinstance(X, NpyRows) else np.asarray(X)
+        check_kind(X, "X")
+        given = math.prod(X.shape[1:])
+        if given != len(self.W):
+            raise InputError(f"X has {given} features an example, the model has {len(self.W)}")
+        return X
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""

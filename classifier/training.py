@@ -17,7 +17,7 @@ from classifier.model_stack import PerModel, of_mean_one
 from classifier.optimizers import MinibatchOptimizer, State
 from classifier.parallel_stack import EachPart, Members, ParallelStack, take_models
 from classifier.schedules import Schedule
-from classifier.training_state import TrainingState
+from classifier.training_state import TrainingState, like
 from data.dataset import Split
 from data.minibatches import Batch
 from data.streamed import minibatches
@@ -77,8 +77,9 @@ class Training:
         Parameters
         ----------
         on_epoch : called after each epoch with the fits of the models that took part in it.
-        stop : asked after each minibatch for a reason to stop; the models still in the stack are
-            then interrupted, and a training that restores this one's state goes on with them.
+        stop : asked after each minibatch, and between blocks of the validation, for a reason to
+            stop; the models still in the stack are then interrupted, and a training that restores
+            this one's state goes on with them.
         """
         # A model that diverges overflows; its loss reports it, not warnings.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -136,16 +137,16 @@ class Training:
             Members(
                 [self.fits[g] for g in active],
                 dataclasses.replace(models, lr=np.array([self.fits[g].lr for g in active])),
-                take_models(_like(fresh.theta, state.theta), columns),
+                take_models(like(fresh.theta, state.theta), columns),
                 {
-                    name: take_models(_like(array, state.optimizer[name]), columns)
+                    name: take_models(like(array, state.optimizer[name]), columns)
                     for name, array in fresh.optimizer.items()
                 },
-                take_models(_like(fresh.sums, state.sums), columns),
+                take_models(like(fresh.sums, state.sums), columns),
             )
         )
         self.batches.window = state.window
-        if not (0 <= state.epoch <= self.epochs and 0 <= state.batch < len(self.batches)):
+        if not (0 <= state.epoch <= self.epochs and 0 <= state.batch <= len(self.batches)):
             raise ValueError(f"epoch {state.epoch}, minibatch {state.batch} is out of range")
         self.epoch, self._batch, self._seconds = state.epoch, state.batch, state.seconds
         self._order = self.rng.bit_generator.state = state.order
@@ -195,12 +196,15 @@ class Training:
         """Return whether the epoch is complete; otherwise it was stopped, and can go on."""
         start = time.perf_counter() - self._seconds
         factor = self._train_epoch(each_part, stop)
+        validated = None
+        if self._batch == len(self.batches):
+            validated = self._validate(each_part, stop)
         self._seconds = time.perf_counter() - start
-        if self._batch < len(self.batches):
+        if validated is None:
             return False
-        val_loss, val_accuracy = self._validate(each_part)
+        val_loss, val_accuracy = validated
         loss, accuracy = self._stack.sums / len(self.batches.y)
-        step, seconds = self.step, time.perf_counter() - start
+        step, seconds = self.step, self._seconds
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
         weights = self._stack.weights()
         for g, fit in enumerate(self._stack.fits):
@@ -230,7 +234,8 @@ class Training:
             self._order = self.rng.bit_generator.state
             for part in self._stack.parts:
                 part.sums[...] = 0
-        factor = 1.0
+        # Where all were taken before, the order is drawn all the same: the next one depends on it.
+        factor = self.schedule.factor(self.step - 1, total_steps, steps) if self._batch else 1.0
         for batch in self.batches.epoch(self.rng, self._batch):
             step = self.epoch * steps + self._batch
             factor = self.schedule.factor(step, total_steps, steps)
@@ -240,12 +245,19 @@ class Training:
                 break
         return factor
 
-    def _validate(self, each_part: EachPart) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-        """Return mean validation loss and accuracy (G,), or None twice without a split."""
+    def _validate(
+        self, each_part: EachPart, stop: Callable[[], str]
+    ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None] | None:
+        """Return mean validation loss and accuracy (G,), None twice without a split, or None.
+
+        None alone where it was stopped: it is then done again from its beginning.
+        """
         if len(self.val) == 0:
             return None, None
         sums, block = np.zeros((2, len(self._stack.fits))), self._stack.block
         for start in range(0, len(self.val), block):
+            if start > 0 and stop():
+                return None
             rows = slice(start, start + block)
             weights = None if self.val.weights is None else self.val.weights[rows]
             batch = Batch(self.val.X[rows], self.val.y[rows], weights)
@@ -272,11 +284,3 @@ class Training:
         else:
             return False
         return True
-
-
-def _like(fresh: np.ndarray, array: np.ndarray) -> np.ndarray:
-    """Return an array of a state if it has the shape and the type of a fresh one but for G."""
-    fits = array.dtype == fresh.dtype and array.ndim == fresh.ndim
-    if not (fits and array.shape[:1] == fresh.shape[:1] and array.shape[2:] == fresh.shape[2:]):
-        raise ValueError(f"an array {array.dtype} {array.shape} instead of {fresh.shape}")
-    return array

@@ -48,7 +48,8 @@ class TrainingState:
 
     Attributes
     ----------
-    epoch, batch : epochs that are complete, minibatches of the epoch under way.
+    epoch, batch : epochs that are complete, minibatches of the epoch under way. Where these are
+        all, its validation is missing.
     window : parts of a file that are shuffled together; none of examples in memory.
     seconds : time of the epoch under way.
     order : the generator's state before the order of that epoch was drawn.
@@ -147,3 +148,11 @@ def _certificate(*numbers: float) -> Certificate | None:
 
 def _row(epoch: float, step: float, *figures: float) -> Epoch:
     return Epoch(int(epoch), int(step), *figures)
+
+
+def like(fresh: np.ndarray, array: np.ndarray) -> np.ndarray:
+    """Return an array of a state if it has the shape and the type of a fresh one but for G."""
+    fits = array.dtype == fresh.dtype and array.ndim == fresh.ndim
+    if not (fits and array.shape[:1] == fresh.shape[:1] and array.shape[2:] == fresh.shape[2:]):
+        raise ValueError(f"an array {array.dtype} {array.shape} instead of {fresh.shape}")
+    return array

@@ -74,7 +74,7 @@ class Minibatches:
         Parameters
         ----------
         rng : draws the order of the epoch, all at once.
-        first : the minibatch to begin with, to go on in the middle of an epoch.
+        first : the minibatch to begin with, to go on in the middle of an epoch, or at its end.
         """
         order = rng.permutation(len(self.y))
         batches = (order[part] for part in equal_parts(len(order), self.batch_size, first))

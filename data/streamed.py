@@ -81,12 +81,12 @@ class StreamedMinibatches:
         Parameters
         ----------
         rng : draws the order of the chunks, and then that of each window when its turn comes.
-        first : the minibatch to begin with, to go on in the middle of an epoch.
+        first : the minibatch to begin with, to go on in the middle of an epoch, or at its end.
         """
         order = rng.permutation(math.ceil(len(self.y) / self._chunk))
         groups = [order[i : i + self.window] for i in range(0, len(order), self.window)]
         # A window that was trained on before is not read again, but its order is drawn.
-        while first >= (n_batches := math.ceil(self._n_rows(groups[0]) / self.batch_size)):
+        while groups and first >= (n_batches := self._n_batches(groups[0])):
             rng.permutation(self._n_rows(groups.pop(0)))
             first -= n_batches
         for window in ahead(self._read, groups, itertools.cycle(self._windows)):
@@ -94,6 +94,9 @@ class StreamedMinibatches:
             for part in equal_parts(len(shuffled), self.batch_size, first):
                 yield gather(window, shuffled[part], self._buffer)
             first = 0
+
+    def _n_batches(self, chunks: np.ndarray) -> int:
+        return math.ceil(self._n_rows(chunks) / self.batch_size)
 
     def _n_rows(self, chunks: np.ndarray) -> int:
         starts = chunks * self._chunk

@@ -10,11 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from classifier import evaluation
-from classifier.evaluation import evaluate
-from classifier.model import LinearModel, log_softmax
+from classifier.model import LinearModel
 from classifier.runs.folder import read_status
-from data.preprocessing import AffineMap
 
 QUICK = ["data=arrays", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
 
@@ -107,6 +104,37 @@ def test_an_evaluation_that_fails_leaves_the_model_and_is_finished_by_resume(com
     assert read_status(tmp_path / "r")["status"] == "completed"
 
 
+@pytest.mark.parametrize("more", [True, False])
+def test_a_failed_evaluation_leaves_no_report_of_another_model(more, command, tmp_path):
+    """A run that trains on, or is only evaluated again, and whose test file is by now too large."""
+    files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
+    quick = [*QUICK[:2], "hydra.run.dir=r", "report.plots=true"]
+    assert command("train.py", *files, *quick).returncode == 0
+    report = (tmp_path / "r/report.json").read_bytes()
+    drawn = {path.name for path in (tmp_path / "r").iterdir()}
+    np.save(tmp_path / "test_X.npy", np.full((60, 4), 1.7e308))
+    done = command("train.py", "resume=r", *["epochs=9"] * more)
+    assert done.returncode == 1
+    assert read_status(tmp_path / "r")["reason"] == done.stderr.strip()
+    left = {path.name for path in (tmp_path / "r").iterdir()}
+    if not more:  # the model is the one that the report is of
+        assert left == drawn
+        assert (tmp_path / "r/report.json").read_bytes() == report
+        return
+    kept = {".hydra", ".lock", ".softmax", "model.npz", "history.csv", "status.json", "train.log"}
+    assert left == kept | {"checkpoint.npz"}
+    done = command("-m", "classifier.report", "r")
+    assert "this run left no report" in done.stderr
+    assert command("-m", "classifier.report", ".").returncode == 0
+    index = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "evaluation: X holds values" in index
+    assert "r/train.log" in index
+    assert "report.html" not in index
+    np.save(tmp_path / "test_X.npy", np.load(tmp_path / "val_X.npy"))
+    assert command("train.py", "resume=r").returncode == 0
+    assert {path.name for path in (tmp_path / "r").iterdir()} == drawn
+
+
 def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(tmp_path, repository):
     files = write_files(tmp_path, {"train": 4000, "val": 10}, n_classes=2000, n_features=2000)
     files += write_files(tmp_path, {"test": 60000}, n_classes=2000, n_features=2000)[-2:]
@@ -131,28 +159,6 @@ def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(tmp_path, 
     assert "stopped by SIGTERM during the evaluation" in status["reason"]
     assert LinearModel.load(tmp_path / "r/model.npz").W.shape == (2000, 2000)
     assert time.monotonic() - start < 60
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_figures_of_many_classes_are_those_of_log_probabilities(smoothing):
-    rng = np.random.default_rng(0)
-    n, n_classes = 500, 3 * evaluation.MANY
-    X, y = rng.normal(size=(n, 6)), rng.integers(0, n_classes, n)
-    X[:50] = 0  # all classes have the same score
-    W = rng.normal(size=(6, n_classes)).astype(np.float32)
-    features = AffineMap(np.zeros(6), np.ones(6))
-    bias = np.zeros(n_classes, dtype=np.float32)
-    model = LinearModel(W, bias, np.arange(n_classes), features, None, {})
-    found = evaluate(model, X, y, 5, label_smoothing=smoothing)
-    log_p = log_softmax(X @ W.astype(np.float64))
-    own = log_p[np.arange(n), y]
-    order = np.argsort(-log_p, axis=1, kind="stable")[:, :5]
-    assert found["loss"] == pytest.approx(-own.mean(), rel=1e-7)
-    assert found["accuracy"] == (order[:, 0] == y).mean()
-    assert found["top_k_accuracy"] == (order == y[:, None]).any(axis=1).mean()
-    if smoothing:
-        smoothed = (1 - smoothing) * own + smoothing * log_p.mean(axis=1)
-        assert found["smoothed_loss"] == pytest.approx(-smoothed.mean(), rel=1e-7)
 
 
 @pytest.mark.parametrize(

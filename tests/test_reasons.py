@@ -277,19 +277,6 @@ def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
     assert all((tmp_path / f"s/{n}/loss_curve.png").exists() for n in range(4))
 
 
-@missing("mlflow")
-def test_a_run_that_is_handed_over_only_in_part_does_not_stay_running(tmp_path):
-    from classifier.runs.config import Mlflow
-    from classifier.tracking import mlflow_store
-
-    place = Mlflow(f"sqlite:///{tmp_path}/m.db", str(tmp_path / "a"), "x")
-    store = mlflow_store.Store(place)
-    run_id = store._create(tmp_path, 1.0, {})
-    with pytest.raises(KeyboardInterrupt), store._ended(run_id):
-        raise KeyboardInterrupt
-    assert store.client.get_run(run_id).info.status == "KILLED"
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
 def test_a_file_name_that_is_no_text_is_escaped_wherever_it_is_shown(command, tmp_path):
     X = np.random.default_rng(0).normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)

@@ -1,5 +1,6 @@
 """Names of what a run leaves for its page, and limits that plots and pages share."""
 
+PAGE = "report.html"  # of a run
 MISTAKES = "mistakes.npz"  # the images of the most confident mistakes
 PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "accuracy_curve.png",

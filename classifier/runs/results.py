@@ -3,24 +3,18 @@
 import dataclasses
 import functools
 import math
-import os
-import platform
-import statistics
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from classifier.calibration import fit_temperature
-from classifier.certificate import Certificate
-from classifier.curvature import Scale
-from classifier.evaluation import evaluate, minimised
+from classifier.evaluation import evaluate
 from classifier.fit import Fit
 from classifier.model import LinearModel
-from classifier.optimizers import Lbfgs, MinibatchOptimizer
-from classifier.report.names import MISTAKES
+from classifier.optimizers import Lbfgs
+from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
 from classifier.report.text import (
     calibration_text,
     certified,
@@ -29,19 +23,20 @@ from classifier.report.text import (
     reported_split,
 )
 from classifier.runs.config import Config
-from classifier.runs.folder import write_status
+from classifier.runs.folder import read_report, write_status
 from classifier.runs.history import write_history
 from classifier.runs.job import Job
 from classifier.runs.log import log, timed
 from classifier.runs.preparation import Prepared
+from classifier.runs.report import gather
 from classifier.runs.trained import Trained
-from classifier.stacked_loss import penalty
 from data.console import printable
 from data.dataset import Dataset
+from data.errors import InputError
 from data.files.whole import from_here, write_json, write_text, write_whole
 
 MODEL = "model.npz"
-PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
+REPORT = "report.json", "report.txt", PAGE, MISTAKES, *PLOTS, TEMPLATES  # what is said of it
 
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
 Show = Callable[[Path, bool], object]
@@ -53,9 +48,27 @@ def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
     model = LinearModel(
         fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
     )
+    report = read_report(job.folder)
+    if report is not None and not _is_reported(report, fit, model, job.folder / MODEL):
+        for name in REPORT:  # of an earlier model: the evaluation of this one may fail
+            (job.folder / name).unlink(missing_ok=True)
     model.save(job.folder / MODEL)
     write_history(job.folder / "history.csv", fit.history)
     return model
+
+
+def _is_reported(report: dict[str, Any], fit: Fit, model: LinearModel, place: Path) -> bool:
+    """Return whether a report is of this model, which then stands there already."""
+    try:
+        stands = LinearModel.load(place)
+    except (OSError, InputError):
+        return False
+    return (
+        report.get("epochs") == len(fit.history)
+        and stands.temperature == model.temperature
+        and np.array_equal(stands.W, model.W)
+        and np.array_equal(stands.b, model.b)
+    )
 
 
 def evaluate_fit(
@@ -86,7 +99,7 @@ def evaluate_fit(
             model = dataclasses.replace(model, temperature=temperature)
             metrics = measure(model)
         calibration = {"calibration": {"temperature": temperature, "before": before}}
-    return model, _report(job, trained, prepared, metrics, seconds) | calibration
+    return model, gather(job, trained, prepared, metrics, seconds) | calibration
 
 
 def write_results(
@@ -170,90 +183,3 @@ def _falls_short(config: Config, report: dict[str, Any]) -> bool:
         return False
     relative = certificate and certificate["relative"]
     return relative is None or bool(relative > optimizer.tol)
-
-
-def _ended(config: Config, fit: Fit, scale: Scale) -> str:
-    """Say why training ended, with what to do about it where it diverged."""
-    optimizer, ended = config.optimizer, fit.ended
-    if fit.status == "diverged" and isinstance(optimizer, MinibatchOptimizer):
-        ended += _advice(config, optimizer, fit, scale)
-    return ended
-
-
-def _advice(config: Config, optimizer: MinibatchOptimizer, fit: Fit, scale: Scale) -> str:
-    stable = optimizer.stable_lr(scale, config.reg)
-    auto = optimizer.auto_lr(scale, config.reg)
-    bound = "" if stable is None else f"the largest step sure to be stable is 2/L = {stable:.4g}: "
-    return (
-        f" with lr={fit.lr:.4g}; {bound}use lr=auto ({auto:.4g} here) or less; the best weights "
-        f"so far, of epoch {fit.best_epoch}, are kept"
-    )
-
-
-def _report(
-    job: Job,
-    trained: Trained,
-    prepared: Prepared,
-    metrics: dict[str, Any],
-    seconds: dict[str, float],
-) -> dict[str, Any]:
-    """Gather every number of a run: the content of report.json."""
-    config, dataset, fit = job.config, prepared.dataset, trained.fit
-    square_norm = float(penalty(fit.theta[:, None], np.ones(1))[0])
-    stable = None
-    if isinstance(config.optimizer, MinibatchOptimizer):
-        stable = config.optimizer.stable_lr(prepared.scale, config.reg)
-    report = {
-        "status": fit.status,
-        "metrics": metrics,
-        "objective": minimised(metrics["train"]) + config.reg * square_norm,
-        "certificate": _certificate(fit.certificate),
-        "weight_norm": math.sqrt(square_norm),
-        "config": job.plain,
-        "lr": None if math.isnan(fit.lr) else fit.lr,
-        "reg": config.reg,
-        "smoothness": prepared.scale.smoothness(config.reg),
-        "largest_stable_lr": stable,
-        "best_epoch": fit.best_epoch,
-        "epochs": len(fit.history),
-        "ended": _ended(config, fit, prepared.scale),
-        "gradient_check": {"max_relative_error": prepared.gradient_error},
-        "seconds": seconds,
-        "data": {
-            "name": dataset.name,
-            "origin": dataset.origin,
-            "n_features": dataset.n_features,
-            "n_classes": len(dataset.classes),
-            "image_shape": dataset.image_shape,
-            "fingerprint": dataset.fingerprint,
-        },
-        "machine": {"host": platform.node(), "process": os.getpid()},
-        "versions": _versions(),
-    }
-    if trained.fold_losses:
-        report["cross_validation"] = _cross_validation(trained)
-    return report
-
-
-def _certificate(certificate: Certificate | None) -> dict[str, float | None] | None:
-    """Return how near to its optimum a model is; null where nothing is known."""
-    if certificate is None:
-        return None
-    figures = dataclasses.asdict(certificate) | {"relative": certificate.relative}
-    return {key: value if math.isfinite(value) else None for key, value in figures.items()}
-
-
-def _cross_validation(trained: Trained) -> dict[str, Any]:
-    """Return mean and standard error over the folds, and the figures of each."""
-    found: dict[str, Any] = {"folds": len(trained.fold_losses)}
-    for name, values in (("loss", trained.fold_losses), ("accuracy", trained.fold_accuracies)):
-        found[name] = statistics.fmean(values)
-        found[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
-        found[f"{name}_of_folds"] = values
-    return found
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages; looked up once, for a sweep's sake."""
-    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}

@@ -20,7 +20,7 @@ from classifier.runs.config import (
 )
 from classifier.runs.explain import explain
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
-from classifier.shell.hydra_settings import check_hydra, check_stacked
+from classifier.shell.hydra_settings import check_hydra, check_size, check_stacked
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.shell.settle import settle_run, settle_sweep
@@ -146,6 +146,7 @@ class Guard(Callback):
         try:
             check_hydra(config)
             check_stacked(config)
+            check_size(config)
             check_tracker(config)
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")

@@ -1,8 +1,11 @@
 """Settings of Hydra that this program does not follow: refused by name before anything starts."""
 
+import math
 import sys
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
@@ -10,6 +13,8 @@ from classifier.runs.received import STACKED
 from data.errors import InputError
 
 SUBDIR = "${hydra.job.num}"  # of a sweep's folder: a number for each job
+LISTING = "grid", "basic"  # sweepers that list every combination
+JOBS = 100_000  # of a sweep, at most: each has a folder
 PLAIN = "hydra/launcher=basic runs each job on its own, as Hydra does"
 
 
@@ -31,6 +36,41 @@ def check_hydra(config: DictConfig) -> None:
             f"hydra.output_subdir={_text(subdir)}: must be .hydra, where resume and the summary of "
             "a sweep find the settings of a run"
         )
+
+
+def check_size(config: DictConfig) -> None:
+    """Refuse a sweep with more jobs than can be begun, before its combinations are listed.
+
+    A range is a few characters, also in a folder that is received, and may stand for any number of
+    values; those of several keys multiply.
+
+    Raises
+    ------
+    InputError
+        Naming the keys.
+    """
+    if config.hydra.runtime.choices["hydra/sweeper"] not in LISTING:
+        return
+    params = config.hydra.sweeper.get("params") or {}
+    given = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    swept = [o for o in OverridesParser.create().parse_overrides(given) if o.is_sweep_override()]
+    n_jobs = math.prod(_n_values(override.value()) for override in swept)
+    if not n_jobs <= JOBS:
+        keys = ", ".join(str(override.input_line) for override in swept)
+        raise InputError(
+            f"{keys}: a sweep of {float(n_jobs):.3g} jobs; one has at most {JOBS}, so sweep fewer "
+            "values, or in parts"
+        )
+
+
+def _n_values(sweep: Any) -> float:
+    """Return how many values a key is swept over: about, where they are not listed."""
+    if isinstance(sweep, ChoiceSweep):
+        return len(sweep.list)
+    if not isinstance(sweep, RangeSweep):  # a pattern, of names of configs
+        return 1
+    start, stop, step = (float(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
+    return max((stop - start) / step, 1.0) if step else 1
 
 
 def check_stacked(config: DictConfig) -> None:

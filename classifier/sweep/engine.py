@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Iterable, Sequence
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -11,7 +13,6 @@ from threadpoolctl import threadpool_limits
 from classifier.report.pages.show import show_run
 from classifier.runs.folder import FINISHED, read_status, write_status
 from classifier.runs.job import Job
-from classifier.runs.lock import NAME as LOCK
 from classifier.runs.lock import LockedError
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
@@ -72,7 +73,8 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
     if not settled:
         return
     with open_workers(backend, n_jobs, address) as workers:
-        workers.check(_needed(settled))
+        with _proof(settled[0].checkpoint.parents[1]) as proof:
+            workers.check([proof, *_files(settled)])
         _run_in_workers(settled, workers, n_jobs, address)
         for stack in settled:
             if _unfinished(stack.jobs):
@@ -174,10 +176,19 @@ def _absolute_rows(split: Split) -> Split:
     return dataclasses.replace(split, X=dataclasses.replace(split.X, path=split.X.path.absolute()))
 
 
-def _needed(stacks: Sequence[Stack]) -> list[Path]:
-    """Return what a worker must see to train these: the lock of the sweep, the files of data."""
-    needed = {stack.checkpoint.parents[1] / LOCK: None for stack in stacks}
-    for stack in stacks:
-        rows = [split.X for split in stack.dataset.splits().values()]
-        needed |= {X.path: None for X in rows if isinstance(X, NpyRows)}
-    return list(needed)
+@contextlib.contextmanager
+def _proof(sweep: Path) -> Iterator[Path]:
+    """Yield a file of a name that is given once: who sees it sees this folder, and no other."""
+    # A kill leaves it there, and the next start removes it: `data.files.whole` names parts so.
+    place = sweep / f".{secrets.token_hex(8)}.{os.getpid()}.part"
+    place.touch()
+    try:
+        yield place
+    finally:
+        place.unlink(missing_ok=True)
+
+
+def _files(stacks: Sequence[Stack]) -> list[Path]:
+    """Return the files that the data of these stacks stand in."""
+    rows = [split.X for stack in stacks for split in stack.dataset.splits().values()]
+    return list(dict.fromkeys(X.path for X in rows if isinstance(X, NpyRows)))

@@ -81,8 +81,8 @@ class Loky:
 class Ray:
     """The workers of a Ray cluster."""
 
-    def __init__(self, ray: Any, n_jobs: int) -> None:
-        self.ray, self.n_jobs = ray, n_jobs
+    def __init__(self, ray: Any, n_jobs: int, address: str | None) -> None:
+        self.ray, self.n_jobs, self.address = ray, n_jobs, address
 
     def check(self, needed: Sequence[Path]) -> None:
         """Ask a worker of each machine."""
@@ -101,7 +101,7 @@ class Ray:
                 answers[node] = self.ray.get(reference, timeout=0)
             except Exception as error:
                 answers[node] = f"did not answer within {ANSWER} s ({one_line(error)})"
-        _refuse("ray", answers)
+        _refuse(_named("ray", self.address), answers)
 
     def run(self, calls: Sequence[Call]) -> Iterator[Any]:
         """Yield as `Workers.run` says, at most n_jobs calls at a time."""
@@ -116,8 +116,8 @@ class Ray:
 class Dask:
     """The workers of a Dask cluster."""
 
-    def __init__(self, client: Any, n_jobs: int) -> None:
-        self.client, self.n_jobs = client, n_jobs
+    def __init__(self, client: Any, n_jobs: int, address: str | None) -> None:
+        self.client, self.n_jobs, self.address = client, n_jobs, address
 
     def check(self, needed: Sequence[Path]) -> None:
         """Ask every worker, past the scheduler, which need not know the program."""
@@ -125,18 +125,20 @@ class Dask:
             self.client.wait_for_workers(1, timeout=ANSWER)
         except TimeoutError:
             raise InputError(
-                f"hydra.launcher.backend=dask: no worker joined the cluster within {ANSWER} s"
+                f"{_named('dask', self.address)}: no worker joined the cluster within {ANSWER} s; "
+                "start one with `dask worker ADDRESS`, and see that it reaches the scheduler"
             ) from None
         thread, ask = ThreadPoolExecutor(1), partial(self.client.run, on_error="return")
         try:
             answers = thread.submit(ask, _question(), *_asked(needed)).result(ANSWER)
         except TimeoutError:
             raise InputError(
-                f"hydra.launcher.backend=dask: not every worker answered within {ANSWER} s"
+                f"{_named('dask', self.address)}: not every worker of the cluster answered within "
+                f"{ANSWER} s; end those that hang"
             ) from None
         finally:
             thread.shutdown(wait=False)
-        _refuse("dask", answers)
+        _refuse(_named("dask", self.address), answers)
 
     def run(self, calls: Sequence[Call]) -> Iterator[Any]:
         """Yield as `Workers.run` says, at most n_jobs calls at a time."""
@@ -212,13 +214,17 @@ def _asked(needed: Sequence[Path]) -> tuple[str, str, list[tuple[str, int]]]:
     return str(ROOT), "classifier.sweep.engine", files
 
 
-def _refuse(backend: str, answers: dict[str, Any]) -> None:
+def _named(backend: str, address: str | None) -> str:
+    """Return the setting by which a cluster is known."""
+    return f"hydra.launcher.address={address}" if address else f"hydra.launcher.backend={backend}"
+
+
+def _refuse(named: str, answers: dict[str, Any]) -> None:
     """Raise InputError where a worker has an answer other than nothing."""
     wrong = {worker: str(answer) for worker, answer in answers.items() if answer != ""}
     for worker, answer in wrong.items():
         raise InputError(
-            f"hydra.launcher.backend={backend}: {len(wrong)} of {len(answers)} workers cannot take "
-            f"part: {worker} {answer}"
+            f"{named}: {len(wrong)} of {len(answers)} workers cannot take part: {worker} {answer}"
         )
 
 
@@ -239,7 +245,7 @@ def _ray(n_jobs: int, address: str | None) -> Iterator[Workers]:
     except Exception as error:
         raise _no_cluster("ray", address, "ray start --head", error) from error
     try:
-        yield Ray(ray, n_jobs)
+        yield Ray(ray, n_jobs, address)
     finally:
         ray.shutdown()
 
@@ -254,7 +260,7 @@ def _dask(n_jobs: int, address: str | None) -> Iterator[Workers]:
     except Exception as error:
         raise _no_cluster("dask", address, "dask scheduler", error) from error
     try:
-        yield Dask(client, n_jobs)
+        yield Dask(client, n_jobs, address)
     finally:
         client.close()
 

@@ -4,12 +4,13 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from classifier.runs.config import Mlflow
+from classifier.runs.interruption import stop_later
 from classifier.runs.lock import locked
 from classifier.sweep.records import Record
 from classifier.tracking.figures import artifacts, as_text, final_figures, params, scalars, span
@@ -61,7 +62,7 @@ class Store:
                 uri = exits.enter_context(_alone(Path(uri.removeprefix(SQLITE)).resolve()))
             from mlflow import MlflowClient
 
-            self.client = MlflowClient(uri, registry_uri=uri)
+            self.client = _Whole(MlflowClient(uri, registry_uri=uri))
             self.experiment = self._experiment(place)
 
     def _experiment(self, place: Mlflow) -> str:
@@ -92,23 +93,29 @@ class Store:
                     return
                 self.client.delete_run(run.info.run_id)
         tags = {"status": record.status, "reason": str(record.reason)} | tags
-        run_id = self._create(record.folder, begun, tags)
-        with self._ended(run_id):
+
+        def fill(run_id: str) -> None:
             self._log_figures(run_id, record)
             self._log_artifacts(run_id, record.folder)
-        self.client.set_terminated(run_id, STATUSES.get(record.status, "KILLED"), _ms(ended))
+
+        status = STATUSES.get(record.status, "KILLED")
+        self._hand_over(lambda: self._create(record.folder, begun, tags), fill, status, _ms(ended))
 
     def put_sweep(self, records: Sequence[Record], sweep: Path) -> None:
         """Store the jobs of a sweep, and what the sweep made of them: the best, the artifacts."""
         spans = [span(record.folder) for record in records]
         found = self.runs("folder", _known_by(sweep))
-        parent = found[0].info.run_id if found else self._create(sweep, min(spans)[0], {})
         ended = _ms(max(end for _, end in spans))
-        with self._ended(parent):
-            self._put_jobs(parent, records, sweep, ended)
         became = {STATUSES.get(record.status, "KILLED") for record in records}
         worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
-        self.client.set_terminated(parent, worst, ended)
+
+        def create() -> str:
+            return found[0].info.run_id if found else self._create(sweep, min(spans)[0], {})
+
+        def fill(parent: str) -> None:
+            self._put_jobs(parent, records, sweep, ended)
+
+        self._hand_over(create, fill, worst, ended)
 
     def _put_jobs(self, parent: str, records: Sequence[Record], sweep: Path, ended: int) -> None:
         """Store the jobs of a sweep as children of a run, which gets what is known of all."""
@@ -124,18 +131,25 @@ class Store:
                 self.client.log_metric(parent, name, value, ended, len(records))
         self._log_artifacts(parent, sweep)
 
-    @contextlib.contextmanager
-    def _ended(self, run_id: str) -> Iterator[None]:
-        """Let a run not stand there as running for ever where it is only in part handed over."""
+    def _hand_over(
+        self, create: Callable[[], str], fill: Callable[[str], None], status: str, ended: int
+    ) -> None:
+        """Make a run, fill it and end it; one that is there only in part is not left as running."""
+        run_id = ""
         try:
-            yield
+            with stop_later():  # a signal waits until it is known which run there is
+                run_id = create()
+            fill(run_id)
+            self.client.set_terminated(run_id, status, ended)
         except BaseException:  # a signal too
-            with contextlib.suppress(Exception):  # what ended it may be the server's end
-                self.client.set_terminated(run_id, "KILLED")
+            if run_id:
+                # What ended it may be the server's end.
+                with contextlib.suppress(Exception):
+                    self.client.set_terminated(run_id, "KILLED")
             raise
 
     def _create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
-        run = self.client.create_run(
+        run = self.client.client.create_run(
             self.experiment,
             start_time=_ms(begun),
             tags={"folder": _known_by(folder), **tags},
@@ -157,6 +171,28 @@ class Store:
         for path in artifacts(folder):
             inside = path.parent.relative_to(folder)
             self.client.log_artifact(run_id, str(path), str(inside) if inside.name else None)
+
+
+class _Whole:
+    """A client of MLflow with calls that a signal does not interrupt, but ends after.
+
+    Raised within a call, it leaves a transaction open, and with it the database locked: then the
+    run cannot be ended either.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """Return a method of the client."""
+        call = getattr(self.client, name)
+
+        def whole(*given: Any, **named: Any) -> Any:
+            with stop_later():
+                answer = call(*given, **named)
+            return answer
+
+        return whole
 
 
 @contextlib.contextmanager

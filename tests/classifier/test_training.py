@@ -13,9 +13,10 @@ from classifier.loss import softmax_loss_vectorized
 from classifier.optimizers import Adam, Sgd
 from classifier.schedules import Constant, Cosine
 from classifier.training import PerModel, Training
+from classifier.training_state import TrainingState
 from data.dataset import Split
 from data.files.npy import open_npy
-from data.preprocessing import Preprocessing
+from data.preprocessing import AffineMap, Preprocessing
 from data.statistics import measure
 
 
@@ -319,3 +320,47 @@ def test_a_model_that_leaves_a_fold_out_is_trained_on_the_others():
     assert fits[1].history[-1].train_loss == pytest.approx(alone[0].history[-1].train_loss, 1e-5)
     on_all = train(whole, empty, [0.1], [1e-2], **settings, momentum=[0.5])
     np.testing.assert_allclose(fits[0].theta, on_all[0].theta, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_stop_is_asked_for_between_blocks_of_validation_too(streamed, tmp_path, monkeypatch):
+    """Stopped at every question of three epochs, the training goes on to the same bits."""
+    monkeypatch.setattr("classifier.parallel_stack.BLOCK", 3 * 2 * 15)
+    split, val = iris()
+    if streamed:
+        monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 5 * 16)
+        monkeypatch.setattr("data.streamed.WINDOW_BYTES", 4 * 5 * 16 * 2)
+        np.save(tmp_path / "X.npy", split.X[:, :-1])
+        features = AffineMap(np.zeros(4), np.ones(4))
+        split = Split(features.design_matrix(open_npy(str(tmp_path / "X.npy"))), split.y)
+
+    def training():
+        return Training(
+            *(split, val, 3),
+            PerModel(*(np.array(n) for n in ([0.1, 0.3], [1e-3, 0.1], [0.9, 0.0], [0.0, 0.1]))),
+            optimizer=Sgd(nesterov=False),
+            schedule=Cosine(warmup_steps=2),
+            early_stopping=EarlyStopping(monitor="val_loss", patience=None),
+            batch_size=16,
+            epochs=3,
+            rng=np.random.default_rng(0),
+        )
+
+    def stop_at(question):
+        asked = iter(range(question))
+        return lambda: "" if next(asked, None) is not None else "stopped"
+
+    whole, between = training().run(), []
+    for question in range(1, 100):
+        stopped = training()
+        if stopped.run(stop=stop_at(question))[0].status == "completed":
+            break
+        state = stopped.state()
+        between.append((state.epoch, state.batch))
+        resumed = training()
+        resumed.restore(TrainingState.from_arrays(state.to_arrays()), [0, 1])
+        for found, expected in zip(resumed.run(), whole, strict=True):
+            np.testing.assert_array_equal(found.theta, expected.theta)
+            assert [row[:-1] for row in found.history] == [row[:-1] for row in expected.history]
+    steps = len(training().batches)
+    assert {(epoch, steps) for epoch in range(3)} <= set(between)

@@ -9,7 +9,7 @@ from typing import Any
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.charts import Axis, Chart, Dot, Zone, span
-from classifier.report.names import MISTAKES, PLOTS, SHOWN_TEMPLATES, TEMPLATES
+from classifier.report.names import MISTAKES, PAGE, PLOTS, SHOWN_TEMPLATES, TEMPLATES
 from classifier.report.pages.page import Cell, cell, percent, render
 from classifier.report.pictures import example_pictures, template_pictures
 from classifier.report.text import certified, reported_split
@@ -21,7 +21,7 @@ from data.files.npz import read_npz
 from data.files.plain import read_plain
 from data.files.whole import write_text
 
-NAME = "report.html"
+NAME = PAGE
 ERROR = "expected_calibration_error"
 
 

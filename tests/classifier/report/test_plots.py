@@ -165,7 +165,7 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after():
         expected = [
             (100 * sure[bins == k].mean(), 100 * right[bins == k].mean()) for k in np.unique(bins)
         ]
-        np.testing.assert_allclose(points.get_offsets(), expected, rtol=1e-9)
+        np.testing.assert_allclose(points.get_offsets(), expected, rtol=1e-6)
         areas = points.get_sizes() - 12
         np.testing.assert_allclose(areas / 2, np.unique(bins, return_counts=True)[1])
     error = warm["metrics"]["test"]["expected_calibration_error"]

@@ -1,12 +1,16 @@
 """What the trackers hold, read back by their own clients, beside what stands in the files."""
 
+import contextlib
 import csv
 import importlib.util
 import json
 import math
 import os
+import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -14,6 +18,7 @@ import numpy as np
 import pytest
 
 from classifier.runs.folder import write_status
+from classifier.runs.interruption import Stopped, stop_at_once
 from classifier.sweep.records import read_record
 from classifier.tracking.figures import scalars
 from classifier.tracking.mlflow_store import QUIET
@@ -225,6 +230,58 @@ def test_mlflow_holds_a_run_that_failed_with_the_reason(story):
     assert run["params"]["data.train"] == "no"
     assert run["curves"] == {}
     assert ".hydra/config.yaml" in run["artifacts"]
+
+
+def statuses(database):
+    """Return the statuses of the runs in a database, which may not be there yet."""
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return [status for (status,) in connection.execute("SELECT status FROM runs")]
+
+
+@needs("mlflow")
+@pytest.mark.parametrize("sweep", [[], ["-m", "reg=1e-3,1e-2,1e-1"]])
+def test_a_signal_while_mlflow_is_told_leaves_no_run_as_running(
+    sweep, mlflow_server, tmp_path, tmp_path_factory
+):
+    said, given = tmp_path_factory.mktemp("said"), [*QUICK, "tracker=mlflow", *sweep]
+    program = mlflow_server.start(["train.py", *given], tmp_path, said)
+    database, end = tmp_path / "outputs/mlflow.db", time.monotonic() + 120
+    while program.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(sqlite3.Error):
+            if "RUNNING" in statuses(database):
+                break
+        time.sleep(0.001)
+    assert program.poll() is None, "told before it could be stopped"
+    program.terminate()
+    assert program.wait() == 143, program.stderr
+    assert "KILLED" in statuses(database)
+    assert "RUNNING" not in statuses(database)
+
+
+@needs("mlflow")
+@pytest.mark.parametrize("when", ["create_run", "log_artifact", "set_terminated"])
+def test_a_signal_at_any_call_of_mlflow_leaves_no_run_as_running(when, tmp_path, monkeypatch):
+    """A real signal, right after the call has done its work; while a run is ended, a second one."""
+    from classifier.runs.config import Mlflow
+    from classifier.tracking import mlflow_store
+
+    store = mlflow_store.Store(Mlflow(f"sqlite:///{tmp_path}/m.db", str(tmp_path / "a"), "x"))
+    (tmp_path / "r").mkdir()
+    write_status(tmp_path / "r", "completed")
+    client = store.client.client
+    call = getattr(client, when)
+
+    def called(*given, **named):
+        if when == "set_terminated":
+            os.kill(os.getpid(), signal.SIGTERM)
+        answer = call(*given, **named)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+    monkeypatch.setattr(client, when, called)
+    with stop_at_once(), pytest.raises(Stopped):
+        store.put(read_record(tmp_path / "r"), {}, [])
+    assert statuses(tmp_path / "m.db") == ["KILLED"]
 
 
 # TensorBoard

@@ -1,0 +1,210 @@
+"""What a model says of each example, as an evaluation needs it: in float32, tile by tile.
+
+An evaluation must cost no more than an epoch of training, which is in float32, so the scores are
+made as training makes them: classes first, in tiles that stay in the cache and are passed over as
+few times as can be. The sum of exponentials is kept relative to the largest score so far.
+
+What float32 rounds away changes a mean loss by less than 1e-6, but it could change which of two
+classes is predicted. A bound of the rounding says of which examples it cannot; the few others, and
+those of scores so large that their probabilities suffer, are to be asked again in float64.
+
+Source: M. Milakov, N. Gimelshein, Online normalizer calculation for softmax, 2018.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from classifier.model import LinearModel
+from data.preprocessing import flatten
+
+CLASSES = 255  # of a tile: they are counted in bytes
+SCORES = 2**18  # of a tile: a megabyte
+FEATURES = 2**20  # of the examples that are asked about at a time
+LONG = 2**26  # multiplications: some milliseconds
+LARGE = 256.0  # scores from which float32 rounds probabilities too much
+PICKED = 8  # examples of a tile are picked out where fewer than one in so many is looked at
+NUMBERS = np.arange(CLASSES, dtype=np.uint8)[:, None]  # of the classes of a tile
+UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
+
+
+class Said(NamedTuple):
+    """What a model says of B examples, each (B,).
+
+    Attributes
+    ----------
+    predicted : the class with the highest score, the first of equal ones.
+    in_top : whether the right class is among those with the highest scores.
+    confidence : the probability of the predicted class.
+    log_p : the log-probability of the right class.
+    ahead : the score of the right class less the mean of all.
+    """
+
+    predicted: np.ndarray
+    in_top: np.ndarray
+    confidence: np.ndarray
+    log_p: np.ndarray
+    ahead: np.ndarray
+
+
+def exact(scores: np.ndarray, labels: np.ndarray, top_k: int) -> Said:
+    """Return what scores (B, C) in float64, which are overwritten, say of examples of classes (B,).
+
+    An example is in the top when less than `top_k` classes have a higher score than the right one.
+    """
+    each = np.arange(len(scores))
+    own, predicted = scores[each, labels], scores.argmax(axis=1)
+    best, mean = scores[each, predicted], scores.mean(axis=1)
+    # Equal scores rank in class order, as argmax decides too.
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    ranks = ((scores > own[:, None]) | ((scores == own[:, None]) & earlier)).sum(axis=1)
+    scores -= best[:, None]
+    log_sum = np.log(np.exp(scores, out=scores).sum(axis=1))
+    log_p = own - best - log_sum
+    return Said(predicted, ranks < top_k, np.exp(-log_sum), log_p, own - mean)
+
+
+class Rounded:
+    """A model in float32.
+
+    Parameters
+    ----------
+    model : of C classes and D features.
+    top_k : as `exact` has it.
+    n : examples that it is to be asked about.
+
+    Attributes
+    ----------
+    block : of them, those that are best asked about at a time.
+    is_long : whether the products of a tile are worth dividing among threads.
+    """
+
+    def __init__(self, model: LinearModel, top_k: int, n: int) -> None:
+        self.top_k = top_k
+        features = model.features
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._shift = features.shift.astype(np.float32)
+            self._inverse = (1 / features.scale).astype(np.float32)
+            # What float32 takes from a mean, which may be large, goes to the bias.
+            moved = (self._shift - features.shift) / features.scale
+            self._theta = np.empty((len(model.b), len(model.W) + 1), dtype=np.float32)
+            self._theta[:, :-1] = model.W.T / np.float32(model.temperature)
+            self._theta[:, -1] = (model.b + moved @ model.W) / model.temperature
+            self._mean = self._theta.mean(axis=0)
+            squares = np.einsum("cd,cd->c", self._theta, self._theta, dtype=np.float64)
+            self._reach = math.sqrt(squares.max())
+        n_classes, n_columns = self._theta.shape
+        self._classes = min(n_classes, CLASSES)
+        self.block = max(1, min(n, SCORES // self._classes, FEATURES // n_columns))
+        self.is_long = self.block * self._classes * n_columns >= LONG
+        self._tile = np.empty(self._classes * self.block, dtype=np.float32)
+        self._design = np.ones((self.block, n_columns), dtype=np.float32)
+
+    def ask(self, raw: np.ndarray, labels: np.ndarray) -> tuple[Said, np.ndarray]:
+        """Return what the model says of raw examples of classes (B,), and of which it is sure."""
+        x = self._design[: len(raw)]
+        # What float32 cannot hold makes the bound so: the example is asked again.
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(flatten(raw), self._shift, out=x[:, :-1], casting="same_kind")
+            x[:, :-1] *= self._inverse
+            # No score is larger than this, and none is rounded by more than a part of it.
+            bound = self._reach * np.sqrt(np.einsum("bd,bd->b", x, x))
+            tile = self._scores(x, 0)
+            if len(tile) == len(self._theta):
+                own = tile[labels, np.arange(len(x))]
+            else:
+                own = np.einsum("bd,bd->b", x, np.take(self._theta, labels, axis=0))
+            so_far = _SoFar(own, UNIT * (x.shape[1] + 12) * bound, self.top_k)
+            so_far.add(0, tile)
+            for start in range(self._classes, len(self._theta), self._classes):
+                so_far.add(start, self._scores(x, start))
+            log_sum = np.log(so_far.total)
+            # The score of a class that is predicted is the best one, and not only nearly so.
+            behind = np.where(so_far.predicted == labels, 0.0, own - so_far.best)
+            said = Said(
+                so_far.predicted,
+                so_far.at_most <= self.top_k,
+                np.exp(-log_sum),
+                behind - log_sum,
+                own - x @ self._mean,
+            )
+        return said, so_far.sure() & (bound < LARGE)
+
+    def _scores(self, x: np.ndarray, start: int) -> np.ndarray:
+        """Return the scores (c, B) of the classes of the tile that begins there."""
+        theta = self._theta[start : start + self._classes]
+        tile = self._tile[: len(theta) * len(x)].reshape(len(theta), len(x))
+        scores: np.ndarray = np.dot(theta, x.T, out=tile)
+        return scores
+
+
+class _SoFar:
+    """What some of the classes say of B examples, each (B,).
+
+    Parameters
+    ----------
+    own : scores of the right classes.
+    error : by which a score may be rounded.
+    top_k : as `exact` has it.
+
+    Attributes
+    ----------
+    best, predicted : the highest score, and the class that has it.
+    total : the sum of exp(score - best).
+    rivals : how many classes may truly have the highest score.
+    at_least, at_most : how many scores are as high as the right one's, that one among the latter;
+        not counted any further where `top_k` are higher.
+    """
+
+    def __init__(self, own: np.ndarray, error: np.ndarray, top_k: int) -> None:
+        self.top_k, self._error = top_k, 2 * error  # that of a difference
+        self._low = own - self._error
+        self._high = np.nextafter(own + self._error, np.float32(np.inf))
+        self.best = np.full(len(own), -np.inf, dtype=np.float32)
+        self.total = np.zeros(len(own))
+        counts = np.zeros((4, len(own)), dtype=np.int64)
+        self.predicted, self.rivals, self.at_least, self.at_most = counts
+
+    def add(self, start: int, tile: np.ndarray) -> None:
+        """Look at the scores (c, B) of the classes from `start` on, which are overwritten."""
+        highest = np.maximum.reduce(tile, axis=0)
+        best = np.maximum(self.best, highest)
+        least = best - self._error
+        some = _some((self.at_least < self.top_k) & (highest >= self._low))
+        scores = tile[:, some]
+        self.at_least[some] += _count(scores >= self._high[some])
+        self.at_most[some] += _count(scores >= self._low[some])
+        self.rivals[self.best < least] = 0
+        some = _some(highest >= least)
+        near = tile[:, some] >= least[some]
+        self.rivals[some] += _count(near)
+        # Numpy's argmax over the leading axis takes ten times as long. Where there are rivals, this
+        # may be one of them: the example is asked again.
+        places = np.maximum.reduce(near.view(np.uint8) * NUMBERS[: len(near)], axis=0)
+        better = highest[some] > self.best[some]
+        self.predicted[some] = np.where(better, start + places.astype(int), self.predicted[some])
+        tile -= best
+        self.total *= np.exp((self.best - best).astype(np.float64))
+        self.total += np.add.reduce(np.exp(tile, out=tile), axis=0)
+        self.best = best
+
+    def sure(self) -> np.ndarray:
+        """Return of which examples it is sure what is predicted, and what is in the top."""
+        sures: np.ndarray = (self.rivals == 1) & (
+            (self.at_least >= self.top_k) | (self.at_most <= self.top_k)
+        )
+        return sures
+
+
+def _some(wanted: np.ndarray) -> np.ndarray | slice:
+    """Return which examples (B,) are wanted; all where picking them out would cost more."""
+    if np.count_nonzero(wanted) * PICKED > len(wanted):
+        return slice(None)
+    return np.flatnonzero(wanted)
+
+
+def _count(mask: np.ndarray) -> np.ndarray:
+    """Return how many classes (c, B) are true, of each example."""
+    counts: np.ndarray = np.add.reduce(mask.view(np.uint8), axis=0, dtype=np.uint8)
+    return counts
