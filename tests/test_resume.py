@@ -35,7 +35,6 @@ KINDS = [
     ("stacked", "nesterov"),  # which keeps what sgd with momentum keeps
     ("stacked", "adam"),
     ("streamed", "sgd"),
-    ("single", "lbfgs"),
     ("path", "lbfgs"),
     ("streamed", "lbfgs"),
 ]

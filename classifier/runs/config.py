@@ -7,7 +7,7 @@ here and in the dataclasses of the data sources, optimizers and schedules.
 import dataclasses
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,7 @@ def make_config(composed: DictConfig) -> Config:
     return Config(**_values(composed, Config))
 
 
-def refuse_unused(config: Config, overrides: Iterable[str]) -> None:
+def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
     """Refuse what is given to an optimizer that does not use it.
 
     Raises
@@ -163,8 +163,8 @@ def refuse_unused(config: Config, overrides: Iterable[str]) -> None:
     InputError
         Naming the first such override.
     """
-    if not isinstance(config.optimizer, Lbfgs):
-        return
+    if not isinstance(config.optimizer, Lbfgs) or any(o.startswith("resume=") for o in overrides):
+        return  # a resumed run is given the choices that it had
     given = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
     given |= set() if config.lr == "auto" else {"lr"}
     if unused := [key for key in MINIBATCHES if key in given]:

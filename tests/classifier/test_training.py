@@ -337,7 +337,9 @@ def test_a_stop_is_asked_for_between_blocks_of_validation_too(streamed, tmp_path
     def training():
         return Training(
             *(split, val, 3),
-            PerModel(*(np.array(n) for n in ([0.1, 0.3], [1e-3, 0.1], [0.9, 0.0], [0.0, 0.1]))),
+            PerModel.whole(
+                *(np.array(n) for n in ([0.1, 0.3], [1e-3, 0.1], [0.9, 0.0], [0.0, 0.1]))
+            ),
             optimizer=Sgd(nesterov=False),
             schedule=Cosine(warmup_steps=2),
             early_stopping=EarlyStopping(monitor="val_loss", patience=None),
