@@ -47,13 +47,12 @@ def one_thread() -> Iterator[None]:
 
 @contextlib.contextmanager
 def threads(n: int) -> Iterator[Callable[[Callable[[int], None]], object]]:
-    """Yield what calls a function with each of n numbers, in a thread each; BLAS has one thread."""
-    with one_thread():
-        if n == 1:
-            yield lambda do: do(0)
-            return
-        with ThreadPoolExecutor(n) as pool:
-            yield lambda do: list(pool.map(do, range(n)))
+    """Yield what calls a function with each of n numbers, in a thread each; BLAS then has one."""
+    if n == 1:
+        yield lambda do: do(0)
+        return
+    with one_thread(), ThreadPoolExecutor(n) as pool:
+        yield lambda do: list(pool.map(do, range(n)))
 
 
 @functools.cache

@@ -69,6 +69,7 @@ class FullLoss:
         self._n_threads = n_threads or blas.n_threads()
         self._totals = len(examples) * models.kept
         self._smoothed = smoothed
+        self._losses: list[StackedLoss] = []  # of the threads, with their buffers
 
     def select(self, keep: np.ndarray) -> "FullLoss":
         """Return the objective of some of the models."""
@@ -116,10 +117,11 @@ class FullLoss:
         long = n_scores * n_columns * len(self.examples) >= PARTED
         n_parts = self._n_threads if long else 1
         size = max(1, min(max(BLOCK // n_scores, ROWS), len(self.examples)))
-        shape = self.n_classes, n_models, n_columns - 1
-        own = size, theta.dtype.type, self.models.label_smoothing
-        losses = [StackedLoss(*shape, *own, with_spread=True) for _ in range(n_parts)]
-        parts = [(loss, _Sums.zeros(theta.shape)) for loss in losses]
+        if not self._losses:
+            shape = self.n_classes, n_models, n_columns - 1
+            own = size, theta.dtype.type, self.models.label_smoothing
+            self._losses = [StackedLoss(*shape, *own, with_spread=True) for _ in range(n_parts)]
+        parts = [(loss, _Sums.zeros(theta.shape)) for loss in self._losses]
 
         def add(part: int, window: Batch) -> None:
             loss, sums = parts[part]

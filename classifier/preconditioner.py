@@ -121,11 +121,9 @@ class Preconditioner:
             result = np.empty_like(W)
             for place, g in enumerate(models):
                 L = self._factors[float(self._reg[g])]
-                own = np.ascontiguousarray(W[:, place].T)
-                trans = 0 if transposed else 1
-                result[:, place] = linalg.solve_triangular(
-                    L, own, lower=True, trans=trans, overwrite_b=True, check_finite=False
-                ).T
+                # BLAS itself: what scipy.linalg does around it takes longer than it on little data.
+                own, trans = W[:, place].T, 0 if transposed else 1
+                result[:, place] = linalg.blas.strsm(1, L, own, lower=1, trans_a=trans).T
             return result
         curvature = np.maximum(self._moments, 0) / 2 + 2 * self._reg[models, None] + self._floor
         scale = (1 / np.sqrt(curvature)).astype(np.float32)
