@@ -21,7 +21,7 @@ def main() -> None:
     head = _head(rounds, arguments.quick)
     print(head, flush=True)
     tables = []
-    for name in arguments.only or CASES:
+    for name in _chosen(arguments.only):
         table = str(CASES[name](rounds, arguments.quick))
         print(table, flush=True)
         tables.append(table)
@@ -31,12 +31,24 @@ def main() -> None:
         print(f"written to {RESULTS}")
 
 
+def _chosen(only: list[str] | None) -> list[str]:
+    """Return the names of cases, for those of cases and of groups."""
+    return [n for n in CASES if not only or {n, n.partition("_")[0]}.intersection(only)]
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Time this program beside its peers and beside the limits of the machine.",
     )
-    parser.add_argument("--only", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES))
+    groups = list(dict.fromkeys(name.partition("_")[0] for name in CASES))
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=[*groups, *CASES],
+        metavar="CASE",
+        help=f"{', '.join(CASES)}; the word before a _ chooses all that begin with it",
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
     parser.add_argument("--quick", action="store_true", help="small arrays, one round, no bars")
     parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")

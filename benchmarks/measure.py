@@ -49,6 +49,25 @@ def time_once(prepare: Prepare[R]) -> tuple[float, R]:
         gc.enable()
 
 
+def with_cpu(prepare: Prepare[R]) -> Prepare[tuple[R, float]]:
+    """Let what is timed return the seconds of all its threads too.
+
+    Beside other busy processes these say more than those of the clock.
+    """
+
+    def ready() -> Callable[[], tuple[R, float]]:
+        run = prepare()
+
+        def counted() -> tuple[R, float]:
+            start = time.process_time()
+            result = run()
+            return result, time.process_time() - start
+
+        return counted
+
+    return ready
+
+
 def take_turns(
     contenders: Mapping[str, Prepare[R]], rounds: int, *, warm_up: bool = True
 ) -> dict[str, Timing[R]]:

@@ -43,6 +43,10 @@ class Problem:
         """What this program trains on."""
         return Split(self.design, self.y)
 
+    def select(self, rows: np.ndarray) -> "Problem":
+        """Return some of the examples."""
+        return Problem(self.name, self.X[rows], self.design[rows], self.y[rows], self.n_classes)
+
     @property
     def shape(self) -> str:
         """N x D and C, to be read."""
@@ -99,6 +103,16 @@ def cifar(n_examples: int = 50_000, n_features: int = 3072) -> Problem:
 def embeddings(n_examples: int = 100_000, n_features: int = 1024, n_classes: int = 1000) -> Problem:
     """Make features as a deep network leaves them, with a flatter spectrum."""
     return make("embeddings", n_examples, n_features, n_classes, decay=0.3, apart=2.0)
+
+
+def probe(n_examples: int = 5_085, n_features: int = 1_280) -> Problem:
+    """Make embeddings of few examples, which ten classes nearly separate."""
+    return make("embeddings", n_examples, n_features, 10, decay=0.3, apart=2.0)
+
+
+def separable(n_examples: int = 20_000, n_features: int = 512, n_classes: int = 200) -> Problem:
+    """Make many classes that are nearly separable."""
+    return make("separable", n_examples, n_features, n_classes, decay=0.3, apart=3.0)
 
 
 def digits() -> Problem:

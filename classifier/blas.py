@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -35,6 +36,23 @@ def within_cores() -> Iterator[None]:
     greedy = [lib.filepath for lib in loaded().lib_controllers if lib.num_threads > allowed]
     with loaded().select(filepath=greedy).limit(limits=allowed):
         yield
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep the libraries to one thread: beside another busy process each product waits for more."""
+    with loaded().limit(limits=1):
+        yield
+
+
+@contextlib.contextmanager
+def threads(n: int) -> Iterator[Callable[[Callable[[int], None]], object]]:
+    """Yield what calls a function with each of n numbers, in a thread each; BLAS then has one."""
+    if n == 1:
+        yield lambda do: do(0)
+        return
+    with one_thread(), ThreadPoolExecutor(n) as pool:
+        yield lambda do: list(pool.map(do, range(n)))
 
 
 @functools.cache

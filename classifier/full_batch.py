@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from classifier import blas
 from classifier.certificate import Certificate, certify
 from classifier.fit import DONE, Epoch, Fit
 from classifier.full_loss import FullLoss
@@ -58,7 +59,10 @@ class FullBatchTraining:
         self.optimizer, self.epochs = optimizer, epochs
         self.epoch = 0  # passes that are complete
         self._order = rng.bit_generator.state
-        self._coordinates = Preconditioner(measure_moments(train, rng), models.reg)
+        self._n_threads = blas.n_threads()
+        moments = measure_moments(train, rng)
+        with blas.one_thread():
+            self._coordinates = Preconditioner(moments, models.reg)
         self._zeros = np.zeros((n_classes, train.X.shape[1]), dtype=train.X.dtype)
         self.fits = [Fit(self._zeros.copy(), math.nan) for _ in models.reg]
         self._waiting = set(range(len(self.fits)))  # models that have not begun
@@ -84,7 +88,8 @@ class FullBatchTraining:
         stop : asked during a pass for a reason to stop; the models that have not ended are then
             interrupted, and a training that restores this one's state goes on with them.
         """
-        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
+        with quiet, blas.one_thread():  # the passes have threads of their own
             while self._find_models() and not stop():
                 took_part = [self.fits[g] for g in self._stack.models]
                 if self._pass(stop):
@@ -145,7 +150,8 @@ class FullBatchTraining:
     def _begin(self, models: list[int], theta: np.ndarray) -> None:
         """Make these the models in the stack, and no others."""
         chosen = np.array(models, dtype=np.int64)
-        self._loss = FullLoss(self.train, self.n_classes, self.models.select(chosen))
+        own = self.models.select(chosen)
+        self._loss = FullLoss(self.train, self.n_classes, own, n_threads=self._n_threads)
         self._stack = SearchStack.begin(chosen, theta)
         self._waiting -= {*models}
 

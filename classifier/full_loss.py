@@ -7,10 +7,8 @@ memory or in a file. Products are made in the type of the examples, sums over ex
 block by block in a fixed order. Threads have half the rows each, or as many as there are cores.
 """
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from data.minibatches import Batch
 from data.streamed import row_windows
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
+ROWS = 2**10  # examples that a block has at least: with fewer, products are slower
 
 
 @dataclasses.dataclass
@@ -55,6 +54,7 @@ class FullLoss:
     models : reg, label smoothing, fold and kept share of each model.
     smoothed : (C, G, D + 1) what label smoothing adds to the gradient for each unit of it, where
         that is known; else the first call finds it.
+    n_threads : that share a long pass; None: as many as the BLAS has now.
     """
 
     def __init__(
@@ -63,15 +63,19 @@ class FullLoss:
         n_classes: int,
         models: PerModel,
         smoothed: np.ndarray | None = None,
+        n_threads: int | None = None,
     ) -> None:
         self.examples, self.n_classes, self.models = of_mean_one(examples), n_classes, models
+        self._n_threads = n_threads or blas.n_threads()
         self._totals = len(examples) * models.kept
         self._smoothed = smoothed
+        self._losses: list[StackedLoss] = []  # of the threads, with their buffers
 
     def select(self, keep: np.ndarray) -> "FullLoss":
         """Return the objective of some of the models."""
+        models = self.models.select(keep)
         smoothed = None if self._smoothed is None else self._smoothed[:, keep]
-        return FullLoss(self.examples, self.n_classes, self.models.select(keep), smoothed)
+        return FullLoss(self.examples, self.n_classes, models, smoothed, self._n_threads)
 
     def __call__(self, theta: np.ndarray, stop: Callable[[], str] = lambda: "") -> Pass | None:
         """Make a pass.
@@ -111,12 +115,13 @@ class FullLoss:
         n_models, n_columns = theta.shape[1:]
         n_scores = max(1, theta[..., 0].size)
         long = n_scores * n_columns * len(self.examples) >= PARTED
-        n_parts = blas.n_threads() if long else 1
-        size = max(1, min(BLOCK // n_scores, len(self.examples)))
-        shape = self.n_classes, n_models, n_columns - 1
-        own = size, theta.dtype.type, self.models.label_smoothing
-        losses = [StackedLoss(*shape, *own, with_spread=True) for _ in range(n_parts)]
-        parts = [(loss, _Sums.zeros(theta.shape)) for loss in losses]
+        n_parts = self._n_threads if long else 1
+        size = max(1, min(max(BLOCK // n_scores, ROWS), len(self.examples)))
+        if not self._losses:
+            shape = self.n_classes, n_models, n_columns - 1
+            own = size, theta.dtype.type, self.models.label_smoothing
+            self._losses = [StackedLoss(*shape, *own, with_spread=True) for _ in range(n_parts)]
+        parts = [(loss, _Sums.zeros(theta.shape)) for loss in self._losses]
 
         def add(part: int, window: Batch) -> None:
             loss, sums = parts[part]
@@ -125,7 +130,7 @@ class FullLoss:
                 rows = slice(start, min(start + size, end))
                 sums.add(loss, theta, self._weighted(window, rows))
 
-        with _threads(n_parts) as each:
+        with blas.threads(n_parts) as each:
             for window in row_windows(self.examples):
                 each(lambda part: add(part, window))  # noqa: B023
                 if stop():
@@ -168,14 +173,3 @@ class _Sums:
         self.figures += other.figures
         self.gradient += other.gradient
         self.spread += other.spread
-
-
-@contextlib.contextmanager
-def _threads(n: int) -> Iterator[Callable[[Callable[[int], None]], object]]:
-    """Yield what calls a function with each of n numbers, in a thread each; BLAS has one thread."""
-    with blas.loaded().limit(limits=1):
-        if n == 1:
-            yield lambda do: do(0)
-            return
-        with ThreadPoolExecutor(n) as pool:
-            yield lambda do: list(pool.map(do, range(n)))

@@ -24,6 +24,7 @@ import numpy as np
 from classifier.blas import cut_helps
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
+FEW = 1200  # scores up to which it does not, where they are products of rows with rows
 WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
 
@@ -116,7 +117,8 @@ class StackedLoss:
         # so those of a few models are cut into small ones: by rows, and by columns, of X.
         self._rows, self._columns = batch_size, n_columns
         if cut_helps():
-            self._rows = batch_size if n_scores >= WIDE else SMALL // (n_scores * n_columns)
+            small = min(SMALL // (n_scores * n_columns), FEW // n_scores)
+            self._rows = batch_size if n_scores >= WIDE else small
             self._columns = SMALL // (n_scores * batch_size)
 
     def _set_rows(self, n: int) -> None:

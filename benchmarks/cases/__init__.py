@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from benchmarks.cases import commands, epochs, optimum, stacks, streamed, sweep
+from benchmarks.cases import commands, epochs, optimum, path, penalties, stacks, streamed, sweep
 from benchmarks.table import Table
 
 CASES: dict[str, Callable[[int, bool], Table]] = {
@@ -13,6 +13,14 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "stacks": stacks.stacks,
     "optimum_mnist": optimum.mnist,
     "optimum_cifar": optimum.cifar,
+    "optimum_penalties": penalties.mnist,
+    "optimum_separable": penalties.separable,
+    "optimum_digits": penalties.digits,
+    "path_mnist": path.mnist,
+    "path_probe": path.probe,
+    "path_digits": path.digits,
+    "path_folds": path.folds,
+    "path_wide": penalties.wide,
     "streamed": streamed.streamed,
     "commands": commands.commands,
     "sweep": sweep.sweep,
