@@ -229,7 +229,7 @@ class FullBatchTraining:
     def _end(self, fit: Fit, reg: float, search: Search) -> str:
         """Return why a model has ended, or nothing while it goes on."""
         if fit.certificate is not None and self._is_near(fit.certificate):
-            return f"at most {fit.certificate.relative:.2g} of it above the lowest objective"
+            return f"as near to the optimum as was asked for, tol={self.optimizer.tol:g}"
         # The lowest value is zero where one class alone has examples that count.
         if fit.certificate is not None and fit.certificate.excess <= EPSILON:
             return f"at most {fit.certificate.excess:.2g} above the lowest objective"

@@ -116,7 +116,7 @@ def test_all_penalties_are_trained_where_that_is_asked_for(command, probe, tmp_p
 
 
 def test_every_optimizer_says_how_far_from_the_optimum_it_is(command, probe, tmp_path):
-    own = [*probe, "data=arrays", "data.val_fraction=0", "reg=1e-2", "report.plots=false"]
+    own = [*probe, "data=arrays", "data.val_fraction=0", "reg=1e-2", "cv=3"]
     for optimizer in ("sgd", "adam", "lbfgs"):
         done = command("train.py", *own, f"optimizer={optimizer}", f"hydra.run.dir={optimizer}")
         assert done.returncode == 0, done.stderr
@@ -128,6 +128,10 @@ def test_every_optimizer_says_how_far_from_the_optimum_it_is(command, probe, tmp
         assert certificate["objective"] == pytest.approx(report["objective"], rel=1e-5)
         text = (tmp_path / optimizer / "report.txt").read_text(encoding="utf-8")
         assert "above the lowest objective there is" in text
+        page = (tmp_path / optimizer / "report.html").read_text(encoding="utf-8")
+        assert "above the lowest objective there is" in page
+        assert "accuracy on 3 folds" in page
+        assert (tmp_path / optimizer / "loss_curve.png").stat().st_size > 10_000
 
 
 def test_too_few_passes_are_warned_of(command, probe, tmp_path):

@@ -174,7 +174,8 @@ def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Fi
     value = form.format(split[figure_name])
     diverged = ", diverged" * (report["status"] == "diverged")
     title = f"{report['data']['name']}: {split_name} {figure_name} {value}{diverged}"
-    axes.set_title(f"{title}  (lr {report['lr']:.3g}, reg {report['reg']:g})", parse_math=False)
+    lr = "" if report["lr"] is None else f"lr {report['lr']:.3g}, "
+    axes.set_title(f"{title}  ({lr}reg {report['reg']:g})", parse_math=False)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)

@@ -86,7 +86,7 @@ def test_models_end_within_tol_of_logistic_regressions_optimum_and_are_certified
         assert fit.certificate.relative <= tol
         assert fit.certificate.objective == pytest.approx(own, rel=1e-6)
         assert fit.status == "completed"
-        assert "above the lowest" in fit.ended
+        assert fit.ended == f"as near to the optimum as was asked for, tol={tol:g}"
 
 
 def test_the_certificate_is_what_the_gradient_says():
