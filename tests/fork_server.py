@@ -51,7 +51,6 @@ def wait(begun, process, how):
 
 def import_slow_packages():
     """Do what every program would do again: import, find plugins, compile the pages' templates."""
-    import sklearn.datasets  # noqa: F401
     import tqdm  # noqa: F401
     from hydra.core.plugins import Plugins
     from PIL import Image

@@ -82,6 +82,7 @@ def run(repository, folder, environment, *arguments):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_the_seed_of_hashes_changes_no_bit(repository, tmp_path):
     for seed in ("1", "2"):
         kind = ["optimizer=adam", "class_weight=balanced", "label_smoothing=0.1", "calibrate=true"]
@@ -92,6 +93,7 @@ def test_the_seed_of_hashes_changes_no_bit(repository, tmp_path):
         assert first[name].tobytes() == second[name].tobytes(), name
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_backwards(repository, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(
         "import itertools, time\n"

@@ -192,6 +192,7 @@ def powerless(make_fork_server, repository, tmp_path):
     server.close()
 
 
+@pytest.mark.slow
 def test_places_without_permission(powerless, tmp_path):
     save(tmp_path / "x.npz", {})
     (tmp_path / "closed").mkdir()
@@ -255,6 +256,7 @@ def hostile(kind, path):
                 file.write(bytes(2**20))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
@@ -376,6 +378,7 @@ def test_what_is_odd_but_can_be_used(row, command, tmp_path):
     assert re.search(words, done.stdout), done.stdout
 
 
+@pytest.mark.slow
 def test_ten_thousand_classes(command, tmp_path):
     y = np.arange(12_000) % 10_000
     np.savez(tmp_path / "x.npz", X=np.random.default_rng(0).normal(size=(12_000, 3)), y=y)

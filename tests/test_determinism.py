@@ -3,6 +3,7 @@
 import hashlib
 
 import numpy as np
+import pytest
 from threadpoolctl import threadpool_info
 
 from classifier.model import LinearModel
@@ -30,6 +31,7 @@ def test_the_first_epochs_on_digits_have_the_bits_they_always_had(command, tmp_p
     assert DIGESTS.get(key, digest) == digest
 
 
+@pytest.mark.slow
 def test_neither_folder_nor_launcher_nor_reports_change_a_bit(command, tmp_path):
     own = ["data=blobs", "epochs=4"]
     ways = {

@@ -126,6 +126,7 @@ def shape(output):
     return re.sub(r"[\d.]+(e-\d+)?", "0", dated).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if sections(page)])
 def test_every_command_works_and_prints_what_is_shown(page, make_copy):
     # Each section in a copy of its own: no example needs what an earlier section made.

@@ -49,6 +49,7 @@ def start(repository, tmp_path, *arguments):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="ulimit is of Unix")
 def test_no_file_stays_open_for_a_job(tmp_path, repository):
     rates = ",".join(str(n / 1000) for n in range(1, 101))
@@ -65,6 +66,7 @@ def test_no_file_stays_open_for_a_job(tmp_path, repository):
     assert statuses(tmp_path / "s") == ["completed"] * 100
 
 
+@pytest.mark.slow
 @missing("distributed")
 @pytest.mark.parametrize("knows", [True, False])
 def test_workers_elsewhere_are_asked_before_the_first_stack(knows, command, tmp_path, repository):
@@ -113,11 +115,12 @@ def test_workers_elsewhere_are_asked_before_the_first_stack(knows, command, tmp_
         assert f"PYTHONPATH={repository}" in line
 
 
+@pytest.mark.slow
 @missing("distributed")
-def test_a_cluster_that_does_not_answer_is_named_with_the_likely_cause(command, monkeypatch):
-    monkeypatch.setenv("DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT", "1s")
+def test_a_cluster_that_does_not_answer_is_named_with_the_likely_cause(command_in, tmp_path):
+    quickly = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
     cluster = ["hydra.launcher.backend=dask", "hydra.launcher.address=127.0.0.1:9"]
-    done = command("train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster)
+    done = command_in(tmp_path, "train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster, **quickly)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("hydra.launcher.address=127.0.0.1:9: no dask cluster answers there")
@@ -127,6 +130,7 @@ def test_a_cluster_that_does_not_answer_is_named_with_the_likely_cause(command, 
 LONG = ["lr=0.1,0.2", "epochs=100000", "early_stopping.patience=null"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "backend",
     [
@@ -215,6 +219,7 @@ def test_a_setting_of_hydra_that_is_not_followed_is_refused_by_name(
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IS_1_3, reason="Hydra 1.4 asks which callbacks may be called")
 def test_a_callback_of_single_jobs_is_refused_in_a_stack_and_called_without(repository, tmp_path):
     (tmp_path / "mine.py").write_text(CALLBACK, encoding="utf-8")
@@ -256,6 +261,7 @@ def test_a_removed_tracker_is_none(sweep, command):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
     program = start(
         *(repository, tmp_path, "-m", "data=blobs", "lr=0.1,0.2", "batch_size=16,32"),

@@ -8,8 +8,6 @@ import json
 import os
 import pickle
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -36,15 +34,14 @@ class Payload:
 
 
 @pytest.fixture(scope="module")
-def originals(tmp_path_factory, repository):
+def originals(tmp_path_factory, command_in):
     """A run and a sweep, as the program leaves them."""
     place = tmp_path_factory.mktemp("originals")
     for arguments in (
         [*QUICK, "hydra.run.dir=run"],
         ["-m", *QUICK, "lr=0.1,0.2", "hydra.sweep.dir=sweep"],
     ):
-        program = [sys.executable, str(repository / "train.py"), *arguments]
-        subprocess.run(program, cwd=place, check=True, capture_output=True)
+        assert command_in(place, "train.py", *arguments).returncode == 0
     return place
 
 
@@ -485,6 +482,7 @@ def test_class_names_and_paths_with_control_characters_are_escaped(place, ends):
     assert not {*"\x1b\r\x9b\u202e"} & {*shown}
 
 
+@pytest.mark.slow
 def test_a_tracker_shows_what_it_can(place, ends, command):
     pytest.importorskip("tensorboardX")
     text("sweep/0/history.csv", f"epoch,step\n{HUGE},x,\x1b\n")(place)
@@ -494,6 +492,7 @@ def test_a_tracker_shows_what_it_can(place, ends, command):
     assert "\x1b" not in done.stderr
 
 
+@pytest.mark.slow
 def test_where_runs_are_tracked_is_said_today(place, ends):
     pytest.importorskip("mlflow")
     config(elsewhere)(place)

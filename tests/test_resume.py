@@ -82,6 +82,7 @@ def pair(tmp_path):
     return [*files, "class_weight={0: 2, 2: 0.5}"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "optimizer"), KINDS)
 def test_what_was_killed_ends_as_if_it_had_not_been(
     kind, optimizer, command, start, pair, tmp_path
@@ -256,6 +257,7 @@ def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
     assert "leave out -m" in command("train.py", "-m", "resume=latest", "lr=1,2").stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 200, 3000])
 def test_a_full_disk_is_told_and_costs_no_earlier_file(size, command, repository, tmp_path):
     run = tmp_path / "run"

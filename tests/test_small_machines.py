@@ -19,25 +19,31 @@ from classifier.runs.preparation import MINIBATCH
 from classifier.sweep.stacks import BUDGET, STACKS
 from data import machine
 
+pytestmark = pytest.mark.slow  # real processes
+
 GIB, MIB = 2**30, 2**20
-LIMITS = {
-    "memory": ({"memory.max": str(GIB)}, {"memory.limit_in_bytes": str(GIB)}),
-    "cpu": (
-        {"cpu.max": "100000 100000"},
-        {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"},
-    ),
-}
+CORE = (
+    {"cpu.max": "100000 100000"},
+    {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"},
+)
+
+
+def limits(controller, memory):
+    """Return the files that set a limit, and what is written into them, for either version."""
+    if controller == "cpu":
+        return CORE
+    return {"memory.max": str(memory)}, {"memory.limit_in_bytes": str(memory)}
 
 
 @pytest.fixture
 def group():
-    """Make a control group with 1 GiB of memory, or with the time of one core."""
+    """Make a control group with little memory, or with the time of one core."""
     made = []
 
-    def make(controller):
+    def make(controller, memory):
         # From the top: with version 2 a group that has processes cannot have limited groups too.
         for above in reversed([*machine._groups(controller)]):
-            for files in LIMITS[controller]:
+            for files in limits(controller, memory):
                 folder = above / f"softmax-test-{os.getpid()}"
                 try:
                     folder.mkdir()
@@ -73,8 +79,8 @@ def remove(group):
 def small(group, repository, tmp_path):
     """Run a program of the repository in a group; nothing may be killed for memory there."""
 
-    def run(script, *arguments, controller="memory"):
-        folder = group(controller)
+    def run(script, *arguments, controller="memory", memory=GIB):
+        folder = group(controller, memory)
         enter = f'echo $$ > {folder}/cgroup.procs && exec "$@"'
         with (
             (tmp_path / "out").open("w", encoding="utf-8") as out,
@@ -175,26 +181,29 @@ def test_examples_that_would_not_fit_are_not_made(small, source):
 
 
 def test_a_pair_of_files_larger_than_the_memory_is_streamed(small, tmp_path):
-    n, d = 360_000, 3072
+    n, d, memory = 180_000, 3072, GIB // 2
     X = np.lib.format.open_memmap(tmp_path / "X.npy", "w+", dtype=np.uint8, shape=(n, d))
     X[::1000, :10] = np.arange(10) * 25
-    assert X.nbytes > GIB
+    assert X.nbytes > memory
     del X
     np.save(tmp_path / "y.npy", (np.arange(n) % 1000 == 0).astype(np.int64))
     files = ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy"]
-    done = small("train.py", *files, "epochs=1", "batch_size=1024", "hydra.run.dir=run")
+    quick = ["epochs=1", "batch_size=1024", "hydra.run.dir=run"]
+    quick += ["data.val_fraction=0.05", "data.test_fraction=0.05"]
+    done = small("train.py", *files, *quick, memory=memory)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.memory < 2**29
+    assert done.memory < memory // 2
 
 
 def test_a_sweep_has_smaller_stacks_and_few_processes_that_draw(small, tmp_path):
-    X = np.random.default_rng(0).integers(0, 255, (300, 80_000), dtype=np.uint8)
+    X = np.random.default_rng(0).integers(0, 255, (300, 40_000), dtype=np.uint8)
     np.savez(tmp_path / "x.npz", X=X, y=np.arange(300) % 10)
-    model = 4 * MINIBATCH * 10 * 80_001
+    model, memory = 4 * MINIBATCH * 10 * 40_001, GIB // 2
     assert BUDGET // model > 5  # elsewhere one stack
-    assert GIB // STACKS // model == 3
+    assert memory // STACKS // model == 3
     regs = ",".join(f"1e-{n}" for n in range(1, 6))
-    done = small("train.py", "-m", *ARRAYS, f"reg={regs}", "hydra.sweep.dir=s")
+    sweep = ["-m", *ARRAYS, f"reg={regs}", "hydra.sweep.dir=s"]
+    done = small("train.py", *sweep, memory=memory)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([*tmp_path.glob("s/*/checkpoint.npz")]) == 2  # one a stack
     assert len([*tmp_path.glob("s/*/loss_curve.png")]) == 5

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+pytestmark = pytest.mark.slow  # real processes
+
 NOBODY = 54321  # a user without a name
 STRANGE = "Übung 猫 dir"
 

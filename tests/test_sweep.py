@@ -35,6 +35,7 @@ def without_pictures(names):
     return {name for name in names if not name.endswith(".png")}
 
 
+@pytest.mark.slow
 def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
     done = command("train.py", "-m", "lr=0.03,auto", "reg=0,1e-2", "hydra.sweep.dir=s", "epochs=20")
     assert done.returncode == 0, done.stderr
@@ -79,6 +80,7 @@ def test_hydras_own_way_to_say_multirun_is_kept(command, tmp_path):
     assert len(rows(tmp_path / "s")) == 2
 
 
+@pytest.mark.slow
 def test_jobs_that_cannot_share_a_stack_all_run(command, tmp_path):
     for sweep, keys in (
         ("s", {"data": "blobs,digits", "batch_size": "32,64", "optimizer": "sgd,adam"}),
@@ -148,6 +150,7 @@ def wait_for(program, condition):
         time.sleep(0.002)
 
 
+@pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_complete(start, tmp_path):
     chance = random.Random(0)
     for _ in range(3):
@@ -167,6 +170,7 @@ def test_a_sweep_that_is_killed_again_and_again_ends_complete(start, tmp_path):
 SMALL = ["-m", "lr=0.1,0.2", "reg=0,1e-3", "epochs=1", "report.plots=false", "hydra.sweep.dir=s"]
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_path):
     """KILLS=200 takes a quarter of an hour; the suite does a few."""
     chance = random.Random(1)
@@ -289,6 +293,7 @@ RAY = pytest.param("ray", marks=missing("ray"))
 DASK = pytest.param("dask", marks=missing("distributed"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["loky", RAY, DASK])
 def test_engines_train_in_processes_of_their_own(backend, start, tmp_path):
     program = start(
@@ -302,6 +307,7 @@ def test_engines_train_in_processes_of_their_own(backend, start, tmp_path):
     assert 1 <= len(processes) <= 2
 
 
+@pytest.mark.slow
 @missing("distributed")
 def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, repository):
     environment = {**os.environ, "PYTHONPATH": str(repository)}
@@ -371,6 +377,7 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, t
         assert log.count("the best was epoch") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
     [
@@ -391,6 +398,7 @@ def test_other_launchers_keep_working(launcher, command, tmp_path):
     assert statuses == ["completed", "completed", "diverged"]
 
 
+@pytest.mark.slow
 @missing("optuna")
 def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, tmp_path):
     search = ["train.py", "-m", "hydra/sweeper=optuna", "sweep=tpe", "hydra.sweeper.n_trials=6"]

@@ -263,6 +263,7 @@ def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_p
         assert found["confusion_matrix"] == expected["confusion_matrix"]
 
 
+@pytest.mark.slow
 def test_a_file_far_larger_than_the_memory_it_takes_is_trained_on(command, tmp_path):
     """250 MB, 1 GB as float32, of which most is a hole in the file that takes no disk."""
     n, d = 80_000, 3072

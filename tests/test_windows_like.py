@@ -26,7 +26,10 @@ PYTHON = ("PYTHONPATH", "PYTHONIOENCODING", "PYTHONUTF8")  # what a shell may ha
 LONG = ["epochs=300", "early_stopping.patience=null", "report.plots=false"]
 MORE = ["train.py", "resume=latest", "epochs=9"]
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="made of what Linux has")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="made of what Linux has"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -186,6 +186,7 @@ def test_a_command_that_fails_is_not_timed(tmp_path):
         prepare_process(["-c", "pass"], tmp_path, fails=True)()()
 
 
+@pytest.mark.slow
 def test_a_quick_case_prints_its_table(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--only", "epoch_digits"])
     main()

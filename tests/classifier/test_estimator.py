@@ -37,6 +37,7 @@ def objective(W, b, X, y, reg, weights=None):
     return np.average(losses, weights=weights) + reg * np.sum(W**2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [load_digits, load_wine, load_iris, load_breast_cancer])
 @pytest.mark.parametrize("reg", [None, 3e-4])  # as with C = 1; less, which is hard
 def test_it_reaches_the_optimum_of_logistic_regression(load, reg):

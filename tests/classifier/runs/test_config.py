@@ -142,6 +142,7 @@ def test_zero_is_a_seed(seed, config_of, tmp_path):
     assert runs[0]["metrics"] == runs[1]["metrics"]
 
 
+@pytest.mark.slow
 def test_what_a_new_user_would_try_works(config_of, tmp_path, write_cifar):
     """Each data set with each preprocessing and each optimizer, and those two, trains."""
     root = write_cifar(tmp_path / "cifar", "cifar-10-batches-py")

@@ -122,7 +122,7 @@ def story(tmp_path_factory, repository, mlflow_server):
     told = SimpleNamespace(place=place)
     # At the same time: both find no store yet, and one of them makes it.
     failing = ("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed")
-    failed = ThreadPoolExecutor(1).submit(train, *failing)
+    failed = ThreadPoolExecutor(1).submit(call, "train.py", *failing)
     told.single = train(
         *("tracker=mlflow", "data=arrays", "data.train=odd.npz", "hydra.run.dir=single"),
         *("epochs=3", f"class_weight={{{LONG}: 2}}"),

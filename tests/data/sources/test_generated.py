@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits, make_blobs
 from sklearn.linear_model import LogisticRegression
 
 from data.errors import InputError
@@ -37,6 +37,15 @@ def test_blobs_have_the_spread_and_the_classes_asked_for():
     for c in range(4):
         within = dataset.train.X[dataset.train.y == c].std(axis=0)
         np.testing.assert_allclose(within, 0.5, rtol=0.1)
+
+
+@pytest.mark.parametrize("n_samples", [3, 500, 1001])
+def test_blobs_are_scikit_learns_to_the_bit(n_samples):
+    source = blobs.Source(n_samples=n_samples, n_features=5, n_classes=3, spread=0.7, **SHARES)
+    drawn = source._draw(np.random.RandomState(7))
+    made = {"n_features": 5, "centers": 3, "cluster_std": 0.7}
+    for found, expected in zip(drawn, make_blobs(n_samples, random_state=7, **made), strict=True):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("n_samples", [10, 2049])
