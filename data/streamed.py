@@ -14,6 +14,7 @@ from data.preprocessing import PreparedRows
 
 CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample
 WINDOW_BYTES = 2**26  # of prepared examples that are shuffled together, at most
+IN_ORDER_BYTES = 2**22  # of prepared examples that are gone through in their order, at a time
 WINDOWS = 32  # that fill the memory: from 2 GiB on a window is as large as it may be
 
 
@@ -127,7 +128,7 @@ def row_windows(design: Split) -> Iterator[Batch]:
     if not isinstance(design.X, PreparedRows):
         yield Batch(np.asarray(design.X), design.y, design.weights, design.folds)
         return
-    size = max(1, window_bytes() // (design.X.shape[1] * design.X.dtype.itemsize))
+    size = max(1, IN_ORDER_BYTES // (design.X.shape[1] * design.X.dtype.itemsize))
     windows = [slice(start, start + size) for start in range(0, len(design), size)]
     for window in ahead(design.select, windows):
         yield Batch(np.asarray(window.X), window.y, window.weights, window.folds)

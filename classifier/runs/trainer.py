@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from classifier.curvature import Scale
-from classifier.full_batch import FullBatchTraining
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
 from classifier.runs.config import Config
@@ -30,6 +29,8 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Trainer:
     own = prepared.train, prepared.val, len(prepared.dataset.classes)
     optimizer = config.optimizer
     if isinstance(optimizer, Lbfgs):
+        from classifier.full_batch import FullBatchTraining  # its parts of scipy cost start-up
+
         log.info(
             "L-BFGS to %.2g above the optimum, in %d passes at most", optimizer.tol, config.epochs
         )
