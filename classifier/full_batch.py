@@ -26,6 +26,7 @@ from classifier.training_state import TrainingState
 from data.dataset import Split
 
 SMALL = 1e-3  # of tol: where squared gradients, relative to the objective, are small
+EPSILON = float(np.finfo(np.float64).eps)
 STUCK = "no step lowers the objective any more: float32 shows no difference"
 
 
@@ -222,6 +223,9 @@ class FullBatchTraining:
         """Return why a model has ended, or nothing while it goes on."""
         if fit.certificate is not None and self._is_near(fit.certificate):
             return f"at most {fit.certificate.relative:.2g} of it above the lowest objective"
+        # The lowest value is zero where one class alone has examples that count.
+        if fit.certificate is not None and fit.certificate.excess <= EPSILON:
+            return f"at most {fit.certificate.excess:.2g} above the lowest objective"
         # In these coordinates a step lowers the objective by half of the squared gradient at least.
         if reg == 0 and search.squared_gradient <= self.optimizer.tol * SMALL * search.value:
             return "the gradient is small; without a penalty no more is known"

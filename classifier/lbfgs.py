@@ -12,6 +12,7 @@ import numpy as np
 MEMORY = 10  # pairs kept
 DECREASE = 1e-4  # share of the decrease along the slope that a step must bring
 ROUNDING = 1e-6  # of the value: differences below it say nothing in float32
+TINY = float(np.finfo(np.float32).tiny)  # products below it are zero, or have lost their digits
 SHORTENED = 12  # times a step is shortened before a direction is given up
 
 
@@ -50,8 +51,8 @@ class Search:
         if not self._is_accepted(value, slope):
             self._shorten(value)
             return False
-        s, y = np.float32(self.step) * self.direction, gradient - self.gradient
-        if _dot(s, y) > 0:
+        s, y = self.step * self.direction, gradient - self.gradient
+        if min(_dot(s, y), _dot(y, y)) >= TINY:
             self.pairs = [*self.pairs, (s, y)][-MEMORY:]
         self.value, self.gradient, self.step, self.shortened = value, gradient, 1.0, 0
         self.direction = self._two_loops()
@@ -107,13 +108,13 @@ class Search:
         for s, y in reversed(self.pairs):
             rho = 1 / _dot(s, y)
             alpha = rho * _dot(s, q)
-            q -= np.float32(alpha) * y
+            q -= alpha * y
             factors.append((alpha, rho))
         if self.pairs:
             s, y = self.pairs[-1]
-            q *= np.float32(_dot(s, y) / _dot(y, y))
+            q *= _dot(s, y) / _dot(y, y)
         for (s, y), (alpha, rho) in zip(self.pairs, reversed(factors), strict=True):
-            q += np.float32(alpha - rho * _dot(y, q)) * s
+            q += (alpha - rho * _dot(y, q)) * s
         return -q
 
 

@@ -119,5 +119,5 @@ def _interpolated(
     shares = CubicSpline(list(places), np.eye(len(places)))(_at(reg[g]))
     weights = np.zeros_like(known[own[0]])
     for share, k in zip(shares, places.values(), strict=True):
-        weights += np.float32(share) * known[k]
+        weights += float(share) * known[k]
     return weights
