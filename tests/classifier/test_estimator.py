@@ -70,6 +70,21 @@ def both_classes(model):
     return np.vstack([-model.coef_, model.coef_]) / 2, np.array([-1, 1]) * model.intercept_ / 2
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fewer_examples_than_features_do_not_take_more_passes(dtype):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((200, 300)).astype(dtype)
+    y = (X @ rng.standard_normal((300, 5)) + rng.gumbel(size=(200, 5))).argmax(axis=1)
+    for reg in (1e-4, 1e-6):
+        assert SoftmaxClassifier(reg=reg).fit(X, y).n_iter_ < 50
+
+
+def test_without_an_intercept_features_far_from_zero_take_few_passes(wine):
+    X, y = wine[0] + 10, wine[1]
+    model = SoftmaxClassifier(reg=1e-2, preprocessing="none", fit_intercept=False).fit(X, y)
+    assert model.n_iter_ < 30
+
+
 @pytest.mark.parametrize("load", [load_digits, load_wine])
 def test_minibatches_come_near_the_optimum_too(load):
     X, y = (array[:: 3 if load is load_digits else 1] for array in load(return_X_y=True))
