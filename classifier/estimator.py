@@ -1,173 +1,195 @@
-"""The classifier as a scikit-learn estimator, trained by the loop that train.py uses."""
+"""The classifier as a scikit-learn estimator, trained as train.py trains."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from classifier import blas
-from classifier.curvature import measure_scale
-from classifier.fit import EarlyStopping
+from classifier.estimator_fits import (
+    NOT_GIVEN,
+    SCHEDULES,
+    by_minibatches,
+    certificate,
+    choose_optimizer,
+    generator,
+    look_up,
+    minibatch_training,
+    per_model,
+    to_optimum,
+)
+from classifier.fit import EarlyStopping, Fit
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
-from classifier.model_stack import PerModel
-from classifier.optimizers import Adam, MinibatchOptimizer, Sgd
-from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
+from classifier.optimizers import Lbfgs, MinibatchOptimizer, State
+from classifier.schedules import Schedule
 from classifier.training import Training
 from data.dataset import Split
 from data.errors import InputError
-from data.preprocessing import AffineMap, Preprocessing
 from data.statistics import measure
 
-OPTIMIZERS: dict[str, MinibatchOptimizer] = {
-    "sgd": Sgd(nesterov=False),
-    "adam": Adam(beta2=0.999, epsilon=1e-8),
-}
-SCHEDULES: dict[str, Schedule] = {
-    "constant": Constant(warmup_steps=0),
-    "cosine": Cosine(warmup_steps=0),
-    "step": Step(warmup_steps=0, gamma=0.1, every=30),
-    "exponential": Exponential(warmup_steps=0, gamma=0.95),
+PASSES = 1000  # epochs of training to the optimum, which as a rule takes some tens
+MINIBATCHES: dict[str, Any] = {
+    "epochs": 100,
+    "batch_size": 64,
+    "momentum": 0.9,
+    "schedule": "cosine",
 }
 
 
 class SoftmaxClassifier(LinearEstimator):
-    """A linear softmax classifier, trained by minibatch gradient descent.
+    """A linear softmax classifier, trained to its optimum or by minibatch gradient descent.
 
     It minimises mean_i w_i (logsumexp(f_i) - f_i[y_i]) / mean(w) + reg * sum(W ** 2) with scores
-    f = x W + b of the preprocessed features x; the bias b has no penalty. Parameters have the names
-    and the defaults of the program's config, but for `early_stopping`.
+    f = x W + b of the preprocessed features x; the bias b has no penalty. w_i is the weight of an
+    example times that of its class, in the preprocessing too.
 
     Parameters
     ----------
+    reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N).
+    tol : of 'lbfgs': how far above its lowest value the objective may be, relative to that.
+    epochs : passes over the training data, at most; None is 1,000 of 'lbfgs', 100 of minibatches.
+    optimizer : 'lbfgs' goes to the optimum, with nothing to tune; 'sgd', 'adam', or an object of
+        `classifier.optimizers` take minibatches. 'auto' is 'lbfgs', or 'sgd' in `partial_fit` and
+        where any of the parameters of minibatches is given, which are the next five.
     lr : step size, or 'auto', from the data: 1 / L with early stopping, as in the program, and
         where a fit is continued; otherwise, to come close to the optimum, longer by up to
         (1 + momentum) / (1 - momentum), the less the minibatches differ.
-    reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N).
-    batch_size : examples a step at most; the minibatches of an epoch are about equal in size.
-    epochs : passes over the training data, at most.
-    momentum : share of the old velocity; Adam's beta1.
-    label_smoothing : share of a label that is spread over all classes.
-    optimizer : 'sgd', 'adam', or an object of `classifier.optimizers`.
-    schedule : 'cosine', 'constant', 'step', 'exponential', or an object of `classifier.schedules`.
-    preprocessing : 'standardize', 'center', 'scale' or 'none'.
+    batch_size : examples a step at most, about equal in an epoch; None is 64.
+    momentum : share of the old velocity; Adam's beta1; None is 0.9.
+    schedule : 'cosine', 'constant', 'step', 'exponential', or an object of `classifier.schedules`;
+        None is 'cosine'.
     early_stopping : whether to hold out a part of the data, keep the epoch with the lowest loss on
         it, and end after `patience` epochs without a better one.
     patience, validation_fraction : of early stopping.
+    label_smoothing : share of a label that is spread over all classes.
+    preprocessing : 'standardize', 'center', 'scale' or 'none'.
+    fit_intercept : whether there is a bias. Without one the preprocessing does not shift features
+        either, which would be a bias of the features as they come: it scales them only.
     class_weight : None, 'balanced', or a dict from classes to weights.
     warm_start : whether `fit` begins with the weights of the last fit.
     random_state : seed or generator, of the order of the examples and of the held-out part.
+    verbose : 1 prints a line after each epoch.
 
     Attributes
     ----------
-    classes_ : (C,) labels, sorted.
+    classes_ : (C,) labels, sorted; also those of which no example has a weight.
     coef_, intercept_ : (C, D) and (C,) for features as they come, before preprocessing; of two
-        classes (1, D) and (1,), of the difference between the second and the first.
+        classes (1, D) and (1,), of the difference between the second and the first. They are the
+        model: what is written to them counts.
     n_features_in_, feature_names_in_ : of the data.
     n_iter_ : epochs trained.
-    lr_ : the step size used.
+    objective_, excess_ : what is minimised, after the last `fit`, and how far it is at most above
+        its lowest value, relative to that; inf without a penalty.
+    lr_ : the step size used; nan of 'lbfgs'.
     loss_curve_ : the mean training loss of each epoch, without penalty and label smoothing.
     validation_scores_ : the accuracy on the held-out part after each epoch; None without.
     """
 
+    n_iter_: int
+    loss_curve_: list[float]
+    _optimizer_epochs: int  # since its state was new
+    _optimizer_state: State
+
     def __init__(
         self,
         *,
-        lr: float | str = "auto",
         reg: float = 1e-4,
-        batch_size: int = 64,
-        epochs: int = 100,
-        momentum: float = 0.9,
-        label_smoothing: float = 0.0,
-        optimizer: str | MinibatchOptimizer = "sgd",
-        schedule: str | Schedule = "cosine",
-        preprocessing: str = "standardize",
+        tol: float = 1e-3,
+        epochs: int | None = None,
+        optimizer: str | MinibatchOptimizer = "auto",
+        lr: float | str = "auto",
+        batch_size: int | None = None,
+        momentum: float | None = None,
+        schedule: str | Schedule | None = None,
         early_stopping: bool = False,
         patience: int = 20,
         validation_fraction: float = 0.1,
+        label_smoothing: float = 0.0,
+        preprocessing: str = "standardize",
+        fit_intercept: bool = True,
         class_weight: str | Mapping[Any, float] | None = None,
         warm_start: bool = False,
         random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ) -> None:
-        self.lr = lr
         self.reg = reg
-        self.batch_size = batch_size
+        self.tol = tol
         self.epochs = epochs
-        self.momentum = momentum
-        self.label_smoothing = label_smoothing
         self.optimizer = optimizer
+        self.lr = lr
+        self.batch_size = batch_size
+        self.momentum = momentum
         self.schedule = schedule
-        self.preprocessing = preprocessing
         self.early_stopping = early_stopping
         self.patience = patience
         self.validation_fraction = validation_fraction
+        self.label_smoothing = label_smoothing
+        self.preprocessing = preprocessing
+        self.fit_intercept = fit_intercept
         self.class_weight = class_weight
         self.warm_start = warm_start
         self.random_state = random_state
+        self.verbose = verbose
 
     @blas.within_cores()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SoftmaxClassifier":
         """Train on X (N, D) and labels y (N,), with sample weights (N,) or None.
+
+        Warns with a ConvergenceWarning where training ends farther from the optimum than `tol`, or
+        by minibatches diverges.
 
         Raises
         ------
         ValueError
             When a parameter, the data or the weights cannot be used.
         """
+        optimizer = self._optimizer()
         X, y, weights = self._check(X, y, sample_weight, reset=True)
-        before = None
-        if self.warm_start and hasattr(self, "_theta"):
-            before = self._features, self._theta
-        classes = np.unique(y)
-        if before is not None and not np.array_equal(classes, self.classes_):
-            raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
-        self._set_classes(classes)
-        given = Split(X, np.searchsorted(classes, y), weights)
+        goes_on = self.warm_start and hasattr(self, "coef_")
+        if goes_on:
+            self._check_is_like_the_last(X, y)
+        self._set_classes(np.unique(y))
         random = check_random_state(self.random_state)
-        train, val = given, given.select(slice(0, 0))
-        if self.early_stopping:
-            kept, held_out = train_test_split(
-                np.arange(len(y)),
-                test_size=self.validation_fraction,
-                stratify=given.y,
-                random_state=random,
-            )
-            train, val = given.select(kept), given.select(held_out)
-        self._set_features(train)
-        of_class = self._class_weights(given)
-        train, val = (self._design(split, of_class) for split in (train, val))
-        rng = _generator(random)
-        self._set_lr(train, rng, bold=before is None and not self.early_stopping)
-        schedule = _look_up("schedule", self.schedule, SCHEDULES, Schedule)
-        training = self._training(train, val, schedule, self.epochs, rng)
-        if before is not None:
-            training.start_from(self._translate(*before)[:, None])
-        self.loss_curve_: list[float] = []
-        self._optimizer_state: dict[str, np.ndarray] = {}
-        self._run(training)
+        train, val = self._hold_out(self._weighted(X, y, weights), random)
+        self._set_features(measure(train.X, train.weights))
+        train, val, rng = self._design(train), self._design(val), generator(random)
+        theta = self._theta()[:, None] if goes_on else None
+        numbers = self._numbers(optimizer)
+        models = per_model(train, np.array([numbers.reg]), numbers.label_smoothing)
+        if isinstance(optimizer, Lbfgs):
+            own = len(self.classes_), models, optimizer, numbers.epochs, rng
+            (fit,) = to_optimum(train, *own, theta=theta, verbose=self.verbose)
+        else:
+            bold = not goes_on and not self.early_stopping
+            fit = self._by_minibatches(self._training(train, val, optimizer, rng, bold), theta)
+            fit.certificate = certificate(train, fit.theta, models)
+        assert fit.certificate is not None
+        self.objective_, self.excess_ = fit.certificate.objective, fit.certificate.relative
+        self._forget()
+        self._keep(fit)
         return self
 
     @blas.within_cores()
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> "SoftmaxClassifier":
-        """Train for one more epoch, on these examples alone, with a constant step.
+        """Train for one more epoch, on these examples alone, with minibatches and a constant step.
 
-        The optimizer goes on where the last call left it. The step, the preprocessing and the
-        classes are those of the first call.
+        The optimizer goes on where the last call left it. The preprocessing is that of all examples
+        seen so far, and lr='auto' is measured anew in each call, so that a first call with few
+        examples, or equal ones, does no harm. The classes are those of the first call.
 
         Parameters
         ----------
         X, y, sample_weight : as in `fit`.
         classes : every label there will be; needed in the first call.
         """
-        if self.class_weight == "balanced":
-            raise InputError("class_weight='balanced' needs all examples: give partial_fit a dict")
-        first = not hasattr(self, "_theta")
+        optimizer = self._optimizer(partial=True)
+        assert isinstance(optimizer, MinibatchOptimizer)
+        first = not hasattr(self, "coef_")
         X, y, weights = self._check(X, y, sample_weight, reset=first)
         if first and classes is None:
             raise InputError("classes must be passed on the first call to partial_fit")
@@ -177,118 +199,97 @@ class SoftmaxClassifier(LinearEstimator):
             raise InputError(f"classes={classes} are not those of the first call: {self.classes_}")
         if len(unknown := np.setdiff1d(y, self.classes_)):
             raise InputError(f"y holds {unknown[0]}, which is not among the classes")
-        given = Split(X, np.searchsorted(self.classes_, y), weights)
+        given = self._weighted(X, y, weights)
+        statistics = measure(given.X, given.weights)
         if first:
-            self._set_features(given)
-            self.loss_curve_ = []
-        data = self._design(given, self._class_weights(given))
-        rng = _generator(check_random_state(self.random_state))
-        if first:
-            self._set_lr(data, rng, bold=False)
-        epoch = 0 if first else self.n_iter_
-        nothing = data.select(slice(0, 0))
-        training = self._training(data, nothing, SCHEDULES["constant"], epoch + 1, rng)
-        if not first:
-            training.start_from(self._theta[:, None], epoch, self._optimizer_state)
-        self._run(training)
+            self._set_features(statistics)
+            self._forget()
+        else:
+            self._add_statistics(statistics)
+        data, rng = self._design(given), generator(check_random_state(self.random_state))
+        nothing, epoch = data.select(slice(0, 0)), self._optimizer_epochs
+        training = self._training(data, nothing, optimizer, rng, partial=True)
+        theta = None if first else self._theta()[:, None]
+        self._keep(self._by_minibatches(training, theta, epoch, self._optimizer_state))
         state = training.state()
+        self._optimizer_epochs = state.epoch if state.stack else 0
         self._optimizer_state = state.optimizer if state.stack else {}
         return self
 
-    def _set_features(self, train: Split) -> None:
-        try:
-            preprocessing = Preprocessing(method=self.preprocessing)
-        except InputError as error:
-            message = str(error).replace("method=", "preprocessing=")
-            raise InputError(message) from error
-        self._features = preprocessing.fit(measure(train.X, train.weights))
+    def _optimizer(self, *, partial: bool = False) -> Lbfgs | MinibatchOptimizer:
+        """Return what takes the steps; raise InputError where other parameters do not fit it."""
+        if partial and self.early_stopping:
+            raise InputError("early_stopping=True: partial_fit holds nothing out; set it to False")
+        if partial and self.class_weight == "balanced":
+            raise InputError("class_weight='balanced' needs all examples: give partial_fit a dict")
+        parameters = {name: getattr(self, name) for name in NOT_GIVEN}
+        return choose_optimizer(self.optimizer, self.tol, parameters, partial=partial)
 
-    def _design(self, given: Split, of_class: np.ndarray | None) -> Split:
-        """Return the design matrix, and weights with those of the classes (C,) in them."""
-        weights = given.weights
-        if of_class is not None:
-            weights = of_class[given.y] * (1 if weights is None else weights)
-        design = self._features.design_matrix(given.X, given.X.dtype.type)
-        return Split(design, given.y, weights)
-
-    def _numbers(self) -> Hyperparameters:
+    def _numbers(self, optimizer: Lbfgs | MinibatchOptimizer) -> Hyperparameters:
+        epochs = PASSES if isinstance(optimizer, Lbfgs) else MINIBATCHES["epochs"]
         return Hyperparameters(
             lr=self.lr,
             reg=self.reg,
-            batch_size=self.batch_size,
-            epochs=self.epochs,
-            momentum=self.momentum,
+            batch_size=MINIBATCHES["batch_size"] if self.batch_size is None else self.batch_size,
+            epochs=epochs if self.epochs is None else self.epochs,
+            momentum=MINIBATCHES["momentum"] if self.momentum is None else self.momentum,
             label_smoothing=self.label_smoothing,
         )
 
-    def _optimizer(self) -> MinibatchOptimizer:
-        found: MinibatchOptimizer = _look_up(
-            "optimizer", self.optimizer, OPTIMIZERS, MinibatchOptimizer
+    def _hold_out(self, given: Split, random: np.random.RandomState) -> tuple[Split, Split]:
+        """Return what is trained on, and what early stopping looks at."""
+        if not self.early_stopping:
+            return given, given.select(slice(0, 0))
+        kept, held_out = train_test_split(
+            np.arange(len(given)),
+            test_size=self.validation_fraction,
+            stratify=given.y,
+            random_state=random,
         )
-        return found
-
-    def _set_lr(self, train: Split, rng: np.random.Generator, *, bold: bool) -> None:
-        numbers = self._numbers()
-        if numbers.lr == "auto":
-            scale = measure_scale(train.X, rng, train.weights)
-            optimizer = self._optimizer()
-            if bold:
-                own = numbers.reg, numbers.momentum, numbers.batch_size
-                self.lr_ = float(optimizer.bold_lr(scale, *own))
-            else:
-                self.lr_ = float(optimizer.auto_lr(scale, numbers.reg))
-        else:
-            self.lr_ = float(numbers.lr)
+        return given.select(kept), given.select(held_out)
 
     def _training(
-        self, train: Split, val: Split, schedule: Schedule, epochs: int, rng: np.random.Generator
+        self,
+        train: Split,
+        val: Split,
+        optimizer: MinibatchOptimizer,
+        rng: np.random.Generator,
+        bold: bool = False,
+        partial: bool = False,
     ) -> Training:
-        numbers = self._numbers()
-        per_model = self.lr_, numbers.reg, numbers.momentum, numbers.label_smoothing
-        return Training(
+        """Return a training before its first step; a part of one is an epoch long."""
+        numbers = self._numbers(optimizer)
+        schedule = MINIBATCHES["schedule"] if self.schedule is None else self.schedule
+        if partial:
+            schedule, numbers.epochs = "constant", self._optimizer_epochs + 1
+        return minibatch_training(
             train,
             val,
             len(self.classes_),
-            PerModel.whole(*(np.array([number]) for number in per_model)),
-            optimizer=self._optimizer(),
-            schedule=schedule,
-            early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),
-            batch_size=numbers.batch_size,
-            epochs=epochs,
-            rng=rng,
+            numbers,
+            optimizer,
+            look_up("schedule", schedule, SCHEDULES, Schedule),
+            EarlyStopping(monitor="val_loss", patience=self.patience),
+            rng,
+            bold=bold,
         )
 
-    def _run(self, training: Training) -> None:
-        """Train, and keep what came of it."""
-        (fit,) = training.run()
-        if fit.status == "diverged":
-            warnings.warn(
-                f"{fit.ended} with lr={self.lr_:.4g}: use lr='auto' or a smaller one",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+    def _by_minibatches(self, training: Training, theta: np.ndarray | None, *state: Any) -> Fit:
+        if theta is not None:
+            training.start_from(theta, *state)
+        is_auto = self.lr == "auto"
+        fit = by_minibatches(training, lr_is_auto=is_auto, verbose=self.verbose)
+        rows = fit.history if len(training.val) else []
+        self.validation_scores_ = [row.val_accuracy for row in rows] or None
+        return fit
+
+    def _forget(self) -> None:
+        """Begin to count."""
+        self.n_iter_, self.loss_curve_ = 0, []
+        self._optimizer_epochs, self._optimizer_state = 0, {}
+
+    def _keep(self, fit: Fit) -> None:
         self._set_weights(fit.theta)
-        self.n_iter_ = fit.history[-1].epoch
+        self.lr_ = fit.lr
+        self.n_iter_ += len(fit.history)
         self.loss_curve_ += [row.train_loss for row in fit.history]
-        self.validation_scores_ = (
-            [row.val_accuracy for row in fit.history] if len(training.val) else None
-        )
-
-    def _translate(self, features: AffineMap, theta: np.ndarray) -> np.ndarray:
-        """Return weights for these features that give the scores of theta (C, D + 1) for others."""
-        coef = theta[:, :-1] / features.scale
-        bias = theta[:, -1] + coef @ (self._features.shift - features.shift)
-        return np.column_stack([coef * self._features.scale, bias]).astype(theta.dtype)
-
-
-def _generator(random: np.random.RandomState) -> np.random.Generator:
-    return np.random.default_rng(random.randint(2**31 - 1, size=4))
-
-
-def _look_up(name: str, value: Any, choices: Mapping[str, Any], kind: type) -> Any:
-    """Return what a parameter names, or the object it is, of this kind."""
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, str) or value not in choices:
-        raise InputError(f"{name}={value}: must be one of {', '.join(choices)}, or an object")
-    return choices[value]

@@ -230,9 +230,11 @@ class FullBatchTraining:
         """Return why a model has ended, or nothing while it goes on."""
         if fit.certificate is not None and self._is_near(fit.certificate):
             return f"as near to the optimum as was asked for, tol={self.optimizer.tol:g}"
-        # The lowest value is zero where one class alone has examples that count.
-        if fit.certificate is not None and fit.certificate.excess <= EPSILON:
-            return f"at most {fit.certificate.excess:.2g} above the lowest objective"
+        # Zero is a bound too: the lowest value where one class alone has examples that count.
+        if fit.certificate is not None:
+            bound = min(fit.certificate.excess, fit.certificate.objective)
+            if bound <= EPSILON:
+                return f"at most {bound:.2g} above the lowest objective"
         # In these coordinates a step lowers the objective by half of the squared gradient at least.
         if reg == 0 and search.squared_gradient <= self.optimizer.tol * SMALL * search.value:
             return "the gradient is small; without a penalty no more is known"

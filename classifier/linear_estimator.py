@@ -1,5 +1,6 @@
 """What scikit-learn asks of a linear softmax classifier besides its training."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,16 +13,27 @@ from classifier.model import log_softmax
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import class_weights
-from data.preprocessing import AffineMap
+from data.preprocessing import AffineMap, Preprocessing
+from data.statistics import Statistics
+
+GROWN = 10  # times its earlier scale, for a feature to be another one
 
 
 class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """A linear softmax classifier once it is trained, however that is done.
 
-    Who trains it sets the preprocessing `_features`, then calls `_set_classes` and `_set_weights`.
+    Who trains it calls `_check`, `_set_classes`, `_weighted`, `_set_features` and `_design`, and
+    then `_set_weights`. From then on `coef_` and `intercept_` are the model: all that is predicted,
+    and all that a training goes on from, is computed from them.
     """
 
     class_weight: str | Mapping[Any, float] | None
+    preprocessing: str
+    fit_intercept: bool
+    classes_: np.ndarray
+    coef_: np.ndarray
+    intercept_: np.ndarray
+    _statistics: Statistics
     _features: AffineMap
 
     def decision_function(self, X: Any) -> np.ndarray:
@@ -36,52 +48,133 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return log p (N, C), in float64."""
-        return log_softmax(self._scores(X))
+        """Return log p (N, C)."""
+        scores = self._scores(X)
+        return log_softmax(scores).astype(scores.dtype)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return p (N, C), in float64."""
-        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
+        """Return p (N, C)."""
+        scores = self._scores(X)
+        probabilities: np.ndarray = np.exp(log_softmax(scores)).astype(scores.dtype)
         return probabilities
 
     def _check(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return arrays of the examples that count at all."""
+        """Return examples (N, D), labels (N,), and weights (N,) where any are given."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_classification_targets(y)
+        if not isinstance(self.fit_intercept, bool | np.bool_):
+            raise InputError(f"fit_intercept={self.fit_intercept}: must be True or False")
         if sample_weight is None:
             return X, y, None
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        counts = weights > 0
-        if not counts.any():
-            raise InputError("sample_weight: all weights are zero, no example counts")
-        return X[counts], y[counts], weights[counts]
+        return (
+            X,
+            y,
+            _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True),
+        )
 
     def _set_classes(self, classes: np.ndarray) -> None:
         if len(classes) < 2:
             raise InputError(f"a classifier needs two classes or more, y has 1 class: {classes}")
         self.classes_ = classes
 
-    def _class_weights(self, given: Split) -> np.ndarray | None:
-        if self.class_weight is None:
+    def _check_is_like_the_last(self, X: np.ndarray, y: np.ndarray) -> None:
+        """Raise InputError where a warm start has no weights for these examples."""
+        classes, n_features = np.unique(y), np.shape(self.coef_)[1]
+        if not np.array_equal(classes, self.classes_):
+            raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
+        if X.shape[1] != n_features:
+            raise InputError(f"warm_start: X has {X.shape[1]} features, not {n_features}")
+
+    def _weighted(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None,
+        folds: np.ndarray | None = None,
+    ) -> Split:
+        """Return the examples that count at all, with class indices and all that they weigh."""
+        examples = Split(X, np.searchsorted(self.classes_, y), weights, folds)
+        of_class = self._class_weights(examples)
+        if of_class is not None:
+            weights = of_class[examples.y] * (1 if weights is None else weights)
+            examples = dataclasses.replace(examples, weights=weights)
+        if weights is None:
+            return examples
+        if not (counts := weights > 0).any():
+            raise InputError("sample_weight, class_weight: all are zero, no example counts")
+        return examples if counts.all() else examples.select(counts)
+
+    def _class_weights(self, examples: Split) -> np.ndarray | None:
+        given, names = self.class_weight, self.classes_.tolist()
+        if given is None:
             return None
-        totals = np.bincount(given.y, weights=given.weights, minlength=len(self.classes_))
-        return class_weights(self.class_weight, self.classes_, totals)
+        if isinstance(given, Mapping) and all(name in given for name in names):
+            # OneVsRestClassifier gives each of its problems the weights of all classes.
+            given = {name: given[name] for name in names}
+        totals = np.bincount(examples.y, weights=examples.weights, minlength=len(names))
+        return class_weights(given, self.classes_, totals, zero_allowed=True)
+
+    def _set_features(self, statistics: Statistics) -> None:
+        """Choose the preprocessing for examples of these statistics."""
+        try:
+            preprocessing = Preprocessing(method=self.preprocessing)
+        except InputError as error:
+            message = str(error).replace("method=", "preprocessing=")
+            raise InputError(message) from error
+        self._statistics, features = statistics, preprocessing.fit(statistics)
+        if not self.fit_intercept:  # a shift would be an intercept by another name
+            features = dataclasses.replace(features, shift=np.zeros_like(features.shift))
+        self._features = features
+
+    def _add_statistics(self, statistics: Statistics) -> None:
+        """Choose the preprocessing for these examples and all earlier ones.
+
+        The model stays as it is, but for features that varied much less before: what was learned of
+        them there says too much here, and their weights stay those of the prepared features.
+        """
+        before = self._features
+        at_mean = self.intercept_ + self.coef_ @ before.shift
+        self._set_features(self._statistics.merge(statistics))
+        shrunk = self.coef_ * (before.scale / self._features.scale)
+        grown = self._features.scale > GROWN * before.scale
+        coef = np.where(grown, shrunk, self.coef_)
+        self.intercept_ = at_mean - coef @ before.shift
+        self.coef_ = coef
+
+    def _design(self, examples: Split) -> Split:
+        """Return prepared examples (N, D + 1); without a bias its column is zero."""
+        design = np.asarray(self._features.design_matrix(examples.X, examples.X.dtype.type))
+        design[:, -1] = self.fit_intercept
+        return dataclasses.replace(examples, X=design)
 
     def _set_weights(self, theta: np.ndarray) -> None:
-        """Keep theta (C, D + 1) of the prepared features, and what it is of those as they come."""
-        self._theta = theta
+        """Keep theta (C, D + 1) of the prepared features as weights of those that come."""
+        self.coef_, self.intercept_ = self._unprepared(theta)
+
+    def _unprepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return coefficients and intercepts for features as they come, in the type of theta."""
         # x W / scale + (b - shift / scale W)
         coef = theta[:, :-1] / self._features.scale
-        intercept = theta[:, -1] - coef @ self._features.shift
+        intercept = (theta[:, -1] - coef @ self._features.shift) * self.fit_intercept
         if len(self.classes_) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
-        self.coef_, self.intercept_ = coef, intercept
+        return coef.astype(theta.dtype), intercept.astype(theta.dtype)
+
+    def _theta(self) -> np.ndarray:
+        """Return the weights (C, D + 1) of prepared features that say the same, in float64."""
+        coef = np.asarray(self.coef_, dtype=np.float64)
+        intercept = np.asarray(self.intercept_, dtype=np.float64)
+        if len(self.classes_) == 2:
+            coef, intercept = np.vstack([-coef, coef]) / 2, np.array([-1, 1]) * intercept / 2
+        bias = intercept + coef @ self._features.shift
+        return np.column_stack([coef * self._features.scale, bias])
 
     def _scores(self, X: Any) -> np.ndarray:
+        """Return f (N, C), by way of prepared features: they are small, and lose fewer digits."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        design = self._features.design_matrix(X, X.dtype.type)
-        scores: np.ndarray = design @ self._theta.T
+        dtype = np.result_type(X, self.coef_).type
+        scores: np.ndarray = self._features.design_matrix(X, dtype) @ self._theta().astype(dtype).T
         return scores

@@ -101,7 +101,11 @@ def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
 
 
 def class_weights(
-    given: str | Mapping[Any, float], classes: np.ndarray, totals: np.ndarray
+    given: str | Mapping[Any, float],
+    classes: np.ndarray,
+    totals: np.ndarray,
+    *,
+    zero_allowed: bool = False,
 ) -> np.ndarray:
     """Return what an example of each class counts, (C,).
 
@@ -111,11 +115,12 @@ def class_weights(
         those that are missing are 1.
     classes : (C,) labels.
     totals : (C,), how many examples each class has, or the sum of their own weights.
+    zero_allowed : whether a class may weigh nothing.
 
     Raises
     ------
     InputError
-        When a weight is not above 0, or of no class.
+        When a weight is not such a number, or of no class.
     """
     if isinstance(given, str):
         if given != "balanced":
@@ -127,7 +132,9 @@ def class_weights(
     names = classes.tolist()
     if unknown := [name for name in given if name not in names]:
         raise InputError(f"class_weight: there is no class {unknown[0]}")
-    wrong = [w for w in given.values() if not (isinstance(w, Real) and 0 < w < math.inf)]
-    if wrong:
-        raise InputError(f"class_weight: {wrong[0]} is not a number above 0")
+    for weight in given.values():
+        fits = isinstance(weight, Real) and 0 <= weight < math.inf
+        if not fits or (weight == 0 and not zero_allowed):
+            limit = "of 0 or more" if zero_allowed else "above 0"
+            raise InputError(f"class_weight: {weight} is not a number {limit}")
     return np.array([given.get(name, 1.0) for name in names], dtype=np.float64)

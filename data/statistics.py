@@ -18,13 +18,26 @@ BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 class Statistics:
     """Of each feature, (D,) float64: smallest and largest value, mean, and standard deviation.
 
-    A spread that is nothing but rounding is 0.
+    A spread that is nothing but rounding is 0. weight is the number of examples, or the sum of
+    their weights.
     """
 
     low: np.ndarray
     high: np.ndarray
     mean: np.ndarray
     spread: np.ndarray
+    weight: float
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Return those of the examples of both."""
+        weight = self.weight + other.weight
+        own, added = self.weight / weight, other.weight / weight
+        apart = other.mean - self.mean
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        within = np.hypot(math.sqrt(own) * self.spread, math.sqrt(added) * other.spread)
+        spread = np.hypot(within, math.sqrt(own * added) * apart)
+        mean = np.where(low == high, low, self.mean + added * apart)
+        return Statistics(low, high, mean, np.where(low == high, 0.0, spread), weight)
 
 
 def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
@@ -51,7 +64,7 @@ def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
     spread = np.sqrt(whole.squares / whole.weight)
     spread = np.where(spread <= 10 * np.finfo(float).eps, 0.0, spread * whole.unit)
     mean = np.where(whole.low == whole.high, whole.low, whole.mean)
-    return Statistics(whole.low, whole.high, mean, spread)
+    return Statistics(whole.low, whole.high, mean, spread, whole.weight)
 
 
 def check_finite(X: Examples) -> None:

@@ -393,7 +393,7 @@ from classifier import SoftmaxClassifier
 if __name__ == "__main__":
     with np.load("猫.npz") as data:
         X, y = data["X"], data["y"]
-    fitted = SoftmaxClassifier(epochs=20, random_state=0).fit(X, y)
+    fitted = SoftmaxClassifier(random_state=0).fit(X, y)
     assert [*fitted.classes_] == sorted(["Ä", "猫", "ß"])
     print(cross_val_score(fitted, X, y, cv=2).mean())
 """,

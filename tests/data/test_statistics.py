@@ -45,3 +45,15 @@ def test_a_value_that_is_not_finite_is_placed(tmp_path, monkeypatch):
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(InputError, match="x.npy: example 211 holds inf: it is not finite"):
         measure(open_npy(str(tmp_path / "x.npy")))
+
+
+def test_parts_merge_to_the_whole():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 4)) * [1, 1e-6, 1e150, 0] + [1e3, 0, 0, 0.1]
+    weights = rng.uniform(0.1, 3, 50)
+    whole = measure(X, weights)
+    merged = measure(X[:7], weights[:7]).merge(measure(X[7:], weights[7:]))
+    for name in ("low", "high", "mean", "spread", "weight"):
+        np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-9)
+    assert merged.spread[3] == 0
+    assert merged.mean[3] == 0.1
