@@ -24,6 +24,8 @@ def test_in_these_coordinates_the_bound_on_the_curvature_is_one(examples, n_pena
     X, w = examples.X.astype(np.float64), examples.weights / examples.weights.sum()
     bound = (X.T * w) @ X / 2
     penalty = np.diag([1.0] * 6 + [0.0])
+    covariance = np.cov(X[:, :-1].T, aweights=w, ddof=0)
+    bound += 6 / 400 * np.trace(covariance) / 6 / 2 * penalty  # D / N of the mean variance
     unit = np.eye(7, dtype=np.float32)
     for g in range(n_penalties):
         # Row i of T is what the i-th coordinate is in weights.
@@ -51,6 +53,7 @@ def test_moments_are_numpys(examples):
         found.mean, np.average(X, axis=0, weights=examples.weights), rtol=1e-5
     )
     covariance = np.cov(X.T, aweights=examples.weights, ddof=0)
+    covariance += 6 / 400 * np.trace(covariance) / 6 * np.eye(6)  # D / N of the mean variance
     np.testing.assert_allclose(found.matrix, covariance, rtol=1e-3, atol=1e-4)
 
 
