@@ -3,7 +3,7 @@
 The optimum is a smooth function of log(reg). So of many penalties a few, about two a decade, are
 solved from zero in one stack; a cubic spline of their weights in log(reg) is so near the other
 optima that most of these need one pass or two. A model that leaves a fold out starts from the one
-with the same penalty on all examples.
+with the same penalty on all examples or, where enough penalties of its fold are known, from these.
 
 J. Friedman, T. Hastie and R. Tibshirani, Regularization Paths for Generalized Linear Models via
 Coordinate Descent, 2010, start each penalty from its stronger neighbour.
@@ -48,15 +48,15 @@ def start(models: PerModel, wanted: Sequence[int], known: dict[int, np.ndarray])
     wanted : the models; they have folds, all of them or none.
     known : the weights (C, D + 1) of models that are trained, at least one.
     """
-    if models.fold[wanted[0]] >= 0:
-        whole = {_setting(models, g): g for g in known if models.fold[g] < 0}
-        return np.stack([known[whole[_setting(models, g)]] for g in wanted], axis=1)
+    whole = {_setting(models, g): g for g in known if models.fold[g] < 0}
     columns = []
     for g in wanted:
         alike = models.label_smoothing == models.label_smoothing[g]
-        own = sorted(
-            (g for g in known if alike[g] and models.fold[g] < 0), key=lambda k: _at(models.reg[k])
-        )
+        alike &= models.fold == models.fold[g]
+        own = sorted((k for k in known if alike[k]), key=lambda k: _at(models.reg[k]))
+        if models.fold[g] >= 0 and len(own) < FEWEST:
+            columns.append(known[whole[_setting(models, g)]])
+            continue
         columns.append(_interpolated(models.reg, g, own, known))
     return np.stack(columns, axis=1)
 

@@ -26,13 +26,12 @@ from data.dataset import Split
 from data.minibatches import Batch
 from data.streamed import row_windows
 
-EXACT = 2**10  # features up to which the moments are those of all examples
-SAMPLE = 2**12  # examples that stand for all, where they are not
+EXACT = 2**9  # features up to which the moments are those of all examples
+SAMPLE = 2**13  # examples that stand for all, where they are not
+MANY = 2**11  # features from which half as many do: their products cost several passes
 CHUNK = 2**12  # examples whose products are summed up in their own type
-# Times the mean of the diagonal, added to it, where these are the moments of:
-ALL_DAMPING = 0.01  # all examples
-SAMPLE_DAMPING = 0.03  # a sample
-FEW_DAMPING = 0.1  # fewer than 4 examples a feature, which can nearly always be told apart
+DAMPING = 0.03  # times the mean of the diagonal, added where a sample stands for all
+FEW = 0.25  # times that mean, at most, for examples that are few
 LARGEST = 2**13  # features from which only the diagonal is used: a factor would take gigabytes
 FACTORED = 4  # penalties up to which each gets a factor of its own; from there on one basis for all
 
@@ -56,9 +55,10 @@ def measure_moments(examples: Split, rng: np.random.Generator) -> Moments:
     rng : chooses the sample, where one is taken.
     """
     n, n_features = len(examples), examples.X.shape[1] - 1
-    sampled = n_features > EXACT and n > SAMPLE
+    n_sampled = SAMPLE if n_features < MANY else SAMPLE // 2
+    sampled = n_features > EXACT and n > n_sampled
     if sampled:
-        examples = examples.select(np.sort(rng.choice(n, SAMPLE, replace=False)))
+        examples = examples.select(np.sort(rng.choice(n, n_sampled, replace=False)))
     total, mean = 0.0, np.zeros(n_features)
     for window in row_windows(examples):
         weights = np.ones(len(window.y)) if window.weights is None else window.weights
@@ -84,8 +84,9 @@ def measure_moments(examples: Split, rng: np.random.Generator) -> Moments:
             each(lambda part: add(part, window))  # noqa: B023
     matrix = sum(parts[1:], parts[0])
     diagonal = np.einsum("dd->d", matrix) if full else matrix
-    damping = SAMPLE_DAMPING if sampled else ALL_DAMPING
-    diagonal += (FEW_DAMPING if n < 4 * n_features else damping) * diagonal.mean()
+    # With few examples a feature the classes come apart, and the loss curves less than the bound.
+    few = min(n_features / n, FEW)
+    diagonal += (few + DAMPING * sampled) * diagonal.mean()
     return Moments(mean, matrix)
 
 
