@@ -27,7 +27,7 @@ from classifier.training_state import TrainingState
 from data.dataset import Split
 
 SMALL = 1e-3  # of tol: where squared gradients, relative to the objective, are small
-EPSILON = float(np.finfo(np.float64).eps)
+EPSILON = 1e-12  # nats: an objective that is so near to zero, or to its lowest value, is there
 STUCK = "no step lowers the objective any more: float32 shows no difference"
 
 

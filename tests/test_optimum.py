@@ -97,7 +97,9 @@ def test_a_probe_needs_three_lines(command, probe, tmp_path):
     losses = report["cross_validation"]["loss_of_folds"]
     assert report["cross_validation"]["loss"] == pytest.approx(np.mean(losses))
     assert report["cross_validation"]["loss_error"] == pytest.approx(np.std(losses, ddof=1) / 2)
-    assert "4 folds: loss" in (tmp_path / "s" / best["folder"] / "report.txt").read_text("utf-8")
+    assert "4 folds: loss" in (tmp_path / "s" / best["folder"] / "report.txt").read_text(
+        encoding="utf-8"
+    )
     page = (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
     assert "The path of the penalty" in page
     assert (tmp_path / "s/reg_path.png").stat().st_size > 10_000

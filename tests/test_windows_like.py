@@ -403,8 +403,10 @@ if __name__ == "__main__":
 
 
 def test_a_file_that_is_read_for_a_while_is_replaced_after_that(copied, start):
-    paths = [copied / "outputs/latest.txt", newest(copied) / "report.json"]  # in their order
+    paths = [copied / "outputs/latest.txt", newest(copied) / "model.npz"]  # in their order
+    report = newest(copied) / "report.json"  # which goes before the model is replaced
     with contextlib.ExitStack() as exits:
+        read = exits.enter_context(report.open("rb"))
         readers = [exits.enter_context(path.open("rb")) for path in paths]
         program = exits.enter_context(start(copied, *MORE))
         for path, reader in zip(paths, readers, strict=True):
@@ -413,9 +415,13 @@ def test_a_file_that_is_read_for_a_while_is_replaced_after_that(copied, start):
             assert program.poll() is None
             assert beside(path)
             reader.close()
+            if not read.closed:
+                time.sleep(1)
+                assert program.poll() is None
+                read.close()
         assert program.communicate()[1] == ""
     assert program.returncode == 0
-    assert read_json(paths[1])["epochs"] == 9
+    assert read_json(report)["epochs"] == 9
     assert not any(beside(path) for path in paths)
 
 

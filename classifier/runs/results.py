@@ -33,7 +33,7 @@ from classifier.runs.trained import Trained
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError
-from data.files.whole import from_here, write_json, write_text, write_whole
+from data.files.whole import from_here, remove, write_json, write_text, write_whole
 
 MODEL = "model.npz"
 REPORT = "report.json", "report.txt", PAGE, MISTAKES, *PLOTS, TEMPLATES  # what is said of it
@@ -51,7 +51,7 @@ def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
     report = read_report(job.folder)
     if report is not None and not _is_reported(report, fit, model, job.folder / MODEL):
         for name in REPORT:  # of an earlier model: the evaluation of this one may fail
-            (job.folder / name).unlink(missing_ok=True)
+            remove(job.folder / name)
     model.save(job.folder / MODEL)
     write_history(job.folder / "history.csv", fit.history)
     return model

@@ -38,7 +38,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        _rename(beside.replace, path)
+        _when_closed(lambda: beside.replace(path))
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -65,10 +65,15 @@ def whole_folder(path: Path) -> Iterator[Path]:
         yield beside
         if path.exists():  # where a rename would take the place of an empty folder
             raise FileExistsError(errno.EEXIST, "is there already", str(path))
-        _rename(beside.rename, path)
+        _when_closed(lambda: beside.rename(path))
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, where it is there."""
+    _when_closed(lambda: path.unlink(missing_ok=True))
 
 
 def remove_parts(folder: Path) -> None:
@@ -104,12 +109,12 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
-def _rename(rename: Callable[[Path], object], path: Path) -> None:
-    """Call rename(path), again and again while another program of Windows has a file open."""
+def _when_closed(change: Callable[[], object]) -> None:
+    """Rename or remove, again and again while another program of Windows has the file open."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            rename(path)
+            change()
             return
         except PermissionError as error:
             if getattr(error, "winerror", None) not in IN_USE:

@@ -43,7 +43,7 @@ def test_the_scores_are_those_of_logistic_regression_on_each_fold(problem, fitte
             C = fitted.Cs_[r] * len(y) / len(train)
             other = logistic_regression(C, X[train], y[train])
             proba = other.predict_proba(X[test])
-            assert fitted.scores_[k, r] == pytest.approx(-log_loss(y[test], proba), rel=2e-3)
+            assert fitted.scores_[k, r] == pytest.approx(-log_loss(y[test], proba), rel=5e-3)
             path = fitted.coefs_paths_[k, r]
             np.testing.assert_allclose(path[:, :-1], other.coef_, atol=2e-2 * abs(path).max())
             np.testing.assert_allclose(path[:, -1], other.intercept_, atol=2e-2 * abs(path).max())

@@ -17,7 +17,7 @@ def test_an_epoch_shows_every_row_once_with_its_label_in_a_new_order(width):
     epochs = []
     for _ in range(2):
         seen = []
-        for X_batch, y_batch, _ in batches.epoch(rng):
+        for X_batch, y_batch, *_ in batches.epoch(rng):
             np.testing.assert_array_equal(X_batch, X[y_batch])
             seen.append(y_batch)
         assert [len(b) for b in seen] == [5, 5, 5, 4, 4]
@@ -56,7 +56,7 @@ def test_weights_stay_with_their_examples():
 def test_a_batch_size_over_n_is_full_batch():
     batches = Minibatches(np.zeros((3, 1), np.float32), np.arange(3), batch_size=100)
     assert len(batches) == 1
-    assert [len(y) for _, y, _ in batches.epoch(np.random.default_rng(0))] == [3]
+    assert [len(y) for _, y, *_ in batches.epoch(np.random.default_rng(0))] == [3]
 
 
 def test_ahead_makes_one_while_the_one_before_is_in_use():

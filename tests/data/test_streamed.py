@@ -25,7 +25,7 @@ def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
     rng, orders = np.random.default_rng(1), []
     for _ in range(2):
         seen = []
-        for X, y, _ in batches.epoch(rng):
+        for X, y, *_ in batches.epoch(rng):
             np.testing.assert_allclose(X[:, :-1], prepared[y], atol=1e-5)
             np.testing.assert_array_equal(X[:, -1], 1)
             seen.append(y)
@@ -42,13 +42,13 @@ def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
 def test_weights_stay_with_their_examples(stream):
     batches, _ = stream
     batches.weights = 10.0 * np.arange(1003)
-    for _, y, weights in batches.epoch(np.random.default_rng(0)):
+    for _, y, weights, _ in batches.epoch(np.random.default_rng(0)):
         np.testing.assert_array_equal(weights, 10 * y)
 
 
 def test_rows_of_a_window_are_mixed_and_windows_come_from_everywhere(stream):
     batches, _ = stream
-    y = np.concatenate([y for _, y, _ in batches.epoch(np.random.default_rng(1))])
+    y = np.concatenate([y for _, y, *_ in batches.epoch(np.random.default_rng(1))])
     # Neighbours in the file are seldom neighbours in the epoch, whose first part shows all of it.
     assert np.mean(np.abs(np.diff(y)) == 1) < 0.1
     assert np.histogram(y[:500], 5, (0, 1003))[0].min() > 40
@@ -56,10 +56,10 @@ def test_rows_of_a_window_are_mixed_and_windows_come_from_everywhere(stream):
 
 def test_an_epoch_goes_on_from_any_minibatch(stream):
     batches, _ = stream
-    whole = [y for _, y, _ in batches.epoch(np.random.default_rng(2))]
+    whole = [y for _, y, *_ in batches.epoch(np.random.default_rng(2))]
     for first in (0, 1, 5, 6, 7, 99, 100):
         rng = np.random.default_rng(2)
-        rest = [y for _, y, _ in batches.epoch(rng, first)]
+        rest = [y for _, y, *_ in batches.epoch(rng, first)]
         for found, expected in zip(rest, whole[first:], strict=True):
             np.testing.assert_array_equal(found, expected)
         after = np.random.default_rng(2)
@@ -79,7 +79,7 @@ def test_a_window_is_smaller_where_memory_is(monkeypatch, memory, window):
 def test_a_window_may_be_set_to_what_it_was_elsewhere(stream, monkeypatch):
     batches, _ = stream
     assert batches.window == 3
-    before = [y.tolist() for _, y, _ in batches.epoch(np.random.default_rng(4))]
+    before = [y.tolist() for _, y, *_ in batches.epoch(np.random.default_rng(4))]
     monkeypatch.setattr("data.streamed.memory", lambda: 32 * 4 * 3 * 20)
     design = PreparedRows(batches.features, batches.X)
     smaller = StreamedMinibatches(design, batches.y, 10)
@@ -87,7 +87,7 @@ def test_a_window_may_be_set_to_what_it_was_elsewhere(stream, monkeypatch):
     orders = []
     for window in (1, 3):
         smaller.window = window
-        orders.append([y.tolist() for _, y, _ in smaller.epoch(np.random.default_rng(4))])
+        orders.append([y.tolist() for _, y, *_ in smaller.epoch(np.random.default_rng(4))])
     assert orders[0] != before
     assert orders[1] == before
 
