@@ -12,8 +12,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 from classifier.certificate import Certificate, certify
 from classifier.curvature import measure_scale
-from classifier.fit import DONE, EarlyStopping, Fit
-from classifier.full_batch import STUCK, FullBatchTraining
+from classifier.fit import DONE, STUCK, EarlyStopping, Fit
+from classifier.full_batch import FullBatchTraining
 from classifier.full_loss import FullLoss
 from classifier.hyperparameters import Hyperparameters
 from classifier.model_stack import PerModel, kept_share

@@ -10,6 +10,7 @@ from classifier.certificate import Certificate
 from data.options import Options, option
 
 DONE = "all epochs done"
+STUCK = "no step lowers the objective any more: float32 shows no difference"
 
 
 class Epoch(NamedTuple):

@@ -14,7 +14,7 @@ import numpy as np
 
 from classifier import blas
 from classifier.certificate import Certificate, certify
-from classifier.fit import DONE, Epoch, Fit
+from classifier.fit import DONE, STUCK, Epoch, Fit
 from classifier.full_loss import FullLoss
 from classifier.held_out import evaluate_held_out
 from classifier.lbfgs import Search
@@ -28,7 +28,6 @@ from data.dataset import Split
 
 SMALL = 1e-3  # of tol: where squared gradients, relative to the objective, are small
 EPSILON = 1e-12  # nats: an objective that is so near to zero, or to its lowest value, is there
-STUCK = "no step lowers the objective any more: float32 shows no difference"
 
 
 class FullBatchTraining:

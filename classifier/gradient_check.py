@@ -151,4 +151,6 @@ def _slice(
     examples = design[rows]
     used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
     X = examples[:, rng.permutation(used)[:FEATURES]].astype(np.float64)
-    return np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))]), y[rows]
+    # Labels of a file are kept in few bytes, too few for the places of scores.
+    labels = y[rows].astype(np.int64)
+    return np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))]), labels

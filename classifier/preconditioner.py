@@ -23,6 +23,7 @@ from scipy import linalg
 
 from classifier import blas
 from data.dataset import Split
+from data.errors import InputError
 from data.minibatches import Batch
 from data.streamed import row_windows
 
@@ -79,10 +80,16 @@ def measure_moments(examples: Split, rng: np.random.Generator) -> Moments:
                 X *= total**-0.5
             parts[part] += X.T @ X if full else np.einsum("nd,nd->d", X, X)
 
-    with blas.threads(len(parts)) as each:
+    quiet = np.errstate(over="ignore", invalid="ignore")  # what overflows is refused below
+    with quiet, blas.threads(len(parts)) as each:
         for window in row_windows(examples):
             each(lambda part: add(part, window))  # noqa: B023
     matrix = sum(parts[1:], parts[0])
+    if not np.isfinite(matrix).all():
+        raise InputError(
+            f"the prepared features are too large: {dtype} cannot hold their squares; use "
+            "preprocessing=standardize"
+        )
     diagonal = np.einsum("dd->d", matrix) if full else matrix
     # With few examples a feature the classes come apart, and the loss curves less than the bound.
     few = min(n_features / n, FEW)

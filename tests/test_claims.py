@@ -108,6 +108,19 @@ def test_what_someone_puts_into_best_stays(command, tmp_path):
     assert (tmp_path / "s/best/thesis.txt").read_text(encoding="utf-8") == "mine"
 
 
+@pytest.mark.parametrize("place", ["best", "best/model.npz/thesis.txt"])
+def test_what_stands_in_the_place_of_best_stays(place, command, tmp_path):
+    assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
+    shutil.rmtree(tmp_path / "s/best")
+    mine = tmp_path / "s" / place
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    mine.write_text("mine", encoding="utf-8")
+    done = command("-m", "classifier.sweep.summary", "s")
+    assert "stands where the best model is put; move it elsewhere" in done.stderr
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert not list((tmp_path / "s").glob(".*.part"))
+
+
 @pytest.fixture
 def start(tmp_path, repository):
     """Start train.py and go on at once; what still runs at the end is killed."""

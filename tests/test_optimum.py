@@ -140,7 +140,7 @@ def test_too_few_passes_are_warned_of(command, probe, tmp_path):
     own = [*probe, "data=arrays", "optimizer=lbfgs", "epochs=3", "report.plots=false"]
     done = command("train.py", *own, "hydra.run.dir=r")
     assert done.returncode == 0
-    assert "give more epochs, or a larger optimizer.tol" in done.stdout + done.stderr
+    assert "give more epochs, a larger optimizer.tol, or a larger reg" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
@@ -149,3 +149,72 @@ def test_more_folds_than_examples_are_refused(command, probe, optimizer):
     done = command("train.py", *own)
     assert done.returncode == 1
     assert "cv=900: there are 216 training examples; use fewer folds" in done.stderr
+
+
+def test_a_path_of_streamed_examples_is_trained_whatever_their_labels_are_kept_in(
+    command, tmp_path
+):
+    rng = np.random.default_rng(0)
+    y = np.arange(600) % 12
+    np.save(tmp_path / "X.npy", rng.standard_normal((600, 20)) + 2 * np.eye(12, 20)[y])
+    np.save(tmp_path / "y.npy", y)
+    files = ["data.train_X=X.npy", "data.train_y=y.npy", "report.plots=false"]
+    own = ["experiment=linear_probe", *files, "label_smoothing=0.1", "hydra.sweep.dir=s", "cv=3"]
+    done = command("train.py", "-m", *own)
+    assert done.returncode == 0, done.stderr
+    assert {job["status"] for job in rows(tmp_path / "s")} <= {"completed", "skipped"}
+
+
+def test_weights_that_are_zero_have_a_place_in_the_pictures(command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "n.npz", X=np.ones((90, 3)), y=rng.integers(0, 3, 90))
+    own = ["data=arrays", "data.train=n.npz", *QUIET, "reg=1e3,1e2,10,1,1e-1"]
+    done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "s/reg_path.png").exists()
+    assert "The path of the penalty" in (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
+
+
+def test_seeds_of_a_cross_validation_are_grouped(command, probe, tmp_path):
+    own = ["data=arrays", *probe, "seed=0,1", "cv=3", "epochs=2", "report.plots=false"]
+    done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
+    assert done.returncode == 0, done.stderr
+    (group,) = read(tmp_path / "s", "sweep.json")["seeds"]
+    losses = [float(job["cv_loss"]) for job in rows(tmp_path / "s")]
+    assert group["cv_loss_mean"] == pytest.approx(np.mean(losses))
+    assert "all seeds: cv_loss" in done.stdout
+
+
+def test_a_sweep_says_what_it_could_not_prove_and_what_it_lacks(command, probe, tmp_path):
+    own = ["data=arrays", *probe, "optimizer=lbfgs", "report.plots=false", "data.val_fraction=0"]
+    done = command("train.py", "-m", *own, "reg=1e-3,1e-4", "epochs=3", "hydra.sweep.dir=s")
+    assert "2 models are not proven to be as near to their optimum" in done.stdout
+    assert "There is no val_loss to choose by: give cv=5" in done.stdout
+
+
+def test_features_too_large_for_the_curvature_are_refused_in_one_line(command, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "n.npz", X=1e30 * rng.normal(size=(90, 3)), y=rng.integers(0, 3, 90))
+    done = command("train.py", "data=arrays", "data.train=n.npz", *QUIET, "preprocessing=none")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "use preprocessing=standardize" in done.stderr
+
+
+def test_the_objective_is_that_of_the_weights_before_calibration(command, probe, tmp_path):
+    own = ["data=arrays", *probe, *QUIET]
+    for name, calibrate in (("a", "false"), ("b", "true")):
+        done = command("train.py", *own, f"calibrate={calibrate}", f"hydra.run.dir={name}")
+        assert done.returncode == 0, done.stderr
+    assert read(tmp_path / "a")["objective"] == read(tmp_path / "b")["objective"]
+    assert "calibration" in read(tmp_path / "b")
+
+
+def test_a_finished_run_stays_finished_where_going_on_is_refused(command, probe, tmp_path):
+    assert command("train.py", "data=arrays", *probe, *QUIET, "hydra.run.dir=r").returncode == 0
+    status = (tmp_path / "r/status.json").read_bytes()
+    (tmp_path / "train.npz").rename(tmp_path / "away.npz")
+    done = command("train.py", "resume=r")
+    assert done.returncode == 1
+    assert "train.npz: no such file" in done.stderr
+    assert (tmp_path / "r/status.json").read_bytes() == status

@@ -158,3 +158,17 @@ def test_the_model_file_names_the_config_of_its_run(trained):
     assert (
         json.loads((trained / "outputs/latest/report.json").read_text(encoding="utf-8"))["lr"] > 0
     )
+
+
+@pytest.mark.parametrize("name", ["report.json", "checkpoint.npz", "status.json", "notes.csv"])
+def test_nothing_but_predictions_is_overwritten(name, place, command, examples):
+    np.savez(place / "new.npz", X=examples[0][:5])
+    folder = (place / "outputs/latest").resolve()
+    (folder / "notes.csv").write_text("prediction of the weather\n", encoding="utf-8")
+    before = (folder / name).read_bytes()
+    done = command("predict.py", "input=new.npz", f"output={folder / name}")
+    assert done.returncode == 1
+    assert "stands there and is no table of predictions; name another file" in done.stderr
+    assert (folder / name).read_bytes() == before
+    for _ in range(2):  # its own are
+        assert command("predict.py", "input=new.npz", "output=again.csv").returncode == 0

@@ -19,8 +19,9 @@ class Axis:
 
     def place(self, value: float) -> float:
         """Return where a value stands: 0 for low, 1 for high."""
-        if self.log:
-            return math.log(value / self.low) / math.log(self.high / self.low)
+        if self.log:  # no quotient, which may overflow
+            low, high = math.log(self.low), math.log(self.high)
+            return (math.log(value) - low) / (high - low)
         return (value - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[float]:
@@ -126,7 +127,7 @@ def span(values: Sequence[float], *, log: bool = False, room: float = 0.05) -> A
     """Return an axis for values, with a little room at both ends."""
     low, high = min(values, default=0.0), max(values, default=1.0)
     if log:
-        factor = (high / low) ** room if high > low else 2.0
-        return Axis(low / factor, high * factor, log=True)
+        more = room * (math.log(high) - math.log(low)) or math.log(2)
+        return Axis(low * math.exp(-more), high * math.exp(more), log=True)
     margin = room * (high - low) or 0.5 * abs(high) or 0.5
     return Axis(low - margin, high + margin)

@@ -30,8 +30,9 @@ def path_figure(rows: list[Row], best: float, strongest: float | None) -> Figure
         axes.fill_between(regs, low, high, color=HELD_OUT, alpha=0.2, linewidth=0, label=label)
     panels[0].set_ylabel("cross-entropy (nats per example)")
     panels[1].set_ylabel("accuracy (% of examples)")
-    panels[2].plot(regs, [row["weight_norm"] for row in rows], color=TRAIN)
-    panels[2].set_yscale("log")
+    norms = [row["weight_norm"] for row in rows]
+    panels[2].plot(regs, norms, color=TRAIN)
+    panels[2].set_yscale("log" if min(norms) > 0 else "linear")
     panels[2].set_ylabel("length of the weights, |W|")
     for axes in panels:
         axes.set_xscale("log")

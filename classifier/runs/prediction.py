@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ from data.console import printable
 from data.errors import InputError, one_line
 from data.features import check_features
 from data.files.npz import read_npz
-from data.files.places import is_folder, is_there
+from data.files.places import is_folder, is_plain_file, is_there
 from data.files.whole import write_whole
 from data.labels import check_labels
 
@@ -53,6 +54,7 @@ def predict(config: PredictConfig) -> str:
     for taken in (path, Path(config.input)):
         if output.resolve() == taken.resolve():
             raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
+    _refuse_foreign(output)
     model = LinearModel.load(path)
     X, y = _read_examples(config.input, model.classes)
     try:
@@ -68,6 +70,18 @@ def predict(config: PredictConfig) -> str:
     metrics = evaluate(model, X, y, config.top_k)
     assert metrics is not None
     return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), said])
+
+
+def _refuse_foreign(output: Path) -> None:
+    """Refuse to write where something stands that is no table of predictions."""
+    if not is_plain_file(output):  # what is no file is refused where it is written
+        return
+    with output.open("rb") as file:
+        is_own = re.match(rb"(label,)?prediction,(\")?probability_", file.read(40))
+    if not is_own:
+        raise InputError(
+            f"output={output}: stands there and is no table of predictions; name another file"
+        )
 
 
 def _read_examples(path: str, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -13,7 +13,6 @@ import numpy as np
 
 from classifier.certificate import Certificate
 from classifier.curvature import Scale
-from classifier.evaluation import minimised
 from classifier.fit import Fit
 from classifier.optimizers import MinibatchOptimizer
 from classifier.runs.config import Config
@@ -29,10 +28,19 @@ def gather(
     job: Job,
     trained: Trained,
     prepared: Prepared,
+    loss: float,
     metrics: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
-    """Gather every number of a run: the content of report.json."""
+    """Gather every number of a run: the content of report.json.
+
+    Parameters
+    ----------
+    job, trained, prepared : the run, what training made of it, and the data it used.
+    loss : the training loss that was minimised, without the penalty.
+    metrics : the figures of each split, after calibration.
+    seconds : what the parts of the run took.
+    """
     config, dataset, fit = job.config, prepared.dataset, trained.fit
     square_norm = float(penalty(fit.theta[:, None], np.ones(1))[0])
     stable = None
@@ -41,7 +49,7 @@ def gather(
     report = {
         "status": fit.status,
         "metrics": metrics,
-        "objective": minimised(metrics["train"]) + config.reg * square_norm,
+        "objective": loss + config.reg * square_norm,
         "certificate": _certificate(fit.certificate),
         "weight_norm": math.sqrt(square_norm),
         "config": job.plain,

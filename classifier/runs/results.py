@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from classifier.calibration import fit_temperature
-from classifier.evaluation import evaluate
-from classifier.fit import Fit
+from classifier.evaluation import evaluate, minimised
+from classifier.fit import STUCK, Fit
 from classifier.model import LinearModel
 from classifier.optimizers import Lbfgs
 from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
 from classifier.report.text import (
     calibration_text,
     certified,
+    cross_validation_text,
     metrics_table,
     report_text,
     reported_split,
@@ -91,7 +92,7 @@ def evaluate_fit(
     measure = functools.partial(_evaluate, job.config, prepared, after_block)
     with timed(seconds, "evaluation"):
         metrics = measure(model)
-    calibration = {}
+    loss, calibration = minimised(metrics["train"]), {}  # before calibration
     if job.config.calibrate:
         before = _calibration(metrics)
         with timed(seconds, "calibration"):
@@ -99,7 +100,7 @@ def evaluate_fit(
             model = dataclasses.replace(model, temperature=temperature)
             metrics = measure(model)
         calibration = {"calibration": {"temperature": temperature, "before": before}}
-    return model, gather(job, trained, prepared, metrics, seconds) | calibration
+    return model, gather(job, trained, prepared, loss, metrics, seconds) | calibration
 
 
 def write_results(
@@ -165,8 +166,12 @@ def _log_outcome(job: Job, report: dict[str, Any]) -> None:
         log.error("%s", report["ended"], extra=own)
     else:
         log.info("%s; the best was epoch %d", report["ended"], report["best_epoch"], extra=own)
+    if "cross_validation" in report:
+        log.info("%s", cross_validation_text(report["cross_validation"]), extra=own)
     if _falls_short(job.config, report):
-        log.warning("%s: give more epochs, or a larger optimizer.tol", certified(report), extra=own)
+        more = "" if report["ended"] == STUCK else "more epochs, "
+        advice = f"give {more}a larger optimizer.tol, or a larger reg"
+        log.warning("%s: %s", certified(report), advice, extra=own)
     if report["metrics"]["train"]["loss"] >= math.log(report["data"]["n_classes"]):
         log.warning("the kept weights are no better than guessing", extra=own)
     if "calibration" in report:

@@ -12,7 +12,7 @@ from classifier.fit import Fit
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.runs.claim import mark
-from classifier.runs.folder import SKIPPED, locked_runs, write_status
+from classifier.runs.folder import FINISHED, SKIPPED, locked_runs, read_status, write_status
 from classifier.runs.interruption import stop_later
 from classifier.runs.job import Job
 from classifier.runs.log import RunError, failures_recorded, log, timed
@@ -63,10 +63,9 @@ def run(
     folders = [job.folder for job in jobs]
     place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
     with _locked(folders, place.parent), blas.within_cores(), contextlib.ExitStack() as exits:
-        for folder in folders:
-            write_status(folder, "running")
-        with failures_recorded(folders):
+        with _as_it_was(folders), failures_recorded(folders):
             prepared, training, checkpoints = _begin(jobs, place, dataset)
+        with failures_recorded(folders):
             seconds = dict(prepared.seconds)
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
@@ -78,6 +77,21 @@ def run(
     if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
         raise RunError("; ".join(diverged))
     return reports
+
+
+@contextlib.contextmanager
+def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
+    """Set the statuses to running; a run that was finished stays so where this block fails."""
+    before = {folder: read_status(folder) for folder in folders}
+    for folder in folders:
+        write_status(folder, "running")
+    try:
+        yield
+    except BaseException:
+        for folder, earlier in before.items():
+            if earlier["status"] in FINISHED:
+                write_status(folder, **earlier)
+        raise
 
 
 def _begin(

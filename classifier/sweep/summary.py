@@ -33,11 +33,11 @@ from classifier.report.sweep_values import (
 from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED, SKIPPED
 from classifier.runs.job import Value, flatten
-from classifier.sweep.records import Record, read_records, settings
+from classifier.sweep.records import Record, falls_short, read_records, settings
 from classifier.sweep.reg_path import path_rows
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
-from data.files.places import refuse_links
+from data.files.places import is_folder, is_plain_file, is_there, refuse_links
 from data.files.whole import whole_folder, write_json, write_text, write_whole
 
 SHOWN = 10  # jobs in the table
@@ -60,7 +60,9 @@ def summarise(sweep: Path) -> dict[str, Any]:
         and test metrics, the best epoch, the seconds and the folder.
     best : the best of them, or None. one_standard_error : the job with the strongest penalty within
         one standard error of it, where there is a cross-validation. path : figures by penalty,
-        where that alone was swept. edges : the swept numbers whose best lies at an end.
+        where that alone was swept. not_certified : how many models are not proven to be as near to
+        their optimum as optimizer.tol asks for. edges : the swept numbers whose best lies at an
+        end.
     seeds : where seed is swept, each other setting with mean, standard deviation and n.
 
     Raises
@@ -82,6 +84,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
         "one_standard_error": one_standard_error(jobs, swept, best),
         "path": path_rows(records, jobs, swept),
         "edges": _edges(jobs, swept, best),
+        "not_certified": sum(map(falls_short, records)),
         "seeds": _seeds(jobs, swept, objective) if "seed" in swept else [],
     }
     write_json(sweep / "sweep.json", summary)
@@ -117,7 +120,7 @@ def swept_keys(records: list[Record]) -> list[str]:
 def _objective(records: list[Record]) -> str:
     configs = [record.config for record in records if record.config]
     named = str(configs[0]["objective"]) if configs else "val_loss"
-    on_folds = any(config.get("cv") is not None for config in configs)
+    on_folds = bool(configs) and all(config.get("cv") is not None for config in configs)
     return named.replace("val_", "cv_") if on_folds else named
 
 
@@ -166,7 +169,7 @@ def _seeds(jobs: list[dict[str, Any]], swept: list[str], objective: str) -> list
     rows = []
     for group in groups.values():
         row: dict[str, Any] = {key: group[0][key] for key in others} | {"n": len(group)}
-        for name in METRICS:
+        for name in metrics_of(jobs):
             values = [job[name] for job in group if job[name] is not None]
             row[f"{name}_mean"] = statistics.fmean(values) if values else None
             row[f"{name}_std"] = statistics.stdev(values) if len(values) > 1 else None
@@ -200,10 +203,11 @@ def _draw(sweep: Path, summary: dict[str, Any]) -> None:
 def _check_best(best: Path) -> None:
     """Refuse a best/ with other files than those of a winner, and the exports of its model."""
     own = {*BEST, *(f"model{form.suffix}" for form in FORMATS.values())}
-    others = sorted({path.name for path in best.iterdir()} - own) if best.is_dir() else []
+    found = sorted(best.iterdir()) if is_folder(best) else [best] if is_there(best) else []
+    others = [path for path in found if path.name not in own or not is_plain_file(path)]
     if others:
         raise InputError(
-            f"{best / others[0]}: stands where the best model is put; move it elsewhere, and make "
+            f"{others[0]}: stands where the best model is put; move it elsewhere, and make "
             f"the summary: python -m classifier.sweep.summary {best.parent}"
         )
 
@@ -233,6 +237,13 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
             f"The best {edge['key']}, {_cell(edge['value'])}, is the {edge['side']} tried: "
             "widen the sweep"
         )
+    if summary["not_certified"]:
+        lines.append(
+            f"{summary['not_certified']} models are not proven to be as near to their optimum as "
+            "optimizer.tol asks for: give more epochs"
+        )
+    if summary["best"] is None and any(job["status"] == "completed" for job in jobs):
+        lines.append(f"There is no {objective} to choose by: give cv=5, or data.val_fraction=0.1")
     if strongest := summary["one_standard_error"]:
         lines.append(
             f"The strongest penalty within one standard error of the best: reg="

@@ -66,6 +66,8 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     for split, metrics in report["metrics"].items():
         kept = split if split == "test" else f"best_{split}"
         figures |= {f"{kept}_{name}": value for name, value in (metrics or {}).items()}
+    for name, own in (("cv", "cross_validation"), ("optimum", "certificate")):
+        figures |= {f"{name}_{key}": value for key, value in (report.get(own) or {}).items()}
     figures = {name: value for name, value in figures.items() if isinstance(value, float)}
     return figures | {"best_epoch": report["best_epoch"]}
 

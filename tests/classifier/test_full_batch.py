@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 
-from classifier.full_batch import STUCK, FullBatchTraining
+from classifier.fit import STUCK
+from classifier.full_batch import FullBatchTraining
 from classifier.full_loss import FullLoss
 from classifier.held_out import evaluate_held_out
 from classifier.lbfgs import Search

@@ -123,3 +123,17 @@ def test_smoothing_that_the_gradient_forgets_is_found(monkeypatch):
     own = np.array([0.1]), np.array([0.1])
     error = check_stacked_gradient(*stack_problem(), *own, np.random.default_rng(0))
     assert error > gradient_check.LIMIT
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("n_models", [1, 40])
+def test_labels_of_a_file_which_are_bytes_are_those_of_integers(smoothing, n_models):
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((200, 6)), np.ones(200)]).astype(np.float32)
+    y = rng.integers(0, 12, 200)
+    settings = 12, np.full(n_models, 1e-2), np.full(n_models, smoothing)
+    errors = [
+        check_stacked_gradient(X, labels, *settings, np.random.default_rng(1))
+        for labels in (y, y.astype(np.uint8))
+    ]
+    assert errors[0] == errors[1] < gradient_check.LIMIT

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,38 @@ def test_a_link_of_before_there_was_the_file_is_followed(runs):
     outputs, (folder, _) = runs
     (outputs / "latest").symlink_to(folder, target_is_directory=True)
     assert latest_run(outputs).resolve() == folder
+
+
+def test_what_someone_put_in_the_place_of_the_file_stays(runs, tmp_path):
+    outputs, (folder, _) = runs
+    file = outputs / "latest.txt"
+    file.write_text("my precious latest\n", encoding="utf-8")
+    with pytest.raises(FileExistsError, match=r"latest.txt: does not name a run; move it away"):
+        point_latest(outputs, folder)
+    assert file.read_text(encoding="utf-8") == "my precious latest\n"
+    file.unlink()
+    (tmp_path / "secret.txt").write_text("runs/a\n", encoding="utf-8")
+    file.symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(FileExistsError, match="does not name a run"):
+        point_latest(outputs, folder)
+    assert (tmp_path / "secret.txt").read_text(encoding="utf-8") == "runs/a\n"
+
+
+def test_a_link_to_something_of_someone_else_s_stays(runs, tmp_path):
+    outputs, (folder, other) = runs
+    (tmp_path / "mine").mkdir()
+    (outputs / "latest").symlink_to(tmp_path / "mine")
+    with pytest.raises(FileExistsError, match="does not lead to a run"):
+        point_latest(outputs, folder)
+    assert (outputs / "latest").resolve() == tmp_path / "mine"
+    (outputs / "latest").unlink()
+    point_latest(outputs, folder)
+    folder.rmdir()  # the run is gone, the link leads nowhere, and is replaced
+    point_latest(outputs, other)
+    assert latest_run(outputs).resolve() == (outputs / "latest").resolve() == other
+
+
+def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "latest.txt")
+    with pytest.raises(FileNotFoundError, match="is not a file"):
+        latest_run(tmp_path)
