@@ -114,8 +114,9 @@ class Preconditioner:
                 np.einsum("dd->d", A)[...] += 2 * r + self._floor
                 self._factors[r] = linalg.cholesky(A, lower=True, overwrite_a=True)
         elif moments.matrix.ndim == 2:
-            # 'evd' takes half the time of scipy's default.
-            self._moments, self._basis = linalg.eigh(moments.matrix, driver="evd")
+            # 'evd' takes half the time of scipy's default; scipy 1.11 has none of one number.
+            driver = "evd" if len(moments.matrix) > 1 else "ev"
+            self._moments, self._basis = linalg.eigh(moments.matrix, driver=driver)
 
     def to_weights(self, v: np.ndarray, models: np.ndarray) -> np.ndarray:
         """Return the weights of coordinates v (C, len(models), D + 1) of some models."""

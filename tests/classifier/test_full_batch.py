@@ -256,7 +256,8 @@ def test_without_a_penalty_the_gradient_ends_it_and_nothing_is_proven():
     assert objective(train, fit.theta, 0.0) <= objective(train, theta, 0.0) * (1 + 1e-4)
 
 
-def test_what_float32_cannot_reach_ends_and_says_so():
+def test_what_float32_cannot_reach_ends_and_says_so(monkeypatch):
+    monkeypatch.setattr("classifier.full_batch.EPSILON", 0.0)
     train = split_of(load_wine)
     (fit,) = training_of(train, models_of([1e-3]), 1e-15, epochs=5000).run()
     assert fit.ended == STUCK
