@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.slow  # many real processes
+
 QUICK = ["data=blobs", "epochs=2", "report.plots=false"]
 SWEEP = ["-m", *QUICK, "hydra.sweep.dir=s"]
 
@@ -142,7 +144,6 @@ def start(tmp_path, repository):
         yield begin
 
 
-@pytest.mark.slow
 def test_of_two_runs_at_once_the_second_changes_nothing(start, tmp_path):
     endless = ["data=blobs", "epochs=1000000", "early_stopping.patience=null", "schedule=constant"]
     rates = ("0.1", "0.2")
@@ -171,7 +172,6 @@ def test_of_two_runs_at_once_the_second_changes_nothing(start, tmp_path):
     again.communicate()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
 def test_two_sweeps_at_once_are_one_after_the_other_or_one_alone(launcher, start, tmp_path):
     own = [*SWEEP, f"hydra/launcher={launcher}"]

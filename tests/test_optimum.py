@@ -8,6 +8,8 @@ import pytest
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
+pytestmark = pytest.mark.slow  # many real processes
+
 QUIET = ["optimizer=lbfgs", "epochs=1000", "report.plots=false"]
 
 

@@ -99,7 +99,7 @@ def test_workers_elsewhere_are_asked_before_the_first_stack(knows, command, tmp_
         done = command("train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster, "hydra.launcher.n_jobs=1")
     finally:
         for program in reversed(programs):
-            program.terminate()
+            program.kill()  # asked to end it would first look for its scheduler
         for program in programs:
             program.wait(30)
     if knows:

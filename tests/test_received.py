@@ -16,6 +16,8 @@ import yaml
 
 from data.files.sealed import read_sealed, write_sealed
 
+pytestmark = pytest.mark.slow  # many real processes
+
 QUICK = ["data=blobs", "epochs=1", "report.plots=false"]
 REPORT, SUMMARY = "classifier/report/__main__.py", "classifier/sweep/summary.py"
 EXPORT = "classifier/export/__main__.py"

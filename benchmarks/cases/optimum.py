@@ -52,7 +52,7 @@ class Goal:
     patience: float = 4.0
 
 
-QUICK = Goal(reg=1e-2, limit=1.0)
+QUICK = Goal(reg=1e-2, limit=0.1)
 
 
 @dataclasses.dataclass(frozen=True)

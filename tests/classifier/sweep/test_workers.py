@@ -16,7 +16,10 @@ from classifier.runs.folder import read_status
 from classifier.sweep import workers
 from data.errors import InputError
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="namespaces and signals of Linux")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform != "linux", reason="namespaces and signals of Linux"),
+]
 QUICK = ["-m", "lr=0.1,0.2", "data=blobs", "epochs=2", "report.plots=false"]
 BARE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
