@@ -62,19 +62,31 @@ def evaluate(
     rounded = Rounded(model, top_k, len(y))
     # In short products a second thread of BLAS is waited for, not of use.
     with contextlib.nullcontext() if rounded.is_long else blas.loaded().limit(limits=1):
-        unsure = [np.empty(0, dtype=np.int64)]
-        for start in range(0, len(y), rounded.block):
-            places = np.arange(start, min(start + rounded.block, len(y)))
-            labels = y[places].astype(np.int64)
-            said, sure = rounded.ask(X[start : start + rounded.block], labels)
-            counted.add(places[sure], labels[sure], Said(*(figure[sure] for figure in said)))
-            unsure.append(places[~sure])
-            after_block()
-        for places, scores in _scores(model, X, np.concatenate(unsure)):
+        unsure = _count_sure(rounded, X, y, counted, after_block)
+        for places, scores in _scores(model, X, unsure):
             labels = y[places].astype(np.int64)
             counted.add(places, labels, exact(scores, labels, top_k))
             after_block()
     return counted.figures(model.classes, class_weights)
+
+
+def _count_sure(
+    rounded: Rounded,
+    X: Examples,
+    y: np.ndarray,
+    counted: "_Counted",
+    after_block: Callable[[], None],
+) -> np.ndarray:
+    """Count the examples of which float32 is sure; return the places of the others."""
+    unsure = [np.empty(0, dtype=np.int64)]
+    for start in range(0, len(y), rounded.block):
+        places = np.arange(start, min(start + rounded.block, len(y)))
+        labels = y[places].astype(np.int64)
+        said, sure = rounded.ask(X[start : start + rounded.block], labels)
+        counted.add(places[sure], labels[sure], Said(*(figure[sure] for figure in said)))
+        unsure.append(places[~sure])
+        after_block()
+    return np.concatenate(unsure)
 
 
 def _scores(

@@ -36,10 +36,8 @@ def gather(
 
     Parameters
     ----------
-    job, trained, prepared : the run, what training made of it, and the data it used.
     loss : the training loss that was minimised, without the penalty.
     metrics : the figures of each split, after calibration.
-    seconds : what the parts of the run took.
     """
     config, dataset, fit = job.config, prepared.dataset, trained.fit
     square_norm = float(penalty(fit.theta[:, None], np.ones(1))[0])
