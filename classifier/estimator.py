@@ -12,7 +12,6 @@ from classifier.estimator_fits import (
     NOT_GIVEN,
     SCHEDULES,
     by_minibatches,
-    certificate,
     choose_optimizer,
     generator,
     look_up,
@@ -21,6 +20,7 @@ from classifier.estimator_fits import (
     to_optimum,
 )
 from classifier.fit import EarlyStopping, Fit
+from classifier.full_loss import certify_weights
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
 from classifier.optimizers import Lbfgs, MinibatchOptimizer, State
@@ -165,7 +165,7 @@ class SoftmaxClassifier(LinearEstimator):
         else:
             bold = not goes_on and not self.early_stopping
             fit = self._by_minibatches(self._training(train, val, optimizer, rng, bold), theta)
-            fit.certificate = certificate(train, fit.theta, models)
+            (fit.certificate,) = certify_weights(train, fit.theta[:, None], models)
         assert fit.certificate is not None
         self.objective_, self.excess_ = fit.certificate.objective, fit.certificate.relative
         self._forget()

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from classifier.certificate import Certificate, certify
 from classifier.curvature import measure_scale
 from classifier.fit import DONE, STUCK, EarlyStopping, Fit
 from classifier.full_batch import FullBatchTraining
-from classifier.full_loss import FullLoss
 from classifier.hyperparameters import Hyperparameters
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Adam, Lbfgs, MinibatchOptimizer, Sgd
@@ -180,14 +178,6 @@ def by_minibatches(training: Training, *, lr_is_auto: bool, verbose: int = 0) ->
         advice = "use a smaller one" if lr_is_auto else "use lr='auto' or a smaller one"
         _warn(f"{fit.ended} with lr={fit.lr:.4g}: {advice}")
     return fit
-
-
-def certificate(train: Split, theta: np.ndarray, models: PerModel) -> Certificate:
-    """Return how far from its optimum one model (C, D + 1) is."""
-    result = FullLoss(train, len(theta), models)(theta[:, None])
-    assert result is not None
-    (found,) = certify(result.objective, result.gradient, result.spread, models.reg)
-    return found
 
 
 def look_up(

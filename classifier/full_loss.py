@@ -13,6 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from classifier import blas
+from classifier.certificate import Certificate, certify
 from classifier.model_stack import PerModel, of_mean_one
 from classifier.parallel_stack import PARTED
 from classifier.stacked_loss import StackedLoss, penalty
@@ -148,6 +149,22 @@ class FullLoss:
         return Batch(window.X[rows], window.y[rows].astype(np.int64, copy=False), weights)
 
 
+def certify_weights(
+    examples: Split, theta: np.ndarray, models: PerModel, stop: Callable[[], str] = lambda: ""
+) -> list[Certificate]:
+    """Return how far from their optima models (C, G, D + 1) are: one pass, which is not stopped.
+
+    Parameters
+    ----------
+    examples, models : as of `FullLoss`.
+    theta : weights and bias.
+    stop : called now and then; what it raises ends this.
+    """
+    result = FullLoss(examples, len(theta), models)(theta, stop)
+    assert result is not None
+    return certify(result.objective, result.gradient, result.spread, models.reg)
+
+
 @dataclasses.dataclass
 class _Sums:
     """Sums over examples: loss and rightness (2, G), gradient (C, G, D + 1), p (1 - p) (C, G)."""
@@ -158,6 +175,7 @@ class _Sums:
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...]) -> "_Sums":
+        """Return those of no examples, for weights of this shape."""
         return cls(np.zeros((2, shape[1])), np.zeros(shape), np.zeros(shape[:2]))
 
     def add(self, loss: StackedLoss, theta: np.ndarray, block: Batch) -> None:

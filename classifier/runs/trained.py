@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from classifier.certificate import Certificate, certify
 from classifier.fit import Fit
-from classifier.full_loss import FullLoss
+from classifier.full_loss import certify_weights
 from classifier.held_out import evaluate_held_out
 from classifier.model_stack import PerModel
 from classifier.runs.preparation import Prepared
@@ -49,9 +48,8 @@ def judge(
     unknown = [g for g in range(n_jobs) if fits[g].certificate is None and fits[g].history]
     size = max(1, AT_ONCE // fits[0].theta.size)
     for chosen in (unknown[i : i + size] for i in range(0, len(unknown), size)):
-        found = _certificates(
-            prepared.train, [fits[g] for g in chosen], models.select(chosen), stop
-        )
+        theta = np.stack([fits[g].theta for g in chosen], axis=1)
+        found = certify_weights(prepared.train, theta, models.select(chosen), stop)
         for g, certificate in zip(chosen, found, strict=True):
             fits[g].certificate = certificate
     if prepared.train.folds is None:
@@ -59,15 +57,6 @@ def judge(
     losses, accuracies = _on_folds(fits, models, n_jobs, prepared.train, after_block)
     columns = zip(fits[:n_jobs], losses.T.tolist(), accuracies.T.tolist(), strict=True)
     return [Trained(*column) for column in columns]
-
-
-def _certificates(
-    train: Split, fits: Sequence[Fit], models: PerModel, stop: Callable[[], str]
-) -> list[Certificate]:
-    theta = np.stack([fit.theta for fit in fits], axis=1)
-    result = FullLoss(train, len(theta), models)(theta, stop)
-    assert result is not None
-    return certify(result.objective, result.gradient, result.spread, models.reg)
 
 
 def _on_folds(
