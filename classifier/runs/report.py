@@ -76,6 +76,19 @@ def gather(
     return report
 
 
+def falls_short(report: dict[str, Any]) -> bool:
+    """Return whether a run is not proven to be as near to its optimum as it was asked to be.
+
+    Without a penalty nothing can be proven, and nothing is asked.
+    """
+    config = report["config"]
+    asked = config.get("choices", {}).get("optimizer") == "lbfgs" and config["reg"] > 0
+    if not asked or report["status"] != "completed":
+        return False
+    relative = (report.get("certificate") or {}).get("relative")
+    return relative is None or bool(relative > config["optimizer"]["tol"])
+
+
 def _certificate(certificate: Certificate | None) -> dict[str, float | None] | None:
     """Return how near to its optimum a model is; null where nothing is known."""
     if certificate is None:

@@ -13,7 +13,6 @@ from classifier.calibration import fit_temperature
 from classifier.evaluation import evaluate, minimised
 from classifier.fit import STUCK, Fit
 from classifier.model import LinearModel
-from classifier.optimizers import Lbfgs
 from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
 from classifier.report.text import (
     calibration_text,
@@ -29,7 +28,7 @@ from classifier.runs.history import write_history
 from classifier.runs.job import Job
 from classifier.runs.log import log, timed
 from classifier.runs.preparation import Prepared
-from classifier.runs.report import gather
+from classifier.runs.report import falls_short, gather
 from classifier.runs.trained import Trained
 from data.console import printable
 from data.dataset import Dataset
@@ -168,7 +167,7 @@ def _log_outcome(job: Job, report: dict[str, Any]) -> None:
         log.info("%s; the best was epoch %d", report["ended"], report["best_epoch"], extra=own)
     if "cross_validation" in report:
         log.info("%s", cross_validation_text(report["cross_validation"]), extra=own)
-    if _falls_short(job.config, report):
+    if falls_short(report):
         more = "" if report["ended"] == STUCK else "more epochs, "
         advice = f"give {more}a larger optimizer.tol, or a larger reg"
         log.warning("%s: %s", certified(report), advice, extra=own)
@@ -179,12 +178,3 @@ def _log_outcome(job: Job, report: dict[str, Any]) -> None:
         if report["calibration"]["temperature"] == 1:
             log.warning("validation says nothing of the temperature: not calibrated", extra=own)
     log.info("\n%s\n%s", metrics_table(report["metrics"]), printable(from_here(folder)), extra=own)
-
-
-def _falls_short(config: Config, report: dict[str, Any]) -> bool:
-    """Return whether a model is not proven to be as near to its optimum as was asked for."""
-    optimizer, certificate = config.optimizer, report["certificate"]
-    if not isinstance(optimizer, Lbfgs) or report["status"] != "completed" or config.reg == 0:
-        return False
-    relative = certificate and certificate["relative"]
-    return relative is None or bool(relative > optimizer.tol)

@@ -41,15 +41,6 @@ def read_record(folder: Path) -> Record:
     return Record(folder, config, status["status"], status["reason"], report)
 
 
-def falls_short(record: Record) -> bool:
-    """Return whether a model is not proven to be as near to its optimum as was asked for."""
-    flat = flatten(record.config)
-    if record.status != "completed" or flat.get("optimizer") != "lbfgs" or not flat.get("reg"):
-        return False
-    relative = ((record.report or {}).get("certificate") or {}).get("relative")
-    return relative is None or bool(relative > flat["optimizer.tol"])
-
-
 def _order(folder: Path) -> tuple[int, int, str]:
     name = folder.name
     return (0, int(name), name) if name.isdigit() else (1, 0, name)

@@ -33,7 +33,8 @@ from classifier.report.sweep_values import (
 from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED, SKIPPED
 from classifier.runs.job import Value, flatten
-from classifier.sweep.records import Record, falls_short, read_records, settings
+from classifier.runs.report import falls_short
+from classifier.sweep.records import Record, read_records, settings
 from classifier.sweep.reg_path import path_rows
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
@@ -84,7 +85,11 @@ def summarise(sweep: Path) -> dict[str, Any]:
         "one_standard_error": one_standard_error(jobs, swept, best),
         "path": path_rows(records, jobs, swept),
         "edges": _edges(jobs, swept, best),
-        "not_certified": sum(map(falls_short, records)),
+        "not_certified": sum(
+            falls_short(record.report)
+            for record in records
+            if record.report is not None and record.status == "completed"
+        ),
         "seeds": _seeds(jobs, swept, objective) if "seed" in swept else [],
     }
     write_json(sweep / "sweep.json", summary)
