@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from classifier import blas
 from classifier.estimator import PASSES
 from classifier.estimator_fits import generator, per_model, to_optimum
-from classifier.fit import Fit
+from classifier.fit import SKIPPED, Fit
 from classifier.held_out import evaluate_held_out
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
@@ -159,7 +159,7 @@ class SoftmaxClassifierCV(LinearEstimator):
             held_out = evaluate_held_out(train, theta, models.fold[own])
             scores.append(held_out.accuracy if self.scoring == "accuracy" else -held_out.loss)
             paths.append([np.column_stack(self._unprepared(fit.theta)) for fit in fits[own]])
-        skipped = np.reshape([fit.status == "skipped" for fit in fits], (-1, n_regs))
+        skipped = np.reshape([fit.status == SKIPPED for fit in fits], (-1, n_regs))
         self.scores_, self.coefs_paths_ = np.array(scores), np.array(paths)
         for array in (self.scores_, self.coefs_paths_):
             array[:, skipped.any(axis=0)] = math.nan

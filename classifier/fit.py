@@ -10,6 +10,7 @@ from classifier.certificate import Certificate
 from data.options import Options, option
 
 DONE = "all epochs done"
+SKIPPED = "skipped"  # the status of a model that turned out not to be needed
 STUCK = "no step lowers the objective any more: float32 shows no difference"
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from classifier import blas
 from classifier.certificate import Certificate, certify
-from classifier.fit import DONE, STUCK, Epoch, Fit
+from classifier.fit import DONE, SKIPPED, STUCK, Epoch, Fit
 from classifier.full_loss import FullLoss
 from classifier.held_out import evaluate_held_out
 from classifier.lbfgs import Search
@@ -80,13 +80,9 @@ class FullBatchTraining:
         on_epoch: Callable[[list[Fit]], None] = lambda _: None,
         stop: Callable[[], str] = lambda: "",
     ) -> list[Fit]:
-        """Train until every model has ended; return what became of each.
+        """Train until every model has ended, as `Training.run` does; here an epoch is one pass.
 
-        Parameters
-        ----------
-        on_epoch : called after each pass with the fits of the models that took part in it.
-        stop : asked during a pass for a reason to stop; the models that have not ended are then
-            interrupted, and a training that restores this one's state goes on with them.
+        `stop` is asked during a pass too, which is then made again by whoever goes on.
         """
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
         with quiet, blas.one_thread():  # the passes have threads of their own
@@ -131,14 +127,14 @@ class FullBatchTraining:
             self.fits[g].history = state.history(model, validated=len(self.val) > 0)
             self.fits[g].best_epoch = earlier.best_epoch
             self.fits[g].certificate = earlier.certificate
-            if model not in state.stack and (earlier.history or earlier.status == "skipped"):
+            if model not in state.stack and (earlier.history or earlier.status == SKIPPED):
                 self.fits[g].status, self.fits[g].ended = earlier.status, earlier.ended
         own = [g for g, model in enumerate(members) if model in state.stack]
         columns = [state.stack.index(members[g]) for g in own]
         arrays = {name: np.ascontiguousarray(a[:, columns]) for name, a in state.optimizer.items()}
         self._begin(own, np.ascontiguousarray(state.theta[:, columns]))
         self._stack = SearchStack.from_arrays(self._stack.models, self._stack.theta, arrays)
-        ended = {g for g, fit in enumerate(self.fits) if fit.history or fit.status == "skipped"}
+        ended = {g for g, fit in enumerate(self.fits) if fit.history or fit.status == SKIPPED}
         self._waiting -= {*own, *ended}
         self.epoch = state.epoch
 
@@ -216,7 +212,7 @@ class FullBatchTraining:
                 keep.append(a)
         going_on = {*stack.models[keep].tolist(), *self._waiting}
         for g, reason in self._not_needed(going_on).items():
-            self.fits[g].status, self.fits[g].ended = "skipped", reason
+            self.fits[g].status, self.fits[g].ended = SKIPPED, reason
             going_on.remove(g)
         self._waiting &= going_on
         keep = [a for a in keep if stack.models[a] in going_on]

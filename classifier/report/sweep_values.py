@@ -20,6 +20,12 @@ def metrics_of(jobs: list[Row]) -> list[str]:
     return [*folds, *METRICS, OPTIMUM]
 
 
+def figures_of(jobs: list[Row], swept: list[str]) -> list[str]:
+    """Return the columns of a table of jobs: what was swept, the step that came of it, figures."""
+    has_lr = "lr" not in swept and any(job["resolved_lr"] is not None for job in jobs)
+    return [*swept, *(["resolved_lr"] if has_lr else []), *metrics_of(jobs)]
+
+
 def one_standard_error(jobs: list[Row], swept: list[str], best: Row | None) -> Row | None:
     """Return the job with the strongest penalty within one standard error of the best's loss.
 

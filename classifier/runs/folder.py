@@ -5,13 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from classifier.fit import SKIPPED
 from classifier.runs.lock import locked
 from data.errors import InputError
 from data.files.plain import read_plain
 from data.files.whole import remove_parts, write_json
 
 SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
-SKIPPED = "skipped"  # of a job that turned out not to be needed
 FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again would not change
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from classifier import blas
-from classifier.fit import Fit
+from classifier.fit import SKIPPED, Fit
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.runs.claim import mark
-from classifier.runs.folder import FINISHED, SKIPPED, locked_runs, read_status, write_status
+from classifier.runs.folder import FINISHED, locked_runs, read_status, write_status
 from classifier.runs.interruption import stop_later
 from classifier.runs.job import Job
 from classifier.runs.log import RunError, failures_recorded, log, timed

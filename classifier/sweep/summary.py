@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.export.formats import FORMATS
+from classifier.fit import SKIPPED
 from classifier.report.names import PATH
 from classifier.report.pages.sweep import write_sweep_page
 from classifier.report.sweep_values import (
@@ -24,6 +25,7 @@ from classifier.report.sweep_values import (
     METRICS,
     OPTIMUM,
     best_job,
+    figures_of,
     is_number,
     metrics_of,
     one_standard_error,
@@ -31,7 +33,7 @@ from classifier.report.sweep_values import (
     status_counts,
 )
 from classifier.runs.claim import kind_of
-from classifier.runs.folder import FINISHED, SKIPPED
+from classifier.runs.folder import FINISHED
 from classifier.runs.job import Value, flatten
 from classifier.runs.report import falls_short
 from classifier.sweep.records import Record, read_records, settings
@@ -232,8 +234,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     """Return the best jobs, what to know about them, and where they are, for a terminal."""
     jobs, swept, objective = summary["jobs"], summary["swept"], summary["objective"]
     best = rank(jobs, objective)[:SHOWN]
-    has_lr = "lr" not in swept and any(job["resolved_lr"] is not None for job in jobs)
-    columns = ["job", *swept, *(["resolved_lr"] if has_lr else []), *metrics_of(jobs)]
+    columns = ["job", *figures_of(jobs, swept)]
     cells = [columns] + [[_cell(job[column]) for column in columns] for job in best]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]

@@ -3,6 +3,12 @@
 from classifier.report.charts import Axis, Chart, Dot, span
 from classifier.report.sweep_values import Row
 
+FIGURES = (
+    ("loss", "loss", "cross-entropy, nats an example", 1.0),
+    ("accuracy", "accuracy", "% of examples", 100.0),
+    ("weight_norm", "length of the weights", "|W|", 1.0),
+)
+
 
 def path_charts(rows: list[Row], best: Row | None, links: dict[str, str]) -> list[Chart]:
     """Return loss, accuracy and length of the weights by penalty.
@@ -16,13 +22,6 @@ def path_charts(rows: list[Row], best: Row | None, links: dict[str, str]) -> lis
     if not rows or best is None:
         return []
     return [_chart(rows, *figure, float(best["reg"]), links) for figure in FIGURES]
-
-
-FIGURES = (
-    ("loss", "loss", "cross-entropy, nats an example", 1.0),
-    ("accuracy", "accuracy", "% of examples", 100.0),
-    ("weight_norm", "length of the weights", "|W|", 1.0),
-)
 
 
 def _chart(

@@ -15,6 +15,7 @@ from classifier.report.sweep_values import (
     best_job,
     best_of_pairs,
     distinct,
+    figures_of,
     is_done,
     metrics_of,
     rank,
@@ -33,9 +34,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     keys, pairs = shown_keys(jobs, swept)
     ranked = rank(jobs, objective)
     lost = [job for job in jobs if not is_done(job, objective)]
-    figures = metrics_of(jobs)
-    has_lr = any(job["resolved_lr"] is not None for job in jobs) and "lr" not in swept
-    columns = ["job", "status", *swept, *(["resolved_lr"] if has_lr else []), *figures]
+    columns = ["job", "status", *figures_of(jobs, swept)]
     columns += ["best_epoch", "seconds", *(["reason"] if lost else [])]
     links = {job["job"]: _link(sweep, job) for job in jobs}
     best = summary["best"]
@@ -50,7 +49,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         best_values=[(key, cell(best[key]).text) for key in swept] if best else [],
         best_command=command(sweep / best["folder"]) if best else "",
         command=command(sweep),
-        metrics=figures,
+        metrics=metrics_of(jobs),
         strongest=summary.get("one_standard_error"),
         path=path_charts(summary["path"], best, links),
         edges=summary["edges"],
