@@ -70,6 +70,7 @@ def measure_moments(examples: Split, rng: np.random.Generator) -> Moments:
     shape, dtype = (n_features, n_features) if full else (n_features,), examples.X.dtype
     parts = [np.zeros(shape, dtype=dtype) for _ in range(blas.n_threads())]
 
+    @np.errstate(over="ignore", invalid="ignore")  # of this thread; it is refused below
     def add(part: int, window: Batch) -> None:
         for start in range(part * CHUNK, len(window.y), len(parts) * CHUNK):
             rows = slice(start, start + CHUNK)
@@ -80,8 +81,7 @@ def measure_moments(examples: Split, rng: np.random.Generator) -> Moments:
                 X *= total**-0.5
             parts[part] += X.T @ X if full else np.einsum("nd,nd->d", X, X)
 
-    quiet = np.errstate(over="ignore", invalid="ignore")  # what overflows is refused below
-    with quiet, blas.threads(len(parts)) as each:
+    with blas.threads(len(parts)) as each:
         for window in row_windows(examples):
             each(lambda part: add(part, window))  # noqa: B023
     matrix = sum(parts[1:], parts[0])
