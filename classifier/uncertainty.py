@@ -1,0 +1,93 @@
+"""How far a figure of a sample may be off, and whether two models differ by more than that."""
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.95  # of an interval, where no other is asked for
+
+
+def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's interval for a share, here an accuracy of `right` among n examples.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) for p = right / n. Unlike
+    p -+ z sqrt(p (1 - p) / n) it holds for few examples, for none wrong and for none right.
+
+    Parameters
+    ----------
+    right, n : 0 <= right <= n.
+    level : the share of such intervals that hold the true value, about.
+
+    Returns
+    -------
+    The lower and the upper end, in [0, 1]; both of these where n is 0, for nothing is known.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
+    JASA 1927.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    share = right / n
+    centre = share + z2 / (2 * n)
+    reach = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))
+    below, above = ((centre + side * reach) / (1 + z2 / n) for side in (-1, 1))
+    # At the ends the two terms are equal, and rounding may leave a rest.
+    return (below if right else 0.0), (above if right < n else 1.0)
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Return the p-value of McNemar's exact test of equal accuracy, on the same examples.
+
+    Examples that both models have right, or both wrong, say nothing. If the models are equally
+    good, each of the others is as likely to be right for one as for the other: the value is the
+    two-sided tail of a binomial distribution with probability 1/2.
+
+    Parameters
+    ----------
+    only_a, only_b : how many examples one model alone has right, and the other alone.
+
+    Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions
+    or percentages, Psychometrika 1947.
+    """
+    n, fewer = only_a + only_b, min(only_a, only_b)
+    if only_a == only_b:  # where the tails overlap
+        return 1.0
+    whole = math.lgamma(n + 1) - n * math.log(2)  # C(n, k) / 2^n overflows for large n
+    tail = math.fsum(
+        math.exp(whole - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(fewer + 1)
+    )
+    return min(1.0, 2 * tail)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Return the standard error of the mean of values (n,): s / sqrt(n), s with n - 1 below.
+
+    It is nan for fewer than two values, of which none is known.
+    """
+    if len(values) < 2:
+        return math.nan
+    return float(np.std(values, ddof=1, dtype=np.float64)) / math.sqrt(len(values))
+
+
+def paired_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
+    """Return Student's interval for the mean of differences (n,), one of each example.
+
+    mean -+ t s / sqrt(n). What makes an example hard for both models falls out of their difference,
+    so that it is far shorter than what the errors of both means would leave.
+
+    Returns
+    -------
+    The lower and the upper end; both nan for fewer than two differences.
+
+    Source: Student, The probable error of a mean, Biometrika 1908.
+    """
+    from scipy.special import stdtrit  # scipy costs start-up
+
+    mean = float(np.mean(differences, dtype=np.float64)) if len(differences) else math.nan
+    error = standard_error(differences)
+    if math.isnan(error):
+        return math.nan, math.nan
+    reach = float(stdtrit(len(differences) - 1, (1 + level) / 2)) * error
+    return mean - reach, mean + reach

@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from classifier.runs.predictions import EXAMPLES, NAME, Predictions, read_predictions
+from classifier.runs.predictions import write_predictions as write
+from data.errors import InputError
+from data.files.sealed import write_sealed
+
+
+def predictions_of(n, n_classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    labels, predicted = rng.integers(0, n_classes, (2, n))
+    return Predictions(labels, predicted, -rng.exponential(size=n))
+
+
+@pytest.mark.parametrize(
+    ("n_classes", "kind"), [(2, np.uint8), (256, np.uint8), (257, np.uint16), (10**5, np.uint32)]
+)
+def test_what_is_written_is_read(tmp_path, n_classes, kind):
+    labels = np.array([0, n_classes - 1, 1])
+    said = Predictions(labels, labels[::-1], np.array([0.0, -1e-9, -1e99]))
+    write(tmp_path, {"val": predictions_of(5), "test": said})
+    found = read_predictions(tmp_path)
+    assert list(found) == ["val", "test"]
+    assert [array.tolist() for array in found["test"][:2]] == [labels.tolist(), said[1].tolist()]
+    lowest = float(np.finfo(np.float32).min)
+    assert found["test"].log_p.tolist() == np.array([0.0, -1e-9, lowest], np.float32).tolist()
+    assert [array.dtype for array in found["test"]] == [kind, kind, np.float32]
+    with np.load(tmp_path / NAME) as plain:  # by any program
+        assert plain["val_labels"].tolist() == predictions_of(5).labels.tolist()
+
+
+def test_a_split_that_is_too_large_is_left_out_and_so_is_an_empty_one(tmp_path):
+    large, small = predictions_of(EXAMPLES + 1), predictions_of(EXAMPLES)
+    write(tmp_path, {"val": small, "test": large})
+    assert list(read_predictions(tmp_path)) == ["val"]
+    write(tmp_path, {"val": predictions_of(0), "test": large})
+    assert not (tmp_path / NAME).exists()  # nor that of an earlier model
+    with pytest.raises(FileNotFoundError):
+        read_predictions(tmp_path)
+
+
+BROKEN = {
+    "no predictions": {"predicted": None},
+    "another length": {"predicted": np.zeros(3, np.int32)},
+    "two dimensions": {name: np.zeros((2, 2), np.int32) for name in ("labels", "predicted")},
+    "no integers": {"labels": np.zeros(4)},
+    "negative": {"predicted": np.array([0, 1, -1, 2], np.int32)},
+    "not finite": {"log_p": np.array([0, -1, -np.inf, 0], np.float32)},
+    "another type": {"log_p": np.zeros(4)},
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_what_are_no_predictions_is_told(tmp_path, how):
+    arrays = {"labels": np.zeros(4, np.int32), "predicted": np.zeros(4, np.int32)}
+    arrays = arrays | {"log_p": np.zeros(4, np.float32)} | BROKEN[how]
+    kept = {f"test_{name}": array for name, array in arrays.items() if array is not None}
+    write_sealed(tmp_path / NAME, 1, **kept)
+    with pytest.raises(InputError, match="are not predictions of the same examples"):
+        read_predictions(tmp_path)
+
+
+def test_a_byte_that_changed_is_told(tmp_path):
+    write(tmp_path, {"test": predictions_of(50)})
+    content = bytearray((tmp_path / NAME).read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / NAME).write_bytes(content)
+    with pytest.raises(InputError, match=r"predictions\.npz"):
+        read_predictions(tmp_path)

@@ -1,0 +1,77 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from classifier.uncertainty import mcnemar, paired_interval, standard_error, wilson
+
+counts = st.integers(0, 3000)
+
+
+@given(right=counts, wrong=counts, level=st.sampled_from([0.8, 0.95, 0.999]))
+def test_wilsons_interval_is_that_of_scipy(right, wrong, level):
+    n = right + wrong
+    if n == 0:
+        assert wilson(0, 0, level) == (0.0, 1.0)
+        return
+    expected = stats.binomtest(right, n).proportion_ci(level, method="wilson")
+    assert wilson(right, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+def test_none_wrong_leaves_room_below_and_none_above():
+    z2 = stats.norm.ppf(0.975) ** 2
+    assert wilson(20, 20) == (pytest.approx(20 / (20 + z2)), 1.0)
+    assert wilson(0, 20) == (0.0, pytest.approx(z2 / (20 + z2)))
+
+
+def test_an_interval_holds_the_true_accuracy_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    for share in (0.5, 0.9, 0.98):
+        ends = np.array([wilson(right, 300) for right in rng.binomial(300, share, 4000)])
+        held = np.mean((ends[:, 0] <= share) & (share <= ends[:, 1]))
+        assert 0.93 < held < 0.97
+
+
+@given(only_a=counts, only_b=counts)
+def test_mcnemars_test_is_a_binomial_one(only_a, only_b):
+    n = only_a + only_b
+    expected = stats.binomtest(only_a, n, 0.5).pvalue if n else 1.0
+    assert mcnemar(only_a, only_b) == pytest.approx(expected, rel=1e-8, abs=1e-300)
+
+
+@pytest.mark.parametrize(("only_a", "only_b"), [(99_000, 101_000), (200_000, 0), (70_000, 70_000)])
+def test_mcnemars_test_of_many_examples(only_a, only_b):
+    expected = stats.binomtest(only_a, only_a + only_b, 0.5).pvalue
+    assert mcnemar(only_a, only_b) == pytest.approx(expected, rel=1e-6)
+
+
+def test_equal_models_are_told_apart_in_no_more_than_one_of_twenty():
+    rng = np.random.default_rng(1)
+    found = [mcnemar(only_a, 60 - only_a) for only_a in rng.binomial(60, 0.5, 4000)]
+    assert np.mean(np.array(found) < 0.05) <= 0.05
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))
+def test_the_standard_error_is_that_of_scipy(values):
+    values = np.array(values)
+    assert standard_error(values) == pytest.approx(stats.sem(values), rel=1e-9, abs=1e-12)
+
+
+def test_of_one_value_no_error_is_known():
+    assert math.isnan(standard_error(np.array([3.0])))
+    assert all(map(math.isnan, paired_interval(np.array([3.0]))))
+    assert all(map(math.isnan, paired_interval(np.array([]))))
+
+
+@pytest.mark.parametrize("n", [2, 10, 500])
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_a_paired_interval_is_that_of_students_paired_test(n, level):
+    rng = np.random.default_rng(n)
+    one = rng.exponential(size=n)
+    other = one + rng.normal(0.1, 0.3, n)
+    expected = stats.ttest_rel(one, other).confidence_interval(level)
+    found = paired_interval((one - other).astype(np.float32), level)
+    assert found == pytest.approx((expected.low, expected.high), rel=1e-5, abs=1e-6)
