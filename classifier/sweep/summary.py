@@ -26,7 +26,6 @@ from classifier.report.sweep_values import (
     OPTIMUM,
     best_job,
     figures_of,
-    is_number,
     metrics_of,
     one_standard_error,
     rank,
@@ -36,6 +35,7 @@ from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED
 from classifier.runs.job import Value, flatten
 from classifier.runs.report import falls_short
+from classifier.sweep.edges import find_edges, no_penalty
 from classifier.sweep.records import Record, read_records, settings
 from classifier.sweep.reg_path import path_rows
 from data.console import escape_unknown_characters, printable
@@ -65,7 +65,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
         one standard error of it, where there is a cross-validation. path : figures by penalty,
         where that alone was swept. not_certified : how many models are not proven to be as near to
         their optimum as optimizer.tol asks for. edges : the swept numbers whose best lies at an
-        end.
+        end, and not at a limit of its key.
     seeds : where seed is swept, each other setting with mean, standard deviation and n.
 
     Raises
@@ -86,7 +86,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
         "best": best,
         "one_standard_error": one_standard_error(jobs, swept, best),
         "path": path_rows(records, jobs, swept),
-        "edges": _edges(jobs, swept, best),
+        "edges": find_edges(jobs, swept, best),
         "not_certified": sum(
             falls_short(record.report)
             for record in records
@@ -149,22 +149,6 @@ def _row(record: Record, swept: list[str]) -> dict[str, Any]:
     row["best_epoch"] = report.get("best_epoch")
     row["seconds"] = sum(report["seconds"].values()) if "seconds" in report else None
     return row | {"folder": record.folder.name, "reason": record.reason}
-
-
-def _edges(
-    jobs: list[dict[str, Any]], swept: list[str], best: dict[str, Any] | None
-) -> list[dict[str, Any]]:
-    """Tell the swept numbers whose best value is the first or the last of those tried."""
-    edges = []
-    for key in swept:
-        values = [job[key] for job in jobs if job[key] is not None]
-        if best is None or key == "seed" or not all(map(is_number, values)):
-            continue
-        tried = sorted(set(values))
-        if len(tried) > 2 and best[key] in (tried[0], tried[-1]):
-            side = "smallest" if best[key] == tried[0] else "largest"
-            edges.append({"key": key, "value": best[key], "side": side})
-    return edges
 
 
 def _seeds(jobs: list[dict[str, Any]], swept: list[str], objective: str) -> list[dict[str, Any]]:
@@ -243,6 +227,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
             f"The best {edge['key']}, {_cell(edge['value'])}, is the {edge['side']} tried: "
             "widen the sweep"
         )
+    lines += filter(None, [no_penalty(jobs, swept, summary["best"])])
     if summary["not_certified"]:
         lines.append(
             f"{summary['not_certified']} models are not proven to be as near to their optimum as "

@@ -8,6 +8,7 @@ from matplotlib.image import imread
 
 from classifier.report.sweep_plots import sweep_figure
 from classifier.runs.job import flatten
+from classifier.sweep.edges import find_edges, no_penalty
 from classifier.sweep.records import config_key, read_records
 from classifier.sweep.summary import best_job, finish_sweep, summarise, table
 
@@ -53,11 +54,11 @@ def sweep(tmp_path):
     return write
 
 
-def grid():
+def grid(weakest=0.0):
     return [
         ({"lr": lr, "reg": reg}, "completed", abs(np.log10(lr) + 1) + reg + 0.5)
         for lr in (0.001, 0.01, 0.1, 1.0)
-        for reg in (0.0, 0.1, 0.2)
+        for reg in (weakest, 0.1, 0.2)
     ]
 
 
@@ -97,12 +98,49 @@ def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
 
 
 def test_edges_are_told_but_not_of_an_inner_value(sweep):
-    summary = summarise(sweep(*grid()))
-    assert summary["edges"] == [{"key": "reg", "value": 0.0, "side": "smallest"}]
+    summary = summarise(sweep(*grid(weakest=0.05)))
+    assert summary["edges"] == [{"key": "reg", "value": 0.05, "side": "smallest"}]
 
 
 def test_of_two_values_one_is_always_the_best_and_no_edge(sweep):
     assert summarise(sweep(*(job for job in grid() if job[0]["reg"] < 0.2)))["edges"] == []
+
+
+def test_the_table_asks_to_widen_what_can_be_widened(sweep):
+    folder = sweep(*grid(weakest=0.05))
+    text = table(summarise(folder), folder)
+    assert "The best reg, 0.05, is the smallest tried: widen the sweep" in text
+    assert "none of the penalties" not in text
+
+
+# Best values at an end of three, of keys that have limits: what lies beyond may be tried or not.
+@pytest.mark.parametrize(
+    ("key", "tried", "best", "side"),
+    [
+        ("momentum", [0.0, 0.5, 0.9], 0.0, None),
+        ("momentum", [0.9, 0.99, 0.9999], 0.9999, None),
+        ("momentum", [0.0, 0.5, 0.9], 0.9, "largest"),
+        ("batch_size", [1, 2, 4], 1, None),
+        ("batch_size", [2, 4, 8], 2, "smallest"),
+        ("label_smoothing", [0.1, 0.5, 0.9], 0.9, "largest"),  # below 1: there is always more
+        ("early_stopping.patience", [1, 5, 25], 1, None),
+        ("data.val_fraction", [0.0, 0.1, 0.2], 0.2, "largest"),
+        ("mine", [0, 1, 2], 0, "smallest"),
+        ("reg", [0.0, 0.1, 0.2], 0.0, None),
+        ("reg", [0.0, 0.1, 0.2], 0.2, "largest"),
+        ("reg", [0.0, 0.1, 0.2], 0.1, None),
+        ("reg", [0.0, 0.1], 0.1, None),
+        ("seed", [1, 2, 3], 1, None),
+    ],
+)
+def test_an_end_that_is_the_limit_of_its_key_is_no_edge(key, tried, best, side):
+    jobs = [{key: value} for value in tried]
+    edges = find_edges(jobs, [key], {key: best})
+    assert edges == ([{"key": key, "value": best, "side": side}] if side else [])
+    no_use = key == "reg" and best == 0
+    assert no_penalty(jobs, [key], {key: best}) == (
+        "The best reg is 0: none of the penalties tried helps" if no_use else ""
+    )
 
 
 def test_a_job_that_runs_again_shows_no_figures_of_before(sweep):
@@ -153,7 +191,8 @@ def test_the_table_shows_the_best_ten_and_the_last_line_what_is_missing(sweep, c
     assert lines[0].split()[:3] == ["job", "lr", "reg"]
     shown = [float(line.split()[3]) for line in lines[1:11]]
     assert shown == sorted(shown)
-    assert "The best reg, 0, is the smallest tried" in text
+    assert "The best reg is 0: none of the penalties tried helps" in lines
+    assert "widen" not in text
     assert lines[-1].startswith("13 jobs: 12 completed, 1 failed")
     assert finish_sweep(folder).startswith("1 failed of 13 jobs")
     assert capsys.readouterr().out.strip() == text
