@@ -20,6 +20,9 @@ from data.files.places import is_folder, refuse_links
 
 def main(arguments: list[str]) -> None:
     """Write the page of the folder given, and print where it is."""
+    if {"--help", "-h"} & {*arguments}:
+        print(__doc__)
+        return
     if len(arguments) != 1:
         sys.exit("usage: python -m classifier.report FOLDER, of runs, of a run or of a sweep")
     folder = Path(arguments[0])

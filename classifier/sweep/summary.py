@@ -269,6 +269,9 @@ def _cell(value: Value) -> str:
 
 def main(arguments: list[str]) -> None:
     """Summarise the sweep in the folder given: python -m classifier.sweep.summary FOLDER."""
+    if {"--help", "-h"} & {*arguments}:
+        print(__doc__)
+        return
     if len(arguments) != 1 or kind_of(Path(arguments[0])) != "sweep":
         sys.exit("usage: python -m classifier.sweep.summary FOLDER, the folder of a sweep")
     folder = Path(arguments[0])
