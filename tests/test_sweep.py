@@ -253,7 +253,7 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, start, tmp
         ),
         (["lr=1,2", "hydra.launcher.max_stack=0"], "hydra.launcher.max_stack=0: must be at least"),
         (["lr=1,2", "hydra.launcher.n_jobs=-1"], "hydra.launcher.n_jobs=-1: must be at least 1"),
-        (["lrr=1,2"], "2 failed of 2 jobs"),
+        (["lrr=1,2"], "lrr=1,2: there is no such key; did you mean lr?"),
         (["hydra.sweep.dir="], "hydra.sweep.dir: names no folder"),
         (["hydra.launcher.max_stack=many", "lr=1,2"], "hydra.launcher.max_stack=many: not a value"),
     ],

@@ -98,7 +98,7 @@ def test_overrides_reach_the_run(command, tmp_path):
         ("lrr=0.1", "lrr=0.1: there is no such key; did you mean lr?"),
         ("data=nope", "data=nope: there is no such data set; choose one of"),
         ("optimizer=sdg", "optimizer=sdg: there is no such optimizer; did you mean sgd;"),
-        ("--lr=0.1", "--lr=0.1: write lr=VALUE, without dashes"),
+        ("--lr=0.1", "--lr=0.1: write lr=0.1, without dashes"),
         ("outputs=", "outputs=: must be text"),
         ("hydra.run.dir=${nope}", "Interpolation key 'nope' not found"),
         ("data=arrays", "data.train: not given; add data.train=FILE.npz"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from hydra.errors import MissingConfigException, OverrideParseException
 
-from classifier.runs.config import Fields, fields_of
+from classifier.runs.config import CONFIGS, Fields, fields_of
 from data.console import printable
 from data.errors import one_line
 from data.options import Options, describe
@@ -40,39 +40,82 @@ def _explained(error: Exception, schema: type[Options]) -> str:
 
 def _no_such_key(match: re.Match[str], fields: Fields) -> str:
     key, given = match.groups()
-    if key in fields:
-        return f"{given}: there is no such key with this choice of {key.partition('.')[0]}"
-    close = difflib.get_close_matches(key, list(fields), n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else "--help lists the main ones"
+    if key not in fields:
+        return unknown_key(given, key, fields)
+    from classifier.runs.nearest import choices_with
+
+    group, named = key.partition(".")[0], " or ".join(choices_with(key))
+    add = f"; add {named}" if named else ""
+    return f"{given}: there is no such key with this choice of {group}{add}"
+
+
+def is_known(key: str, fields: Fields) -> bool:
+    """Return whether a key, or a group, is one of the program's or of Hydra's."""
+    return key in fields or key.startswith("hydra") or (CONFIGS / key).is_dir()
+
+
+def unknown_key(given: str, key: str, fields: Fields) -> str:
+    """Say how what is given to an unknown key is given here, or what the key is spelt like."""
+    from classifier.runs.words import similar_words, translated
+
+    value = given.partition("=")[2]
+    if line := translated(given, key, value, fields):
+        return line
+    candidates = similar_words(fields)
+    close = difflib.get_close_matches(key, list(candidates), n=1)
+    hint = f"did you mean {candidates[close[0]]}?" if close else "--help lists the main ones"
     return f"{given}: there is no such key; {hint}"
 
 
 def _not_allowed(match: re.Match[str], fields: Fields) -> str:
     given, key = match.groups()
     field = fields.get(key.lstrip("+"))
-    return f"{given}: {f'must be {describe(field)}' if field else 'not a value of this key'}"
+    said = f"must be {describe(field)}" if field else "not a value of this key"
+    return f"{given}: {said}{_meant(key, given.partition('=')[2], fields)}"
+
+
+def _meant(key: str, value: str, fields: Fields) -> str:
+    from classifier.runs.nearest import value_hint
+
+    return value_hint(key, value, fields.get(key))
 
 
 def _no_such_choice(missing: str, options: list[str]) -> str:
-    group, _, name = missing.rpartition("/")
-    if not group:
+    from classifier.runs.nearest import examples, nearest_choice
+
+    group, _, name = missing.rpartition("/") if "hydra" in missing else missing.partition("/")
+    if not name:
         return f"{missing}: there is no such config file"
-    close = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    hint = f"; did you mean {close[0]}" if close else ""
+    if group == "data" and (own := examples(name)):
+        return f"{group}={name}: your own examples are given as {own}"
+    close = nearest_choice(group, name, options)
+    hint = f"; did you mean {close}" if close else ""
     choices = f"choose one of {', '.join(options)}" if options else "--help lists the choices"
     kind = "data set" if group == "data" else group
     return f"{group}={name}: there is no such {kind}{hint}; {choices}"
 
 
-# How Hydra begins its messages, and what to say instead.
+def _several(match: re.Match[str], fields: Fields) -> str:
+    given = match[1]
+    key, _, value = given.partition("=")
+    if not is_known(key, fields):
+        return unknown_key(given, key, fields)
+    # 0,1 may be meant as a number.
+    number = f", or write {key}={value.replace(',', '.')}" * bool(re.fullmatch(r"\d+,\d+", value))
+    return f"{given}: several values are a sweep; add -m{number}"
+
+
+# How the messages of Hydra and of the checked config begin, and what to say instead.
 _PATTERNS: list[tuple[str, Callable[[re.Match[str], Fields], str]]] = [
     (r"Could not override '(.+?)'\.\nTo append .* use \+(.+)", _no_such_key),
     (r"Error merging override (([^=]+)=.*)", _not_allowed),
     (r"Error merging override (~.+)", lambda m, _: f"{m[1]}: this key cannot be removed"),
+    (r"Ambiguous value for argument '(.+)'", _several),
     (
-        r"Ambiguous value for argument '(.+)'",
-        lambda m, _: f"{m[1]}: several values are a sweep; add -m",
+        r"In 'sweep/(\w+)': ConfigKeyError.*\nKey '\w+' not in 'GridSweeperConf'",
+        lambda m, _: f"sweep={m[1]}: is a search; add -m hydra/sweeper=optuna",
     ),
+    (r"([\w.]+)=(.*): must be .*", lambda m, fields: m[0] + _meant(m[1], m[2], fields)),
     (
         r"Config group override must be",
         lambda *_: "a group (data, optimizer, ...) needs a choice; --help lists them",

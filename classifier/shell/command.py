@@ -13,17 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from classifier.runs.config import (
     CONFIGS,
     Config,
-    fields_of,
     make_config,
     settle_values,
     without_hydra,
 )
 from classifier.runs.explain import explain
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
+from classifier.shell.arguments import explain_arguments, refuse_arguments
 from classifier.shell.hydra_settings import check_hydra, check_size, check_stacked
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.shell.settle import settle_run, settle_sweep
+from classifier.shell.sweep_choice import check_sweep_choice, check_swept_keys
 from classifier.tracking.track import check_tracker, track
 from data.console import escape_unknown_characters
 from data.errors import InputError
@@ -41,7 +42,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     schema : of its config.
     """
     escape_unknown_characters()
-    _refuse_arguments(schema)
+    refuse_arguments(sys.argv[1:], schema)
     if {"--help", "-h"} & {*sys.argv[1:]}:
         print(_help(schema))
         return
@@ -71,7 +72,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     except Exception as error:
         if wanted:
             raise
-        sys.exit(explain(error, schema))
+        sys.exit(explain_arguments(error, sys.argv[1:], schema))
 
 
 def end_sweep(config: DictConfig) -> str:
@@ -82,17 +83,6 @@ def end_sweep(config: DictConfig) -> str:
     incomplete = finish_sweep(sweep)
     track(config, sweep, is_sweep=True)
     return incomplete
-
-
-def _refuse_arguments(schema: type[Options]) -> None:
-    """Tell who writes --lr 0.1 how keys are written; let no argument name code to be run."""
-    keys = fields_of(schema)
-    for argument in sys.argv[1:]:
-        if "_target_" in argument:
-            sys.exit(f"{argument}: what code runs is not chosen on the command line")
-        key = argument.removeprefix("--").partition("=")[0]
-        if argument.startswith("--") and key in keys:
-            sys.exit(f"{argument}: write {key}=VALUE, without dashes")
 
 
 def _help(schema: type[Options]) -> str:
@@ -128,12 +118,13 @@ class Guard(Callback):
                 make_config(without_hydra(config))
                 check_tracker(config)
                 return
+            check_sweep_choice(config, sys.argv[1:], multirun=False)
             make_config(without_hydra(config))
             check_tracker(config)
             settle_values(config)
             settle_run(config)
         except Exception as error:
-            raise SystemExit(explain(error, Config)) from error
+            raise SystemExit(explain_arguments(error, sys.argv[1:], Config)) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Claim `hydra.sweep.dir`: a new folder, or the one the user named to go on in.
@@ -145,6 +136,8 @@ class Guard(Callback):
         """
         try:
             check_hydra(config)
+            check_sweep_choice(config, sys.argv[1:], multirun=True)
+            check_swept_keys(config)
             check_stacked(config)
             check_size(config)
             check_tracker(config)
