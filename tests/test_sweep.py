@@ -208,6 +208,29 @@ def test_what_a_killed_sweep_left_half_made_goes_and_what_is_someone_s_stays(com
     assert [path.name for path in (tmp_path / "s/1").iterdir()] == [".hydra"]
 
 
+def test_jobs_that_a_crash_of_the_machine_cut_short_are_made_anew(command, tmp_path):
+    """Then files that were not on the disk yet are empty, too short or full of zeros."""
+    assert command("train.py", *SMALL).returncode == 0
+    expected = {
+        path: path.read_bytes()
+        for n in "0123"
+        for path in (tmp_path / "s" / n / ".hydra").iterdir()
+    }
+    cuts = {"1": ("config", lambda _: b""), "2": ("hydra", lambda content: content[:4096])}
+    cuts["3"] = ("config", lambda content: bytes(len(content)))
+    for number, (name, cut) in cuts.items():
+        for path in (tmp_path / "s" / number).glob("*.*"):
+            path.unlink() if path.is_file() else None
+        path = tmp_path / "s" / number / f".hydra/{name}.yaml"
+        path.write_bytes(cut(path.read_bytes()))
+    (tmp_path / "s/3/status.json").write_text('{"status": "running"}', encoding="utf-8")
+    done = command("train.py", *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert "4 jobs, 3 to train" in done.stdout
+    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
+    assert {path: path.read_bytes() for path in expected} == expected
+
+
 def test_a_job_that_cannot_be_composed_keeps_its_number(command, tmp_path):
     sweep = ["-m", "epochs=1,x", "report.plots=false", "hydra.sweep.dir=s"]
     for _ in range(2):

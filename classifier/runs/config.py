@@ -144,15 +144,20 @@ def register_schemas() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
 
 
-def make_config(composed: DictConfig) -> Config:
+def make_config(composed: DictConfig, known: Mapping[str, Any] | None = None) -> Config:
     """Turn a composed training config into checked values.
+
+    Parameters
+    ----------
+    composed : the config without Hydra's part.
+    known : values of keys that were turned before, and are the same still.
 
     Raises
     ------
     InputError
         When a value is missing or not allowed; the message names the whole key.
     """
-    return Config(**_values(composed, Config))
+    return Config(**_values(composed, Config, known or {}))
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
@@ -175,7 +180,7 @@ def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
 
 def make_predict_config(composed: DictConfig) -> PredictConfig:
     """Turn a composed prediction config into checked values; raises as `make_config` does."""
-    return PredictConfig(**_values(composed, PredictConfig))
+    return PredictConfig(**_values(composed, PredictConfig, {}))
 
 
 def settle_values(composed: DictConfig) -> None:
@@ -199,13 +204,18 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
-def _values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
+def _values(
+    composed: DictConfig, schema: type[Options], known: Mapping[str, Any]
+) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(schema)}
     removed = {key: value for key, value in REMOVABLE.items() if key not in composed}
     if wrong := fields.symmetric_difference(map(str, composed)) - {*removed}:
         raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
     values: dict[str, Any] = {key: value for key, value in removed.items() if key in fields}
+    values |= known
     for key in map(str, composed):
+        if key in known:
+            continue
         try:
             node = composed[key]
             _check_nothing_added(node)

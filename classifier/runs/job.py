@@ -2,10 +2,11 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from classifier.runs.config import Config, keys_with, make_config
 from data.options import SECRET
@@ -40,20 +41,40 @@ def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job
     InputError
         When a value is missing or not allowed.
     """
-    plain, secret = plain_config(composed, choices), keys_with(SECRET)
-    public = {key: value for key, value in plain.items() if key not in secret}
-    return Job(make_config(composed), public, folder)
+    plain = public(plain_config(composed, choices))
+    return Job(make_config(composed), plain, folder)
 
 
-def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+def public(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a config of plain values without the keys that may be secret."""
+    secret = keys_with(SECRET)
+    return {key: value for key, value in plain.items() if key not in secret}
+
+
+def plain_config(
+    composed: DictConfig, choices: dict[str, Any], known: Mapping[str, Value] | None = None
+) -> dict[str, Any]:
     """Return a composed config as plain values, with the choices of the program's own groups.
 
-    They are those that JSON can hold: the names of classes are text.
+    They are those that JSON can hold: the names of classes are text. `known` has those of keys that
+    were asked for before, and are the same still.
     """
-    plain: dict[str, Any] = json.loads(json.dumps(OmegaConf.to_container(composed, resolve=True)))
+    known = known or {}
+    plain: dict[str, Any] = {
+        key: known[key] if key in known else json.loads(json.dumps(plain_value(composed, key)))
+        for key in map(str, composed)
+    }
     others = ("hydra", "schema")
     own = {group: name for group, name in choices.items() if not group.startswith(others)}
     return plain | {"choices": own}
+
+
+def plain_value(composed: DictConfig, key: str) -> Value:
+    """Return the value of a key, with what ${...} stands for."""
+    if OmegaConf.is_missing(composed, key):
+        return MISSING
+    value = composed[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:

@@ -1,16 +1,15 @@
 """The folders of a sweep's jobs: which job has which, and what is put into a new one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from textwrap import indent
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-
-from classifier.runs.config import settle_values, without_hydra
-from classifier.runs.folder import write_status
+from classifier.runs.folder import FINISHED, write_status
+from classifier.sweep.composition import Composition
 from classifier.sweep.records import Record, config_key
 from data.files.whole import whole_folder, write_text
+
+HYDRA = ".hydra"  # what Hydra leaves in a folder of a run
 
 
 class JobFolders:
@@ -25,23 +24,40 @@ class JobFolders:
     records : the jobs that stand there already.
     """
 
-    def __init__(self, sweep: Path, records: Sequence[Record]) -> None:
+    def __init__(self, sweep: Path, records: Iterable[Record]) -> None:
         self.sweep = sweep
-        self._known = {config_key(record.config): record for record in records}
+        self._known: dict[str, tuple[Path, str]] = {}
+        self._failed, self._cut = set(), set()
+        for record in records:  # of thousands, one at a time
+            if record.config:
+                self._known[config_key(record.config)] = record.folder, record.status
+            elif record.status == "failed":
+                self._failed.add(record.folder.name)
+            elif record.status not in FINISHED:
+                self._cut.add(record.folder.name)
         self._taken = {path.name for path in sweep.iterdir()}
-        self._failed = {r.folder.name for r in records if not r.config and r.status == "failed"}
 
-    def known(self, plain: dict[str, Any]) -> Record | None:
-        """Return what stands there of the job with this config."""
+    def known(self, plain: dict[str, Any]) -> tuple[Path, str] | None:
+        """Return the folder and the status of the job with this config, where there is one."""
         return self._known.get(config_key(plain))
 
-    def make(self, number: int, composed: DictConfig) -> Path:
-        """Make the folder of a new job, with the files that Hydra leaves there."""
+    def make(self, number: int, composed: Composition) -> Path:
+        """Make the folder of a new job, with the files that Hydra leaves there.
+
+        They are not synced: a job costs a third of the time so. Where a crash of the machine cuts
+        them short, the job has no config, and the one of its number is put into its folder.
+        """
+        if str(number) in self._cut:
+            folder = self.sweep / str(number)
+            (folder / HYDRA).mkdir(exist_ok=True)
+            for name, text in composed.files(folder, number).items():
+                write_text(folder / HYDRA / name, text)
+            return folder
         folder = self._free(number)
-        settle(composed, folder, number)
-        settle_values(composed)
         with whole_folder(folder) as beside:
-            _write_hydra_files(beside, composed)
+            (beside / HYDRA).mkdir()
+            for name, text in composed.files(folder, number).items():
+                (beside / HYDRA / name).write_bytes(text.encode(errors="backslashreplace"))
         return folder
 
     def refuse(self, number: int, reason: str) -> Path:
@@ -61,27 +77,3 @@ class JobFolders:
             number += 1
         self._taken.add(str(number))
         return self.sweep / str(number)
-
-
-def settle(composed: DictConfig, folder: Path, number: int) -> None:
-    """Put what Hydra knows of a job only when it runs into the job's composed config."""
-    with read_write(composed), open_dict(composed):
-        composed.hydra.job.id, composed.hydra.job.num = folder.name, number
-        composed.hydra.sweep.dir, composed.hydra.sweep.subdir = str(folder.parent), folder.name
-        composed.hydra.runtime.output_dir = str(folder.resolve())
-
-
-def _write_hydra_files(folder: Path, composed: DictConfig) -> None:
-    """Put the files that Hydra leaves in a job's folder there.
-
-    Hydra's own way to them, `run_job`, copies the whole config five times.
-    """
-    own = composed.hydra
-    texts = {
-        "hydra": "hydra:\n" + indent(OmegaConf.to_yaml(own), "  "),
-        "overrides": OmegaConf.to_yaml(own.overrides.task),
-        "config": OmegaConf.to_yaml(without_hydra(composed)),
-    }
-    (folder / ".hydra").mkdir()
-    for name, text in texts.items():
-        write_text(folder / f".hydra/{name}.yaml", text)

@@ -12,20 +12,20 @@ from omegaconf import DictConfig
 
 from classifier.report.pages.show import lacks_plots
 from classifier.runs.checkpoint import NAME as CHECKPOINT
-from classifier.runs.config import Config, make_config, refuse_unused, without_hydra
+from classifier.runs.config import Config, refuse_unused
 from classifier.runs.explain import explain
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.interruption import SweepStopped, stop_at_once
-from classifier.runs.job import Job, make_job, plain_config
+from classifier.runs.job import Job, public
 from classifier.runs.log import failures_recorded
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import load_dataset
 from classifier.runs.results import selection_metric
-from classifier.sweep.composition import Composer
+from classifier.sweep.composer import Composer
 from classifier.sweep.drawing import drawing_processes
 from classifier.sweep.engine import Stack, run_stacks
 from classifier.sweep.job_folders import JobFolders
-from classifier.sweep.records import read_records
+from classifier.sweep.records import each_record
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.workers import BACKENDS
 from data.console import printable
@@ -98,12 +98,12 @@ class StackedLauncher(Launcher):
         job_log.propagate = False  # what happens in a job is in its train.log
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
         remove_parts(sweep)  # folders of jobs that a kill left half made
-        places = JobFolders(sweep, read_records(sweep))
+        places = JobFolders(sweep, each_record(sweep))
         composer = Composer(self.context, self.config)
         _refuse_what_all_share(composer, job_overrides)
         waiting = []
         for number, overrides in enumerate(job_overrides, start=first):
-            folder, job = self._prepare(composer, places, list(overrides), number)
+            folder, job = self._prepare(composer, places, overrides, number)
             folders.append(folder)
             waiting += [job] if job is not None else []
         log.info("%d jobs, %d to train, in %s", len(folders), len(waiting), printable(sweep))
@@ -112,30 +112,30 @@ class StackedLauncher(Launcher):
         run_stacks(self._stacks(waiting), self.backend, self.n_jobs, self.address)
 
     def _prepare(
-        self, composer: Composer, places: JobFolders, overrides: list[str], number: int
+        self, composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
     ) -> tuple[Path, Job | None]:
         """Return a job's folder, made where it is new, and the job where it is to be trained."""
         try:
             composed = composer.compose(overrides)
-            task, choices = without_hydra(composed), dict(composed.hydra.runtime.choices)
-            record = places.known(plain_config(task, choices))
+            plain = composed.plain()
+            known = places.known(plain)
         except Exception as error:
             reason = explain(error, Config)
             folder = places.refuse(number, reason)
             log.error("%s: %s", printable(folder), reason)
             return folder, None
-        if record is None:
+        if known is None:
             folder = places.make(number, composed)
-        elif record.status in FINISHED:
-            return record.folder, None
         else:
-            folder = record.folder
+            folder, status = known
+            if status in FINISHED:
+                return folder, None
         (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             with failures_recorded([folder]):
-                job = make_job(task, choices, folder)
-                refuse_unused(job.config, overrides)
-                return folder, job
+                config = composed.config()
+                refuse_unused(config, overrides)
+                return folder, Job(config, public(plain), folder)
         except Exception:  # recorded in the folder
             return folder, None
 
@@ -171,8 +171,7 @@ def _refuse_what_all_share(composer: Composer, job_overrides: Sequence[Sequence[
     reasons = set()
     for overrides in job_overrides:
         try:
-            config = make_config(without_hydra(composer.compose(list(overrides))))
-            refuse_unused(config, overrides)
+            refuse_unused(composer.compose(overrides).config(), overrides)
             return
         except Exception as error:
             reasons.add(explain(error, Config))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,18 @@ class Record:
 
 
 def read_records(sweep: Path) -> list[Record]:
-    """Read every job under a sweep's folder, in the order of their numbers.
+    """Read every job under a sweep's folder, in the order of their numbers."""
+    return list(each_record(sweep))
+
+
+def each_record(sweep: Path) -> Iterator[Record]:
+    """Yield every job under a sweep's folder, one in memory at a time.
 
     A job whose files are missing or cut short, as after a kill, has not begun.
     """
     folders = {path.parent for path in sweep.glob("*/status.json")}
     folders |= {path.parent.parent for path in sweep.glob("*/.hydra/config.yaml")}
-    return [read_record(folder) for folder in sorted(folders, key=_order)]
+    return map(read_record, sorted(folders, key=_order))
 
 
 def read_record(folder: Path) -> Record:

@@ -124,7 +124,7 @@ def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_p
         (tmp_path / name).mkdir()
     record = Record(tmp_path / "1", PLAIN, "completed", None, None)
     folders = JobFolders(tmp_path, [record])
-    assert folders.known(PLAIN | {"outputs": "elsewhere"}) == record
+    assert folders.known(PLAIN | {"outputs": "elsewhere"}) == (tmp_path / "1", "completed")
     assert folders.known(PLAIN | {"reg": 3}) is None
     assert folders.refuse(0, "because") == tmp_path / "2"
     assert folders.refuse(1, "because") == tmp_path / "3"
