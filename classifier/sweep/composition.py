@@ -35,6 +35,7 @@ class Composition:
         hydra: Any = OmegaConf.to_container(composed.hydra, enum_to_str=True)
         self._hydra: dict[str, Any] = hydra
         self._choices = hydra["runtime"]["choices"]
+        self._named = str(hydra["job"]["override_dirname"])
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
         self._task = composed
@@ -120,6 +121,8 @@ class Composition:
 
     def _dirname(self, given: Sequence[Override]) -> str:
         """Return what Hydra makes of the overrides, for who names folders by them."""
+        if "${" in self._named:  # Hydra 1.4 makes it where it is asked for
+            return self._named
         how = self._hydra["job"]["config"]["override_dirname"]
         named = (o for o in given if o.key_or_group not in how["exclude_keys"])
         text = str(how["item_sep"]).join(sorted(str(o.input_line) for o in named))
