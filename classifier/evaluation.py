@@ -1,8 +1,8 @@
 """How good a model is on a split: every figure of the report."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,13 +10,46 @@ from classifier import blas
 from classifier.calibration import Reliability
 from classifier.counts import Losses, Mistakes, Pairs
 from classifier.model import LinearModel
-from classifier.scoring import Rounded, Said, exact
+from classifier.scoring import Rounded, Said, Workspace, exact
 from data.dataset import Examples
+from data.errors import InputError
 from data.features import check_rows
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
 AT_ONCE = 2**23  # features of the examples that are asked again at a time
+KEPT = 200_000  # examples of a split whose predictions are kept, at most
+
+
+class Measured(NamedTuple):
+    """A model, and how it is measured.
+
+    Attributes
+    ----------
+    model : the model.
+    top_k : an example counts as right for `top_k_accuracy` when its class is among the top_k most
+        probable, at most C - 1.
+    label_smoothing : of `smoothed_loss`, or 0.
+    """
+
+    model: LinearModel
+    top_k: int
+    label_smoothing: float = 0.0
+
+
+class Evaluation(NamedTuple):
+    """What was found of a model on a split of N examples.
+
+    Attributes
+    ----------
+    figures : as `evaluate` returns them.
+    predicted : (N,) int32, the predicted class of each example; empty where N is above `KEPT`.
+    log_p : (N,) float32, the log-probability of the right class of each, likewise.
+    """
+
+    figures: dict[str, Any]
+    predicted: np.ndarray
+    log_p: np.ndarray
 
 
 def evaluate(
@@ -26,23 +59,18 @@ def evaluate(
     top_k: int,
     class_weights: np.ndarray | None = None,
     label_smoothing: float = 0.0,
-    after_block: Callable[[], None] = lambda: None,
 ) -> dict[str, Any] | None:
-    """Measure a model on raw examples, block by block: a part of what an epoch does with them.
+    """Measure a model on raw examples.
 
     Accuracies are those of predictions in float64; losses and probabilities, which are rounded to
     float32, are right to 1e-6.
 
     Parameters
     ----------
-    model : what is measured.
+    model, top_k, label_smoothing : as `Measured` has them.
     X : (N, ...) raw examples, in memory or in a file.
     y : (N,) class indices.
-    top_k : an example counts as right for `top_k_accuracy` when its class is among the top_k
-        most probable, at most C - 1.
     class_weights : (C,) of `weighted_loss`, or None.
-    label_smoothing : of `smoothed_loss`, or 0.
-    after_block : called after each block of examples; what it raises ends the evaluation.
 
     Returns
     -------
@@ -54,63 +82,81 @@ def evaluate(
     (precision, recall, f1, support), confusion_classes and confusion_matrix (rows are the true
     classes), confusions (the most frequent wrong pairs), mistakes (the most confident ones: index
     in the split, true and predicted class, probability). A ratio with nothing below the line is 0.
+
+    Raises
+    ------
+    InputError
+        When examples are not finite or too large, or have another number of features.
     """
-    if len(y) == 0:
-        return None
-    X, top_k = model.examples(X), max(1, min(top_k, len(model.classes) - 1))
-    counted = _Counted(len(model.classes), top_k, label_smoothing)
-    rounded = Rounded(model, top_k, len(y))
-    # In short products a second thread of BLAS is waited for, not of use.
-    with contextlib.nullcontext() if rounded.is_long else blas.loaded().limit(limits=1):
-        unsure = _count_sure(rounded, X, y, counted, after_block)
-        for places, scores in _scores(model, X, unsure):
-            labels = y[places].astype(np.int64)
-            counted.add(places, labels, exact(scores, labels, top_k))
-            after_block()
-    return counted.figures(model.classes, class_weights)
+    (found,) = evaluate_stack([Measured(model, top_k, label_smoothing)], X, y, class_weights)
+    if isinstance(found, InputError):
+        raise found
+    return found and found.figures
 
 
-def _count_sure(
-    rounded: Rounded,
+def evaluate_stack(
+    stack: Sequence[Measured],
     X: Examples,
     y: np.ndarray,
-    counted: "_Counted",
-    after_block: Callable[[], None],
-) -> np.ndarray:
-    """Count the examples of which float32 is sure; return the places of the others."""
-    unsure = [np.empty(0, dtype=np.int64)]
-    for start in range(0, len(y), rounded.block):
-        places = np.arange(start, min(start + rounded.block, len(y)))
-        labels = y[places].astype(np.int64)
-        said, sure = rounded.ask(X[start : start + rounded.block], labels)
-        counted.add(places[sure], labels[sure], Said(*(figure[sure] for figure in said)))
-        unsure.append(places[~sure])
-        after_block()
-    return np.concatenate(unsure)
+    class_weights: np.ndarray | None = None,
+    after_block: Callable[[], None] = lambda: None,
+) -> list[Evaluation | InputError | None]:
+    """Measure models of one preprocessing on raw examples, which are read once, block by block.
 
+    Parameters
+    ----------
+    stack : what is measured, at least one.
+    X, y, class_weights : as of `evaluate`.
+    after_block : called after each block of examples; what it raises ends the evaluation.
 
-def _scores(
-    model: LinearModel, X: Examples, places: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (some of the places, scores (n, C)) of the examples at these places, in float64."""
-    size = max(1, AT_ONCE // len(model.W))
-    for some in (places[start : start + size] for start in range(0, len(places), size)):
-        asked = X[some]
-        check_rows(asked, X, some)  # float32 is sure of none that is not finite
-        for rows, scores in model.score_blocks(asked):
-            yield some[rows], scores
+    Returns
+    -------
+    What was found of each model, None where the split is empty, or why it cannot be measured: one
+    model's overflow is not another's.
+    """
+    if len(y) == 0:
+        return [None] * len(stack)
+    models = [measured.model for measured in stack]
+    X, workspace = models[0].examples(X), Workspace(models[0], len(y))
+    counted = [_Counted(len(y), *measured) for measured in stack]
+    rounded = [Rounded(c.model, c.top_k, workspace) for c in counted]
+    # In short products a second thread of BLAS is waited for, not of use.
+    with contextlib.nullcontext() if workspace.is_long else blas.loaded().limit(limits=1):
+        for start in range(0, len(y), workspace.block):
+            places = np.arange(start, min(start + workspace.block, len(y)))
+            labels = y[places].astype(np.int64)
+            examples = workspace.prepare(X[start : start + workspace.block])
+            for own, model in zip(counted, rounded, strict=True):
+                own.add_sure(places, labels, *model.ask(*examples, labels))
+            after_block()
+        return [own.finished(X, y, class_weights, after_block) for own in counted]
 
 
 class _Counted:
-    """What `evaluate` counts of each block, and the figures that it comes to."""
+    """What `evaluate_stack` counts of a model on n examples, and the figures that it comes to."""
 
-    def __init__(self, n_classes: int, top_k: int, label_smoothing: float) -> None:
-        self.top_k = top_k
+    def __init__(self, n: int, model: LinearModel, top_k: int, label_smoothing: float) -> None:
+        n_classes = len(model.classes)
+        self.model, self.top_k = model, max(1, min(top_k, n_classes - 1))
         self.losses, self.pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
         self.reliability, self.mistakes = Reliability(), Mistakes()
         self.n = self.n_top = 0
+        self._unsure = [np.empty(0, dtype=np.int64)]
+        self._keeps = n <= KEPT
+        self._predicted = np.zeros(n * self._keeps, dtype=np.int32)
+        self._log_p = np.zeros(n * self._keeps, dtype=np.float32)
 
-    def add(self, places: np.ndarray, labels: np.ndarray, said: Said) -> None:
+    def add_sure(
+        self, places: np.ndarray, labels: np.ndarray, said: Said, sure: np.ndarray
+    ) -> None:
+        """Count the examples of which float32 is sure; keep the places of the others."""
+        if not sure.all():
+            self._unsure.append(places[~sure])
+            places, labels = places[sure], labels[sure]
+            said = Said(*(figure[sure] for figure in said))
+        self._add(places, labels, said)
+
+    def _add(self, places: np.ndarray, labels: np.ndarray, said: Said) -> None:
         """Count examples by index in the split, class, and what is said of them, (B,)."""
         self.n += len(labels)
         self.n_top += int(said.in_top.sum())
@@ -118,8 +164,28 @@ class _Counted:
         self.reliability.add(said.confidence, said.predicted == labels)
         self.pairs.add(labels, said.predicted)
         self.mistakes.add(places, labels, said.predicted, said.confidence)
+        if self._keeps:
+            self._predicted[places], self._log_p[places] = said.predicted, said.log_p
 
-    def figures(self, classes: np.ndarray, class_weights: np.ndarray | None) -> dict[str, Any]:
+    def finished(
+        self,
+        X: Examples,
+        y: np.ndarray,
+        class_weights: np.ndarray | None,
+        after_block: Callable[[], None],
+    ) -> Evaluation | InputError:
+        """Ask in float64 where float32 is not sure, and return what was found."""
+        try:
+            for places, scores in _scores(self.model, X, np.concatenate(self._unsure)):
+                labels = y[places].astype(np.int64)
+                self._add(places, labels, exact(scores, labels, self.top_k))
+                after_block()
+            figures = self._figures(self.model.classes, class_weights)
+            return Evaluation(figures, self._predicted, self._log_p)
+        except InputError as error:
+            return error
+
+    def _figures(self, classes: np.ndarray, class_weights: np.ndarray | None) -> dict[str, Any]:
         """Return what `evaluate` returns."""
         pairs, scores = self.pairs, self.pairs.class_scores()
         occurs = (scores["support"] + scores["predicted"]) > 0
@@ -136,6 +202,18 @@ class _Counted:
             **_confusions(pairs, classes),
             "mistakes": self.mistakes.worst(classes),
         }
+
+
+def _scores(
+    model: LinearModel, X: Examples, places: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (some of the places, scores (n, C)) of the examples at these places, in float64."""
+    size = max(1, AT_ONCE // len(model.W))
+    for some in (places[start : start + size] for start in range(0, len(places), size)):
+        asked = X[some]
+        check_rows(asked, X, some)  # float32 is sure of none that is not finite
+        for rows, scores in model.score_blocks(asked):
+            yield some[rows], scores
 
 
 def minimised(split: dict[str, Any]) -> float:

@@ -174,8 +174,7 @@ class FullBatchTraining:
         if result is None:
             return False
         held_out = evaluate_held_out(self.val, trial) if len(self.val) else None
-        reg = self.models.reg[stack.models]
-        found = certify(result.objective, result.gradient, result.spread, reg)
+        found = certify(result, self.models.reg[stack.models])
         moved = stack.tell(trial, result.objective, result.gradient, self._coordinates)
         seconds = time.perf_counter() - begun
         for a, g in enumerate(stack.models):

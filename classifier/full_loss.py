@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from classifier import blas
-from classifier.certificate import Certificate, certify
+from classifier.certificate import Certificate, Pass, certify
 from classifier.model_stack import PerModel, of_mean_one
 from classifier.parallel_stack import PARTED
 from classifier.stacked_loss import StackedLoss, penalty
@@ -23,25 +23,6 @@ from data.streamed import row_windows
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
 ROWS = 2**10  # examples that a block has at least: with fewer, products are slower
-
-
-@dataclasses.dataclass
-class Pass:
-    """What a pass over the examples says of G models.
-
-    Attributes
-    ----------
-    objective : (G,) L, with label smoothing where a model has it.
-    loss, accuracy : (G,) weighted means, without penalty and smoothing.
-    gradient : (C, G, D + 1) of the objective, float64.
-    spread : (C, G) weighted means of p (1 - p), the curvature of the loss in each bias alone.
-    """
-
-    objective: np.ndarray
-    loss: np.ndarray
-    accuracy: np.ndarray
-    gradient: np.ndarray
-    spread: np.ndarray
 
 
 class FullLoss:
@@ -162,7 +143,7 @@ def certify_weights(
     """
     result = FullLoss(examples, len(theta), models)(theta, stop)
     assert result is not None
-    return certify(result.objective, result.gradient, result.spread, models.reg)
+    return certify(result, models.reg)
 
 
 @dataclasses.dataclass

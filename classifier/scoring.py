@@ -65,60 +65,91 @@ def exact(scores: np.ndarray, labels: np.ndarray, top_k: int) -> Said:
     return Said(predicted, ranks < top_k, np.exp(-log_sum), log_p, own - mean)
 
 
+class Workspace:
+    """What models of one shape and one preprocessing share while they are asked, in float32.
+
+    Parameters
+    ----------
+    model : one of them, of C classes and D features.
+    n : examples that they are to be asked about.
+
+    Attributes
+    ----------
+    block : of them, those that are best asked about at a time.
+    classes : of a tile, at most.
+    is_long : whether the products of a tile are worth dividing among threads.
+    """
+
+    def __init__(self, model: LinearModel, n: int) -> None:
+        n_classes, n_columns = len(model.b), len(model.W) + 1
+        self.classes = min(n_classes, CLASSES)
+        self.block = max(1, min(n, SCORES // self.classes, FEATURES // n_columns))
+        self.is_long = self.block * self.classes * n_columns >= LONG
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._shift = model.features.shift.astype(np.float32)
+            self._inverse = (1 / model.features.scale).astype(np.float32)
+            # What float32 takes from a mean, which may be large, goes to the bias.
+            self.moved = (self._shift - model.features.shift) / model.features.scale
+        self._tile = np.empty(self.classes * self.block, dtype=np.float32)
+        self._design = np.ones((self.block, n_columns), dtype=np.float32)
+
+    def prepare(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the design matrix (B, D + 1) of raw examples, and the norms of its rows (B,)."""
+        x = self._design[: len(raw)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.subtract(flatten(raw), self._shift, out=x[:, :-1], casting="same_kind")
+            x[:, :-1] *= self._inverse
+            return x, np.sqrt(np.einsum("bd,bd->b", x, x))
+
+    def scores(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return the scores (c, B) of the classes theta (c, D + 1), in the place of the last."""
+        tile = self._tile[: len(theta) * len(x)].reshape(len(theta), len(x))
+        scores: np.ndarray = np.dot(theta, x.T, out=tile)
+        return scores
+
+
 class Rounded:
     """A model in float32.
 
     Parameters
     ----------
-    model : of C classes and D features.
+    model : the model.
     top_k : as `exact` has it.
-    n : examples that it is to be asked about.
-
-    Attributes
-    ----------
-    block : of them, those that are best asked about at a time.
-    is_long : whether the products of a tile are worth dividing among threads.
+    workspace : of this model, or of one like it.
     """
 
-    def __init__(self, model: LinearModel, top_k: int, n: int) -> None:
-        self.top_k = top_k
-        features = model.features
+    def __init__(self, model: LinearModel, top_k: int, workspace: Workspace) -> None:
+        self.top_k, self._workspace = top_k, workspace
         with np.errstate(over="ignore", invalid="ignore"):
-            self._shift = features.shift.astype(np.float32)
-            self._inverse = (1 / features.scale).astype(np.float32)
-            # What float32 takes from a mean, which may be large, goes to the bias.
-            moved = (self._shift - features.shift) / features.scale
             self._theta = np.empty((len(model.b), len(model.W) + 1), dtype=np.float32)
             self._theta[:, :-1] = model.W.T / np.float32(model.temperature)
-            self._theta[:, -1] = (model.b + moved @ model.W) / model.temperature
+            self._theta[:, -1] = (model.b + workspace.moved @ model.W) / model.temperature
             self._mean = self._theta.mean(axis=0)
             squares = np.einsum("cd,cd->c", self._theta, self._theta, dtype=np.float64)
             self._reach = math.sqrt(squares.max())
-        n_classes, n_columns = self._theta.shape
-        self._classes = min(n_classes, CLASSES)
-        self.block = max(1, min(n, SCORES // self._classes, FEATURES // n_columns))
-        self.is_long = self.block * self._classes * n_columns >= LONG
-        self._tile = np.empty(self._classes * self.block, dtype=np.float32)
-        self._design = np.ones((self.block, n_columns), dtype=np.float32)
 
-    def ask(self, raw: np.ndarray, labels: np.ndarray) -> tuple[Said, np.ndarray]:
-        """Return what the model says of raw examples of classes (B,), and of which it is sure."""
-        x = self._design[: len(raw)]
+    def ask(self, x: np.ndarray, norms: np.ndarray, labels: np.ndarray) -> tuple[Said, np.ndarray]:
+        """Return what the model says of examples of classes (B,), and of which it is sure.
+
+        Parameters
+        ----------
+        x, norms : the examples, as `Workspace.prepare` returned them.
+        labels : (B,) class indices.
+        """
+        size = self._workspace.classes
         # What float32 cannot hold makes the bound so: the example is asked again.
         with np.errstate(over="ignore", invalid="ignore"):
-            np.subtract(flatten(raw), self._shift, out=x[:, :-1], casting="same_kind")
-            x[:, :-1] *= self._inverse
             # No score is larger than this, and none is rounded by more than a part of it.
-            bound = self._reach * np.sqrt(np.einsum("bd,bd->b", x, x))
-            tile = self._scores(x, 0)
+            bound = self._reach * norms
+            tile = self._workspace.scores(self._theta[:size], x)
             if len(tile) == len(self._theta):
                 own = tile[labels, np.arange(len(x))]
             else:
                 own = np.einsum("bd,bd->b", x, np.take(self._theta, labels, axis=0))
             so_far = _SoFar(own, UNIT * (x.shape[1] + 12) * bound, self.top_k)
             so_far.add(0, tile)
-            for start in range(self._classes, len(self._theta), self._classes):
-                so_far.add(start, self._scores(x, start))
+            for start in range(size, len(self._theta), size):
+                so_far.add(start, self._workspace.scores(self._theta[start : start + size], x))
             log_sum = np.log(so_far.total)
             # The score of a class that is predicted is the best one, and not only nearly so.
             behind = np.where(so_far.predicted == labels, 0.0, own - so_far.best)
@@ -130,13 +161,6 @@ class Rounded:
                 own - x @ self._mean,
             )
         return said, so_far.sure() & (bound < LARGE)
-
-    def _scores(self, x: np.ndarray, start: int) -> np.ndarray:
-        """Return the scores (c, B) of the classes of the tile that begins there."""
-        theta = self._theta[start : start + self._classes]
-        tile = self._tile[: len(theta) * len(x)].reshape(len(theta), len(x))
-        scores: np.ndarray = np.dot(theta, x.T, out=tile)
-        return scores
 
 
 class _SoFar:

@@ -139,7 +139,9 @@ class TrainingState:
 
 
 def _numbers(certificate: Certificate | None) -> tuple[float, ...]:
-    return (math.nan,) * 3 if certificate is None else dataclasses.astuple(certificate)
+    if certificate is None:
+        return (math.nan,) * len(dataclasses.fields(Certificate))
+    return dataclasses.astuple(certificate)
 
 
 def _certificate(*numbers: float) -> Certificate | None:

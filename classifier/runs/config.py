@@ -25,6 +25,7 @@ from data.preprocessing import Preprocessing
 from data.sources import sources
 
 REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
+PLOTS = ("best", "all", "none")  # runs whose plots are drawn: a sweep's best one, all, none
 MINIBATCHES = ("lr", "lr_scale", "momentum", "schedule", "batch_size", "early_stopping")
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -35,8 +36,15 @@ Fields = dict[str, "dataclasses.Field[Any]"]
 class Report(Options):
     """What a run writes besides its figures."""
 
-    plots: bool
+    plots: Any  # one of PLOTS; true and false are the first and the last
     top_k: int = option(minimum=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.plots, bool):
+            self.plots = PLOTS[0] if self.plots else PLOTS[-1]
+        if self.plots not in PLOTS:
+            raise InputError(f"plots={self.plots}: must be one of {', '.join(PLOTS)}")
 
 
 @dataclasses.dataclass

@@ -53,7 +53,12 @@ class Prepared:
 
 def load_dataset(config: Config) -> Dataset:
     """Load the data set of a config: the same for equal data settings and equal seeds."""
-    dataset: Dataset = config.data.load(generator(config.seed, "data"))
+    return load_source(config.data, config.seed)
+
+
+def load_source(source: Any, seed: int) -> Dataset:
+    """Load the data of a source, split with a seed."""
+    dataset: Dataset = source.load(generator(seed, "data"))
     return dataset
 
 
@@ -89,7 +94,7 @@ def prepare(
             if isinstance(held_out, NpyRows):  # others were checked when they were read
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
-        of_class = _class_weights(config.class_weight, dataset)
+        of_class = find_class_weights(config.class_weight, dataset)
         train, val = (
             Split(X, s.y, None if of_class is None else of_class[s.y])
             for X, s in zip(_designs(features, dataset), (dataset.train, dataset.val), strict=True)
@@ -164,7 +169,7 @@ def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
     check_room(dataset.origin, parts, STREAMED + fewer)
 
 
-def _class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
+def find_class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
     """Return what an example of each class counts, (C,) float32, or None where all count the same.
 
     Names are compared as text: YAML reads 1 as a number whatever the labels are.

@@ -1,6 +1,5 @@
 """Every number of a run: the content of report.json."""
 
-import dataclasses
 import functools
 import math
 import os
@@ -28,7 +27,7 @@ def gather(
     job: Job,
     trained: Trained,
     prepared: Prepared,
-    loss: float,
+    objective: float,
     metrics: dict[str, Any],
     seconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -36,7 +35,7 @@ def gather(
 
     Parameters
     ----------
-    loss : the training loss that was minimised, without the penalty.
+    objective : what was minimised, with the penalty.
     metrics : the figures of each split, after calibration.
     """
     config, dataset, fit = job.config, prepared.dataset, trained.fit
@@ -47,7 +46,7 @@ def gather(
     report = {
         "status": fit.status,
         "metrics": metrics,
-        "objective": loss + config.reg * square_norm,
+        "objective": objective,
         "certificate": _certificate(fit.certificate),
         "weight_norm": math.sqrt(square_norm),
         "config": job.plain,
@@ -93,7 +92,8 @@ def _certificate(certificate: Certificate | None) -> dict[str, float | None] | N
     """Return how near to its optimum a model is; null where nothing is known."""
     if certificate is None:
         return None
-    figures = dataclasses.asdict(certificate) | {"relative": certificate.relative}
+    names = ("objective", "gradient_norm", "excess", "relative")
+    figures = {name: getattr(certificate, name) for name in names}
     return {key: value if math.isfinite(value) else None for key, value in figures.items()}
 
 

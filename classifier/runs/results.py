@@ -1,16 +1,11 @@
-"""What a trained model leaves: its evaluation, its report and every file of its run."""
+"""What a trained model leaves: every file of its run."""
 
-import dataclasses
-import functools
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifier.calibration import fit_temperature
-from classifier.evaluation import evaluate, minimised
 from classifier.fit import STUCK, Fit
 from classifier.model import LinearModel
 from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
@@ -22,14 +17,13 @@ from classifier.report.text import (
     report_text,
     reported_split,
 )
-from classifier.runs.config import Config
+from classifier.runs.evaluated import Evaluated
 from classifier.runs.folder import read_report, write_status
 from classifier.runs.history import write_history
 from classifier.runs.job import Job
-from classifier.runs.log import log, timed
+from classifier.runs.log import log
 from classifier.runs.preparation import Prepared
-from classifier.runs.report import falls_short, gather
-from classifier.runs.trained import Trained
+from classifier.runs.report import falls_short
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError
@@ -37,9 +31,6 @@ from data.files.whole import from_here, remove, write_json, write_text, write_wh
 
 MODEL = "model.npz"
 REPORT = "report.json", "report.txt", PAGE, MISTAKES, *PLOTS, TEMPLATES  # what is said of it
-
-# Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
-Show = Callable[[Path, bool], object]
 
 
 def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
@@ -71,58 +62,21 @@ def _is_reported(report: dict[str, Any], fit: Fit, model: LinearModel, place: Pa
     )
 
 
-def evaluate_fit(
-    job: Job,
-    trained: Trained,
-    model: LinearModel,
-    prepared: Prepared,
-    seconds: dict[str, float],
-    after_block: Callable[[], None],
-) -> tuple[LinearModel, dict[str, Any]]:
-    """Return a trained model, calibrated where that is asked for, and its report.
-
-    Parameters
-    ----------
-    job, trained, model, prepared : the run, what training made of it, and the data it used.
-    seconds : what the parts of the run took so far.
-    after_block : called after each block of examples; what it raises ends the evaluation.
-    """
-    dataset, seconds = prepared.dataset, dict(seconds)
-    measure = functools.partial(_evaluate, job.config, prepared, after_block)
-    with timed(seconds, "evaluation"):
-        metrics = measure(model)
-    loss, calibration = minimised(metrics["train"]), {}  # before calibration
-    if job.config.calibrate:
-        before = _calibration(metrics)
-        with timed(seconds, "calibration"):
-            temperature = fit_temperature(model, dataset.val.X, dataset.val.y)
-            model = dataclasses.replace(model, temperature=temperature)
-            metrics = measure(model)
-        calibration = {"calibration": {"temperature": temperature, "before": before}}
-    return model, gather(job, trained, prepared, loss, metrics, seconds) | calibration
-
-
-def write_results(
-    job: Job, model: LinearModel, report: dict[str, Any], dataset: Dataset, show: Show
-) -> None:
-    """Write what an evaluation leaves; the status comes last, when all else stands.
-
-    Parameters
-    ----------
-    job : the run, whose model stands there as it was before calibration.
-    model, report : as `evaluate_fit` returned them.
-    dataset : what was evaluated.
-    show : makes the page of the run's folder, and the plots where the config asks for them.
-    """
+def write_results(evaluated: Evaluated, dataset: Dataset) -> None:
+    """Write what an evaluation leaves; the model stands there as it was before calibration."""
+    folder, report = evaluated.job.folder, evaluated.report
     if "calibration" in report:
-        model.save(job.folder / MODEL)
-    if dataset.image_shape is not None:
-        _write_mistakes(job.folder / MISTAKES, report["metrics"], dataset)
-    write_json(job.folder / "report.json", report)
-    write_text(job.folder / "report.txt", report_text(report))
-    show(job.folder, job.config.report.plots)
-    write_status(job.folder, report["status"], report["ended"])
-    _log_outcome(job, report)
+        evaluated.model.save(folder / MODEL)
+    write_mistakes(folder, report["metrics"], dataset)
+    write_json(folder / "report.json", report)
+    write_text(folder / "report.txt", report_text(report))
+
+
+def finish(evaluated: Evaluated) -> None:
+    """Write the status, which comes last, when all else stands; log what came of the run."""
+    report = evaluated.report
+    write_status(evaluated.job.folder, report["status"], report["ended"])
+    _log_outcome(evaluated.job, report)
 
 
 def selection_metric(report: dict[str, Any], name: str) -> float:
@@ -135,27 +89,14 @@ def selection_metric(report: dict[str, Any], name: str) -> float:
     return float(metrics[figure]) if metrics else math.nan
 
 
-def _evaluate(
-    config: Config, prepared: Prepared, after_block: Callable[[], None], model: LinearModel
-) -> dict[str, Any]:
-    own = config.report.top_k, prepared.class_weights, config.label_smoothing, after_block
-    splits = prepared.dataset.splits()
-    return {name: evaluate(model, split.X, split.y, *own) for name, split in splits.items()}
-
-
-def _calibration(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Return of each split what a temperature changes: it leaves every prediction as it was."""
-    figures = ("loss", "expected_calibration_error", "reliability")
-    return {n: split and {f: split[f] for f in figures} for n, split in metrics.items()}
-
-
-def _write_mistakes(path: Path, metrics: dict[str, Any], dataset: Dataset) -> None:
-    """Write the images of the most confident mistakes, X (n, ...), in their order."""
+def write_mistakes(folder: Path, metrics: dict[str, Any], dataset: Dataset) -> None:
+    """Write the most confident mistakes where they are images, X (n, ...), in their order."""
+    if dataset.image_shape is None:
+        return
     name, split = reported_split(metrics)
     rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
-    assert dataset.image_shape is not None
     images = dataset.splits()[name].X[rows].reshape(len(rows), *dataset.image_shape)
-    write_whole(path, lambda file: np.savez(file, X=images))
+    write_whole(folder / MISTAKES, lambda file: np.savez(file, X=images))
 
 
 def _log_outcome(job: Job, report: dict[str, Any]) -> None:

@@ -8,22 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from classifier import blas
-from classifier.fit import SKIPPED, Fit
+from classifier.fit import Fit
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
 from classifier.runs.claim import mark
+from classifier.runs.conclude import Show, conclude
 from classifier.runs.folder import FINISHED, locked_runs, read_status, write_status
 from classifier.runs.interruption import stop_later
 from classifier.runs.job import Job
 from classifier.runs.log import RunError, failures_recorded, log, timed
 from classifier.runs.preparation import Prepared, load_dataset, prepare
-from classifier.runs.results import Show, evaluate_fit, keep_fit, write_results
-from classifier.runs.trained import Trained, judge
+from classifier.runs.trained import judge
 from classifier.runs.trainer import make_trainer
 from classifier.training_state import Trainer
 from data.dataset import Dataset
 from data.errors import InputError, one_line
-from data.files.whole import from_here
 
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
 
@@ -35,6 +34,7 @@ def run(
     dataset: Dataset | None = None,
     show: Show = lambda *_: None,
     progress: bool = False,
+    of_sweep: bool = False,
 ) -> list[dict[str, Any]]:
     """Train the models of some jobs as one stack and write each job's results to its folder.
 
@@ -46,6 +46,7 @@ def run(
     dataset : that of these jobs; None: load it.
     show : makes the page and the plots of a run's folder, now or soon.
     progress : whether to show a bar, where stderr is a terminal.
+    of_sweep : whether these are jobs of a sweep, which leave the test split alone.
 
     Returns
     -------
@@ -73,7 +74,9 @@ def run(
                 fits = _train(training, checkpoints, stop, progress)
                 own = training.models, len(jobs), prepared, stop.raise_when_overdue
                 trained = judge(fits, *own)
-        reports = _write_all(jobs, trained, prepared, seconds, show, stop.raise_when_overdue)
+        reports = conclude(
+            jobs, trained, prepared, seconds, show, stop.raise_when_overdue, of_sweep=of_sweep
+        )
     if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
         raise RunError("; ".join(diverged))
     return reports
@@ -166,44 +169,3 @@ def _train(
         fits = training.run(after_epoch, stop)
     checkpoints.write(training)
     return fits
-
-
-def _write_all(
-    jobs: Sequence[Job],
-    trained: Sequence[Trained],
-    prepared: Prepared,
-    seconds: dict[str, float],
-    show: Show,
-    after_block: Callable[[], None],
-) -> list[dict[str, Any]]:
-    """Write each job's results; one's full disk or odd class name is not another's."""
-    reports, errors = [], []
-    for job, own in zip(jobs, trained, strict=True):
-        if own.fit.status == SKIPPED:
-            write_status(job.folder, SKIPPED, own.fit.ended)
-            continue
-        try:
-            with failures_recorded([job.folder]):
-                model = keep_fit(job, own.fit, prepared)
-                with _trained_already(job.folder):
-                    model, report = evaluate_fit(job, own, model, prepared, seconds, after_block)
-                write_results(job, model, report, prepared.dataset, show)
-                reports.append(report)
-        except Exception as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
-    return reports
-
-
-@contextlib.contextmanager
-def _trained_already(folder: Path) -> Iterator[None]:
-    """Say of an evaluation that fails what there is, and how it is finished."""
-    kept = f"the model stands in {from_here(folder)}, and resume evaluates it without training"
-    try:
-        yield
-    except (InputError, OSError, MemoryError) as error:
-        raise RunError(f"evaluation: {one_line(error)}; {kept}") from error
-    except KeyboardInterrupt as stop:
-        stop.args = (f"{stop} during the evaluation; {kept}",)
-        raise

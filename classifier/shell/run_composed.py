@@ -52,7 +52,7 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             refuse_unused(job.config, hydra.overrides.task)
         if alone:
             _point_latest(Path(job.config.outputs), folder)
-        (report,) = run([job], show=_show, progress=alone)
+        (report,) = run([job], show=_show, progress=alone, of_sweep=not alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
         sys.exit(exit_code(stop))

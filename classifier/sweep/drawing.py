@@ -11,7 +11,7 @@ from pathlib import Path
 
 from classifier.report.pages.run import write_run_page
 from classifier.report.pages.show import draw_run
-from classifier.runs.results import Show
+from classifier.runs.conclude import Show
 from classifier.sweep.parent import Process, end_with, this_process
 from data.machine import processes
 
@@ -34,7 +34,7 @@ def drawing_processes() -> Iterator[Show]:
     drawn: dict[Path, Future[None] | None] = {}
 
     def show(folder: Path, plots: bool) -> None:
-        write_run_page(folder)
+        write_run_page(folder, drawn=plots)
         if plots:
             drawn[folder] = None
             with contextlib.suppress(BrokenProcessPool):

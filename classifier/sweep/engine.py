@@ -11,12 +11,12 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from classifier.report.pages.show import show_run
+from classifier.runs.conclude import Show, is_drawn
 from classifier.runs.folder import FINISHED, read_status, write_status
 from classifier.runs.job import Job
 from classifier.runs.lock import LockedError
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
-from classifier.runs.results import Show
 from classifier.runs.run import run
 from classifier.sweep.drawing import drawing_processes
 from classifier.sweep.parent import Process, end_with, this_process
@@ -93,7 +93,8 @@ def train_stack(
     with threadpool_limits(threads), shared(n_processes):
         try:
             if waiting := _unfinished(stack.jobs):
-                run(waiting, checkpoint=stack.checkpoint, dataset=stack.dataset, show=show)
+                place, data = stack.checkpoint, stack.dataset
+                run(waiting, checkpoint=place, dataset=data, show=show, of_sweep=True)
         except Exception as error:
             return Outcome(reason_of(error), isinstance(error, LockedError))
     return None
@@ -132,7 +133,7 @@ def _run_here(stacks: Iterable[Stack]) -> None:
     with contextlib.ExitStack() as exits:
         show: Show | None = None
         for stack in stacks:
-            if show is None and any(job.config.report.plots for job in stack.jobs):
+            if show is None and any(is_drawn(job.config, of_sweep=True) for job in stack.jobs):
                 show = exits.enter_context(drawing_processes())
             _settle(stack, train_stack(stack, None, show or show_run))
             del stack  # and its data, before others are loaded

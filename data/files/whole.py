@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from data.files.synced import sync_later
+
 # Windows refuses to replace a file that another program has open, and says so as one of these:
 # access denied, sharing violation. Most readers are gone soon.
 IN_USE = (5, 32)
@@ -37,7 +39,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with beside.open("w+b") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if not sync_later(path):
+                os.fsync(file.fileno())
         _when_closed(lambda: beside.replace(path))
     except BaseException as error:
         with contextlib.suppress(OSError):

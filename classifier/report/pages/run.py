@@ -25,8 +25,11 @@ NAME = PAGE
 ERROR = "expected_calibration_error"
 
 
-def write_run_page(folder: Path) -> None:
-    """Write the page of the run in `folder`, into it, from its files."""
+def write_run_page(folder: Path, *, drawn: bool = False) -> None:
+    """Write the page of the run in `folder`, into it, from its files.
+
+    It names the plots where they are there, or `drawn` says that they will be.
+    """
     report = read_plain(folder / "report.json")
     name, split = reported_split(report["metrics"])
     history = read_history(folder / "history.csv")
@@ -55,7 +58,7 @@ def write_run_page(folder: Path) -> None:
         classes=[[cell(value, "{:.4f}") for value in c.values()] for c in split["per_class"]],
         config_rows=[[cell(key), cell(value)] for key, value in flatten(report["config"]).items()],
         details=_details(report),
-        files=_files(folder, report),
+        files=_files(folder, report, drawn),
     )
     write_text(folder / NAME, page)
 
@@ -133,7 +136,7 @@ def _scaled(value: float | None, unit: float) -> float | None:
 
 def _split_row(name: str, split: dict[str, Any]) -> list[Cell]:
     figures = ("loss", "accuracy", "top_k_accuracy", "macro_f1", ERROR)
-    return [cell(name), cell(split["n"]), *(cell(split[f], "{:.4f}") for f in figures)]
+    return [cell(name), cell(split["n"]), *(cell(split.get(f), "{:.4f}") for f in figures)]
 
 
 def _confusions(split: dict[str, Any], n_classes: int) -> dict[str, Any]:
@@ -233,9 +236,9 @@ def _details(report: dict[str, Any]) -> list[list[Cell]]:
     return [[cell(key), cell(value)] for key, value in rows.items()]
 
 
-def _files(folder: Path, report: dict[str, Any]) -> list[str]:
+def _files(folder: Path, report: dict[str, Any], drawn: bool) -> list[str]:
     """Return the names of a run's files; its plots may be drawn later than its page is made."""
     names = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
-    if report["config"]["report"]["plots"]:
+    if drawn:
         names |= {*PLOTS, *([TEMPLATES] if report["data"]["image_shape"] else [])}
     return sorted(name for name in names if not name.startswith("."))

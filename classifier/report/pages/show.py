@@ -18,16 +18,16 @@ PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
 
 def show_run(folder: Path, plots: bool) -> None:
     """Write the page of a run and, where asked to, its plots."""
-    write_run_page(folder)
+    write_run_page(folder, drawn=plots)
     if plots:
         draw_run(folder)
 
 
 def lacks_plots(folder: Path) -> bool:
-    """Return whether a run's config asks for plots, and they do not all stand in its folder."""
+    """Return whether a job's config asks for plots, and they do not all stand in its folder."""
     report = read_report(folder)
-    asked = report is not None and report["config"]["report"]["plots"]
-    return bool(asked) and not (folder / LAST).exists()
+    asked = report is not None and report["config"]["report"]["plots"] == "all"
+    return asked and not (folder / LAST).exists()
 
 
 def draw_run(folder: Path) -> None:

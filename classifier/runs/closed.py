@@ -1,0 +1,91 @@
+"""The test split of a job of a sweep, which stays closed until the job has won, or somebody looks.
+
+A model chosen among many by the figures of one split looks better there than it is. So the test
+split takes no part in any choice, and is evaluated for the chosen model alone.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from classifier.evaluation import evaluate
+from classifier.model import LinearModel
+from classifier.report.text import report_text
+from classifier.runs.config import CONFIGS, schemas
+from classifier.runs.evaluated import calibrated_figures
+from classifier.runs.folder import locked_runs, read_report
+from classifier.runs.preparation import find_class_weights, load_source
+from classifier.runs.received import read_received
+from classifier.runs.results import MODEL, write_mistakes
+from data.dataset import Dataset
+from data.errors import InputError, one_line
+from data.files.synced import synced_together
+from data.files.whole import write_json, write_text
+
+
+def open_test(folder: Path) -> bool:
+    """Evaluate the model of a run on its test split, and add the figures to its report.
+
+    Returns
+    -------
+    Whether that was done: not where the figures are there already, or there is no test split.
+
+    Raises
+    ------
+    InputError, OSError
+        When the run left no model or report; when its data are not there or not the same any more.
+    """
+    report = read_report(folder)
+    if report is None:
+        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    if report["metrics"].get("test"):
+        return False
+    with locked_runs([folder]):
+        model, config = LinearModel.load(folder / MODEL), read_received(folder).config
+        dataset = _load_dataset(folder, config)
+        if dataset.fingerprint != report["data"]["fingerprint"]:
+            raise InputError(
+                f"{folder}: the data are not those that it was trained on; bring them back"
+            )
+        if len(dataset.test) == 0:
+            return False
+        _add_figures(report, model, config, dataset)
+        with synced_together():
+            write_json(folder / "report.json", report)
+            write_text(folder / "report.txt", report_text(report))
+            write_mistakes(folder, report["metrics"], dataset)
+    return True
+
+
+def _add_figures(
+    report: dict[str, Any], model: LinearModel, config: dict[str, Any], dataset: Dataset
+) -> None:
+    """Put the figures of the test split into a report, those before calibration too."""
+    weights = find_class_weights(config["class_weight"], dataset)
+    own = config["report"]["top_k"], weights, config["label_smoothing"]
+    X, y = dataset.test.X, dataset.test.y
+    report["metrics"]["test"] = evaluate(model, X, y, *own)
+    if "calibration" in report:
+        cold = evaluate(dataclasses.replace(model, temperature=1.0), X, y, *own)
+        assert cold is not None
+        report["calibration"]["before"]["test"] = calibrated_figures(cold)
+
+
+def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
+    """Load the data of a run as its config says, which may come from anyone."""
+    place = CONFIGS / "data" / f"{config['choices']['data']}.yaml"
+    try:
+        defaults = OmegaConf.load(place)
+        (schema, _) = defaults.pop("defaults")  # type: ignore[arg-type]
+        kind = schemas()["data"][next(iter(schema.values()))]
+        source: Any = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
+        )
+        return load_source(source, config["seed"])
+    except InputError as error:
+        raise InputError(f"{folder}: data.{error}") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{folder}: data: {one_line(error)}") from error
