@@ -17,22 +17,26 @@ class Losses:
     def __init__(self, n_classes: int, label_smoothing: float) -> None:
         self.label_smoothing = label_smoothing
         self._sums, self._added = np.zeros((2, n_classes))
+        self._squares = 0.0
 
     def add(self, labels: np.ndarray, own: np.ndarray, ahead: np.ndarray) -> None:
         """Count examples by their class, its log-probability, and its score less the mean, (B,)."""
         self._sums -= np.bincount(labels, own, len(self._sums))
+        self._squares += float(np.einsum("i,i", own, own, dtype=np.float64))
         if self.label_smoothing:
             self._added += np.bincount(labels, ahead, len(self._added))
 
     def means(self, support: np.ndarray, class_weights: np.ndarray | None) -> dict[str, float]:
-        """Return loss, and weighted_loss and smoothed_loss where there are such.
+        """Return loss, its error, and weighted_loss and smoothed_loss where there are such.
 
         Raises
         ------
         InputError
             When one is more than float64 holds.
         """
-        means = {"loss": float(self._sums.sum() / support.sum())}
+        n, total = int(support.sum()), float(self._sums.sum())
+        variance = max(0.0, self._squares - total**2 / n) / max(1, n - 1)
+        means = {"loss": total / n, "loss_error": math.sqrt(variance / n)}
         weights = np.ones(len(support)) if class_weights is None else class_weights
         if class_weights is not None:
             means["weighted_loss"] = float(weights @ self._sums / (weights @ support))

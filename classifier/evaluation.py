@@ -75,8 +75,9 @@ def evaluate(
     Returns
     -------
     None where the split is empty, else a dict of plain values:
-    n, loss (mean cross-entropy in nats, without the penalty), weighted_loss (the same with class
-    weights, where there are any), smoothed_loss (the last with smoothed labels, where they are),
+    n, loss (mean cross-entropy in nats, without the penalty), loss_error (its standard error),
+    weighted_loss (the same with class weights, where there are any), smoothed_loss (the last with
+    smoothed labels, where they are),
     accuracy, top_k, top_k_accuracy, macro_f1 (over the classes that occur),
     expected_calibration_error, reliability (n, confidence and accuracy of each bin), per_class
     (precision, recall, f1, support), confusion_classes and confusion_matrix (rows are the true

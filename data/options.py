@@ -31,6 +31,7 @@ def option(
     maximum: float | None = None,
     choices: tuple[str, ...] = (),
     roles: tuple[str, ...] = (),
+    default: Any = dataclasses.MISSING,
 ) -> Any:
     """Declare a dataclass field with limits: `minimum <= value`, `above < value` and so on.
 
@@ -39,7 +40,8 @@ def option(
     """
     limits = {"minimum": minimum, "above": above, "below": below, "maximum": maximum}
     given = {name: limit for name, limit in limits.items() if limit is not None}
-    return dataclasses.field(metadata={"limits": given, "choices": choices, "roles": roles})
+    metadata = {"limits": given, "choices": choices, "roles": roles}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclasses.dataclass

@@ -221,11 +221,12 @@ def test_contributing_adds_a_data_set_in_two_files(make_copy):
 import dataclasses
 import numpy as np
 from data.dataset import Split
-from data.options import Options, option
+from data.options import option
+from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 
 @dataclasses.dataclass
-class Source(Options):
+class Source(SeededSource):
     n_samples: int = option(minimum=4)
 
     def load(self, rng):

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from classifier.report.settings import REPETITIONS
 from classifier.report.sweep_values import (
     Row,
     best_job,
@@ -36,7 +37,7 @@ def sweep_figure(rows: list[Row], swept: list[str], objective: str) -> Figure:
         spare.axis("off")
     for ax, key in zip(axes, keys, strict=False):
         known = [row for row in rows if row[key] is not None]
-        numbers = all(is_number(row[key]) for row in known) and key != "seed"
+        numbers = all(is_number(row[key]) for row in known) and key not in REPETITIONS
         (_draw_numbers if numbers else _draw_bars)(ax, known, key, objective)
     for ax, pair in zip(axes[len(keys) :], pairs, strict=False):
         known = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]

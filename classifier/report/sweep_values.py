@@ -7,7 +7,8 @@ import itertools
 from typing import Any
 
 Row = dict[str, Any]
-METRICS = ("val_loss", "val_accuracy", "test_loss", "test_accuracy")
+METRICS = ("val_loss", "val_accuracy")
+TEST = ("test_loss", "test_accuracy")  # of the winner alone
 FOLDS = ("cv_loss", "cv_loss_error", "cv_accuracy", "cv_accuracy_error")  # of a cross-validation
 OPTIMUM = "above_optimum"  # at most, as a share of the lowest objective
 PAIRS = 6  # of swept keys that are shown against each other, at most
@@ -15,7 +16,7 @@ VALUES = 40  # of a key in a pair, at most
 
 
 def metrics_of(jobs: list[Row]) -> list[str]:
-    """Return the names of the figures that the jobs of a sweep have."""
+    """Return the names of the figures that the jobs or the settings of a sweep have."""
     folds = [name for name in FOLDS if any(job.get(name) is not None for job in jobs)]
     return [*folds, *METRICS, OPTIMUM]
 
@@ -24,22 +25,6 @@ def figures_of(jobs: list[Row], swept: list[str]) -> list[str]:
     """Return the columns of a table of jobs: what was swept, the step that came of it, figures."""
     has_lr = "lr" not in swept and any(job["resolved_lr"] is not None for job in jobs)
     return [*swept, *(["resolved_lr"] if has_lr else []), *metrics_of(jobs)]
-
-
-def one_standard_error(jobs: list[Row], swept: list[str], best: Row | None) -> Row | None:
-    """Return the job with the strongest penalty within one standard error of the best's loss.
-
-    Of those that differ from the best in the penalty alone; None without a cross-validation.
-
-    Source: L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
-    """
-    if best is None or best.get("cv_loss_error") is None or not is_number(best.get("reg")):
-        return None
-    others = [key for key in swept if key != "reg"]
-    alike = [job for job in jobs if all(job[key] == best[key] for key in others)]
-    limit = best["cv_loss"] + best["cv_loss_error"]
-    near = [job for job in alike if is_done(job, "cv_loss") and job["cv_loss"] <= limit]
-    return max(near, key=lambda job: float(job["reg"]))
 
 
 def rank(jobs: list[Row], objective: str) -> list[Row]:

@@ -11,15 +11,16 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from classifier.evaluation import evaluate
+from classifier.evaluation import Evaluation, Measured, evaluate_stack
 from classifier.model import LinearModel
 from classifier.report.text import report_text
 from classifier.runs.config import CONFIGS, schemas
 from classifier.runs.evaluated import calibrated_figures
 from classifier.runs.folder import locked_runs, read_report
+from classifier.runs.predictions import Predictions, read_predictions, write_predictions
 from classifier.runs.preparation import find_class_weights, load_source
 from classifier.runs.received import read_received
-from classifier.runs.results import MODEL, write_mistakes
+from classifier.runs.results import MODEL, predictions, write_mistakes
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.synced import synced_together
@@ -52,26 +53,40 @@ def open_test(folder: Path) -> bool:
             )
         if len(dataset.test) == 0:
             return False
-        _add_figures(report, model, config, dataset)
+        found = _add_figures(report, model, config, dataset)
+        kept = _kept_predictions(folder) | predictions(dataset, {"test": found})
         with synced_together():
             write_json(folder / "report.json", report)
             write_text(folder / "report.txt", report_text(report))
             write_mistakes(folder, report["metrics"], dataset)
+            write_predictions(folder, kept)
     return True
+
+
+def _kept_predictions(folder: Path) -> dict[str, Predictions]:
+    try:
+        return read_predictions(folder)
+    except FileNotFoundError:  # of splits that are too large
+        return {}
 
 
 def _add_figures(
     report: dict[str, Any], model: LinearModel, config: dict[str, Any], dataset: Dataset
-) -> None:
+) -> Evaluation:
     """Put the figures of the test split into a report, those before calibration too."""
+    own = config["report"]["top_k"], config["label_smoothing"]
+    stack = [Measured(model, *own), Measured(dataclasses.replace(model, temperature=1.0), *own)]
     weights = find_class_weights(config["class_weight"], dataset)
-    own = config["report"]["top_k"], weights, config["label_smoothing"]
-    X, y = dataset.test.X, dataset.test.y
-    report["metrics"]["test"] = evaluate(model, X, y, *own)
+    found, cold = evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)
+    for one in (found, cold):
+        if isinstance(one, InputError):
+            raise one
+    assert isinstance(found, Evaluation)
+    assert isinstance(cold, Evaluation)
+    report["metrics"]["test"] = found.figures
     if "calibration" in report:
-        cold = evaluate(dataclasses.replace(model, temperature=1.0), X, y, *own)
-        assert cold is not None
-        report["calibration"]["before"]["test"] = calibrated_figures(cold)
+        report["calibration"]["before"]["test"] = calibrated_figures(cold.figures)
+    return found
 
 
 def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
@@ -84,7 +99,7 @@ def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
         source: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
         )
-        return load_source(source, config["seed"])
+        return load_source(source)
     except InputError as error:
         raise InputError(f"{folder}: data.{error}") from error
     except OmegaConfBaseException as error:

@@ -20,6 +20,7 @@ from data.labels import class_weights
 from data.machine import memory
 from data.preprocessing import AffineMap, PreparedRows
 from data.room import STREAMED, check_room
+from data.sources.seeded import SeededSource
 from data.splits import stratified_folds
 from data.statistics import check_finite, measure
 from data.streamed import window_bytes
@@ -52,14 +53,13 @@ class Prepared:
 
 
 def load_dataset(config: Config) -> Dataset:
-    """Load the data set of a config: the same for equal data settings and equal seeds."""
-    return load_source(config.data, config.seed)
+    """Load the data set of a config: the same for equal data settings."""
+    return load_source(config.data)
 
 
-def load_source(source: Any, seed: int) -> Dataset:
-    """Load the data of a source, split with a seed."""
-    dataset: Dataset = source.load(generator(seed, "data"))
-    return dataset
+def load_source(source: SeededSource) -> Dataset:
+    """Load the data of a source, drawn and split with its own seed."""
+    return source.load(generator(source.split_seed, "data"))
 
 
 def prepare(

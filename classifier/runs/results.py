@@ -17,11 +17,13 @@ from classifier.report.text import (
     report_text,
     reported_split,
 )
-from classifier.runs.evaluated import Evaluated
+from classifier.runs.evaluated import Evaluated, Found
 from classifier.runs.folder import read_report, write_status
 from classifier.runs.history import write_history
 from classifier.runs.job import Job
 from classifier.runs.log import log
+from classifier.runs.predictions import NAME as PREDICTIONS
+from classifier.runs.predictions import Predictions, write_predictions
 from classifier.runs.preparation import Prepared
 from classifier.runs.report import falls_short
 from data.console import printable
@@ -30,7 +32,7 @@ from data.errors import InputError
 from data.files.whole import from_here, remove, write_json, write_text, write_whole
 
 MODEL = "model.npz"
-REPORT = "report.json", "report.txt", PAGE, MISTAKES, *PLOTS, TEMPLATES  # what is said of it
+REPORT = "report.json", "report.txt", PAGE, MISTAKES, PREDICTIONS, *PLOTS, TEMPLATES  # said of it
 
 
 def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
@@ -68,6 +70,7 @@ def write_results(evaluated: Evaluated, dataset: Dataset) -> None:
     if "calibration" in report:
         evaluated.model.save(folder / MODEL)
     write_mistakes(folder, report["metrics"], dataset)
+    write_predictions(folder, predictions(dataset, evaluated.found))
     write_json(folder / "report.json", report)
     write_text(folder / "report.txt", report_text(report))
 
@@ -87,6 +90,15 @@ def selection_metric(report: dict[str, Any], name: str) -> float:
     split, figure = name.split("_")
     metrics = report.get("cross_validation", report["metrics"][split])
     return float(metrics[figure]) if metrics else math.nan
+
+
+def predictions(dataset: Dataset, found: Found) -> dict[str, Predictions]:
+    """Return what is kept of the predictions on each split that was evaluated."""
+    return {
+        name: Predictions(dataset.splits()[name].y, own.predicted, own.log_p)
+        for name, own in found.items()
+        if name != "train" and own is not None and len(own.predicted) > 0
+    }
 
 
 def write_mistakes(folder: Path, metrics: dict[str, Any], dataset: Dataset) -> None:

@@ -61,7 +61,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
             try:
                 main()
             except SweepStopped as stop:
-                end_sweep(stop.config)
+                end_sweep(stop.config, ended=False)
                 raise
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
@@ -75,12 +75,15 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         sys.exit(explain_arguments(error, sys.argv[1:], schema))
 
 
-def end_sweep(config: DictConfig) -> str:
-    """Summarise and track the sweep of a composed config; say what is not complete, or nothing."""
+def end_sweep(config: DictConfig, *, ended: bool) -> str:
+    """Summarise and track the sweep of a composed config; say what is not complete, or nothing.
+
+    `ended` is false for a sweep that was stopped.
+    """
     from classifier.sweep.summary import finish_sweep
 
     sweep = Path(str(config.hydra.sweep.dir))
-    incomplete = finish_sweep(sweep)
+    incomplete = finish_sweep(sweep, ended=ended)
     track(config, sweep, is_sweep=True)
     return incomplete
 
@@ -158,7 +161,7 @@ class Guard(Callback):
         if sys.exception() is not None:  # Hydra 1.4 comes here from a sweep that was refused too
             return
         try:
-            incomplete = end_sweep(config)
+            incomplete = end_sweep(config, ended=True)
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
         if incomplete:

@@ -19,7 +19,7 @@ def find_edges(jobs: list[Row], swept: list[str], best: Row | None) -> list[dict
     edges = []
     for key in swept:
         tried = _tried(jobs, key)
-        if best is None or key == "seed" or len(tried) < 3:
+        if best is None or len(tried) < 3:
             continue
         for end, side, limit in (
             (tried[0], "smallest", "minimum"),

@@ -32,7 +32,7 @@ def group(items: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
 
 def data_key(job: Job) -> str:
     """Return what two jobs share exactly when they train on the same data set."""
-    return config_key({k: job.plain[k] for k in ("data", "seed")} | {"": _choice(job, "data")})
+    return config_key({"data": job.plain["data"], "": _choice(job, "data")})
 
 
 def stack_key(job: Job) -> str:

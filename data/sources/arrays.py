@@ -14,13 +14,14 @@ from data.features import check_features, check_kind
 from data.files.npy import open_npy
 from data.files.npz import array_kind, read_npz
 from data.labels import Labels, check_labels, class_indices, find_classes
-from data.options import Options, option
+from data.options import option
 from data.room import STREAMED, check_loading
+from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 
 
 @dataclasses.dataclass(kw_only=True)
-class Source(Options):
+class Source(SeededSource):
     """Files made by `numpy.savez(path, X=X, y=y)`: X (N, ...) numbers, y (N,) whole or text.
 
     Or, for each split, two files made by `numpy.save`, of X and of y. Those are not read into

@@ -6,15 +6,16 @@ import numpy as np
 
 from data.dataset import Dataset, Split
 from data.errors import InputError
-from data.options import Options, option
+from data.options import option
 from data.room import check_loading
+from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 
 MADE = 16  # bytes a value: float64 is shuffled into a copy
 
 
 @dataclasses.dataclass
-class Source(Options):
+class Source(SeededSource):
     """`sklearn.datasets.make_blobs`: isotropic clusters around random centres in [-10, 10]."""
 
     n_samples: int = option(minimum=1, maximum=10**9)

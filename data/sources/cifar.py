@@ -16,10 +16,11 @@ import numpy as np
 from data.dataset import Dataset, Split
 from data.errors import InputError
 from data.files.places import is_plain_file, is_there
-from data.options import PLACE, REPORTING, Options, option
+from data.options import PLACE, REPORTING, option
 from data.sources.archive import check_size, read_members
 from data.sources.download import fetch
 from data.sources.restricted_pickle import read_pickle
+from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 
 PIXELS = 3 * 32 * 32
@@ -80,7 +81,7 @@ MAX_BYTES = {"cifar10": 2**26, "cifar100": 2**28}  # of a file; the largest have
 
 
 @dataclasses.dataclass(kw_only=True)
-class Source(Options):
+class Source(SeededSource):
     """The official files, python or binary version, in a folder or in the .tar.gz.
 
     `root` is the folder with the files, a folder that holds that folder or the archive, or the

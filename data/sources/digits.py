@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from data.dataset import Dataset, Split
-from data.options import Options, option
+from data.options import option
+from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 
 
 @dataclasses.dataclass
-class Source(Options):
+class Source(SeededSource):
     """The digits 0 to 9 as 64 grey values from 0 to 16."""
 
     val_fraction: float = option(minimum=0, below=1)

@@ -12,8 +12,9 @@ import dataclasses
 import numpy as np
 
 from data.dataset import Dataset, Split
-from data.options import Options, option
+from data.options import option
 from data.room import check_loading
+from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 
 N_CLASSES = 10
@@ -25,7 +26,7 @@ DRAWING = 6  # such intermediates at once, at most
 
 
 @dataclasses.dataclass
-class Source(Options):
+class Source(SeededSource):
     """Generated (N, 32, 32, 3) uint8 images in ten balanced classes."""
 
     n_samples: int = option(minimum=10, maximum=10**8)

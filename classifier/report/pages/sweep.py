@@ -10,6 +10,7 @@ from classifier.report.pages.page import Cell, cell, render
 from classifier.report.pages.path import path_charts
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.report.pages.run import command
+from classifier.report.settings import shown_rows
 from classifier.report.sweep_values import (
     Row,
     best_job,
@@ -30,23 +31,24 @@ LABELS = 8  # values of a key that are written below a chart, at most
 
 def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     """Write the page of the sweep in a folder, into it, from its summary and the runs' folders."""
-    jobs, swept, objective = summary["jobs"], summary["swept"], summary["objective"]
+    objective = summary["objective"]
+    jobs, swept = shown_rows(summary)
     keys, pairs = shown_keys(jobs, swept)
     ranked = rank(jobs, objective)
     lost = [job for job in jobs if not is_done(job, objective)]
     columns = ["job", "status", *figures_of(jobs, swept)]
     columns += ["best_epoch", "seconds", *(["reason"] if lost else [])]
-    links = {job["job"]: _link(sweep, job) for job in jobs}
+    links = {job["job"]: _link(sweep, job) for job in summary["jobs"]}
     best = summary["best"]
     page = render(
         "sweep.html",
         place="/".join(sweep.resolve().parts[-2:]),
         objective=objective,
         swept=swept,
-        statuses=status_counts(jobs),
+        statuses=status_counts(summary["jobs"]),
         best=best,
         best_link=links[best["job"]] if best else "",
-        best_values=[(key, cell(best[key]).text) for key in swept] if best else [],
+        best_values=[(key, cell(best[key]).text) for key in summary["keys"]] if best else [],
         best_command=command(sweep / best["folder"]) if best else "",
         command=command(sweep),
         metrics=metrics_of(jobs),
@@ -57,7 +59,6 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],
         charts=[_chart(jobs, key, objective, links) for key in keys if ranked],
         heat_maps=[_heat_map(jobs, pair, objective, links) for pair in pairs],
-        **_seeds(summary["seeds"]),
     )
     write_text(sweep / NAME, page)
 
@@ -144,8 +145,3 @@ def _goodness(figures: list[float], objective: str) -> Callable[[float], float]:
         return 0.05 + 0.95 * share
 
     return goodness
-
-
-def _seeds(groups: list[Row]) -> dict[str, Any]:
-    columns = list(groups[0]) if groups else []
-    return {"seed_columns": columns, "seed_rows": [[cell(v) for v in g.values()] for g in groups]}

@@ -1,0 +1,168 @@
+"""The settings of a sweep: its jobs, with those that are repetitions of each other as one row.
+
+Jobs that differ in a seed alone repeat a setting. The row of a setting has the fields of a job's
+row (it stands for the job whose figure is the median), with means, their standard errors and how
+many repetitions there are.
+
+Which settings are worse than the best by more than chance is asked by Tukey's test, which allows
+for the best being chosen because it looks best: over sweeps in which all settings are equally good,
+one in twenty names any. Repetitions that all settings share (the same seeds, the same folds) are
+blocks: what makes a seed or a fold hard for all of them is taken out first. A single run without
+folds has but the standard error of its validation figure, over examples.
+
+Source: J. W. Tukey, The problem of multiple comparisons, 1953; for blocks: W. G. Cochran,
+G. M. Cox, Experimental Designs, 1957, chapter 4.
+"""
+
+import math
+import statistics
+from typing import Any
+
+import numpy as np
+
+from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, Row, is_done, is_number, rank
+
+REPETITIONS = ("seed", "data.split_seed")  # keys in which repetitions of a setting differ
+CHANCE = 0.05  # share of sweeps of equal settings in which any is called worse
+
+
+def settings_of(jobs: list[Row], swept: list[str], objective: str) -> list[Row]:
+    """Return a row for each setting, in the order of the jobs.
+
+    Besides the fields of a job's row it has:
+
+    repetitions : how many of its jobs completed.
+    jobs : the names of all its jobs.
+    <metric>_error : the standard error of each metric: over repetitions, where there are two or
+        more, else that of the job.
+    """
+    own = [key for key in swept if key not in REPETITIONS]
+    groups: dict[str, list[Row]] = {}
+    for job in jobs:
+        groups.setdefault(repr([job[key] for key in own]), []).append(job)
+    return [_setting(group, objective) for group in groups.values()]
+
+
+def _setting(group: list[Row], objective: str) -> Row:
+    ranked = rank(group, objective)
+    # Of an even number the better one of the two in the middle.
+    row = dict(ranked[(len(ranked) - 1) // 2] if ranked else group[0])
+    row |= {"repetitions": len(ranked), "jobs": [job["job"] for job in group]}
+    if len(ranked) > 1:
+        names = [*METRICS, *(name for name in FOLDS if not name.endswith("_error")), OPTIMUM]
+        for name in names:
+            values = [job[name] for job in ranked if job[name] is not None]
+            row[name] = statistics.fmean(values) if values else None
+            row[f"{name}_error"] = _error(values)
+    return row
+
+
+def _error(values: list[float]) -> float | None:
+    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def mark_worse(settings: list[Row], jobs: list[Row], swept: list[str], objective: str) -> None:
+    """Put `worse` into each setting: whether it is worse than the best by more than chance.
+
+    It is None for all where nothing is known of the chance, and for a setting without a figure.
+    """
+    done = [row for row in settings if is_done(row, objective)]
+    for row in settings:
+        row["worse"] = None
+    if len(done) < 2:
+        return
+    best, sign = rank(done, objective)[0], -1 if objective.endswith("accuracy") else 1
+    blocks = _blocks(done, jobs, swept, objective)
+    span = None if blocks is None else honest_difference(blocks)
+    for row in done:
+        reach = span if span is not None else _of_examples(best, row, len(done), objective)
+        if reach is not None:
+            row["worse"] = bool(sign * (row[objective] - best[objective]) > reach)
+
+
+def honest_difference(blocks: np.ndarray, chance: float = CHANCE) -> float:
+    """Return by how much two means must differ to be different beyond chance.
+
+    q s / sqrt(n), where s^2 is what is left of the variance (K settings, n blocks) without the
+    means of settings and blocks, and q the studentized range of K means with (K - 1)(n - 1) degrees
+    of freedom.
+
+    Parameters
+    ----------
+    blocks : (K, n) a figure of each setting in each block, both at least 2.
+    chance : the share of such tables of equal settings in which any two differ by more.
+    """
+    from scipy.stats import studentized_range  # takes a second to import
+
+    n_settings, n = blocks.shape
+    residuals = blocks - blocks.mean(axis=1, keepdims=True) - blocks.mean(axis=0) + blocks.mean()
+    freedom = (n_settings - 1) * (n - 1)
+    error = math.sqrt(float((residuals**2).sum()) / freedom / n)
+    return float(studentized_range.ppf(1 - chance, n_settings, freedom)) * error
+
+
+def _blocks(
+    done: list[Row], jobs: list[Row], swept: list[str], objective: str
+) -> np.ndarray | None:
+    """Return a figure of each setting in each seed and fold (K, n); None where they share none."""
+    by_name = {job["job"]: job for job in jobs}
+    repeated = [key for key in REPETITIONS if key in swept]
+    figures: list[dict[Any, float]] = []
+    for row in done:
+        own: dict[Any, float] = {}
+        for job in (by_name[name] for name in row["jobs"]):
+            if is_done(job, objective):
+                seeds = tuple(job[key] for key in repeated)
+                values = job.get("folds") or [job[objective]]
+                own |= {(*seeds, k): value for k, value in enumerate(values)}
+        figures.append(own)
+    shared = [block for block in figures[0] if all(block in own for own in figures)]
+    if len(shared) < 2:
+        return None
+    return np.array([[own[block] for block in shared] for own in figures], dtype=np.float64)
+
+
+def _of_examples(best: Row, row: Row, n_settings: int, objective: str) -> float | None:
+    """Return how far two settings must differ, by the standard errors over examples.
+
+    That of a difference is taken for independent examples. These are the same, so that it is too
+    large rather than too small; Bonferroni's bound over all pairs stands in for Tukey's range.
+    """
+    found = [setting.get(f"{objective}_error") for setting in (best, row)]
+    errors = [error for error in found if error is not None]
+    if len(errors) < 2:
+        return None
+    pairs = n_settings * (n_settings - 1) / 2
+    z = statistics.NormalDist().inv_cdf(1 - CHANCE / (2 * pairs))
+    return z * math.hypot(*errors)
+
+
+def near_best(settings: list[Row], objective: str) -> list[Row]:
+    """Return the settings within one standard error of the best, best first.
+
+    Empty where that error is not known.
+
+    Source: L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
+    """
+    ranked = rank(settings, objective)
+    error = ranked[0].get(f"{objective}_error") if ranked else None
+    if error is None:
+        return []
+    best = ranked[0][objective]
+    return [row for row in ranked if abs(row[objective] - best) <= error]
+
+
+def strongest_near(settings: list[Row], objective: str) -> Row | None:
+    """Return the setting with the strongest penalty among those near the best, the best of these.
+
+    None where the penalty was not swept.
+    """
+    near = [row for row in near_best(settings, objective) if is_number(row.get("reg"))]
+    return max(near, key=lambda row: float(row["reg"]), default=None)
+
+
+def shown_rows(summary: dict[str, Any]) -> tuple[list[Row], list[str]]:
+    """Return what is drawn of a sweep, and by which keys: settings, or the repetitions of one."""
+    if summary["keys"]:
+        return summary["settings"], summary["keys"]
+    return summary["jobs"], summary["swept"]

@@ -1,0 +1,61 @@
+"""The winner of a sweep: looked at on the test split, once, drawn, and copied to best/."""
+
+import logging
+import os
+import shutil
+from pathlib import Path
+
+from classifier.export.formats import FORMATS
+from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
+from classifier.report.pages.show import show_run
+from classifier.runs.closed import open_test
+from classifier.runs.folder import read_report
+from classifier.runs.predictions import NAME as PREDICTIONS
+from data.console import printable
+from data.errors import InputError, one_line
+from data.files.places import is_folder, is_plain_file, is_there
+from data.files.whole import whole_folder
+
+log = logging.getLogger(__name__)
+NEEDED = ("model.npz", "report.json", "report.txt")  # what is copied of the winner,
+SHOWN = (PAGE, "history.csv", "status.json", "train.log", PREDICTIONS, MISTAKES, *PLOTS, TEMPLATES)
+
+
+def crown(folder: Path) -> None:
+    """Evaluate the winner of a sweep on the test split, and draw it.
+
+    What keeps the test split from being read, as data that are gone, is told, and the sweep is
+    none the worse.
+    """
+    try:
+        is_new = open_test(folder)
+    except (InputError, OSError, MemoryError) as error:
+        log.warning("the winner is not evaluated on the test split: %s", printable(one_line(error)))
+        is_new = False
+    report = read_report(folder)
+    plots = report is not None and report["config"]["report"]["plots"] not in ("none", False)
+    if is_new or (plots and not (folder / PLOTS[-1]).exists()):
+        show_run(folder, plots)
+
+
+def check_best(best: Path) -> None:
+    """Refuse a best/ with other files than those of a winner, and the exports of its model."""
+    own = {*NEEDED, *SHOWN, *(f"model{form.suffix}" for form in FORMATS.values())}
+    found = sorted(best.iterdir()) if is_folder(best) else [best] if is_there(best) else []
+    others = [path for path in found if path.name not in own or not is_plain_file(path)]
+    if others:
+        raise InputError(
+            f"{others[0]}: stands where the best model is put; move it elsewhere, and make "
+            f"the summary: python -m classifier.sweep.summary {best.parent}"
+        )
+
+
+def copy_best(sweep: Path, folder: Path) -> None:
+    """Put the winner's files into best/, whole: a copy takes the place of an earlier one."""
+    best, earlier = sweep / "best", sweep / f".earlier.{os.getpid()}.part"
+    with whole_folder(best) as beside:
+        for name in (*NEEDED, *(name for name in SHOWN if (folder / name).is_file())):
+            shutil.copy2(folder / name, beside / name)
+        if best.exists():  # moved first: Windows refuses that while a file in it is open
+            best.rename(earlier)
+    shutil.rmtree(earlier, ignore_errors=True)
