@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from classifier.model import LinearModel
+from classifier.runs.predictions import read_predictions
 
 KILLS = int(os.environ.get("KILLS", "2"))
 QUICK = ["epochs=5", "report.plots=false"]
@@ -25,6 +26,10 @@ QUICK = ["epochs=5", "report.plots=false"]
 def rows(sweep):
     with (sweep / "sweep.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def summary_of(sweep):
+    return json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
 
 
 def report(folder):
@@ -37,7 +42,8 @@ def without_pictures(names):
 
 @pytest.mark.slow
 def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
-    done = command("train.py", "-m", "lr=0.03,auto", "reg=0,1e-2", "hydra.sweep.dir=s", "epochs=20")
+    own = ("hydra.sweep.dir=s", "epochs=20", "report.plots=all")
+    done = command("train.py", "-m", "lr=0.03,auto", "reg=0,1e-2", *own)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     jobs = [("0.03", "0"), ("0.03", "1e-2"), ("auto", "0"), ("auto", "1e-2")]
@@ -45,7 +51,7 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
         alone = tmp_path / f"alone{number}"
         drawn = number in (0, 3)  # two are enough to see which pictures there are
         overrides = [f"lr={lr}", f"reg={reg}", "epochs=20", f"hydra.run.dir={alone}"]
-        overrides += [] if drawn else ["report.plots=false"]
+        overrides += [f"report.plots={'all' if drawn else 'none'}"]
         single = command("train.py", *overrides)
         assert single.returncode == 0
         stacked = tmp_path / "s" / str(number)
@@ -56,8 +62,8 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
         np.testing.assert_allclose(W, expected, atol=2e-4)
         assert report(stacked)["lr"] == pytest.approx(report(alone)["lr"])
         config, other = (report(folder)["config"] for folder in (stacked, alone))
-        assert other["report"].pop("plots") == drawn
-        assert config["report"].pop("plots")
+        assert other["report"].pop("plots") == ("all" if drawn else "none")
+        assert config["report"].pop("plots") == "all"
         assert config == other
         # Its log has its own lines and those of all, and no other job's.
         log, other = ((f / "train.log").read_text(encoding="utf-8") for f in (stacked, alone))
@@ -71,7 +77,38 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
     processes = {report(tmp_path / "s" / str(n))["machine"]["process"] for n in range(4)}
     assert len(processes) == 1
     left = {path.name for path in (tmp_path / "s/best").iterdir()}
-    assert left == {"model.npz", "report.json", "report.txt"}
+    best = summary_of(tmp_path / "s")["best"]["folder"]
+    of_winner = {path.name for path in (tmp_path / "s" / best).iterdir() if path.is_file()}
+    assert left == of_winner - {"checkpoint.npz", "status.json", ".softmax", ".lock"}
+
+
+@pytest.mark.parametrize("seeds", ["0", "0,1,2"])
+def test_the_winner_alone_is_looked_at_on_the_test_split(command, tmp_path, seeds):
+    grid = ("lr_scale=0.1,1,3", "reg=1e-4,1e-2", f"seed={seeds}", "epochs=5", "hydra.sweep.dir=s")
+    done = command("train.py", "-m", *grid)
+    assert done.returncode == 0, done.stderr
+    folders = [path.parent for path in (tmp_path / "s").glob("[0-9]*/report.json")]
+    assert len(folders) == 6 * len(seeds.split(","))
+    looked_at = [folder.name for folder in folders if report(folder)["metrics"]["test"]]
+    summary = summary_of(tmp_path / "s")
+    assert looked_at == [summary["best"]["job"]]
+    assert {f.name for f in folders if "test" in read_predictions(f)} == {*looked_at}
+    of_rows = {name for row in summary["jobs"] + summary["settings"] for name in row}
+    assert not any(name.startswith("test") for name in of_rows - {*summary["best"]})
+    assert [f.name for f in folders if (f / "loss_curve.png").exists()] == looked_at
+    # What was found is what the same model says of the test split when it is asked by itself.
+    winner = tmp_path / "s" / looked_at[0]
+    alone = command(
+        *("train.py", "hydra.run.dir=alone", "epochs=5", "report.plots=none"),
+        *(o for o in (f"{k}={report(winner)['config'][k]}" for k in ("lr_scale", "reg", "seed"))),
+    )
+    assert alone.returncode == 0
+    found, expected = (report(f)["metrics"]["test"] for f in (winner, tmp_path / "alone"))
+    assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3)
+    assert f"looked at for job {looked_at[0]} alone" in done.stdout
+    # Once is enough: the summary made again does not look, and says the same.
+    again = command("-m", "classifier.sweep.summary", "s")
+    assert f"looked at for job {looked_at[0]} alone" in again.stdout
 
 
 def test_hydras_own_way_to_say_multirun_is_kept(command, tmp_path):

@@ -18,7 +18,7 @@ from data.files.whole import whole_folder
 
 log = logging.getLogger(__name__)
 NEEDED = ("model.npz", "report.json", "report.txt")  # what is copied of the winner,
-SHOWN = (PAGE, "history.csv", "status.json", "train.log", PREDICTIONS, MISTAKES, *PLOTS, TEMPLATES)
+SHOWN = (PAGE, "history.csv", "train.log", PREDICTIONS, MISTAKES, *PLOTS, TEMPLATES)
 
 
 def crown(folder: Path) -> None:

@@ -84,7 +84,7 @@ def test_help_names_every_choice_and_main_key(repository, command):
             "optimizer=sdg",
             "optimizer=sdg: there is no such optimizer; did you mean sgd;",
         ),
-        ("report.plots=maybe", "report.plots=maybe: must be true or false"),
+        ("report.plots=maybe", "report.plots=maybe: must be one of best, all, none"),
         ("lr", "lr: not an override; write key=value"),
         ("lr=é", "lr=é: not an override; write key=value, and a value with special characters"),
         ("lr=0.1,0.2", "lr=0.1,0.2: several values are a sweep; add -m"),

@@ -8,8 +8,10 @@ from sklearn.metrics import accuracy_score, log_loss
 
 from classifier import gradient_check
 from classifier.model import LinearModel
+from classifier.runs import evaluated
 from classifier.runs.history import read_history
 from classifier.runs.log import RunError
+from classifier.runs.predictions import read_predictions
 from classifier.runs.run import run
 from data.errors import InputError
 
@@ -38,6 +40,49 @@ def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path
     assert report["metrics"]["test"]["accuracy"] >= 0.96
     assert model.config == job.plain
     np.testing.assert_allclose(model.features.shift, dataset.train.X.reshape(-1, 64).mean(axis=0))
+
+
+def test_jobs_of_a_sweep_leave_the_test_split_alone_and_the_training_figures_are_right(
+    job_of, tmp_path, monkeypatch
+):
+    sizes, evaluate_stack = [], evaluated.evaluate_stack
+
+    def counted(stack, X, y, *more):
+        sizes.append(len(y))
+        return evaluate_stack(stack, X, y, *more)
+
+    monkeypatch.setattr(evaluated, "evaluate_stack", counted)
+    jobs = [job_of(tmp_path / str(k), f"reg={reg}", "epochs=3") for k, reg in enumerate([0, 1e-2])]
+    stacked = run(jobs, of_sweep=True)
+    dataset = jobs[0].config.data.load(np.random.default_rng([0, *b"data"]))
+    assert sizes == [len(dataset.val)]
+    for job, report in zip(jobs, stacked, strict=True):
+        assert report["metrics"]["test"] is None
+        model, train = LinearModel.load(job.folder / "model.npz"), dataset.train
+        p = model.predict_proba(train.X)
+        found = report["metrics"]["train"]
+        assert found["n"] == len(train)
+        assert found["loss"] == pytest.approx(log_loss(train.y, p), rel=1e-5)
+        assert found["accuracy"] == pytest.approx(accuracy_score(train.y, p.argmax(axis=1)))
+        penalty = job.config.reg * float(np.sum(model.W.astype(float) ** 2))
+        assert report["objective"] == pytest.approx(found["loss"] + penalty, rel=1e-5)
+        assert {*read_predictions(job.folder)} == {"val"}
+    (alone,) = run([job_of(tmp_path / "alone", "reg=1e-2", "epochs=3")])
+    assert alone["metrics"]["test"]["n"] == len(dataset.test)
+    # Of the same stack, each has its share of the time.
+    assert stacked[0]["seconds"]["training"] == stacked[1]["seconds"]["training"]
+
+
+@pytest.mark.parametrize(
+    "setting", ["class_weight=balanced", "calibrate=true", "data.val_fraction=0"]
+)
+def test_training_figures_that_the_last_pass_does_not_have_are_evaluated(job_of, tmp_path, setting):
+    own = [setting, "epochs=3", "reg=1e-2"]
+    (stacked,) = run([job_of(tmp_path / "0", *own)], of_sweep=True)
+    (alone,) = run([job_of(tmp_path / "alone", *own)])
+    assert stacked["metrics"]["train"] == alone["metrics"]["train"]
+    assert stacked["metrics"]["test"] is None
+    assert stacked["objective"] == alone["objective"]
 
 
 def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path):

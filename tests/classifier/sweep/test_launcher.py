@@ -103,10 +103,12 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
 
     jobs = [
         dataclasses.replace(job(str(i), **changes), config=Config(changes))
-        for i, changes in enumerate([{"reg": 1.0}, {"batch_size": 8}, {"seed": 3}, {"lr": 2.0}])
+        for i, changes in enumerate(
+            [{"reg": 1.0}, {"batch_size": 8}, {"seed": 3}, {"lr": 2.0}, {"data": {"k": 3}}]
+        )
     ]
     other = {"choices": {"data": "digits", "optimizer": "sgd"}}  # with the same options
-    jobs.append(dataclasses.replace(job("4", **other), config=Config(other)))
+    jobs.append(dataclasses.replace(job("5", **other), config=Config(other)))
     loaded = []
 
     def load(config):
@@ -115,8 +117,8 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
 
     monkeypatch.setattr(launcher, "load_dataset", load)
     stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs))
-    assert loaded == [{"reg": 1.0}, {"seed": 3}, other]
-    assert names(stack.jobs for stack in stacks) == [["0", "3"], ["1"], ["2"], ["4"]]
+    assert loaded == [{"reg": 1.0}, {"data": {"k": 3}}, other]
+    assert names(stack.jobs for stack in stacks) == [["0", "3"], ["1"], ["2"], ["4"], ["5"]]
 
 
 def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):
@@ -170,8 +172,8 @@ def test_stacks_are_smaller_where_memory_is(monkeypatch, memory, workers, size):
 
 
 def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch):
-    """Of a sweep over seeds, each with examples of its own, one fits into the memory."""
-    jobs = [dataclasses.replace(job(str(i), seed=i), config=quiet()) for i in range(3)]
+    """Of a sweep over splits, each with examples of its own, one fits into the memory."""
+    jobs = [other_split(i) for i in range(3)]
     loaded = []
 
     def load(config):
@@ -189,7 +191,7 @@ def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch):
 
 
 def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch):
-    jobs = [dataclasses.replace(job(str(i), seed=i), config=quiet()) for i in range(3)]
+    jobs = [other_split(i) for i in range(3)]
     rooms = []
     monkeypatch.setattr(room, "memory", lambda: GIB)
     monkeypatch.setattr(launcher, "load_dataset", lambda _: rooms.append(room.room()) or big)
@@ -202,6 +204,7 @@ def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch):
     assert np.diff(rooms).tolist() == [0, 0]
 
 
-def quiet():
-    """Return a config that wants no plots."""
-    return SimpleNamespace(report=SimpleNamespace(plots=False))
+def other_split(i):
+    """Return a job on examples of its own, which wants no plots."""
+    quiet = SimpleNamespace(report=SimpleNamespace(plots="none"))
+    return dataclasses.replace(job(str(i), data={"split_seed": i}), config=quiet)

@@ -36,9 +36,9 @@ def sweep(tmp_path):
             (folder / "status.json").write_text(json.dumps(told), encoding="utf-8")
             config = CONFIG | changes
             if val_loss is not None:
-                val = {"loss": val_loss, "accuracy": 1 - val_loss / 10}
+                val = {"loss": val_loss, "accuracy": 1 - val_loss / 10, "n": 100}
                 # The test figures rank the other way: the best by test must not be chosen.
-                test = {"loss": 9 - val_loss, "accuracy": val_loss / 10}
+                test = {"loss": 9 - val_loss, "accuracy": val_loss / 10, "n": 50, "loss_error": 0.1}
                 report = {
                     "config": config,
                     "lr": 0.25,
@@ -90,7 +90,9 @@ def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["completed"] * 12 + ["diverged", "failed"]
     assert float(rows[4]["val_loss"]) == pytest.approx(1.6)
-    assert float(rows[4]["test_loss"]) == pytest.approx(7.4)
+    (winner,) = [row for row in rows if row["test_loss"]]  # the only one that shows the test split
+    assert (winner["lr"], winner["reg"]) == ("0.1", "0.0")
+    assert float(winner["test_loss"]) == pytest.approx(8.5)
     assert rows[0]["resolved_lr"] == "0.25"
     assert rows[0]["seconds"] == "3.5"
     assert rows[13]["reason"] == "because 13"
@@ -148,16 +150,28 @@ def test_a_job_that_runs_again_shows_no_figures_of_before(sweep):
     assert (running["val_loss"], done["val_loss"]) == (None, 2.0)
 
 
-def test_seeds_are_grouped(sweep):
-    losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 4.0, (0.2, 0): 3.0}
+def test_seeds_are_repetitions_of_a_setting(sweep):
+    losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 6.0, (0.2, 0): 2.5}
     jobs = [({"lr": lr, "seed": s}, "completed", loss) for (lr, s), loss in losses.items()]
-    summary = summarise(sweep(*jobs))
-    by_lr = {row["lr"]: row for row in summary["seeds"]}
-    assert by_lr[0.1]["n"] == 3
-    assert by_lr[0.1]["val_loss_mean"] == pytest.approx(7 / 3)
-    assert by_lr[0.1]["val_loss_std"] == pytest.approx(statistics.stdev([1, 2, 4]))
-    assert by_lr[0.2]["val_loss_std"] is None
+    folder = sweep(*jobs)
+    summary = summarise(folder)
+    assert (summary["swept"], summary["keys"]) == (["lr", "seed"], ["lr"])
+    by_lr = {row["lr"]: row for row in summary["settings"]}
+    assert by_lr[0.1]["repetitions"] == 3
+    assert by_lr[0.1]["val_loss"] == pytest.approx(3)
+    assert by_lr[0.1]["val_loss_error"] == pytest.approx(statistics.stdev([1, 2, 6]) / 3**0.5)
+    assert summary["best"]["lr"] == 0.2  # by the mean, not by the lucky seed
+    assert (folder / "best/model.npz").read_bytes() == b"model 3"
     assert all(edge["key"] != "seed" for edge in summary["edges"])
+    assert "3 +- 1.5" in table(summary, folder)
+
+
+def test_the_median_job_of_equal_settings_stands_for_them(sweep):
+    folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
+    summary = summarise(folder)
+    assert [row["jobs"] for row in summary["settings"]] == [["0", "1", "2"]]
+    assert summary["best"]["job"] == "2"
+    assert (folder / "best/model.npz").read_bytes() == b"model 2"
 
 
 def test_groups_that_differ_in_their_choice_alone_are_swept(sweep):
@@ -204,6 +218,7 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
     folder = sweep(*jobs, ({"lr": 1e3}, "diverged", 2.3))
     summary = summarise(folder)
     assert imread(folder / "sweep.png").std() > 0.05
+    assert summary["keys"] == ["lr", "reg"]
     figure = sweep_figure(summary["jobs"], summary["swept"], objective)
     panels = {ax.get_xlabel(): ax for ax in reversed(figure.axes) if ax.get_xlabel()}
     assert panels["lr"].get_xscale() == "log"

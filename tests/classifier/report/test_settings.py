@@ -1,0 +1,152 @@
+"""Settings and repetitions: who is the best, and how sure that is."""
+
+import functools
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import norm, studentized_range, tukey_hsd
+
+from classifier.report.settings import (
+    honest_difference,
+    mark_worse,
+    near_best,
+    settings_of,
+    strongest_near,
+)
+from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, best_job
+
+KEYS = ["reg", "seed"]
+
+
+@pytest.fixture(autouse=True)
+def quantiles_once(monkeypatch):
+    """Compute each quantile once: it is an integral, and takes half a second."""
+    monkeypatch.setattr(studentized_range, "ppf", functools.cache(studentized_range.ppf))
+
+
+def job(name, reg, seed, loss, **more):
+    empty = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM])
+    row = {"job": name, "status": "completed", "reg": reg, "seed": seed, "val_loss": loss}
+    accuracy = None if loss is None else 1 - loss / 10
+    return empty | {"val_accuracy": accuracy, "folder": name, "folds": None} | row | more
+
+
+def sweep(losses):
+    """Return the jobs for losses (K, n) of K penalties and n seeds."""
+    cells = [(k, s, loss) for k, row in enumerate(losses) for s, loss in enumerate(row)]
+    return [job(f"{k}-{s}", 10.0**-k, s, float(loss)) for k, s, loss in cells]
+
+
+def chosen(jobs, swept=KEYS, objective="val_loss"):
+    settings = settings_of(jobs, swept, objective)
+    mark_worse(settings, jobs, swept, objective)
+    return settings, best_job(settings, objective)
+
+
+def test_a_setting_has_mean_and_standard_error_and_the_median_job():
+    settings, best = chosen(sweep([[0.5, 0.1, 0.9], [0.6, 0.61, 0.62]]))
+    assert [s["repetitions"] for s in settings] == [3, 3]
+    assert settings[0]["val_loss"] == pytest.approx(0.5)
+    assert settings[0]["val_loss_error"] == pytest.approx(np.std([0.5, 0.1, 0.9], ddof=1) / 3**0.5)
+    assert settings[0]["val_accuracy"] == pytest.approx(0.95)
+    assert (best["job"], best["jobs"]) == ("0-0", ["0-0", "0-1", "0-2"])
+
+
+def test_the_lucky_seed_does_not_win():
+    _, best = chosen(sweep([[0.1, 0.9, 0.8], [0.5, 0.5, 0.5]]))
+    assert best["reg"] == 0.1
+
+
+def test_of_an_even_number_the_better_one_in_the_middle_stands_for_the_setting():
+    _, best = chosen(sweep([[0.4, 0.1, 0.2, 0.3]]))
+    assert best["job"] == "0-2"
+
+
+def test_jobs_that_did_not_complete_count_as_no_repetition():
+    jobs = [
+        *sweep([[0.5, 0.7]]),
+        job("lost", 1.0, 2, None, status="failed"),
+        job("other", 2.0, 0, None, status="diverged"),
+    ]
+    settings, best = chosen(jobs)
+    assert [s["repetitions"] for s in settings] == [2, 0]
+    assert best["jobs"] == ["0-0", "0-1", "lost"]
+    assert settings[1]["worse"] is None
+
+
+def test_the_honest_difference_is_that_of_tukey_where_blocks_say_nothing():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(4, 6))
+    values -= values.mean(axis=0)  # no seed is harder than another
+    k, n = values.shape
+    found = honest_difference(values)
+    # scipy's test has no blocks: k (n - 1) degrees of freedom and the same sum of squares.
+    interval = tukey_hsd(*values).confidence_interval(0.95)
+    reach = (interval.high - interval.low)[0, 1] / 2
+    q = [studentized_range.ppf(0.95, k, df) for df in ((k - 1) * (n - 1), k * (n - 1))]
+    scale = math.sqrt(k * (n - 1) / ((k - 1) * (n - 1)))
+    assert found == pytest.approx(reach * q[0] / q[1] * scale, rel=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 3.0], ids=["seeds alike", "seeds that differ"])
+def test_equal_settings_are_called_different_in_one_sweep_of_twenty(share):
+    rng, claims, n_sweeps = np.random.default_rng(1), 0, 400
+    q = studentized_range.ppf(0.95, 6, 5 * 4)
+    for _ in range(n_sweeps):
+        losses = 1 + 0.01 * (rng.normal(size=(6, 5)) + share * rng.normal(size=5))
+        settings, _ = chosen(sweep(losses))
+        claims += any(s["worse"] for s in settings)
+    assert q > 4
+    # 5 %, and three standard errors of that share.
+    assert claims / n_sweeps <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / n_sweeps)
+    assert claims > 0
+
+
+def test_single_runs_of_equal_settings_are_called_different_no_more_often():
+    rng, claims, n_sweeps = np.random.default_rng(2), 0, 400
+    for _ in range(n_sweeps):
+        jobs = [
+            job(str(k), 10.0**-k, 0, 1 + 0.01 * rng.normal(), val_loss_error=0.01) for k in range(8)
+        ]
+        settings, _ = chosen(jobs, ["reg"])
+        claims += any(s["worse"] for s in settings)
+    assert claims / n_sweeps <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / n_sweeps)
+    assert claims > 0
+
+
+def test_a_true_difference_of_two_standard_errors_is_ranked_right_as_often_as_theory_says():
+    rng, right, n_sweeps, n = np.random.default_rng(3), 0, 1000, 4
+    error = 0.01 / math.sqrt(n)  # of a mean
+    for _ in range(n_sweeps):
+        losses = 1 + 0.01 * rng.normal(size=(2, n))
+        losses[1] += 2 * error
+        _, best = chosen(sweep(losses))
+        right += best["reg"] == 1.0
+    expected = norm.cdf(2 / math.sqrt(2))  # the difference of two means has sqrt(2) errors
+    assert right / n_sweeps == pytest.approx(expected, abs=3 * math.sqrt(0.08 * 0.92 / n_sweeps))
+
+
+def test_a_difference_far_beyond_the_noise_is_claimed():
+    rng = np.random.default_rng(4)
+    settings, _ = chosen(sweep(np.array([[1.0], [1.001], [2.0]]) + 0.001 * rng.normal(size=(3, 5))))
+    assert [s["worse"] for s in settings] == [False, False, True]
+
+
+def test_folds_are_blocks():
+    folds = {0.1: [1.0, 2.0, 3.0], 0.01: [1.1, 2.1, 3.11]}
+    jobs = [job(str(r), r, 0, 1.0, cv_loss=float(np.mean(f)), folds=f) for r, f in folds.items()]
+    settings, best = chosen(jobs, ["reg"], "cv_loss")
+    # The folds differ by 1, the settings by 0.1 in each of them.
+    assert best["reg"] == 0.1
+    assert [s["worse"] for s in settings] == [False, True]
+
+
+def test_the_strongest_penalty_within_one_standard_error():
+    jobs = [
+        job(str(k), reg, 0, loss, val_loss_error=0.02)
+        for k, (reg, loss) in enumerate([(1e-3, 0.50), (1e-2, 0.515), (1e-1, 0.53)])
+    ]
+    settings, _ = chosen(jobs, ["reg"])
+    assert [row["reg"] for row in near_best(settings, "val_loss")] == [1e-3, 1e-2]
+    assert strongest_near(settings, "val_loss")["reg"] == 1e-2
