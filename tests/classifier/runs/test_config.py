@@ -84,7 +84,6 @@ def test_help_names_every_choice_and_main_key(repository, command):
             "optimizer=sdg",
             "optimizer=sdg: there is no such optimizer; did you mean sgd;",
         ),
-        ("report.plots=maybe", "report.plots=maybe: must be one of best, all, none"),
         ("lr", "lr: not an override; write key=value"),
         ("lr=é", "lr=é: not an override; write key=value, and a value with special characters"),
         ("lr=0.1,0.2", "lr=0.1,0.2: several values are a sweep; add -m"),
@@ -102,6 +101,7 @@ def test_hydras_errors_become_one_line(override, words, config_of):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
+        ("report.plots=maybe", "report.plots=maybe: must be one of best, all, none"),
         ("lr=abc", "lr=abc: must be auto or a number above 0"),
         ("lr=-0.5", "lr=-0.5: must be auto or a number above 0"),
         ("reg=-1", "reg=-1.0: must be a number at least 0"),

@@ -132,7 +132,6 @@ def test_the_table_asks_to_widen_what_can_be_widened(sweep):
         ("reg", [0.0, 0.1, 0.2], 0.2, "largest"),
         ("reg", [0.0, 0.1, 0.2], 0.1, None),
         ("reg", [0.0, 0.1], 0.1, None),
-        ("seed", [1, 2, 3], 1, None),
     ],
 )
 def test_an_end_that_is_the_limit_of_its_key_is_no_edge(key, tried, best, side):

@@ -165,7 +165,7 @@ def test_mlflow_holds_a_run(story):
     assert run["status"] == "FINISHED"
     assert 0 <= run["end"] - run["start"] < 120_000
     params = run["params"]
-    assert [params["epochs"], params["lr"], params["report.plots"]] == ["5", "auto", "true"]
+    assert [params["epochs"], params["lr"], params["report.plots"]] == ["5", "auto", "best"]
     assert [params["data"], params["data.train"]] == ["arrays", "odd.npz"]
     assert params["class_weight"] == f"{LONG}: 2"[:6000]
     assert not {"outputs", "tracker", "mlflow.uri"} & {*params}
