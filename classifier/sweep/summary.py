@@ -12,13 +12,12 @@ import shutil
 import statistics
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from classifier.export.formats import FORMATS
 from classifier.fit import SKIPPED
-from classifier.report.names import PATH
+from classifier.report.pages.spare import draw_beside
 from classifier.report.pages.sweep import write_sweep_page
 from classifier.report.sweep_values import (
     FOLDS,
@@ -41,7 +40,7 @@ from classifier.sweep.reg_path import path_rows
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import is_folder, is_plain_file, is_there, refuse_links
-from data.files.whole import whole_folder, write_json, write_text, write_whole
+from data.files.whole import whole_folder, write_json, write_text
 
 SHOWN = 10  # jobs in the table
 BEST = ("model.npz", "report.json", "report.txt")  # what is copied of the winner
@@ -98,7 +97,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
     write_text(sweep / "sweep.csv", _csv(jobs, swept))
     if best is not None:
         _copy_best(sweep, Path(sweep / best["folder"]))
-    _draw(sweep, summary)
+    draw_beside("sweep", sweep)
     write_sweep_page(sweep, summary)
     return summary
 
@@ -176,19 +175,6 @@ def _csv(jobs: list[dict[str, Any]], swept: list[str]) -> str:
     writer.writeheader()
     writer.writerows(jobs)
     return text.getvalue()
-
-
-def _draw(sweep: Path, summary: dict[str, Any]) -> None:
-    from classifier.report.path_plot import path_figure
-    from classifier.report.sweep_plots import sweep_figure
-
-    best, strongest = summary["best"], summary["one_standard_error"]
-    figures = {"sweep.png": sweep_figure(summary["jobs"], summary["swept"], summary["objective"])}
-    if summary["path"] and best:
-        strong = strongest and strongest["reg"]
-        figures[PATH] = path_figure(summary["path"], best["reg"], strong)
-    for name, figure in figures.items():
-        write_whole(sweep / name, partial(figure.savefig, format="png"))
 
 
 def _check_best(best: Path) -> None:
