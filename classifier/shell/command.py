@@ -155,6 +155,7 @@ class Guard(Callback):
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
             settle_sweep(config)
+            spare.start()
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
 
