@@ -12,6 +12,7 @@ import shutil
 import statistics
 import sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,7 @@ def summarise(sweep: Path) -> dict[str, Any]:
     write_text(sweep / "sweep.csv", _csv(jobs, swept))
     if best is not None:
         _copy_best(sweep, Path(sweep / best["folder"]))
-    draw_beside("sweep", sweep)
-    write_sweep_page(sweep, summary)
+    draw_beside("sweep", sweep, meanwhile=partial(write_sweep_page, sweep, summary))
     return summary
 
 
