@@ -92,7 +92,7 @@ def end_sweep(config: DictConfig) -> str:
 
 def _draws_plots(schema: type[Options]) -> bool:
     """Return whether this will draw the plots of a run, as far as the command line tells."""
-    others = "-", "report.plots="
+    others = "-", "report.plots=false", "report.plots=none"
     return schema is Config and not any(given.startswith(others) for given in sys.argv[1:])
 
 

@@ -8,7 +8,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from classifier.report.pages import spare
 from classifier.report.pages.show import show_run
 from classifier.runs.config import refuse_unused
 from classifier.runs.interruption import exit_code
@@ -54,8 +53,6 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             refuse_unused(job.config, hydra.overrides.task)
         if alone:
             _point_latest(Path(job.config.outputs), folder)
-        if job.config.report.plots:
-            spare.start()
         (report,) = run([job], show=show_run, progress=alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))

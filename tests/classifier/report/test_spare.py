@@ -4,6 +4,9 @@ import pytest
 
 from classifier.report.pages import spare
 from classifier.report.pages.draw import draw
+from classifier.runs.config import Config, PredictConfig
+from classifier.shell import command
+from data.errors import InputError
 from data.files.whole import write_json
 
 ROW = {"status": "completed", "val_loss": 0.5}
@@ -71,3 +74,39 @@ def test_without_a_second_core_this_process_draws(tmp_path, monkeypatch):
     picture = sweep_in(tmp_path / "s")
     spare.draw_beside("sweep", picture.parent)
     assert picture.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "schema", "draws"),
+    [
+        ([], Config, True),
+        (["lr=0.1", "report.plots=true"], Config, True),
+        (["lr=0.1", "report.plots=false"], Config, False),
+        (["-m", "lr=0.1,0.2"], Config, False),  # started once the sweep has its folder
+        (["--info"], Config, False),
+        (["run=latest"], PredictConfig, False),
+    ],
+)
+def test_it_is_started_early_for_a_run_that_draws(monkeypatch, arguments, schema, draws):
+    monkeypatch.setattr("sys.argv", ["train.py", *arguments])
+    assert command._draws_plots(schema) == draws
+
+
+def test_a_command_ends_what_it_started(monkeypatch):
+    spare.end()
+    monkeypatch.setattr("sys.argv", ["train.py"])
+    for name in ("escape_unknown_characters", "compose_once"):  # they change the whole process
+        monkeypatch.setattr(command, name, lambda *_: None)
+    for name in ("PYTHONPATH", command.TRACEBACK):
+        monkeypatch.setenv(name, "")
+    found = []
+
+    def main():
+        found.extend(spare._spare)
+        raise InputError("mine")
+
+    with pytest.raises(SystemExit, match="mine"):
+        command.run_command(main, Config)
+    (drawer,) = found
+    assert drawer.process.poll() is not None
+    assert spare._spare == []
