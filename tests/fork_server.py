@@ -55,6 +55,7 @@ def import_slow_packages():
     from hydra.core.plugins import Plugins
     from PIL import Image
 
+    import classifier.report.pages.run  # noqa: F401
     import classifier.report.pages.show  # noqa: F401
     import classifier.report.plots  # noqa: F401
     import classifier.runs.prediction  # noqa: F401

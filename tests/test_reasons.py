@@ -271,7 +271,7 @@ def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
     def drawing():
         try:
             children = psutil.Process(program.pid).children()
-            return [c for c in children if "spawn_main" in " ".join(c.cmdline())]
+            return [c for c in children if "classifier.report.pages.draw" in " ".join(c.cmdline())]
         except psutil.Error:
             return []
 

@@ -25,6 +25,7 @@ LEFT = {
     "loss_curve.png",
     "mistakes.npz",
     "model.npz",
+    "predictions.npz",
     "reliability_diagram.png",
     "report.html",
     "report.json",

@@ -6,10 +6,10 @@ Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep 
 import sys
 from pathlib import Path
 
+from classifier.report.pages.draw import draw
 from classifier.report.pages.index import write_index
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.report.pages.run import write_run_page
-from classifier.report.pages.show import draw_run
 from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.runs.claim import kind_of
 from classifier.sweep.summary import summarise
@@ -53,7 +53,7 @@ def write_page(folder: Path) -> Path:
         return folder / SWEEP_PAGE
     if not (folder / "report.json").exists():
         raise InputError(f"{folder}: this run left no report; its train.log says why")
-    draw_run(folder)
+    draw("run", folder)
     write_run_page(folder)
     return folder / RUN_PAGE
 

@@ -1,8 +1,10 @@
 """Charts for the pages: places in a drawing of WIDTH x HEIGHT, from plain numbers."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 10, 36  # room around the axes
@@ -17,10 +19,14 @@ class Axis:
     high: float
     log: bool = False
 
+    @functools.cached_property
+    def _logs(self) -> tuple[float, float]:
+        return math.log(self.low), math.log(self.high)
+
     def place(self, value: float) -> float:
         """Return where a value stands: 0 for low, 1 for high."""
         if self.log:  # no quotient, which may overflow
-            low, high = math.log(self.low), math.log(self.high)
+            low, high = self._logs
             return (math.log(value) - low) / (high - low)
         return (value - self.low) / (self.high - self.low)
 
@@ -38,8 +44,7 @@ class Axis:
         return [value for value in values if self.low <= value <= self.high * (1 + 1e-9)]
 
 
-@dataclasses.dataclass(frozen=True)
-class Line:
+class Line(NamedTuple):
     """A polyline: `points` as SVG wants them, `kind` a class of the style sheet."""
 
     label: str
@@ -47,8 +52,7 @@ class Line:
     points: str
 
 
-@dataclasses.dataclass(frozen=True)
-class Dot:
+class Dot(NamedTuple):
     """A circle with a text to hover on, and a link where there is one."""
 
     x: float
@@ -59,8 +63,7 @@ class Dot:
     link: str = ""
 
 
-@dataclasses.dataclass(frozen=True)
-class Zone:
+class Zone(NamedTuple):
     """A stripe over the whole height with a text to hover on."""
 
     x: float

@@ -9,5 +9,5 @@ PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "reliability_diagram.png",
 )
 TEMPLATES = "weights.png"
-PATH = "reg_path.png"  # of a sweep over the penalty
+SWEEP_PLOT, PATH = "sweep.png", "reg_path.png"  # of a sweep; the latter of one over the penalty
 SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most

@@ -82,9 +82,8 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     part = ""
     if n < report["data"]["n_classes"]:
         part = f" (the {n} of {report['data']['n_classes']} classes with the most errors)"
-    axes.set_title(
-        f"{report['data']['name']}: {name} accuracy {split['accuracy']:.2%}{part}", parse_math=False
-    )
+    title = f"{report['data']['name']}: {name} accuracy {split['accuracy']:.2%}{part}"
+    axes.set_title(title, y=1, parse_math=False)
     return figure
 
 
@@ -116,7 +115,7 @@ def reliability_diagram(report: dict[str, Any]) -> Figure:
     axes.set_ylim(-5, 105)
     axes.grid(alpha=0.25)
     axes.legend(loc="lower right")
-    axes.set_title(f"{report['data']['name']}: {name} reliability", parse_math=False)
+    axes.set_title(f"{report['data']['name']}: {name} reliability", y=1, parse_math=False)
     return figure
 
 
@@ -175,7 +174,7 @@ def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Fi
     diverged = ", diverged" * (report["status"] == "diverged")
     title = f"{report['data']['name']}: {split_name} {figure_name} {value}{diverged}"
     lr = "" if report["lr"] is None else f"lr {report['lr']:.3g}, "
-    axes.set_title(f"{title}  ({lr}reg {report['reg']:g})", parse_math=False)
+    axes.set_title(f"{title}  ({lr}reg {report['reg']:g})", y=1, parse_math=False)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)

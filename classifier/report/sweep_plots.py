@@ -17,6 +17,10 @@ from classifier.report.sweep_values import (
     shown_keys,
 )
 
+WIDE, HIGH, TITLE = 5.2, 4.0, 0.3  # inches of a panel, and of the title above all
+LEFT, RIGHT, BOTTOM, TOP = 0.75, 0.2, 0.75, 0.25  # of a panel, around its axes, at least
+LABEL, BAR = 0.42, 1.12  # inches of an axis without the names of its values, of a colour bar
+NAME = 24  # characters of a value that are shown
 POINT, LINE, LOST = "#1f77b4", "#d95f02", "#b2182b"
 
 
@@ -31,10 +35,8 @@ def sweep_figure(rows: list[Row], swept: list[str], objective: str) -> Figure:
     panels = max(1, len(keys) + len(pairs))
     columns = min(3, panels)
     lines = -(-panels // columns)
-    figure = Figure(figsize=(5.2 * columns, 4.2 * lines), dpi=110, layout="constrained")
-    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
-    for spare in axes[panels:]:
-        spare.axis("off")
+    figure = Figure(figsize=(WIDE * columns, HIGH * lines + TITLE), dpi=110)
+    axes = [_panel(figure, k, columns, lines) for k in range(panels)]
     for ax, key in zip(axes, keys, strict=False):
         known = [row for row in rows if row[key] is not None]
         numbers = all(is_number(row[key]) for row in known) and key not in REPETITIONS
@@ -43,8 +45,33 @@ def sweep_figure(rows: list[Row], swept: list[str], objective: str) -> Figure:
         known = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]
         _draw_heat_map(figure, ax, known, pair, objective)
     done = sum(row["status"] == "completed" for row in rows)
-    figure.suptitle(f"{done} of {len(rows)} jobs completed; the best by {objective} is ringed")
+    said = f"{done} of {len(rows)} jobs completed; the best by {objective} is ringed"
+    figure.suptitle(said, y=1 - 0.08 / (HIGH * lines + TITLE))
     return figure
+
+
+def _panel(figure: Figure, number: int, columns: int, lines: int) -> Axes:
+    """Return the axes of a panel, at a fixed place: a layout engine would draw all twice."""
+    line, column = divmod(number, columns)
+    width, height = WIDE * columns, HIGH * lines + TITLE
+    left, bottom = WIDE * column + LEFT, HIGH * (lines - 1 - line) + BOTTOM
+    size = (WIDE - LEFT - RIGHT) / width, (HIGH - BOTTOM - TOP) / height
+    return figure.add_axes((left / width, bottom / height, *size))
+
+
+def _make_room(axes: Axes, left: float = LEFT, bottom: float = BOTTOM, right: float = 0.0) -> None:
+    """Let there be so many inches at the left and below, and more at the right."""
+    assert isinstance(axes.figure, Figure)
+    width, height = axes.figure.get_size_inches()
+    place = axes.get_position()
+    more, up = max(0.0, left - LEFT), max(0.0, bottom - BOTTOM)
+    size = place.width - (more + right) / width, place.height - up / height
+    axes.set_position((place.x0 + more / width, place.y0 + up / height, *size))
+
+
+def _longest(names: list[str], font: float) -> float:
+    """Return about the inches that the longest of some names takes, and the axis with them."""
+    return LABEL + 0.0085 * font * max(map(len, names), default=0)
 
 
 def _draw_numbers(axes: Axes, rows: list[Row], key: str, objective: str) -> None:
@@ -79,7 +106,10 @@ def _draw_bars(axes: Axes, rows: list[Row], key: str, objective: str) -> None:
     _mark(axes, ordered, places, objective)
     middles = [float(np.mean([p for p in places if values[p] == v])) for v in distinct]
     rotation = 90 if max(map(len, distinct)) * len(distinct) > 40 else 0
-    axes.set_xticks(middles, [v[:24] for v in distinct], rotation=rotation, parse_math=False)
+    names = [v[:NAME] for v in distinct]
+    axes.set_xticks(middles, names, rotation=rotation, parse_math=False)
+    if rotation:
+        _make_room(axes, bottom=_longest(names, 10))
     axes.set_xlabel(f"{key} (a bar a job)")
     axes.set_ylabel(objective)
 
@@ -91,15 +121,19 @@ def _draw_heat_map(
     cells = [[math.nan if row is None else row[objective] for row in line] for line in best]
     colours = "viridis" if objective.endswith("accuracy") else "viridis_r"
     image = axes.imshow(cells, cmap=colours, origin="lower", aspect="auto")
-    figure.colorbar(image, ax=axes, label=objective)
     names = [
-        [f"{v:.3g}" if isinstance(v, float) else str(v) for v in vs] for vs in (columns, lines)
+        [f"{v:.3g}" if isinstance(v, float) else str(v)[:NAME] for v in vs]
+        for vs in (columns, lines)
     ]
+    _make_room(axes, _longest(names[1], 8), _longest(names[0], 8), right=BAR - RIGHT)
+    place, width = axes.get_position(), figure.get_size_inches()[0]
+    bar = figure.add_axes((place.x1 + 0.15 / width, place.y0, 0.16 / width, place.height))
+    figure.colorbar(image, cax=bar, label=objective)
     axes.set_xticks(range(len(columns)), names[0], rotation=90, fontsize=8, parse_math=False)
     axes.set_yticks(range(len(lines)), names[1], fontsize=8, parse_math=False)
     axes.set_xlabel(pair[0])
     axes.set_ylabel(pair[1])
-    axes.set_title("best of the others; white: none completed", fontsize=8)
+    axes.set_title("best of the others; white: none completed", fontsize=8, y=1)
 
 
 def _set_scale(axes: Axes, values: list[float]) -> None:

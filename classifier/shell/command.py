@@ -10,6 +10,7 @@ from typing import Any, TextIO
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
+from classifier.report.pages import spare
 from classifier.runs.config import (
     CONFIGS,
     Config,
@@ -58,11 +59,15 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
             compose_once(CONFIGS)
+            if _draws_plots(schema):
+                spare.start()
             try:
                 main()
             except SweepStopped as stop:
                 end_sweep(stop.config, ended=False)
                 raise
+            finally:
+                spare.end()
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
     except SystemExit as end:
@@ -86,6 +91,12 @@ def end_sweep(config: DictConfig, *, ended: bool) -> str:
     incomplete = finish_sweep(sweep, ended=ended)
     track(config, sweep, is_sweep=True)
     return incomplete
+
+
+def _draws_plots(schema: type[Options]) -> bool:
+    """Return whether this will draw the plots of a run, as far as the command line tells."""
+    others = "-", "report.plots=false", "report.plots=none"
+    return schema is Config and not any(given.startswith(others) for given in sys.argv[1:])
 
 
 def _help(schema: type[Options]) -> str:
@@ -147,6 +158,7 @@ class Guard(Callback):
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
             settle_sweep(config)
+            spare.start()
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
 

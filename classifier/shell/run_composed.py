@@ -8,6 +8,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from classifier.report.pages.show import show_run
 from classifier.runs.config import refuse_unused
 from classifier.runs.interruption import exit_code
 from classifier.runs.job import make_job
@@ -52,7 +53,7 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             refuse_unused(job.config, hydra.overrides.task)
         if alone:
             _point_latest(Path(job.config.outputs), folder)
-        (report,) = run([job], show=_show, progress=alone, of_sweep=not alone)
+        (report,) = run([job], show=show_run, progress=alone, of_sweep=not alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
         sys.exit(exit_code(stop))
@@ -61,12 +62,6 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             raise SystemExit(1) from error
         return math.nan
     return selection_metric(report, job.config.objective)
-
-
-def _show(folder: Path, plots: bool) -> None:
-    from classifier.report.pages.show import show_run  # its packages cost start-up
-
-    show_run(folder, plots)
 
 
 def _point_latest(outputs: Path, folder: Path) -> None:

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from classifier.fit import SKIPPED
-from classifier.report.names import PATH
+from classifier.report.pages.spare import draw_beside
 from classifier.report.pages.sweep import write_sweep_page
 from classifier.report.settings import (
     REPETITIONS,
     mark_worse,
     near_best,
     settings_of,
-    shown_rows,
     strongest_near,
 )
 from classifier.report.sweep_values import (
@@ -43,7 +42,7 @@ from classifier.sweep.winner import check_best, copy_best, crown
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import refuse_links
-from data.files.whole import write_json, write_text, write_whole
+from data.files.whole import write_json, write_text
 
 
 def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
@@ -109,8 +108,7 @@ def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
     write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
     if best is not None:
         copy_best(sweep, sweep / best["folder"])
-    _draw(sweep, summary)
-    write_sweep_page(sweep, summary)
+    draw_beside("sweep", sweep, meanwhile=partial(write_sweep_page, sweep, summary))
     return summary
 
 
@@ -190,19 +188,6 @@ def _csv(jobs: list[dict[str, Any]], swept: list[str], best: dict[str, Any] | No
         is_best = best is not None and job["job"] == best["job"]
         writer.writerow(job | ({name: best[name] for name in TEST} if is_best and best else {}))
     return text.getvalue()
-
-
-def _draw(sweep: Path, summary: dict[str, Any]) -> None:
-    from classifier.report.path_plot import path_figure
-    from classifier.report.sweep_plots import sweep_figure
-
-    best, strongest = summary["best"], summary["one_standard_error"]
-    figures = {"sweep.png": sweep_figure(*shown_rows(summary), summary["objective"])}
-    if summary["path"] and best:
-        strong = strongest and strongest["reg"]
-        figures[PATH] = path_figure(summary["path"], best["reg"], strong)
-    for name, figure in figures.items():
-        write_whole(sweep / name, partial(figure.savefig, format="png"))
 
 
 def main(arguments: list[str]) -> None:

@@ -4,21 +4,27 @@ A page is one file: nothing in it is fetched from anywhere, and text from data i
 """
 
 import base64
+import contextlib
 import functools
 import hashlib
+import importlib.util
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
-from classifier.report import charts
+from classifier.report.pages.chart_html import chart_html
+from data.files.whole import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
-SIZES = ("WIDTH", "HEIGHT", "LEFT", "RIGHT", "TOP", "BOTTOM")
+# How templates are read.
+SYNTAX: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
 WIDE = 40  # characters from which a cell is given room
 
 
@@ -41,9 +47,26 @@ def cell(value: Any, form: str = "{:.4g}", link: str = "") -> Cell:
     return Cell(text, repr(value), number=True, link=link)
 
 
-def html(rows: Sequence[Sequence[Cell]]) -> Markup:
+def html(rows: Markup | Sequence[Sequence[Cell]]) -> Markup:
     """Return the rows of a table as HTML: here, for a template takes three times as long."""
+    if isinstance(rows, Markup):
+        return rows
     return Markup("\n".join(f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in rows))
+
+
+def numbers(rows: Sequence[Sequence[float | None]]) -> Markup:
+    """Return rows of figures alone as HTML, as `html` does for their cells in three times the time.
+
+    Of a long training they are most of its page.
+    """
+    return Markup("\n".join(f"<tr>{''.join(map(_number_html, row))}</tr>" for row in rows))
+
+
+def _number_html(value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return '<td class="number" data-value="">–</td>'
+    text = f"{value:.5g}" if isinstance(value, float) else value
+    return f'<td class="number" data-value="{value!r}">{text}</td>'
 
 
 def _cell_html(cell: Cell) -> str:
@@ -66,14 +89,47 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+class _Compiled(BytecodeCache):
+    """Templates that were compiled, kept where Python keeps modules and as long as it may.
+
+    To compile those of a run's page takes longer than to write ten such pages.
+    """
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Read what was kept of a template, if its source is the same."""
+        with (
+            contextlib.suppress(OSError, EOFError, ValueError, TypeError),
+            _place(bucket).open("rb") as file,
+        ):
+            bucket.load_bytecode(file)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Keep a template; where nothing can be written, it is compiled at every start."""
+        if not sys.dont_write_bytecode:
+            with contextlib.suppress(OSError):
+                _place(bucket).parent.mkdir(exist_ok=True)
+                write_whole(_place(bucket), bucket.write_bytecode)
+
+    def get_source_checksum(self, source: str) -> str:
+        """Return what tells a template, and how it is read, from others."""
+        return super().get_source_checksum(f"{SYNTAX}{source}")
+
+    def get_cache_key(self, name: str, filename: str | None = None) -> str:
+        """Return the name by which a template is kept."""
+        return name
+
+
+def _place(bucket: Bucket) -> Path:
+    return Path(importlib.util.cache_from_source(str(TEMPLATES / bucket.key)))
+
+
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
         undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        bytecode_cache=_Compiled(),
+        **SYNTAX,
     )
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -81,8 +137,7 @@ def _environment() -> Environment:
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         "script_hash": f"sha256-{digest}",
-        "size": {name.lower(): getattr(charts, name) for name in SIZES},
         "percent": percent,
     }
-    environment.filters["html"] = html
+    environment.filters |= {"html": html, "chart_html": chart_html}
     return environment

@@ -4,13 +4,12 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from classifier.fit import Epoch
-from classifier.model import LinearModel
 from classifier.report.charts import Axis, Chart, Dot, Zone, span
 from classifier.report.names import MISTAKES, PAGE, PLOTS, SHOWN_TEMPLATES, TEMPLATES
-from classifier.report.pages.page import Cell, cell, percent, render
+from classifier.report.pages.page import Cell, cell, numbers, percent, render
 from classifier.report.pictures import example_pictures, template_pictures
 from classifier.report.text import certified, reported_split
 from classifier.runs.folder import SWEEP
@@ -23,6 +22,15 @@ from data.files.whole import write_text
 
 NAME = PAGE
 ERROR = "expected_calibration_error"
+
+
+class Shade(NamedTuple):
+    """A cell of the confusion matrix: quicker for a template than a dict."""
+
+    text: str
+    share: float
+    hover: str
+    link: str = ""
 
 
 def write_run_page(folder: Path, *, drawn: bool = False) -> None:
@@ -49,11 +57,13 @@ def write_run_page(folder: Path, *, drawn: bool = False) -> None:
         cross_validated=_cross_validated(report.get("cross_validation")),
         curves=[_curve(history, report, figure) for figure in ("loss", "accuracy")],
         history_columns=Epoch._fields,
-        history=[[cell(value, "{:.5g}") for value in row] for row in history],
+        history=numbers(history),
         splits=[_split_row(key, figures) for key, figures in report["metrics"].items() if figures],
         **_confusions(split, report["data"]["n_classes"]),
         **_mistakes(folder, report["data"]["image_shape"], split),
-        **_templates(folder, report["data"]["image_shape"]),
+        **_templates(
+            folder, report["data"]["image_shape"], [c["class"] for c in split["per_class"]]
+        ),
         **_calibration(report, name, split),
         classes=[[cell(value, "{:.4f}") for value in c.values()] for c in split["per_class"]],
         config_rows=[[cell(key), cell(value)] for key, value in flatten(report["config"]).items()],
@@ -146,12 +156,11 @@ def _confusions(split: dict[str, Any], n_classes: int) -> dict[str, Any]:
     for true, counts in zip(names, split["confusion_matrix"], strict=True):
         of = max(support[true], 1)
         cells = [
-            {
-                "text": str(n) if n and len(names) <= 20 else "",
-                "share": math.sqrt(n / of),  # a confusion of a few percent is still seen
-                "hover": f"{true} taken for {guess}: {n} of {support[true]}, {n / of:.1%}",
-                "link": "",
-            }
+            Shade(
+                text=str(n) if n and len(names) <= 20 else "",
+                share=math.sqrt(n / of),  # a confusion of a few percent is still seen
+                hover=f"{true} taken for {guess}: {n} of {support[true]}, {n / of:.1%}",
+            )
             for guess, n in zip(names, counts, strict=True)
         ]
         lines.append((true, cells))
@@ -170,21 +179,22 @@ def _mistakes(
     return {"mistake_pictures": list(zip(rows, pictures, strict=False)), "mistakes": table}
 
 
-def _templates(folder: Path, image_shape: Sequence[int] | None) -> dict[str, Any]:
+def _templates(
+    folder: Path, image_shape: Sequence[int] | None, classes: list[str]
+) -> dict[str, Any]:
     if not image_shape:
         return {"templates": [], "templates_said": ""}
-    model = LinearModel.load(folder / "model.npz")
-    shown = model.W.T[:SHOWN_TEMPLATES].reshape(-1, *image_shape)
+    W = read_npz(str(folder / "model.npz"), ["W"])["W"]
+    shown = W.T[:SHOWN_TEMPLATES].reshape(-1, *image_shape)
     said = "Weights of the preprocessed pixels, all on one scale: "
     if len(image_shape) == 3 and image_shape[-1] == 3:
         said += "grey is zero, a bright channel speaks for the class, a dark one against it."
     else:
         said += "red speaks for the class, blue against it."
-    if len(shown) < len(model.classes):
-        said += f" The first {len(shown)} of {len(model.classes)} classes."
-    names = map(str, model.classes)
+    if len(shown) < len(classes):
+        said += f" The first {len(shown)} of {len(classes)} classes."
     return {
-        "templates": list(zip(names, template_pictures(shown), strict=False)),
+        "templates": list(zip(classes, template_pictures(shown), strict=False)),
         "templates_said": said,
     }
 

@@ -11,7 +11,7 @@ from sklearn import metrics
 from classifier.evaluation import evaluate
 from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.pages.show import draw_run
+from classifier.report.pages.draw import draw
 from classifier.report.plots import (
     accuracy_curve,
     confusion_matrix,
@@ -216,7 +216,7 @@ def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
     model.save(tmp_path / "model.npz")
     assert read_history(tmp_path / "history.csv") == history_of()
     with warnings.catch_warnings(record=True) as caught:
-        draw_run(tmp_path)
+        draw("run", tmp_path)
     assert not caught
     names = "accuracy_curve confusion_matrix loss_curve reliability_diagram weights".split()
     names = [f"{name}.png" for name in names]

@@ -1,10 +1,12 @@
 import csv
+import itertools
 import json
 import statistics
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.transforms import Bbox
 
 from classifier.report.sweep_plots import sweep_figure
 from classifier.runs.job import flatten
@@ -272,3 +274,23 @@ def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
 def test_records_come_in_the_order_of_their_numbers(sweep):
     records = read_records(sweep(*grid()))
     assert [record.folder.name for record in records] == [str(i) for i in range(12)]
+
+
+def test_what_stands_around_the_panels_of_a_picture_has_room():
+    values = itertools.product(["adam", "a very long optimizer's name"], ["std", "none"], [0.1, 2])
+    rows = [
+        {"optimizer": o, "preprocessing": p, "lr": lr, "status": "completed", "val_loss": 0.1 + k}
+        for k, (o, p, lr) in enumerate(values)
+    ]
+    figure = sweep_figure(rows, ["optimizer", "preprocessing", "lr"], "val_loss")
+    figure.canvas.draw()
+    boxes = [axes.get_tightbbox() for axes in figure.axes]
+    assert len(boxes) == 3 + 2 * 3
+    width, height = figure.get_size_inches() * figure.dpi
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= width
+        assert box.y1 <= height
+    for one, other in itertools.combinations(boxes, 2):
+        assert Bbox.intersection(one, other) is None

@@ -1,0 +1,87 @@
+"""The plots of a run or a sweep, made from the files of its folder; here, or for another process.
+
+`python -m classifier.report.pages.draw` draws what it is asked to, a line of JSON on stdin for each
+folder, and answers each with a line. It ends when nobody can ask any more.
+"""
+
+import json
+import sys
+import warnings
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from classifier.model import LinearModel
+from classifier.report.names import PATH, SWEEP_PLOT, TEMPLATES
+from classifier.report.quick_import import import_matplotlib
+from classifier.report.settings import shown_rows
+from classifier.runs.history import read_history
+from data.files.plain import read_plain
+from data.files.whole import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Kind = Literal["run", "sweep"]
+LAST = "loss_curve.png"  # of a run's plots: where it stands, all do
+PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
+DRAWN = "drawn\n"  # an answer; any other says that nothing was
+
+
+def draw(kind: Kind, folder: Path) -> None:
+    """Draw the plots of a run, or of a sweep, into its folder."""
+    import_matplotlib()
+    figures = _of_run(folder) if kind == "run" else _of_sweep(folder)
+    with warnings.catch_warnings():
+        # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        for name, figure in figures.items():
+            write_whole(folder / name, partial(figure.savefig, format="png", pil_kwargs=PNG))
+
+
+def _of_run(folder: Path) -> "dict[str, Figure]":
+    """Return every plot of a run, from its history, report and model."""
+    from classifier.report import plots  # matplotlib costs start-up
+
+    history = read_history(folder / "history.csv")
+    report = read_plain(folder / "report.json")
+    figures = {}
+    if report["data"]["image_shape"]:
+        figures[TEMPLATES] = plots.weight_templates(LinearModel.load(folder / "model.npz"))
+    figures["confusion_matrix.png"] = plots.confusion_matrix(report)
+    figures["reliability_diagram.png"] = plots.reliability_diagram(report)
+    figures["accuracy_curve.png"] = plots.accuracy_curve(history, report)
+    figures[LAST] = plots.loss_curve(history, report)
+    return figures
+
+
+def _of_sweep(folder: Path) -> "dict[str, Figure]":
+    """Return the picture of a sweep, and that of a path of penalties, from its sweep.json."""
+    from classifier.report.path_plot import path_figure
+    from classifier.report.sweep_plots import sweep_figure
+
+    summary = read_plain(folder / "sweep.json")
+    best, strongest = summary["best"], summary["one_standard_error"]
+    figures = {SWEEP_PLOT: sweep_figure(*shown_rows(summary), summary["objective"])}
+    if summary["path"] and best:
+        strong = strongest and strongest["reg"]
+        figures[PATH] = path_figure(summary["path"], best["reg"], strong)
+    return figures
+
+
+def main() -> None:
+    """Draw what is asked for, until stdin ends."""
+    import_matplotlib()
+    for line in sys.stdin:
+        kind, folder = json.loads(line)
+        try:
+            draw(kind, Path(folder))
+            answer = DRAWN
+        except Exception:  # who asked draws it, and is told why that fails
+            answer = "failed\n"
+        sys.stdout.write(answer)
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
