@@ -10,6 +10,7 @@ from data.errors import InputError
 from data.files.npy import NpyRows
 from data.options import Options, option
 from data.statistics import Statistics
+from data.threads import in_order, row_parts
 
 CHUNK_BYTES = 2**23  # of float64 intermediates; a minibatch at once, or threads wait for each other
 
@@ -40,9 +41,8 @@ class AffineMap:
             out = np.empty(flat.shape, dtype=np.float32)
         precision = np.result_type(X.dtype, out.dtype)
         shift, scale = self.shift.astype(precision), self.scale.astype(precision)
-        size = max(1, CHUNK_BYTES // (8 * flat.shape[1]))
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows in (slice(start, start + size) for start in range(0, len(flat), size)):
+            for rows in row_parts(len(flat), self._chunk):
                 work = out[rows] if precision == out.dtype else None
                 work = np.subtract(flat[rows], shift, out=work)
                 np.divide(work, scale, out=out[rows], casting="same_kind")
@@ -50,6 +50,11 @@ class AffineMap:
                 if not np.isfinite(np.add.reduce(out[rows], axis=0)).all():
                     _check_finite(flat[rows], out[rows])
         return out
+
+    @property
+    def _chunk(self) -> int:
+        """Rows that are prepared at a time."""
+        return max(1, CHUNK_BYTES // (8 * len(self.shift)))
 
     def design_matrix(self, X: Examples, dtype: type[np.floating] = np.float32) -> Examples:
         """Return (N, D + 1): the prepared features and a column of ones for the bias.
@@ -59,8 +64,14 @@ class AffineMap:
         if isinstance(X, NpyRows):
             return PreparedRows(self, X)
         flat = flatten(np.asarray(X))
-        design = np.ones((flat.shape[0], flat.shape[1] + 1), dtype=dtype)
-        self.transform(flat, out=design[:, :-1])
+        design = np.empty((flat.shape[0], flat.shape[1] + 1), dtype=dtype)
+
+        def prepare(rows: slice) -> None:
+            self.transform(flat[rows], out=design[rows, :-1])
+            design[rows, -1] = 1
+
+        for _ in in_order(prepare, row_parts(len(flat), self._chunk)):
+            pass
         return design
 
 

@@ -76,7 +76,7 @@ def check_loading(
     n_examples: int,
     raw: int,
     prepared: int,
-    copied: int,
+    apart: int,
     advice: str,
     making: int = 0,
 ) -> None:
@@ -88,11 +88,11 @@ def check_loading(
     n_examples : of all splits.
     raw : bytes of the examples as they come.
     prepared : bytes of the float32 copies that are trained on and validated with.
-    copied : bytes of those from which some are split off: all of these are copied.
+    apart : bytes of those that are split off, which are copied on the way.
     making : bytes that making them takes, with the result.
     """
     labels = LABELS * n_examples
-    copied = max(copied, prepared)
+    copied = max(apart, prepared)
     if making > raw + copied:
         check_room(where, {"making the examples": making + labels}, advice)
     else:

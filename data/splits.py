@@ -8,8 +8,10 @@ from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
 from data.features import check_rows
 from data.files.npy import NpyRows
+from data.threads import row_parts
 
 HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
+MOVED = 2**20  # bytes of examples that are moved at a time
 
 
 def stratified_split(
@@ -74,7 +76,8 @@ def make_dataset(
     """Make a `Dataset`, splitting off what has no split of its own.
 
     The test split is `test_fraction` of the training examples unless `test` is given, and the
-    validation split `val_fraction` of what then remains unless `val` is given.
+    validation split `val_fraction` of what then remains unless `val` is given. The splits are parts
+    of the array of `train`, whose rows are moved to this end, and not copied.
 
     Raises
     ------
@@ -92,6 +95,11 @@ def make_dataset(
     return Dataset(name, train, val, test, classes, image_shape, origin)
 
 
+def share_apart(*fractions: float) -> float:
+    """Return the share of the examples that is split off, one fraction after the other."""
+    return 1.0 - math.prod(1.0 - fraction for fraction in fractions)
+
+
 def _split_off(
     split: Split, fractions: dict[str, float], rng: np.random.Generator
 ) -> tuple[Split, dict[str, Split]]:
@@ -101,14 +109,35 @@ def _split_off(
         for name, fraction in fractions.items():
             split, held[name] = _sample_off(split, fraction, rng)
         return split, held
-    rows, places = np.arange(len(split)), {}
+    places, rows = {}, np.arange(len(split))
     for name, fraction in fractions.items():
         kept, out = stratified_split(split.y[rows], fraction, rng)
         rows, places[name] = rows[kept], rows[out]
-    # Examples are copied once, when it is known where each goes.
-    whole = len(rows) == len(split)
-    kept_rows = split if whole else Split(split.X[rows], split.y[rows])
-    return kept_rows, {name: Split(split.X[at], split.y[at]) for name, at in places.items()}
+    groups = [rows, *places.values()]
+    parts = _move_apart(np.asarray(split.X), groups)
+    train, *held_out = (Split(X, split.y[at]) for X, at in zip(parts, groups, strict=True))
+    return train, dict(zip(places, held_out, strict=True))
+
+
+def _move_apart(X: np.ndarray, groups: list[np.ndarray]) -> list[np.ndarray]:
+    """Bring the rows of each group together, where they stand; return the groups as parts of X.
+
+    The groups are sorted, and together they have each row once. All but the first are copied on the
+    way; what cannot be written to is copied as a whole.
+    """
+    X = np.require(X, requirements=["C", "W"])
+    first, *others = groups
+    if len(first) == len(X):
+        return [X, *(X[rows] for rows in others)]
+    apart = [X[rows] for rows in others]
+    for block in row_parts(len(first), max(1, MOVED // X[:1].nbytes)):
+        X[block] = X[first[block]]  # from places that no row was moved to yet
+    start, parts = len(first), [X[: len(first)]]
+    for rows in apart:
+        parts.append(X[start : start + len(rows)])
+        parts[-1][...] = rows
+        start += len(rows)
+    return parts
 
 
 def _sample_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:

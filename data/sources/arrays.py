@@ -17,7 +17,7 @@ from data.labels import Labels, check_labels, class_indices, find_classes
 from data.options import option
 from data.room import STREAMED, check_loading
 from data.sources.seeded import SeededSource
-from data.splits import make_dataset
+from data.splits import make_dataset, share_apart
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -81,7 +81,7 @@ class Source(SeededSource):
             n_examples=sum(max(kind.shape, default=0) for kind in y.values()),
             raw=sum(kind.nbytes for kind in (*X.values(), *y.values())),
             prepared=sum(round(4 * X[s].size * share[s]) for s in share if s in files),
-            copied=X["train"].nbytes if any(split_off.values()) else 0,
+            apart=round(X["train"].nbytes * share_apart(*split_off.values())) if split_off else 0,
             advice=STREAMED,
         )
 

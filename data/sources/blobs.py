@@ -9,7 +9,7 @@ from data.errors import InputError
 from data.options import option
 from data.room import check_loading
 from data.sources.seeded import SeededSource
-from data.splits import make_dataset
+from data.splits import make_dataset, share_apart
 
 MADE = 16  # bytes a value: float64 is shuffled into a copy
 
@@ -38,7 +38,7 @@ class Source(SeededSource):
             n_examples=self.n_samples,
             raw=4 * n_values,
             prepared=4 * round(n_values * (1 - self.test_fraction)),
-            copied=4 * n_values * (self.val_fraction + self.test_fraction > 0),
+            apart=round(4 * n_values * share_apart(self.val_fraction, self.test_fraction)),
             making=MADE * n_values,
             advice="fewer examples",
         )

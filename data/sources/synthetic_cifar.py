@@ -15,7 +15,7 @@ from data.dataset import Dataset, Split
 from data.options import option
 from data.room import check_loading
 from data.sources.seeded import SeededSource
-from data.splits import make_dataset
+from data.splits import make_dataset, share_apart
 
 N_CLASSES = 10
 SIZE = 32
@@ -41,7 +41,7 @@ class Source(SeededSource):
             n_examples=self.n_samples,
             raw=n_values,
             prepared=4 * round(n_values * (1 - self.test_fraction)),
-            copied=n_values * (self.val_fraction + self.test_fraction > 0),
+            apart=round(n_values * share_apart(self.val_fraction, self.test_fraction)),
             making=n_values + DRAWING * 4 * min(self.n_samples, CHUNK) * SIZE * SIZE * 3,
             advice="fewer examples",
         )

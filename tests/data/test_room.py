@@ -44,9 +44,10 @@ def test_room_is_shared_with_other_processes_and_what_is_kept(one_gib, monkeypat
 @pytest.mark.parametrize(
     ("changes", "needed"),
     [
-        ({}, 300 + 400),  # prepared copies are larger than those of splitting
-        ({"prepared": 200}, 300 + 300),
-        ({"prepared": 200, "copied": 0}, 300 + 200),
+        ({}, 300 + 400),  # prepared copies are larger than what is split off
+        ({"prepared": 200}, 300 + 200),
+        ({"prepared": 200, "apart": 250}, 300 + 250),
+        ({"prepared": 200, "apart": 0}, 300 + 200),
         ({"making": 900}, 900),
         ({"n_examples": MIB}, 300 + 400 + 64),
     ],
@@ -54,7 +55,7 @@ def test_room_is_shared_with_other_processes_and_what_is_kept(one_gib, monkeypat
 def test_the_most_that_is_taken_at_once_counts(monkeypatch, changes, needed):
     taken = []
     monkeypatch.setattr(room, "check_room", lambda where, parts, advice: taken.append(parts))
-    sizes = {"n_examples": 0, "raw": 300, "prepared": 400, "copied": 300, "making": 0} | changes
+    sizes = {"n_examples": 0, "raw": 300, "prepared": 400, "apart": 100, "making": 0} | changes
     scaled = {k: v * MIB if k != "n_examples" else v for k, v in sizes.items()}
     room.check_loading("here", advice="less", **scaled)
     assert sum(taken[0].values()) == needed * MIB

@@ -1,14 +1,15 @@
+import hashlib
 import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from data.dataset import Split
 from data.errors import InputError
 from data.room import LABELS
-from data.splits import make_dataset, stratified_folds, stratified_split
+from data.splits import MOVED, make_dataset, share_apart, stratified_folds, stratified_split
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120).map(np.array)
 
@@ -89,6 +90,30 @@ def test_the_fingerprint_tells_any_change():
     assert one.fingerprint != make([1, 0] * 5).fingerprint
 
 
+def test_the_fingerprint_is_the_hash_of_hashes_that_it_says():
+    dataset = make([0, 1] * 20, np.random.default_rng(0).random((40, 50_000)))
+
+    def blake(content):
+        return hashlib.blake2b(content, digest_size=32)
+
+    whole = blake(b"")
+    for array in (*(a for s in dataset.splits().values() for a in (s.X, s.y)), dataset.classes):
+        whole.update(f"{array.dtype.str} {array.shape};".encode())
+        content = array.tobytes()
+        for start in range(0, len(content), 2**20):
+            whole.update(blake(content[start : start + 2**20]).digest())
+    assert dataset.fingerprint == f"blake2b-tree:{whole.hexdigest()}"
+
+
+def test_training_does_not_depend_on_the_test_split():
+    one, other = (
+        make([0, 1] * 20, test=Split(np.full((4, 2), n), np.arange(4) % 2)) for n in (0, 1)
+    )
+    assert one.trained_on == other.trained_on
+    assert one.fingerprint != other.fingerprint
+    assert one.trained_on != make([0, 1] * 20, -np.arange(80.0).reshape(40, 2)).trained_on
+
+
 @pytest.mark.parametrize(
     ("y", "changes", "words"),
     [
@@ -103,24 +128,36 @@ def test_what_cannot_be_trained_on_is_refused(y, changes, words):
 
 
 @pytest.mark.parametrize("fractions", [(0.2, 0.1), (0.0, 0.1), (0.2, 0.0), (0.0, 0.0)])
-def test_splitting_takes_no_more_than_one_copy(fractions):
-    X, y = np.ones((4000, 500), np.float32), np.arange(4000) % 2
+def test_splitting_copies_no_more_than_what_is_split_off(fractions):
+    X, y = np.ones((4000, 1500), np.float32), np.arange(4000) % 2
     of_test, of_val = fractions
     tracemalloc.start()
-    made = make_dataset(
-        Split(X, y),
-        val_fraction=of_val,
-        test_fraction=of_test,
-        rng=np.random.default_rng(0),
-        name="x",
-        classes=np.arange(2),
-        image_shape=None,
-        origin="here",
-    )
+    made = make(y, X, val_fraction=of_val, test_fraction=of_test)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (X.nbytes if sum(fractions) else 0) + LABELS * len(y)
-    assert len(made.train) + len(made.val) + len(made.test) == 4000
+    apart = X.nbytes * share_apart(of_val, of_test)
+    assert peak < y.nbytes + apart + MOVED * (apart > 0) + LABELS * len(y)  # make() copies y
+    assert made.nbytes == X.nbytes
+    assert all(np.shares_memory(s.X, X) for s in made.splits().values() if len(s))
+
+
+@given(labels, st.floats(0, 0.9), st.floats(0, 0.9), st.booleans(), st.integers(0, 2**32 - 1))
+def test_every_example_keeps_its_label_and_its_order(y, of_val, of_test, locked, seed):
+    assume(len(np.unique(y)) > 1)
+    X = np.arange(3 * len(y)).reshape(-1, 3)
+    X.flags.writeable = not locked
+    before, fractions = X.copy(), {"val_fraction": of_val, "test_fraction": of_test}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.splits.MOVED", 5 * X[:1].nbytes)
+        numbers = {"rng": np.random.default_rng(seed), "classes": np.unique(y)}
+        made = make(np.unique(y, return_inverse=True)[1], X, **fractions, **numbers)
+    places = [split.X[:, 0] // 3 for split in made.splits().values()]
+    assert sorted(np.concatenate(places)) == list(range(len(y)))
+    for split, rows in zip(made.splits().values(), places, strict=True):
+        assert (np.diff(rows) > 0).all()
+        np.testing.assert_array_equal(split.X, before[rows])
+        np.testing.assert_array_equal(made.classes[split.y], y[rows])
+    assert np.array_equal(X, before) or not locked
 
 
 def test_folds_are_equal_in_size_and_in_each_class():

@@ -21,6 +21,38 @@ def test_one_pass_in_blocks_agrees_with_numpys_two(sizes, seed):
     np.testing.assert_allclose(found.spread, X.std(axis=0), rtol=1e-9, atol=1e-10)
 
 
+@given(st.integers(1, 300), st.integers(0, 255), st.integers(0, 255), st.integers(0, 2**32))
+def test_bytes_are_measured_exactly(n, one, other, seed):
+    low, high = sorted((one, other))
+    X = np.random.default_rng(seed).integers(low, high + 1, (n, 3), dtype=np.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("data.statistics.BLOCK_BYTES", 8 * 3 * 7)
+        found = measure(X)
+    np.testing.assert_array_equal(found.low, X.min(axis=0))
+    np.testing.assert_array_equal(found.high, X.max(axis=0))
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(found.spread, X.std(axis=0), rtol=1e-12)
+
+
+def test_sums_of_many_bytes_do_not_overflow():
+    X = np.full((2**17 + 3, 1), 255, dtype=np.uint8)
+    X[5] = 0
+    found = measure(X)
+    np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(found.spread, X.std(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1.0, 0.9])
+def test_the_largest_and_the_smallest_values_of_a_type_have_a_spread(dtype, size):
+    kind = np.finfo(dtype)
+    X = np.array([[size, 1], [-size, 2], [0, 0]], dtype) * [kind.max, kind.smallest_subnormal]
+    found, exact = measure(X.astype(dtype)), np.array([[1, 1], [-1, 2], [0, 0]])
+    unit = np.array([size * kind.max, kind.smallest_subnormal], np.float64)
+    np.testing.assert_allclose(found.spread / unit, exact.std(axis=0), rtol=0.5)
+    assert np.isfinite(found.spread).all()
+
+
 def test_weights_are_how_often_a_row_counts(monkeypatch):
     monkeypatch.setattr("data.statistics.BLOCK_BYTES", 8 * 3 * 7)
     rng = np.random.default_rng(0)
