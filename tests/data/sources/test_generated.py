@@ -86,17 +86,37 @@ def test_sources_are_found_by_their_file():
 
 
 def test_each_pattern_is_moved_both_ways_by_a_few_pixels():
-    images = rng(0).normal(size=(200, 32, 32, 3))
+    images = rng(0).normal(size=(3, 32, 32, 3))
     few = range(-synthetic_cifar.SHIFT, synthetic_cifar.SHIFT + 1)
-    rolled = {(i, j): np.roll(images, (-i, -j), axis=(1, 2)) for i in few for j in few}
-    moved = synthetic_cifar._moved(images, rng(1))
-    ways = [
-        [way for way, whole in rolled.items() if (whole[k] == image).all()]
-        for k, image in enumerate(moved)
-    ]
-    assert [len(way) for way in ways] == [1] * len(images)
-    for axis in range(2):
-        assert {way[0][axis] for way in ways} == set(few)
+    moved = synthetic_cifar._moves(images)
+    assert moved.shape == (3, len(few) ** 2, 3072)
+    for image, found in zip(images, moved, strict=True):
+        expected = [np.roll(image, (-i, -j), axis=(0, 1)).reshape(-1) for i in few for j in few]
+        assert {row.tobytes() for row in found} == {row.tobytes() for row in expected}
+
+
+def test_the_images_do_not_depend_on_the_number_of_threads(monkeypatch):
+    y, found = np.arange(300) % 10, []
+    for n in (1, 2, 8):
+        monkeypatch.setattr("data.threads.cores", lambda n=n: n)
+        found.append(synthetic_cifar._draw_images(y, rng()))
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+    blocks = found[0][:256].reshape(4, -1)
+    assert len(np.unique(blocks, axis=0)) == 4  # each block draws its own
+
+
+def test_the_images_have_the_mean_and_the_spread_of_what_they_are_made_of():
+    """A ground of 128; backgrounds of 24 patterns, templates, colours and noise of known sizes."""
+    images = synthetic_cifar._draw_images(np.arange(4000) % 10, rng(1)).astype(np.float64)
+    assert abs(images.mean() - 128) < 3
+    template = np.mean(np.linspace(8, 24, 1001) ** 2)
+    expected = 24 * 9**2 + template + 5**2 + 20**2  # what is cut off at 0 and 255 is missing
+    assert 0.75 * expected < images.var() < 1.05 * expected
+    # Beside a pixel stands nearly the same, but for the noise.
+    noise = np.diff(images, n=4, axis=2) / np.sqrt(70)
+    inside = np.abs(images - 128).max(axis=2, keepdims=True) < 127
+    assert abs(noise[np.broadcast_to(inside, noise.shape)].std() - 20) < 1
 
 
 @pytest.mark.parametrize(
@@ -104,13 +124,14 @@ def test_each_pattern_is_moved_both_ways_by_a_few_pixels():
     [
         (blobs.Source(20_000, 100, 3, 1.0, 0.1, 0.2), 16 * 20_000 * 100),
         (blobs.Source(20_000, 100, 3, 1.0, 0.0, 0.0), 16 * 20_000 * 100),
-        (synthetic_cifar.Source(4_000, 0.1, 0.2), 4_000 * 3072 + 6 * 4 * 2048 * 3072),
-        (synthetic_cifar.Source(1_000, 0.1, 0.2), 1_000 * 3072 * 25),
+        (synthetic_cifar.Source(2_000, 0.1, 0.2), 2_000 * 3072 + 2**24 + 2 * 24 * 64 * 3072),
     ],
 )
 def test_making_examples_takes_what_it_says_and_is_refused_where_that_is_not_there(
     source, most, monkeypatch
 ):
+    monkeypatch.setattr("data.threads.cores", lambda: 2)
+    monkeypatch.setattr("data.sources.synthetic_cifar.cores", lambda: 2)
     source.load(np.random.default_rng(0))  # imports
     tracemalloc.start()
     source.load(np.random.default_rng(0))
