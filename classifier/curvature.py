@@ -14,9 +14,12 @@ import dataclasses
 
 import numpy as np
 
+from classifier import blas
 from data.dataset import Examples
+from data.threads import row_parts
 
 SAMPLE = 2048  # rows that the figures are estimated from
+ROWS = 64  # of them whose absolute values are there at once
 ITERATIONS = 50
 TOLERANCE = 1e-3  # relative; the step does not need more
 
@@ -57,7 +60,10 @@ class Scale:
 def measure_scale(
     design: Examples, rng: np.random.Generator, weights: np.ndarray | None = None
 ) -> Scale:
-    """Measure a design matrix on a sample of its rows, in float64.
+    """Measure a design matrix on a sample of its rows.
+
+    Products are made in the type of the design matrix, which is right to far less than what a
+    sample tells, of values that are scaled so that no square is too large for it.
 
     Parameters
     ----------
@@ -67,13 +73,18 @@ def measure_scale(
     """
     n = len(design)
     rows = slice(None) if n <= SAMPLE else np.sort(rng.choice(n, SAMPLE, replace=False))
-    X = design[rows].astype(np.float64)
+    X = design[rows]
+    unit = float(max(X.max(), -X.min()))
+    X = X / X.dtype.type(unit)
     counts = None if weights is None else weights[rows]
-    l1_norm = np.average(np.abs(X).sum(axis=1), weights=counts)
+    l1_norms = [np.abs(X[part]).sum(axis=1, dtype=np.float64) for part in row_parts(len(X), ROWS)]
+    l1_norm = unit * float(np.average(np.concatenate(l1_norms), weights=counts))
     if counts is not None:
         X *= np.sqrt(counts / counts.mean())[:, None]
-    square_norm = float(np.einsum("nd,nd->", X, X)) / len(X)
-    return Scale(_largest_eigenvalue(X, rng), float(l1_norm), square_norm, n)
+    square_norm = float(np.einsum("nd,nd->n", X, X).mean(dtype=np.float64))
+    with blas.one_thread():  # short products
+        eigenvalue = _largest_eigenvalue(X, rng)
+    return Scale(unit * unit * eigenvalue, l1_norm, unit * unit * square_norm, n)
 
 
 def _largest_eigenvalue(X: np.ndarray, rng: np.random.Generator) -> float:
@@ -82,7 +93,8 @@ def _largest_eigenvalue(X: np.ndarray, rng: np.random.Generator) -> float:
     estimate = 0.0
     for _ in range(ITERATIONS):
         vector /= float(np.linalg.norm(vector))
-        vector = X.T @ (X @ vector) / len(X)
+        direction = vector.astype(X.dtype)
+        vector = (X.T @ (X @ direction)).astype(np.float64) / len(X)
         previous = estimate
         estimate = float(np.linalg.norm(vector))
         if abs(estimate - previous) <= TOLERANCE * estimate:
