@@ -5,6 +5,9 @@ import numpy as np
 from data.dataset import Examples
 from data.errors import InputError
 from data.files.npy import NpyRows
+from data.threads import in_order, row_parts
+
+BLOCK_BYTES = 2**22  # of examples that are looked at at a time
 
 
 def check_features(X: np.ndarray, where: str) -> np.ndarray:
@@ -50,6 +53,12 @@ def check_kind(X: Examples, where: str) -> None:
 
 
 def _is_finite(X: np.ndarray) -> bool:
-    """Return whether every value is finite; only if their sum is not is each one looked at."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(X.sum(dtype=np.float64)) or np.isfinite(X).all())
+    """Return whether every value is finite; only where their sum is not is each one looked at."""
+
+    def is_finite(part: slice) -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return bool(np.isfinite(X[part].sum(dtype=precision)) or np.isfinite(X[part]).all())
+
+    precision = np.result_type(X.dtype, np.float32)
+    size = max(1, BLOCK_BYTES // max(1, X[:1].nbytes))
+    return all(in_order(is_finite, row_parts(len(X), size)))

@@ -3,16 +3,14 @@
 import functools
 import itertools
 import math
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from queue import SimpleQueue
-from typing import Any, NamedTuple, TypeVar, cast
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-LARGE = 2**19  # bytes of a minibatch from which a thread of its own gathers it
+from data.threads import ahead
 
-R = TypeVar("R")
+LARGE = 2**19  # bytes of a minibatch from which a thread of its own gathers it
 
 
 def equal_parts(n: int, size: int, first: int = 0) -> Iterator[slice]:
@@ -91,39 +89,3 @@ def gather(examples: Batch, rows: np.ndarray, buffer: np.ndarray) -> Batch:
     np.take(X, rows, axis=0, out=found, mode="clip")
     chosen = (None if numbers is None else numbers[rows] for numbers in (weights, folds))
     return Batch(found, y[rows], *chosen)
-
-
-def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:
-    """Yield make(item, ...) as `map` does, each made by a thread while the one before is in use."""
-    # Simple queues: an executor's futures cost as much as the gathering of a minibatch.
-    wanted: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
-    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-
-    def make_all() -> None:
-        for arguments in iter(wanted.get, None):
-            try:
-                made.put((make(*arguments), None))
-            except BaseException as error:
-                made.put((None, error))
-
-    def next_made() -> R:
-        value, error = made.get()
-        if error is not None:
-            raise error
-        return cast(R, value)
-
-    thread = threading.Thread(target=make_all, daemon=True)
-    thread.start()
-    try:
-        under_way = 0
-        for arguments in zip(*items, strict=False):
-            wanted.put(arguments)
-            under_way += 1
-            if under_way == 2:
-                yield next_made()
-                under_way -= 1
-        if under_way:
-            yield next_made()
-    finally:
-        wanted.put(None)
-        thread.join()

@@ -9,8 +9,9 @@ import numpy as np
 from data.dataset import Split
 from data.files.npy import NpyRows
 from data.machine import memory
-from data.minibatches import Batch, Minibatches, ahead, equal_parts, gather
+from data.minibatches import Batch, Minibatches, equal_parts, gather
 from data.preprocessing import PreparedRows
+from data.threads import ahead
 
 CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample
 WINDOW_BYTES = 2**26  # of prepared examples that are shuffled together, at most

@@ -5,9 +5,11 @@ must not depend on the number of threads: then neither does what comes of it.
 """
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar, cast
 
 from data.machine import cores
 
@@ -38,3 +40,39 @@ def in_order(do: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
 def row_parts(stop: int, size: int, start: int = 0) -> list[slice]:
     """Return the slices that cut rows from `start` to `stop` into parts of `size` or less."""
     return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:
+    """Yield make(item, ...) as `map` does, each made by a thread while the one before is in use."""
+    # Simple queues: an executor's futures cost as much as the gathering of a minibatch.
+    wanted: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
+    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+
+    def make_all() -> None:
+        for arguments in iter(wanted.get, None):
+            try:
+                made.put((make(*arguments), None))
+            except BaseException as error:
+                made.put((None, error))
+
+    def next_made() -> R:
+        value, error = made.get()
+        if error is not None:
+            raise error
+        return cast(R, value)
+
+    thread = threading.Thread(target=make_all, daemon=True)
+    thread.start()
+    try:
+        under_way = 0
+        for arguments in zip(*items, strict=False):
+            wanted.put(arguments)
+            under_way += 1
+            if under_way == 2:
+                yield next_made()
+                under_way -= 1
+        if under_way:
+            yield next_made()
+    finally:
+        wanted.put(None)
+        thread.join()

@@ -2,8 +2,11 @@
 
 import contextlib
 import math
+import os
+import struct
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +16,10 @@ import numpy as np
 from data.errors import InputError, one_line
 from data.files.places import check_file
 from data.room import check_room
+from data.threads import ahead, row_parts
 
+PART = 2**20  # bytes of an array that are read, and then checked, at a time
+LOCAL = 26  # bytes of a member's own header before the sizes of its name and of what follows it
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -140,8 +146,41 @@ def _read(archive: zipfile.ZipFile, name: str, path: str) -> np.ndarray:
     member = _member(archive, name)
     kind = _kind(archive, member, name, path)
     check_room(path, {name: kind.nbytes}, "fewer examples, or a smaller type")
+    if kind.nbytes > PART and member.compress_size == member.file_size:
+        return _read_stored(archive, member, path)
     with _quiet(), archive.open(member) as file:
         array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return array
+
+
+def _read_stored(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: str) -> np.ndarray:
+    """Read an array that is not compressed into its place, and check each part meanwhile.
+
+    Source: APPNOTE.TXT of PKWARE, section 4.3.7, for the place of the content.
+    """
+    with _quiet(), archive.open(member) as head:
+        shape, columns_first, dtype = HEADERS[np.lib.format.read_magic(head)](head)
+        n_before = head.tell()
+    array = np.empty(shape, dtype, order="F" if columns_first else "C")
+    content = array.reshape(-1, order="A").view(np.uint8)
+    with Path(path).open("rb", buffering=0) as file:
+        file.seek(member.header_offset + LOCAL)
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        crc = zlib.crc32(file.read(n_before))
+
+        def read(part: slice) -> np.ndarray:
+            done = part.start
+            while done < part.stop:
+                count = file.readinto(content[done : part.stop].data)
+                if not count:
+                    raise EOFError("cut short")
+                done += count
+            return content[part]
+
+        for part in ahead(read, row_parts(len(content), PART)):
+            crc = zlib.crc32(part.data, crc)
+    if crc != member.CRC:
+        raise zipfile.BadZipFile(f"Bad CRC-32 for file {member.filename!r}")
     return array
 
 

@@ -1,10 +1,9 @@
 import itertools
-import threading
 
 import numpy as np
 import pytest
 
-from data.minibatches import LARGE, Minibatches, ahead, equal_parts
+from data.minibatches import LARGE, Minibatches, equal_parts
 
 
 # Of the second width a minibatch is large enough to be gathered by a thread of its own.
@@ -57,28 +56,3 @@ def test_a_batch_size_over_n_is_full_batch():
     batches = Minibatches(np.zeros((3, 1), np.float32), np.arange(3), batch_size=100)
     assert len(batches) == 1
     assert [len(y) for _, y, *_ in batches.epoch(np.random.default_rng(0))] == [3]
-
-
-def test_ahead_makes_one_while_the_one_before_is_in_use():
-    made, buffers = [], [[0], [0]]
-
-    def make(item, buffer):
-        made.append(item)
-        buffer[0] = item
-        return buffer
-
-    for number, buffer in enumerate(ahead(make, range(5), buffers * 3)):
-        assert buffer == [number]
-        assert len(made) <= number + 2
-    assert made == list(range(5))
-    assert list(ahead(make, [], buffers)) == []
-
-
-def test_an_error_of_the_thread_is_raised_and_the_thread_ends():
-    before = threading.active_count()
-    with pytest.raises(ZeroDivisionError):
-        list(ahead(lambda number: 1 / number, [2, 1, 0, 3]))
-    left = ahead(lambda number: number, range(9))
-    assert next(left) == 0
-    left.close()
-    assert threading.active_count() == before

@@ -6,7 +6,7 @@ import pytest
 from data.dataset import Dataset, Split
 from data.preprocessing import Preprocessing
 from data.statistics import measure
-from data.threads import in_order, row_parts
+from data.threads import ahead, in_order, row_parts
 
 
 @pytest.fixture(params=[1, 2, 8])
@@ -69,3 +69,28 @@ def test_no_bit_depends_on_the_number_of_threads(dtype, monkeypatch):
         bits = [np.asarray(a).tobytes() for a in (*vars(statistics).values(), design)]
         found.append([*bits, dataset.fingerprint, dataset.trained_on])
     assert found[0] == found[1] == found[2]
+
+
+def test_ahead_makes_one_while_the_one_before_is_in_use():
+    made, buffers = [], [[0], [0]]
+
+    def make(item, buffer):
+        made.append(item)
+        buffer[0] = item
+        return buffer
+
+    for number, buffer in enumerate(ahead(make, range(5), buffers * 3)):
+        assert buffer == [number]
+        assert len(made) <= number + 2
+    assert made == list(range(5))
+    assert list(ahead(make, [], buffers)) == []
+
+
+def test_an_error_of_the_thread_is_raised_and_the_thread_ends():
+    before = threading.active_count()
+    with pytest.raises(ZeroDivisionError):
+        list(ahead(lambda number: 1 / number, [2, 1, 0, 3]))
+    left = ahead(lambda number: number, range(9))
+    assert next(left) == 0
+    left.close()
+    assert threading.active_count() == before
