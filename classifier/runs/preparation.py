@@ -159,7 +159,7 @@ def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
     n_rows = len(configs) * len(dataset.classes)
     scores = 4 * n_rows * min(configs[0].batch_size, n_train)
     arrays = copies(full_batch=isinstance(configs[0].optimizer, Lbfgs), cv=configs[0].cv)
-    sample = 4 * row * min(SAMPLE, n_train)  # float64, twice, and gone before there are models
+    sample = 2 * row * min(SAMPLE, n_train)  # twice, and gone before there are models
     parts = {
         "the examples": dataset.nbytes + labels,
         "their prepared copies": prepared,

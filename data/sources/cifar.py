@@ -7,9 +7,9 @@ both the pixels are the red, then the green, then the blue 32 x 32 plane.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,8 +22,17 @@ from data.sources.download import fetch
 from data.sources.restricted_pickle import read_pickle
 from data.sources.seeded import SeededSource
 from data.splits import make_dataset
+from data.threads import in_order, row_parts
 
 PIXELS = 3 * 32 * 32
+BLOCK = 256  # images that are put together at a time
+
+
+class Batch(NamedTuple):
+    """Images as a file has them: planes (N, 3072) of red, green and blue, and labels y (N,)."""
+
+    planes: np.ndarray
+    y: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,14 +113,17 @@ class Source(SeededSource):
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read both splits, downloading the archive first where that is asked for."""
         layout, files, place = self._open()
-        train = [_read_batch(files, name, layout, self.labels) for name in layout.train]
-        test = _read_batch(files, layout.test, layout, self.labels)
         classes = _class_names(files, layout, self.labels)
-        for name, split in zip((*layout.train, layout.test), (*train, test), strict=True):
-            _check_labels(split.y, len(classes), f"{place}: {name}")
+        names = *layout.train, layout.test
+        contents = [(name, files.pop(name)) for name in names]
+        batches = list(in_order(lambda batch: _read_batch(*batch, layout, self.labels), contents))
+        del contents
+        for name, (_, y) in zip(names, batches, strict=True):
+            _check_labels(y, len(classes), f"{place}: {name}")
+        *train, test = batches
         return make_dataset(
-            Split(np.concatenate([s.X for s in train]), np.concatenate([s.y for s in train])),
-            test=test,
+            _images(train),
+            test=_images([test]),
             val_fraction=self.val_fraction,
             rng=rng,
             name=self.version,
@@ -120,7 +132,7 @@ class Source(SeededSource):
             origin=str(place),
         )
 
-    def _open(self) -> tuple[Layout, Mapping[str, bytes], Path]:
+    def _open(self) -> tuple[Layout, dict[str, bytes], Path]:
         """Find the files under root; return their layout, their contents and their place."""
         root = Path(self.root).expanduser()
         layouts = LAYOUTS[self.version]
@@ -162,12 +174,11 @@ def _find(root: Path, layouts: tuple[Layout, ...]) -> Path | None:
 
 
 def _folder_files(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    files = {}
-    for path in (folder / name for name in limits):
-        if path.is_file():
-            check_size(path.stat().st_size, limits[path.name], str(path))
-            files[path.name] = path.read_bytes()
-    return files
+    paths = [path for path in (folder / name for name in limits) if path.is_file()]
+    for path in paths:
+        check_size(path.stat().st_size, limits[path.name], str(path))
+    contents = in_order(Path.read_bytes, paths)
+    return {path.name: content for path, content in zip(paths, contents, strict=True)}
 
 
 def _check_complete(files: Mapping[str, bytes], layout: Layout, place: Path) -> None:
@@ -179,10 +190,10 @@ def _check_complete(files: Mapping[str, bytes], layout: Layout, place: Path) -> 
             raise InputError(f"{place}: {other} is a copy of {one}; bring the official file back")
 
 
-def _read_batch(files: Mapping[str, bytes], name: str, layout: Layout, labels: str) -> Split:
+def _read_batch(name: str, file: bytes, layout: Layout, labels: str) -> Batch:
     if layout.label_columns:
-        return _read_records(files[name], name, layout.label_columns, labels)
-    content = read_pickle(files[name], name)
+        return _read_records(file, name, layout.label_columns, labels)
+    content = read_pickle(file, name)
     pixels, y = content.get(b"data"), content.get(labels.encode())
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
@@ -190,20 +201,37 @@ def _read_batch(files: Mapping[str, bytes], name: str, layout: Layout, labels: s
         raise InputError(f"{name}: it has no list of {labels}, bytes all")
     if len(y) != len(pixels):
         raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
-    return Split(_images(pixels), np.array(y, dtype=np.int64))
+    return Batch(pixels, np.array(y, dtype=np.int64))
 
 
-def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: str) -> Split:
+def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: str) -> Batch:
     size = len(columns) + PIXELS
     if len(content) == 0 or len(content) % size:
         raise InputError(f"{name}: {len(content)} bytes, not a whole number of {size}-byte records")
     records = np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
     y = records[:, columns.index(labels)].astype(np.int64)
-    return Split(_images(records[:, len(columns) :]), y)
+    return Batch(records[:, len(columns) :], y)
 
 
-def _images(planes: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+def _images(batches: Sequence[Batch]) -> Split:
+    """Return all images, (N, 32, 32, 3), of batches, in which each has a plane of each colour."""
+    y = np.concatenate([batch.y for batch in batches])
+    images = np.empty((len(y), 32, 32, 3), dtype=np.uint8)
+    flat, places = images.reshape(len(y), -1, 3), np.cumsum([0, *(len(b.y) for b in batches)])
+    parts = [
+        (batch.planes[rows], flat[start:][rows])
+        for batch, start in zip(batches, places[:-1], strict=True)
+        for rows in row_parts(len(batch.y), BLOCK)
+    ]
+
+    def fill(part: tuple[np.ndarray, np.ndarray]) -> None:
+        planes, pixels = part
+        for colour, plane in enumerate(np.split(planes, 3, axis=1)):
+            pixels[:, :, colour] = plane
+
+    for _ in in_order(fill, parts):
+        pass
+    return Split(images, y)
 
 
 def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.ndarray:

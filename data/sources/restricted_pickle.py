@@ -11,6 +11,7 @@ Source: "Restricting Globals", documentation of Python's pickle module.
 import io
 import pickle
 import pickletools
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,16 @@ _STAND_INS = {
 # Opcodes that make objects in ways that no CIFAR file needs.
 REFUSED = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"}
 REFUSED |= {"NEXT_BUFFER", "READONLY_BUFFER"}
+_REFUSED = {ord(op.code): op.name for op in pickletools.opcodes if op.name in REFUSED}
+_PUTS = {pickle.PUT[0], pickle.BINPUT[0], pickle.LONG_BINPUT[0]}
+# By code: the bytes of an opcode's argument, or how they are found.
+_ARGUMENTS = {ord(op.code): op.arg.n if op.arg else 0 for op in pickletools.opcodes}
+_SIZES = {  # bytes that tell how many follow
+    pickletools.TAKEN_FROM_ARGUMENT1: 1,
+    pickletools.TAKEN_FROM_ARGUMENT4: 4,
+    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
+    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
+}
 
 
 class _Unpickler(pickle.Unpickler):
@@ -87,11 +98,40 @@ def _check_opcodes(content: bytes) -> None:
 
     A memo index costs memory in its own size, so one beyond the number of opcodes is refused.
     """
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name in REFUSED:
-            raise pickle.UnpicklingError(f"it uses the opcode {opcode.name}")
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > count:
-            raise pickle.UnpicklingError(f"it asks for a memo of {argument} entries")
+    for count, (code, begin, end) in enumerate(_opcodes(content)):
+        if code in _REFUSED:
+            raise pickle.UnpicklingError(f"it uses the opcode {_REFUSED[code]}")
+        if code in _PUTS:
+            text = content[begin:end]
+            memo = int(text) if code == pickle.PUT[0] else int.from_bytes(text, "little")
+            if memo > count:
+                raise pickle.UnpicklingError(f"it asks for a memo of {memo} entries")
+
+
+def _opcodes(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield each opcode, and where its argument begins and ends.
+
+    `pickletools.genops` copies and decodes every argument, of which one has 30 MB.
+    """
+    code, end = None, 0
+    while code != pickle.STOP[0]:
+        if end >= len(content):
+            raise pickle.UnpicklingError("it ends in the middle")
+        code, begin = content[end], end + 1
+        if code not in _ARGUMENTS:
+            raise pickle.UnpicklingError(f"it has the byte {code} where an opcode should be")
+        kind = _ARGUMENTS[code]
+        if kind >= 0:
+            end = begin + kind
+        elif kind == pickletools.UP_TO_NEWLINE:
+            end = content.index(b"\n", begin) + 1
+            if code == pickle.GLOBAL[0]:  # two names
+                end = content.index(b"\n", end) + 1
+        else:
+            size = _SIZES[kind]
+            # One below zero is read as one that no file has.
+            end = begin + size + int.from_bytes(content[begin : begin + size], "little")
+        yield code, begin, end
 
 
 def _as_bytes(key: Any) -> bytes:

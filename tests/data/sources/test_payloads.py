@@ -8,15 +8,18 @@ import importlib
 import operator
 import os
 import pickle
+import pickletools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import event, given
+from hypothesis import strategies as st
 
 from data.errors import InputError
 from data.files.npz import read_npz
-from data.sources.restricted_pickle import read_pickle
+from data.sources.restricted_pickle import _opcodes, read_pickle
 
 TRACE = "ran"
 
@@ -115,3 +118,40 @@ def test_arrays_of_objects_are_not_loaded():
     np.savez("x.npz", X=np.array([CALLS["os.system"]], dtype=object))
     with pytest.raises(InputError, match="X holds Python objects"):
         read_npz("x.npz", ["X"])
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=30,
+)
+WRITTEN = st.builds(pickle.dumps, VALUES | st.just(bytes(2**17)), st.integers(0, 5))
+
+
+@given(WRITTEN, st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255))))
+def test_opcodes_are_found_where_pythons_own_tool_finds_them(content, changes):
+    """As far as that gets where bytes were changed: what it cannot read is not loaded either."""
+    changed = bytearray(content)
+    for place, value in changes:
+        changed[int(place * len(changed))] = value
+    expected, found = [], []
+    try:
+        for opcode, _, place in pickletools.genops(bytes(changed)):
+            expected.append((ord(opcode.code), place))
+    except Exception:
+        event("damaged")
+    try:
+        for code, begin, _ in _opcodes(bytes(changed)):
+            found.append((code, begin - 1))
+    except Exception:
+        event("refused")
+        assert changes
+    assert found[: len(expected)] == expected
+    if not changes:
+        assert found == expected
+
+
+@pytest.mark.parametrize("content", [b"", b"(", b"N", b"T\xff\xff\xff\xff.", b"\x8e" + b"\xff" * 8])
+def test_what_ends_in_the_middle_is_refused(content):
+    with pytest.raises(InputError, match="it ends in the middle"):
+        read_pickle(content, "batch")
