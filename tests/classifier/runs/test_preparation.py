@@ -1,5 +1,6 @@
 import dataclasses
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -36,9 +37,9 @@ def needed(message):
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        # 4 bytes a value of 8,000 raw, 7,200 prepared and twice a minibatch; float64 of a sample.
+        # 4 bytes a value of 8,000 raw, 7,200 prepared and twice a minibatch, or a sample.
         (["batch_size=8000"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2 * 5760 * 1001 * 4),
-        (["batch_size=10"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2048 * 1001 * 16),
+        (["batch_size=10"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2048 * 1001 * 8),
         (["data.n_classes=500", "batch_size=10"], 0 + 32e6 + 28.8e6 + 9 * 4 * 500 * 1001 + 0.1e6),
     ],
 )
@@ -63,15 +64,28 @@ def test_what_a_training_needs_is_told_before_it_is_taken(
 
 
 def test_the_scale_is_measured_in_no_more_than_it_says(memory):
-    """The sample's part of the sum above: four times what float32 rows take."""
-    import tracemalloc
-
+    """The sample's part of the sum above: twice what float32 rows take."""
     X = np.ones((3000, 501), np.float32)
     tracemalloc.start()
     measure_scale(X, np.random.default_rng(0))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4.1 * 2048 * 501 * 4
+    assert peak < 2.1 * 2048 * 501 * 4
+
+
+def test_data_in_memory_take_what_they_are_and_one_prepared_copy(job_of, tmp_path):
+    n, d = 8000, 1500
+    X = np.random.default_rng(0).random((n, d), dtype=np.float32)
+    np.savez(tmp_path / "x.npz", X=X, y=np.arange(n) % 3)
+    config = job_of(tmp_path, "data=arrays", f"data.train='{tmp_path}/x.npz'").config
+    prepare(load_dataset(config), [config])  # imports
+    tracemalloc.start()
+    prepared = prepare(load_dataset(config), [config])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    copy = prepared.train.X.nbytes + prepared.val.X.nbytes
+    sample = 2.1 * 2048 * (d + 1) * 4
+    assert peak < X.nbytes + copy + sample + room.LABELS * n
 
 
 @pytest.fixture
