@@ -14,7 +14,9 @@ from data.threads import in_order, row_parts
 
 BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 BLOCK_ROWS = 2**16  # at most: the squares of so many bytes add up to less than 2 ** 32
-PART = 8  # blocks that a thread measures before they are merged with those of others
+# What a thread measures before it is merged with the rest: so many blocks, and so many rows at
+# least, for the figures of a part take as much as a dozen rows of float32.
+PART, PART_ROWS = 8, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +95,7 @@ def _block_rows(X: Examples) -> int:
 
 
 def _parts(X: Examples) -> list[slice]:
-    return row_parts(len(X), PART * _block_rows(X))
+    return row_parts(len(X), max(PART_ROWS, PART * _block_rows(X)))
 
 
 def _row_blocks(X: Examples, part: slice) -> Iterator[tuple[int, np.ndarray]]:
@@ -138,25 +140,24 @@ def _measure_part(X: Examples, weights: np.ndarray | None, part: slice) -> _Bloc
     with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
         blocks = _row_blocks(X, part)
         if X.dtype == np.uint8 and weights is None:
-            return _measure_bytes(block for _, block in blocks)
+            return _measure_bytes((block for _, block in blocks), math.prod(X.shape[1:]))
         return functools.reduce(_merge, (_measure_block(*found, X, weights) for found in blocks))
 
 
-def _measure_bytes(blocks: Iterator[np.ndarray]) -> _Block:
+def _measure_bytes(blocks: Iterator[np.ndarray], width: int) -> _Block:
     """Measure bytes by sums of integers, which round nothing: n sum(x^2) - sum(x)^2 is exact."""
-    n, columns = 0, []
+    n, low, high = 0, np.full(width, 255, dtype=np.uint8), np.zeros(width, dtype=np.uint8)
+    total, squares = np.zeros((2, width), dtype=np.int64)
     for block in blocks:
         n += len(block)
+        np.minimum(low, block.min(axis=0), out=low)
+        np.maximum(high, block.max(axis=0), out=high)
         values = block.astype(np.uint32)
-        total = np.add.reduce(values, axis=0, dtype=np.uint32)
+        total += np.add.reduce(values, axis=0, dtype=np.uint32)
         values *= values
-        squares = np.add.reduce(values, axis=0, dtype=np.uint32)
-        columns.append((block.min(axis=0), block.max(axis=0), total, squares))
-    low, high, totals, squares = (np.stack(column) for column in zip(*columns, strict=True))
-    total, unit = totals.sum(axis=0, dtype=np.int64), np.ones(totals.shape[1])
-    about_mean = (n * squares.sum(axis=0, dtype=np.int64) - total**2) / n
-    extremes = low.min(axis=0).astype(np.float64), high.max(axis=0).astype(np.float64)
-    return _Block(n, *extremes, total / n, unit, about_mean)
+        squares += np.add.reduce(values, axis=0, dtype=np.uint32)
+    extremes, about_mean = (low.astype(np.float64), high.astype(np.float64)), n * squares - total**2
+    return _Block(n, *extremes, total / n, np.ones(width), about_mean / n)
 
 
 def _measure_block(

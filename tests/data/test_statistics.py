@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -40,6 +42,17 @@ def test_sums_of_many_bytes_do_not_overflow():
     found = measure(X)
     np.testing.assert_allclose(found.mean, X.mean(axis=0), rtol=1e-14)
     np.testing.assert_allclose(found.spread, X.std(axis=0), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_many_features_and_threads_take_less_than_the_prepared_copy(dtype, monkeypatch):
+    monkeypatch.setattr("data.threads.cores", lambda: 8)
+    X = np.ones((256, 100_000), dtype)
+    tracemalloc.start()
+    measure(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * X.size
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
