@@ -89,12 +89,11 @@ def measure_scale(
 
 def _largest_eigenvalue(X: np.ndarray, rng: np.random.Generator) -> float:
     """Return lambda_max(X^T X) / N by power iteration."""
-    vector: np.ndarray = rng.standard_normal((X.shape[1],))
+    vector: np.ndarray = rng.standard_normal((X.shape[1],)).astype(X.dtype)
     estimate = 0.0
     for _ in range(ITERATIONS):
         vector /= float(np.linalg.norm(vector))
-        direction = vector.astype(X.dtype)
-        vector = (X.T @ (X @ direction)).astype(np.float64) / len(X)
+        vector = X.T @ (X @ vector) / len(X)
         previous = estimate
         estimate = float(np.linalg.norm(vector))
         if abs(estimate - previous) <= TOLERANCE * estimate:
