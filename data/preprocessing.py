@@ -10,7 +10,7 @@ from data.errors import InputError
 from data.files.npy import NpyRows
 from data.options import Options, option
 from data.statistics import Statistics
-from data.threads import in_order, row_parts
+from data.threads import do_all, row_parts
 
 CHUNK_BYTES = 2**23  # of float64 intermediates; a minibatch at once, or threads wait for each other
 
@@ -70,8 +70,7 @@ class AffineMap:
             self.transform(flat[rows], out=design[rows, :-1])
             design[rows, -1] = 1
 
-        for _ in in_order(prepare, row_parts(len(flat), self._chunk)):
-            pass
+        do_all(prepare, row_parts(len(flat), self._chunk))
         return design
 
 

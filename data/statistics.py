@@ -10,7 +10,7 @@ import numpy as np
 
 from data.dataset import Examples
 from data.features import check_rows
-from data.threads import in_order, row_parts
+from data.threads import do_all, in_order, row_parts
 
 BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 BLOCK_ROWS = 2**16  # at most: the squares of so many bytes add up to less than 2 ** 32
@@ -75,8 +75,7 @@ def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
 def check_finite(X: Examples) -> None:
     """Look at all values of X (N, ...) once; raises as `measure` does."""
     if X.dtype.kind == "f":
-        for _ in in_order(functools.partial(_check_part, X), _parts(X)):
-            pass
+        do_all(functools.partial(_check_part, X), _parts(X))
 
 
 def _check_part(X: Examples, part: slice) -> None:

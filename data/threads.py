@@ -37,6 +37,12 @@ def in_order(do: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
                 future.cancel()
 
 
+def do_all(do: Callable[[T], object], parts: Sequence[T]) -> None:
+    """Call do(part) for each part; the first error in their order is raised."""
+    for _ in in_order(do, parts):
+        pass
+
+
 def row_parts(stop: int, size: int, start: int = 0) -> list[slice]:
     """Return the slices that cut rows from `start` to `stop` into parts of `size` or less."""
     return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]

@@ -22,7 +22,7 @@ from data.sources.download import fetch
 from data.sources.restricted_pickle import read_pickle
 from data.sources.seeded import SeededSource
 from data.splits import make_dataset
-from data.threads import in_order, row_parts
+from data.threads import do_all, in_order, row_parts
 
 PIXELS = 3 * 32 * 32
 BLOCK = 256  # images that are put together at a time
@@ -229,8 +229,7 @@ def _images(batches: Sequence[Batch]) -> Split:
         for colour, plane in enumerate(np.split(planes, 3, axis=1)):
             pixels[:, :, colour] = plane
 
-    for _ in in_order(fill, parts):
-        pass
+    do_all(fill, parts)
     return Split(images, y)
 
 

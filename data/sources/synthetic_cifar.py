@@ -18,7 +18,7 @@ from data.options import option
 from data.room import check_loading
 from data.sources.seeded import SeededSource
 from data.splits import make_dataset, share_apart
-from data.threads import in_order, row_parts
+from data.threads import do_all, row_parts
 
 N_CLASSES = 10
 SIZE = 32
@@ -92,8 +92,7 @@ def _draw_images(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         images[block] = np.clip(pixels, 0, 255, out=pixels).reshape(n, SIZE, SIZE, 3)
 
     with threadpool_limits(1, "blas"):  # the blocks have all cores
-        for _ in in_order(draw, row_parts(len(y), BLOCK)):
-            pass
+        do_all(draw, row_parts(len(y), BLOCK))
     return images
 
 
