@@ -22,7 +22,7 @@ from data.options import REPORTING
 
 NAME = "checkpoint.npz"
 STATE = "training."  # before the names of the training's own arrays
-FORMAT = 8  # of the file; another number is another layout
+FORMAT = 9  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 
