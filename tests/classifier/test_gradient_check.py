@@ -119,7 +119,7 @@ def test_a_wrong_stacked_gradient_is_found(column, monkeypatch):
 
 
 def test_smoothing_that_the_gradient_forgets_is_found(monkeypatch):
-    monkeypatch.setattr(gradient_check, "StackedLoss", lambda *a: StackedLoss(*a[:5]))
+    monkeypatch.setattr(gradient_check, "make_loss", lambda *a: StackedLoss(*a[:5]))
     own = np.array([0.1]), np.array([0.1])
     error = check_stacked_gradient(*stack_problem(), *own, np.random.default_rng(0))
     assert error > gradient_check.LIMIT
