@@ -58,7 +58,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
     with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         config = make_config(compose("train", overrides=["epochs=1"]))
     seen, at_work = [], []
-    for place in ("results.evaluate", "run.make_trainer", "preparation.measure"):
+    for place in ("evaluated.evaluate_stack", "run.make_trainer", "preparation.measure"):
         module, name = place.split(".")
         target = __import__(f"classifier.runs.{module}", fromlist=[name])
         kept = getattr(target, name)
@@ -71,7 +71,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
         monkeypatch.setattr(target, name, watched)
     monkeypatch.setattr(blas, "cores", lambda: 2)
     run([Job(config, dataclasses.asdict(config), tmp_path)], show=lambda *_: seen.append(threads()))
-    assert {*at_work} == {"evaluate", "make_trainer", "measure"}
+    assert {*at_work} == {"evaluate_stack", "make_trainer", "measure"}
     assert {*seen} == {2}
     assert threads() == 3
 
