@@ -2,8 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
@@ -43,16 +42,6 @@ def one_thread() -> Iterator[None]:
     """Keep the libraries to one thread: beside another busy process each product waits for more."""
     with loaded().limit(limits=1):
         yield
-
-
-@contextlib.contextmanager
-def threads(n: int) -> Iterator[Callable[[Callable[[int], None]], object]]:
-    """Yield what calls a function with each of n numbers, in a thread each; BLAS then has one."""
-    if n == 1:
-        yield lambda do: do(0)
-        return
-    with one_thread(), ThreadPoolExecutor(n) as pool:
-        yield lambda do: list(pool.map(do, range(n)))
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from classifier.certificate import Certificate, Pass, certify
 from classifier.model_stack import PerModel, of_mean_one
 from classifier.parallel_stack import PARTED
 from classifier.stacked_loss import StackedLoss, penalty
+from classifier.team import Team
 from data.dataset import Split
 from data.minibatches import Batch
 from data.streamed import row_windows
@@ -112,7 +113,7 @@ class FullLoss:
                 rows = slice(start, min(start + size, end))
                 sums.add(loss, theta, self._weighted(window, rows))
 
-        with blas.threads(n_parts) as each:
+        with Team(n_parts) as each:
             for window in row_windows(self.examples):
                 each(lambda part: add(part, window))  # noqa: B023
                 if stop():

@@ -8,17 +8,22 @@ h = 1e-5 is near the best of both, in float32 no h is good.
 Source: Stanford's cs231n, "Gradient checks".
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
-from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty, smoothing_term
+from classifier.loss import softmax_loss_vectorized
+from classifier.many_classes import make_loss
+from classifier.stacked_loss import add_penalty_gradient, penalty, smoothing_term
 from data.dataset import Examples
 
 Function = Callable[[np.ndarray], float]
 LIMIT = 1e-5  # of the relative error before a run
 EXAMPLES, FEATURES = 32, 512  # at most so many of a run's own data are in its check
 WEIGHTS, BIASES = 20, 10  # entries of each that it compares
+MODELS = 4  # that are compared with the loss of the lesson, at most
+STEP = 5e-5  # of the finite differences
 
 
 def grad_check_sparse(
@@ -99,6 +104,9 @@ def check_stacked_gradient(
 ) -> float:
     """Check the training loop's gradient, in float64, on a small slice of a run's own data.
 
+    It is compared with finite differences of its loss, and with the loss of the lesson and its
+    gradient.
+
     Features are scaled to a largest value of one within the slice, for a finite difference can only
     be exact where values are of order one.
 
@@ -117,27 +125,66 @@ def check_stacked_gradient(
     """
     X, labels = _slice(design, y, rng)
     shape = n_classes, len(reg), X.shape[1] - 1, len(X)
-    loss = StackedLoss(*shape, np.float64, label_smoothing)
+    loss = make_loss(*shape, np.float64, label_smoothing)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
     theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
-    loss.loss_and_gradient(theta, X, labels)
+    outcome = loss.loss_and_gradient(theta, X, labels)
     analytic = loss.gradient.copy()
+    own_words = _error_of_the_lesson(theta, X, labels, label_smoothing, outcome.loss, analytic)
     add_penalty_gradient(analytic, theta, 2 * reg[:, None], np.empty_like(theta))
-
-    def objective(theta: np.ndarray) -> float:
-        added = penalty(theta, reg) + smoothing_term(theta, X, labels, label_smoothing)
-        return float(np.sum(loss.loss(theta, X, labels).loss.mean(axis=1) + added))
-
-    W, b = theta[..., :-1], theta[..., -1:]
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
-    settings = {"h": 5e-5, "rng": rng, "floor": 1e-2 * largest}
-    of_W = lambda W: objective(np.concatenate([W, b], axis=2))  # noqa: E731
-    of_b = lambda b: objective(np.concatenate([W, b], axis=2))  # noqa: E731
-    return max(
-        grad_check_sparse(of_W, W, analytic[..., :-1], WEIGHTS, **settings),
-        grad_check_sparse(of_b, b, analytic[..., -1:], BIASES, **settings),
-    )
+    floor = 1e-2 * largest
+    alone = make_loss(n_classes, 1, *shape[2:], np.float64)
+
+    def error(entry: tuple[int, int, int]) -> float:
+        """Return that of one entry: no other model's loss depends on it."""
+        _, g, _ = entry
+        own = theta[:, [g]]
+
+        def objective(weights: np.ndarray) -> float:
+            own[entry[0], 0, entry[2]] = weights[0]
+            added = penalty(own, reg[[g]]) + smoothing_term(own, X, labels, label_smoothing[[g]])
+            return float(alone.loss(own, X, labels).loss.mean() + added[0])
+
+        return grad_check_sparse(
+            objective, theta[entry][None], analytic[entry][None], 1, STEP, rng, floor
+        )
+
+    return max(own_words, *(error(entry) for entry in _entries(theta.shape, rng)))
+
+
+def _error_of_the_lesson(
+    theta: np.ndarray,
+    X: np.ndarray,
+    y: np.ndarray,
+    label_smoothing: np.ndarray,
+    losses: np.ndarray,
+    gradient: np.ndarray,
+) -> float:
+    """Return the largest relative error of losses (G, B) and gradients beside `classifier.loss`.
+
+    Of some of the models, without the penalty. Label smoothing adds e X^T (Y - 1 / C) / B.
+    """
+    n_classes, n_models = theta.shape[:2]
+    ahead = np.eye(n_classes)[y] - 1 / n_classes
+    worst = 0.0
+    for g in np.unique(np.linspace(0, n_models - 1, MODELS).astype(int)):
+        loss, dW = softmax_loss_vectorized(theta[:, g].T, X, y)
+        dW += label_smoothing[g] * X.T @ ahead / len(y)
+        off = np.abs(gradient[:, g].T - dW).max() / max(np.abs(dW).max(), 1e-300)
+        worst = max(worst, float(off), relative_error(float(losses[g].mean()), loss))
+    return worst
+
+
+def _entries(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
+    """Yield places (c, g, d) of some weights and some biases, without repeats."""
+    n_classes, n_models, n_columns = shape
+    for n, places in ((WEIGHTS, (n_classes, n_models, n_columns - 1)), (BIASES, shape[:2])):
+        size = math.prod(places)
+        for entry in rng.choice(size, size=min(n, size), replace=False):
+            c, g, *d = (int(i) for i in np.unravel_index(entry, places))
+            yield c, g, d[0] if d else -1
 
 
 def _slice(

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classifier.many_classes import make_loss
 from classifier.optimizers import MinibatchOptimizer, State
-from classifier.stacked_loss import Outcome, StackedLoss, add_penalty_gradient, join
+from classifier.stacked_loss import Outcome, add_penalty_gradient, join
+from classifier.team import Team
 from data.dataset import Split
 from data.minibatches import Batch
 
@@ -70,6 +72,7 @@ class ModelStack:
     sums : (2, G) loss and accuracy of the epoch so far, summed over its examples.
     optimizer : takes the steps.
     batch_size, val_size : rows at most of what is trained on, and evaluated, at a time.
+    team : threads that share the work of each step.
     """
 
     def __init__(
@@ -81,6 +84,7 @@ class ModelStack:
         optimizer: MinibatchOptimizer,
         batch_size: int,
         val_size: int,
+        team: Team | None = None,
     ) -> None:
         self.theta, self.state, self.optimizer = theta, state, optimizer
         self._sums, self._fold = sums, models.fold[:, None]
@@ -89,12 +93,14 @@ class ModelStack:
         n_classes, n_models, n_columns = theta.shape
         dtype = theta.dtype.type
         shape = n_classes, n_models, n_columns - 1
-        self._loss = StackedLoss(*shape, batch_size, dtype, models.label_smoothing)
-        self._val_loss = StackedLoss(*shape, val_size, dtype)
+        self._team = team or Team(1)
+        smoothing = models.label_smoothing
+        self._loss = make_loss(*shape, batch_size, dtype, smoothing, self._team)
+        self._val_loss = make_loss(*shape, val_size, dtype, team=self._team)
         self._at_once = max(1, PENDING // max(1, n_models * batch_size))
         # The optimizer is given few enough weights at a time that they stay in the cache.
         size = min(max(1, CACHED // n_columns), n_classes * n_models)
-        self._scratch = np.empty((size, n_columns), dtype=dtype)
+        self._scratch = np.empty((self._team.n, size, n_columns), dtype=dtype)
         self._pieces = [
             _Piece(
                 _rows(theta, rows),
@@ -116,8 +122,15 @@ class ModelStack:
         self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y, weights))
         if len(self._outcomes) == self._at_once:
             self._sum_up()
-        for theta, gradient, state, lr, momentum, twice_reg in self._pieces:
-            add_penalty_gradient(gradient, theta, twice_reg, self._scratch[: len(theta)])
+        if len(self._pieces) > 1:
+            self._team(lambda part: self._update(part, factor, number))
+        else:
+            self._update(0, factor, number)
+
+    def _update(self, part: int, factor: float, number: int) -> None:
+        """Move the weights that are a thread's to move."""
+        for theta, gradient, state, lr, momentum, twice_reg in self._pieces[part :: self._team.n]:
+            add_penalty_gradient(gradient, theta, twice_reg, self._scratch[part, : len(theta)])
             self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
 
     def _own_weights(self, weights: np.ndarray | None, folds: np.ndarray) -> np.ndarray:

@@ -1,9 +1,11 @@
-"""A stack of models in parts, each of which a thread trains where the steps are long."""
+"""A stack of models in parts, each of which a thread trains where the steps are long.
+
+The threads of a single model share its steps.
+"""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,10 @@ from classifier import blas
 from classifier.fit import Fit
 from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import MinibatchOptimizer, State
+from classifier.team import Team
 
 BLOCK = 2**23  # scores, or features, in a block of validation at most
-PARTED = 2**23  # multiplications from which a step is worth dividing among threads
+PARTED = 2**22  # multiplications from which a step is worth dividing among threads
 
 EachPart = Callable[[Callable[[ModelStack], Any]], list[Any]]
 
@@ -66,14 +69,17 @@ class ParallelStack:
         self.fits, self.models = members.fits, members.models
         n_classes, n_models, n_columns = members.theta.shape
         self.block = max(1, BLOCK // max(n_classes * n_models, n_columns))
-        self._long = members.theta.size * batch_size >= PARTED
-        n_parts = min(n_models, blas.n_threads()) if self._long else 1
+        long = members.theta.size * batch_size >= PARTED
+        n_threads = blas.n_threads() if long else 1
+        n_parts = max(1, min(n_models, n_threads))
+        self._team = Team(n_parts if n_models > 1 else n_threads)
         val_size = max(1, min(self.block, n_val))
         self.parts = []
-        for columns in np.array_split(np.arange(n_models), max(1, n_parts)):
+        for columns in np.array_split(np.arange(n_models), n_parts):
             part = members.select(columns)
             own = part.models, part.theta, part.optimizer, part.sums
-            self.parts.append(ModelStack(*own, optimizer, batch_size, val_size))
+            team = self._team if n_parts == 1 else None
+            self.parts.append(ModelStack(*own, optimizer, batch_size, val_size, team))
 
     @property
     def members(self) -> Members:
@@ -100,15 +106,12 @@ class ParallelStack:
     def threads(self) -> Iterator[EachPart]:
         """Yield what calls a function with every part of the stack, each part in a thread.
 
-        BLAS divides the products of a single large model among its own threads. For small ones it
-        is kept to one: it gains little from a second, and waits for it where cores are busy.
+        BLAS is kept to one thread. For small products it gains little from a second, and waits for
+        it where cores are busy; large ones are divided here, with all that is around them.
         """
-        with contextlib.ExitStack() as exits:
-            if len(self.parts) > 1 or not self._long:
-                exits.enter_context(blas.loaded().limit(limits=1))
+        with blas.one_thread(), self._team:
             if len(self.parts) > 1:
-                pool = exits.enter_context(ThreadPoolExecutor(len(self.parts)))
-                yield lambda do: list(pool.map(do, self.parts))
+                yield lambda do: self._team(lambda part: do(self.parts[part]))
             else:
                 yield lambda do: [do(self.parts[0])]
 

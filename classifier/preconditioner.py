@@ -22,6 +22,7 @@ import numpy as np
 from scipy import linalg
 
 from classifier import blas
+from classifier.team import Team
 from data.dataset import Split
 from data.errors import InputError
 from data.minibatches import Batch
@@ -81,7 +82,7 @@ def measure_moments(examples: Split, rng: np.random.Generator) -> Moments:
                 X *= total**-0.5
             parts[part] += X.T @ X if full else np.einsum("nd,nd->d", X, X)
 
-    with blas.threads(len(parts)) as each:
+    with Team(len(parts)) as each:
         for window in row_windows(examples):
             each(lambda part: add(part, window))  # noqa: B023
     matrix = sum(parts[1:], parts[0])

@@ -22,11 +22,14 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.blas import cut_helps
+from classifier.team import Team, share
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
 FEW = 1200  # scores up to which it does not, where they are products of rows with rows
 WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
+LONG = 512  # features from which a packed product of few rows of theta is faster turned round
+UNIT = 96  # columns of which a thread has a multiple: BLAS rounds them as those of the whole
 
 
 class Outcome(NamedTuple):
@@ -87,6 +90,7 @@ class StackedLoss:
     dtype : of theta, of the design matrix and of every buffer.
     label_smoothing : (G,) e of each model, or None; of the gradient, losses are without it.
     with_spread : whether `loss_and_gradient` leaves the spread too.
+    team : threads that divide the gradient among them; beside its scores X is gathered.
 
     Attributes
     ----------
@@ -104,6 +108,7 @@ class StackedLoss:
         label_smoothing: np.ndarray | None = None,
         *,
         with_spread: bool = False,
+        team: Team | None = None,
     ) -> None:
         n_scores, n_columns = max(1, n_classes * n_models), n_features + 1
         self._smoothing: np.ndarray | None = None
@@ -113,6 +118,7 @@ class StackedLoss:
         self.spread = np.empty((n_classes, n_models), dtype=dtype) if with_spread else None
         self._buffer = np.empty(n_scores * batch_size, dtype=dtype)
         self._set_rows(batch_size)
+        self._team = team or Team(1)
         # Packing copies both factors, which costs a narrow product as much as the product itself,
         # so those of a few models are cut into small ones: by rows, and by columns, of X.
         self._rows, self._columns = batch_size, n_columns
@@ -120,6 +126,8 @@ class StackedLoss:
             small = min(SMALL // (n_scores * n_columns), FEW // n_scores)
             self._rows = batch_size if n_scores >= WIDE else small
             self._columns = SMALL // (n_scores * batch_size)
+        elif n_scores < WIDE and n_columns >= LONG:
+            self._rows = 0
 
     def _set_rows(self, n: int) -> None:
         """Make the scores (C * G, n) a part of the buffer, and say where class 0's stand in it."""
@@ -205,8 +213,18 @@ class StackedLoss:
 
     def _gradient(self, X: np.ndarray) -> None:
         """Put S X (C * G, D + 1) into `gradient`, where S stands in the scores."""
+        gradient, n = self.gradient.reshape(-1, X.shape[1]), self._team.n
         size = self._columns if self._columns >= CUT else X.shape[1]
-        _multiply(self._scores, X, self.gradient.reshape(-1, X.shape[1]), size)
+        if n == 1:
+            _multiply(self._scores, X, gradient, size)
+            return
+        unit = size if size < X.shape[1] else UNIT
+
+        def part(number: int) -> None:
+            columns = share(X.shape[1], number, n, unit)
+            _multiply(self._scores, X[:, columns], gradient[:, columns], size)
+
+        self._team(part)
 
 
 def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
@@ -215,11 +233,12 @@ def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
     One call of numpy makes them all: during a long one other threads can go on.
     """
     width = B.shape[1]
-    if width <= size:
+    if width <= size and out.flags.c_contiguous:
         np.dot(A, B, out=out)  # of the same BLAS, and half a microsecond quicker than matmul
         return
     whole = width - width % size
-    np.matmul(A, _cut(B[:, :whole], size), out=_cut(out[:, :whole], size))
+    if whole:
+        np.matmul(A, _cut(B[:, :whole], size), out=_cut(out[:, :whole], size))
     if whole < width:
         np.matmul(A, B[:, whole:], out=out[:, whole:])
 
@@ -246,7 +265,7 @@ def smoothing_term(
     theta, X, y : as in `StackedLoss.loss`.
     label_smoothing : (G,).
     """
-    scores = np.einsum("cgd,bd->cgb", theta, X)
+    scores = (theta.reshape(-1, theta.shape[2]) @ X.T).reshape(*theta.shape[:2], len(X))
     own = scores[y, :, np.arange(len(y))].T
     terms: np.ndarray = label_smoothing * (own - scores.mean(axis=0)).mean(axis=1)
     return terms

@@ -13,6 +13,7 @@ from classifier.runs.prediction import predict_composed
 from classifier.runs.run import run
 from classifier.schedules import Constant
 from classifier.shell.hydra_versions import VERSION_BASE
+from classifier.team import Team
 
 
 def threads():
@@ -36,29 +37,18 @@ def test_threads_are_kept_to_the_cores_and_never_raised(three_threads, monkeypat
     assert threads() == 3
 
 
-class Watched(Constant):
-    """A schedule that sees how many threads there are while training."""
-
-    def factor(self, step, total_steps, steps):
-        seen.add(blas.n_threads())
-        return super().factor(step, total_steps, steps)
-
-
-seen: set[int] = set()
-
-
 def test_the_estimator_trains_within_the_cores(three_threads, monkeypatch):
-    monkeypatch.setattr(blas, "cores", lambda: 2)
-    monkeypatch.setattr("classifier.parallel_stack.PARTED", 0)  # the BLAS has all its threads
+    monkeypatch.setattr("classifier.parallel_stack.PARTED", 0)  # training has all its threads
+    teams = []
+    monkeypatch.setattr("classifier.parallel_stack.Team", lambda n: teams.append(n) or Team(n))
     X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
-    model = SoftmaxClassifier(epochs=2, schedule=Watched(warmup_steps=0))
-    seen.clear()
+    model = SoftmaxClassifier(epochs=2, schedule=Constant(warmup_steps=0))
+    monkeypatch.setattr(blas, "cores", lambda: 2)
     model.fit(X, y)
-    assert seen == {2}
+    assert {*teams} == {2}
     monkeypatch.setattr(blas, "cores", lambda: 1)
-    monkeypatch.setattr("classifier.estimator.SCHEDULES", {"constant": Watched(warmup_steps=0)})
     model.partial_fit(X, y)
-    assert seen == {1, 2}
+    assert {*teams} == {1, 2}
 
 
 def test_a_run_and_its_evaluation_stay_within_the_cores(
@@ -68,7 +58,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
     with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         config = make_config(compose("train", overrides=["epochs=1"]))
     seen, at_work = [], []
-    for place in ("results.evaluate", "run.make_trainer", "preparation.measure"):
+    for place in ("evaluated.evaluate_stack", "run.make_trainer", "preparation.measure"):
         module, name = place.split(".")
         target = __import__(f"classifier.runs.{module}", fromlist=[name])
         kept = getattr(target, name)
@@ -81,7 +71,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
         monkeypatch.setattr(target, name, watched)
     monkeypatch.setattr(blas, "cores", lambda: 2)
     run([Job(config, dataclasses.asdict(config), tmp_path)], show=lambda *_: seen.append(threads()))
-    assert {*at_work} == {"evaluate", "make_trainer", "measure"}
+    assert {*at_work} == {"evaluate_stack", "make_trainer", "measure"}
     assert {*seen} == {2}
     assert threads() == 3
 

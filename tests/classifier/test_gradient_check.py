@@ -119,7 +119,7 @@ def test_a_wrong_stacked_gradient_is_found(column, monkeypatch):
 
 
 def test_smoothing_that_the_gradient_forgets_is_found(monkeypatch):
-    monkeypatch.setattr(gradient_check, "StackedLoss", lambda *a: StackedLoss(*a[:5]))
+    monkeypatch.setattr(gradient_check, "make_loss", lambda *a: StackedLoss(*a[:5]))
     own = np.array([0.1]), np.array([0.1])
     error = check_stacked_gradient(*stack_problem(), *own, np.random.default_rng(0))
     assert error > gradient_check.LIMIT
@@ -137,3 +137,25 @@ def test_labels_of_a_file_which_are_bytes_are_those_of_integers(smoothing, n_mod
         for labels in (y, y.astype(np.uint8))
     ]
     assert errors[0] == errors[1] < gradient_check.LIMIT
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_loss_that_is_not_the_lessons_is_found_though_its_gradient_is_its_own(
+    smoothing, monkeypatch
+):
+    rng = np.random.default_rng(0)
+    design = np.column_stack([rng.normal(size=(40, 6)), np.ones(40)])
+    y, own = rng.integers(0, 3, 40), (np.array([0.1, 0.0]), np.array([smoothing, 0.0]))
+
+    def checked():
+        return gradient_check.check_stacked_gradient(design, y, 3, *own, np.random.default_rng(1))
+
+    assert checked() < 1e-7
+    lesson = gradient_check.softmax_loss_vectorized
+
+    def twice(*arguments):
+        loss, dW = lesson(*arguments)
+        return 2 * loss, 2 * dW
+
+    monkeypatch.setattr(gradient_check, "softmax_loss_vectorized", twice)
+    assert checked() > 0.1

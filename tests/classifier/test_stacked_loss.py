@@ -4,6 +4,7 @@ from scipy.special import log_softmax
 
 from classifier import stacked_loss
 from classifier.stacked_loss import StackedLoss, add_penalty_gradient, join, penalty, smoothing_term
+from classifier.team import Team
 
 C, G, D, B = 4, 3, 5, 7
 
@@ -127,24 +128,26 @@ def test_products_are_cut_where_that_helps_and_only_there(monkeypatch, helps):
     X, y = rng.standard_normal((200, 3001)).astype(np.float32), rng.integers(0, 10, 200)
     stacked = StackedLoss(10, 1, 3000, 200)
     stacked._score(theta, X)
-    same = np.array_equal(stacked._scores, np.dot(theta[:, 0], X.T))
+    same = np.array_equal(stacked._scores, np.dot(X, theta[:, 0].T).T)
     stacked.loss_and_gradient(theta, X, y)
     assert (len(pieces) > 0) == helps
     assert same or helps
 
 
 # Products of one piece; cut by rows and by columns; packed, narrow; packed, wide.
+@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("helps", [True, False])
 @pytest.mark.parametrize(
     "shape", [(3, 2, 20, 50), (10, 1, 3000, 200), (9, 7, 900, 64), (20, 9, 300, 99)]
 )
-def test_every_way_to_multiply_gives_the_product(shape, helps, monkeypatch):
+def test_every_way_to_multiply_gives_the_product(shape, helps, threads, monkeypatch):
     monkeypatch.setattr(stacked_loss, "cut_helps", lambda: helps)
     n_classes, n_models, n_features, batch_size = shape
     rng = np.random.default_rng(3)
     theta = rng.standard_normal((n_classes, n_models, n_features + 1)) / n_features**0.5
     X, y = rng.standard_normal((batch_size, n_features + 1)), rng.integers(0, n_classes, batch_size)
-    stacked = StackedLoss(n_classes, n_models, n_features, batch_size, np.float64)
+    team = Team(threads)
+    stacked = StackedLoss(n_classes, n_models, n_features, batch_size, np.float64, team=team)
     for size in (batch_size, batch_size - 13):
         outcome = stacked.loss_and_gradient(theta, X[:size], y[:size])
         for g in range(n_models):
