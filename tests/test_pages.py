@@ -46,12 +46,18 @@ def place(tmp_path_factory, command_in):
     index = call("-m", "classifier.report", "outputs")
     assert (index.code, index.out, index.error) == (0, "outputs/index.html\n", "")
     outputs = folder / "outputs"
+    compared = call("-m", "classifier.report", "outputs/digits", "outputs/sweep")
+    assert (compared.code, compared.out, compared.error) == (0, "outputs/compare.html\n", "")
+    names = ["outputs/<b>odd #2", "outputs/digits", "outputs/sweep/1", "--output=three.html"]
+    assert call("-m", "classifier.report", *names).code == 0
     pages = {
         "index": outputs / "index.html",
         "digits": outputs / "digits/report.html",
         "odd": outputs / "<b>odd #2/report.html",
         "sweep": outputs / "sweep/sweep.html",
         "job": outputs / "sweep/0/report.html",
+        "compare": outputs / "compare.html",
+        "three": folder / "three.html",
     }
     return SimpleNamespace(folder=folder, pages=pages, call=call, train=train)
 
@@ -191,10 +197,48 @@ def test_a_page_is_made_again_from_the_files(place):
         assert page.read_text(encoding="utf-8") == before
 
 
+def test_the_test_split_of_a_job_is_looked_at_where_that_is_typed(place):
+    job = place.folder / "job"
+    best = json.loads((place.folder / "outputs/sweep/sweep.json").read_text(encoding="utf-8"))[
+        "best"
+    ]
+    names = {path.name for path in (place.folder / "outputs/sweep").glob("?")} - {best["folder"]}
+    completed = [
+        path
+        for path in (place.folder / "outputs/sweep" / name for name in sorted(names))
+        if '"completed"' in (path / "status.json").read_text(encoding="utf-8")
+    ]
+    shutil.copytree(completed[0], job)
+    assert place.call("-m", "classifier.report", "job").code == 0
+    before = read_report(job / "report.html")["metrics"]
+    assert before["test"] is None
+    done = place.call("-m", "classifier.report", "job", "--test")
+    assert (done.code, done.out, done.error) == (0, "job/report.html\n", "")
+    after = read_report(job / "report.html")["metrics"]
+    assert after["val"] == before["val"]
+    assert after["test"]["n"] == 359
+    page = (job / "report.html").read_text(encoding="utf-8")
+    assert f"{after['test']['accuracy']:.2%}" in page
+    with np.load(job / "predictions.npz") as kept:
+        right = kept["test_predicted"] == kept["test_labels"]
+        assert right.mean() == pytest.approx(after["test"]["accuracy"])
+        assert -kept["test_log_p"].mean() == pytest.approx(after["test"]["loss"], rel=1e-5)
+    for others in (["outputs/sweep"], ["job", "outputs/digits"], ["outputs"]):
+        done = place.call("-m", "classifier.report", *others, "--test")
+        assert (done.code, done.error) == (1, "--test: is of one run; name its folder alone\n")
+    shutil.rmtree(job)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ([], "usage: python -m classifier.report FOLDER"),
+        (["--test-me"], "unrecognized arguments: --test-me; --help explains"),
+        (["outputs/digits", "--output", "x"], "--output x: is of a comparison; name several"),
+        (["outputs/digits", "nowhere"], "nowhere: there is no such folder"),
+        (["outputs/digits", "outputs/digits"], "outputs/digits: named twice"),
+        (["outputs/digits", "outputs/lost"], "outputs/lost: this run left no report"),
+        (["outputs/digits", "outputs"], "outputs: is not the folder of a run or a sweep"),
         (["nowhere"], "nowhere: there is no such folder"),
         (["odd.npz"], "odd.npz: there is no such folder"),
         (["outputs/lost"], "outputs/lost: this run left no report; its train.log says why"),
@@ -383,8 +427,46 @@ def test_rows_lead_to_runs_and_back(show, place):
     assert browser.current_url == place.pages["odd"].as_uri()
 
 
+def test_help_says_what_is_compared(place):
+    done = place.call("-m", "classifier.report", "--help")
+    assert (done.code, done.error) == (0, "")
+    assert "a sweep by its winner" in " ".join(done.out.split())
+
+
+def test_a_comparison_shows_both_and_leads_to_them(show, place):
+    browser = show("compare")
+    best = json.loads((place.folder / "outputs/sweep/sweep.json").read_text(encoding="utf-8"))[
+        "best"
+    ]
+    winner = place.folder / "outputs/sweep" / best["folder"]
+    pages = [place.pages["digits"], winner / "report.html"]
+    said = browser.find_element("css selector", "#verdict ~ ul").text
+    assert re.search(r"of 3\d\d examples A alone has \d+ right .* \(McNemar's exact test", said)
+    cards = browser.find_elements("css selector", ".runs li")
+    colours = []
+    for letter, card, page in zip("AB", cards, pages, strict=True):
+        report = read_report(page)
+        (split,) = re.findall(r"(test|validation) accuracy", card.text)
+        figures = report["metrics"]["test" if split == "test" else "val"]
+        assert card.text.startswith(letter)
+        assert f"{figures['accuracy']:.2%}, loss {figures['loss']:.4f}" in card.text
+        letter_in = card.find_element("tag name", "b")
+        colours.append(letter_in.value_of_css_property("color"))
+    lines = browser.find_elements("css selector", ".chart:first-child polyline:not(.mean)")
+    strokes = [line.value_of_css_property("stroke") for line in lines]
+    same = "return arguments[0].match(/[\\d.]+/g).slice(0, 3).join()"
+    paint = [[browser.execute_script(same, c) for c in of] for of in (colours, strokes)]
+    assert paint[0] == paint[1]
+    assert paint[0][0] != paint[0][1]
+    loaded = "return [...document.images].map((image) => image.naturalWidth)"
+    assert browser.execute_script(loaded) == [8] * 20
+    for page, link in zip(pages, ("outputs/digits", f"sweep/{best['folder']}"), strict=True):
+        show("compare").find_element("link text", link).click()
+        assert browser.current_url == page.as_uri()
+
+
 def test_names_are_shown_and_not_run(show):
-    for name in ("odd", "index"):
+    for name in ("odd", "index", "three"):
         browser = show(name)
         assert browser.title != "taken"
         assert len(browser.find_elements("tag name", "script")) == 1
@@ -449,7 +531,7 @@ def test_the_figures_are_those_of_the_report(show, place):
     assert said.startswith(f"epoch 3: training {float(row['train_loss']):.4g}, validation")
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "job"])
+@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "job", "compare", "three"])
 def test_pages_fit_a_phone_in_light_and_dark(show, name):
     papers = []
     for scheme in ("light", "dark"):
@@ -477,7 +559,7 @@ def test_pages_fit_a_phone_in_light_and_dark(show, name):
     assert papers[1] < 60
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep"])
+@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "compare", "three"])
 def test_a_screen_reader_is_told_what_things_are(show, name):
     browser = show(name)
     nameless = """return [...document.querySelectorAll(arguments[0])].filter(arguments[1]

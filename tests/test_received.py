@@ -389,6 +389,58 @@ def test_an_index_overwrites_no_other_page(place, ends):
     ends("index.html: is not an index that was made here", REPORT, ".")
 
 
+def winner(best):
+    return lambda p: change(p.sweep / "sweep.json", lambda s: s.update(best=best))
+
+
+COMPARED = {
+    "nothing": (lambda _: None, None),
+    "pickled predictions": (
+        lambda p: (np.savez(p.run / "predictions.npz", X=1), pickled("run/predictions.npz")(p)),
+        None,
+    ),
+    "a link for the report": (link("run/report.json"), f"run/report.json: {LINK}"),
+    "a pipe for the history": (pipe("run/history.csv"), f"run/history.csv: {LINK}"),
+    "a winner elsewhere": (
+        winner({"job": "../run", "folder": "../run"}),
+        "its winner, job ../run, is not there",
+    ),
+    "a link for the winner": (
+        lambda p: (winner({"job": "\x1b0", "folder": "0"})(p), link("sweep/0", "run")(p)),
+        r"its winner, job \x1b0, is not there",
+    ),
+    "a winner of another type": (winner([7]), "its files cannot be shown"),
+    "a giant loss": (
+        lambda p: change(p.run / "report.json", lambda r: r["metrics"]["test"].update(loss=HUGE)),
+        "its files cannot be shown",
+    ),
+    "names with control characters": (
+        lambda p: change(p.run / "report.json", lambda r: r["config"].update(lr="\x1b[31m")),
+        None,
+    ),
+    "another environment": (
+        lambda p: change(p.run / "report.json", lambda r: r["config"].update(lr="${oc.env:PATH}")),
+        None,
+    ),
+    "a page of someone else": (
+        text("out.html", "<title>Mine</title>"),
+        "out.html: is not a comparison that was made here; move it away",
+    ),
+    "a link for the page": (link("out.html"), "out.html: is not a comparison"),
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_runs_that_are_compared(name, place, ends):
+    edit, words = COMPARED[name]
+    edit(place)
+    said = ends(words, REPORT, "run", "sweep", "--output=out.html")
+    if words is None:
+        assert said == "out.html\n"
+        page = (place.top / "out.html").read_text(encoding="utf-8")
+        assert os.environ["PATH"] not in page
+
+
 SUMMARISED = {
     "a report of another type": (
         text("sweep/1/report.json", '{"config": 7, "metrics": 7}'),

@@ -1,9 +1,7 @@
 """A trained model for other programs: python -m classifier.export RUN --to FORMAT."""
 
-import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 from classifier.export.formats import (
     FLOAT32_TOLERANCE,
@@ -17,6 +15,7 @@ from classifier.runs.prediction import find_model, incomplete_status
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.whole import write_whole
+from data.parser import Parser
 
 
 def export(run: str, to: str, output: str | None = None) -> str:
@@ -68,11 +67,6 @@ def export(run: str, to: str, output: str | None = None) -> str:
     return "\n".join(said)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; --help explains")
-
-
 def main(arguments: list[str]) -> None:
     """Export as the arguments say: python -m classifier.export RUN --to FORMAT.
 
@@ -81,7 +75,7 @@ def main(arguments: list[str]) -> None:
     SystemExit
         With one line, when something the user gave cannot be used.
     """
-    parser = _Parser("python -m classifier.export", description="A trained model in other formats.")
+    parser = Parser("python -m classifier.export", description="A trained model in other formats.")
     parser.add_argument("run", metavar="RUN", help="latest, a run's folder or a model.npz")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument("--output", metavar="PATH", help="default: beside the model")

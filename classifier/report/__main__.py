@@ -1,41 +1,92 @@
 """Pages made again from files: python -m classifier.report FOLDER.
 
-Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep its own page.
+Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep its own page; of
+several runs or sweeps, named one after the other, the page that compares them.
 """
 
 import sys
 from pathlib import Path
 
+from classifier.report.pages.compare import NAME as COMPARE_PAGE
+from classifier.report.pages.compare import write_comparison
 from classifier.report.pages.draw import draw
 from classifier.report.pages.index import write_index
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.report.pages.run import write_run_page
 from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.runs.claim import kind_of
+from classifier.runs.closed import open_test
 from classifier.sweep.summary import summarise
 from data.console import escape_unknown_characters, printable
 from data.errors import InputError, one_line
 from data.files.places import is_folder, refuse_links
+from data.parser import Parser
+
+COMPARISON = Path("outputs") / COMPARE_PAGE  # beside the index
+USAGE = "python -m classifier.report FOLDER, of runs, of a run or of a sweep; several are compared"
 
 
 def main(arguments: list[str]) -> None:
-    """Write the page of the folder given, and print where it is."""
-    if {"--help", "-h"} & {*arguments}:
-        print(__doc__)
-        return
-    if len(arguments) != 1:
-        sys.exit("usage: python -m classifier.report FOLDER, of runs, of a run or of a sweep")
-    folder = Path(arguments[0])
+    """Write the page of the folders given, and print where it is.
+
+    Raises
+    ------
+    SystemExit
+        With one line, when something the user gave cannot be used.
+    """
+    folders: list[Path] = []
     try:
-        print(printable(write_page(folder)))
+        given = _parser().parse_args(arguments)
+        folders = given.folders
+        if not folders:
+            raise InputError(f"usage: {USAGE}")
+        if given.test and [kind_of(folder) for folder in folders] != ["run"]:
+            raise InputError("--test: is of one run; name its folder alone")
+        if len(folders) > 1:
+            print(printable(write_comparison(folders, given.output or COMPARISON)))
+        elif given.output is not None:
+            raise InputError(f"--output {given.output}: is of a comparison; name several folders")
+        else:
+            print(printable(write_page(*folders, look_at_test=given.test)))
     except (InputError, OSError) as error:
         sys.exit(one_line(error))
     except Exception as error:  # files of something else, or that someone has changed
-        sys.exit(printable(f"{folder}: its files cannot be shown ({error!r})"))
+        named = ", ".join(map(str, folders))
+        sys.exit(printable(f"{named}: its files cannot be shown ({error!r})"))
 
 
-def write_page(folder: Path) -> Path:
+def _parser() -> Parser:
+    parser = Parser(
+        "python -m classifier.report",
+        usage=USAGE,
+        description="Make the index of a folder of runs, the page and the plots of a run or a "
+        "sweep, or a page that compares several.",
+    )
+    parser.add_argument(
+        "folders",
+        nargs="*",
+        metavar="FOLDER",
+        type=Path,
+        help="of runs, of a run or of a sweep; several are compared, a sweep by its winner",
+    )
+    parser.add_argument(
+        "--output", metavar="PATH", type=Path, help=f"of a comparison; default: {COMPARISON}"
+    )
+    parser.add_argument(
+        "--test",
+        action="store_true",
+        help="evaluate a job of a sweep on the test split too, which stays closed but for a winner",
+    )
+    return parser
+
+
+def write_page(folder: Path, *, look_at_test: bool = False) -> Path:
     """Write the page of a folder, of a run or a sweep also its pictures; return the page.
+
+    Parameters
+    ----------
+    folder : of runs, of a run or of a sweep.
+    look_at_test : whether a run is evaluated on the test split first, where it was not yet.
 
     Raises
     ------
@@ -53,6 +104,8 @@ def write_page(folder: Path) -> Path:
         return folder / SWEEP_PAGE
     if not (folder / "report.json").exists():
         raise InputError(f"{folder}: this run left no report; its train.log says why")
+    if look_at_test:
+        open_test(folder)
     draw("run", folder)
     write_run_page(folder)
     return folder / RUN_PAGE

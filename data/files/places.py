@@ -66,6 +66,19 @@ def refuse_links(folder: Path) -> None:
                 )
 
 
+def check_own(path: Path, mark: bytes, kind: str) -> None:
+    """Refuse to write where something stands that is no file of this kind: those hold a mark.
+
+    Raises
+    ------
+    InputError
+        Naming it.
+    """
+    is_own = is_plain_file(path) and mark in path.read_bytes()
+    if path.is_symlink() or (is_there(path) and not is_own):
+        raise InputError(f"{path}: is not {kind} that was made here; move it away")
+
+
 def _raise(error: OSError) -> None:
     raise error
 

@@ -9,7 +9,7 @@ from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.report.text import reported_split
 from classifier.runs.folder import SWEEP, read_report, read_status
 from data.errors import InputError
-from data.files.places import is_there
+from data.files.places import check_own
 from data.files.whole import write_text
 
 NAME = "index.html"
@@ -24,11 +24,10 @@ def write_index(outputs: Path) -> Path:
     Raises
     ------
     InputError
-        When there is nothing, or another index.html stands there.
+        When there is nothing, or something else stands at index.html.
     """
     place = outputs / NAME
-    if is_there(place) and (place.is_symlink() or TITLE not in place.read_bytes()):
-        raise InputError(f"{place}: is not an index that was made here; move it away")
+    check_own(place, TITLE, "an index")
     runs, sweeps = (_folders(outputs, name) for name in ("status.json", "sweep.json"))
     if not runs:
         raise InputError(f"{outputs}: there is no run in it")

@@ -101,7 +101,7 @@ def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
         "epoch",
         "cross-entropy, nats an example" if is_loss else "% of examples",
         x=Axis(min(kept, 1) - 0.5, last + 0.5),
-        y=_loss_axis(known) if is_loss else span(known),
+        y=loss_axis(known) if is_loss else span(known),
     )
     chart.x_ticks = [(t, f"{t:.0f}") for t in chart.x.ticks() if t == round(t)]
     chart.marks = [(chart.at_x(kept), f"kept: epoch {kept}")]
@@ -114,7 +114,7 @@ def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
     return chart
 
 
-def _loss_axis(losses: list[float]) -> Axis:
+def loss_axis(losses: list[float]) -> Axis:
     """Return an axis from zero, or a logarithmic one where losses differ by more than tenfold."""
     above = [loss for loss in losses if loss > 0]
     if max(above, default=1.0) > 10 * min(above, default=1.0):
