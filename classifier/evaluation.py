@@ -166,7 +166,9 @@ class _Counted:
         self.pairs.add(labels, said.predicted)
         self.mistakes.add(places, labels, said.predicted, said.confidence)
         if self._keeps:
-            self._predicted[places], self._log_p[places] = said.predicted, said.log_p
+            self._predicted[places] = said.predicted
+            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+                self._log_p[places] = said.log_p
 
     def finished(
         self,

@@ -117,7 +117,7 @@ def test_large_data_are_measured_in_blocks(monkeypatch):
     whole = evaluate(model, X, y, top_k=2)
     monkeypatch.setattr("classifier.scoring.SCORES", 4 * 7)
     blocks = evaluate(model, X, y, top_k=2)
-    for figure in ("loss", "expected_calibration_error"):
+    for figure in ("loss", "loss_error", "expected_calibration_error"):
         assert blocks.pop(figure) == pytest.approx(whole.pop(figure), rel=1e-6)
     for name, figures in blocks.pop("reliability").items():
         expected = np.array(whole["reliability"][name], float)
