@@ -3,32 +3,47 @@
 import argparse
 import datetime
 import gc
+import os
+import re
 from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.cases import CASES
 
-RESULTS = Path(__file__).parent / "RESULTS.md"
+KERNELS = os.environ.get("OPENBLAS_CORETYPE", "")  # chosen by hand: results of their own
+RESULTS = Path(__file__).parent / f"RESULTS{f'.{KERNELS}' if KERNELS else ''}.md"
 
 
 def main() -> None:
     """Run the chosen cases, print each table when it is there, and write all where asked."""
     parser = _parser()
     arguments = parser.parse_args()
-    if arguments.write and (arguments.quick or arguments.only):
-        parser.error("--write is for a full run: without --quick and --only")
+    if arguments.write and arguments.quick:
+        parser.error("--write is not for a --quick run")
     rounds = 1 if arguments.quick else arguments.rounds
-    head = _head(rounds, arguments.quick)
-    print(head, flush=True)
-    tables = []
+    print(_head(), flush=True)
     for name in _chosen(arguments.only):
-        table = str(CASES[name](rounds, arguments.quick))
+        table = _dated(str(CASES[name](rounds, arguments.quick)), rounds, arguments.quick)
         print(table, flush=True)
-        tables.append(table)
+        if arguments.write:
+            _write(table)
         gc.collect()  # gigabytes of examples, before the next case makes its own
-    if arguments.write:
-        RESULTS.write_text("\n".join([head, *tables]), encoding="utf-8")
-        print(f"written to {RESULTS}")
+
+
+def _dated(table: str, rounds: int, quick: bool) -> str:
+    """Return a table that says when and on what it was measured."""
+    kind = "a quick run on small arrays: its figures mean nothing" if quick else f"{rounds} rounds"
+    heading, rest = table.split("\n", 1)
+    own = f"Measured {datetime.date.today():%Y-%m-%d}, {kind}; {machine.describe()[0]}."
+    return f"{heading}\n\n{own}\n{rest}"
+
+
+def _write(table: str) -> None:
+    """Put a table in the place of the one with the same title, or at the end."""
+    text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
+    sections = {s.split("\n", 1)[0]: s for s in re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]}
+    sections[table.split("\n", 1)[0]] = table + "\n"
+    RESULTS.write_text("\n".join([_head(), *sections.values()]).rstrip() + "\n", encoding="utf-8")
 
 
 def _chosen(only: list[str] | None) -> list[str]:
@@ -51,20 +66,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
     parser.add_argument("--quick", action="store_true", help="small arrays, one round, no bars")
-    parser.add_argument("--write", action="store_true", help=f"write {RESULTS.name}")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
     return parser
 
 
-def _head(rounds: int, quick: bool) -> str:
-    kind = "a quick run on small arrays: its figures mean nothing" if quick else f"{rounds} rounds"
+def _head() -> str:
     return "\n".join(
         [
             "# Benchmarks",
             "",
-            f"`python -m benchmarks`, {datetime.date.today():%Y-%m-%d}, {kind}.",
-            "Ratios are of medians, to the contender with ratio 1; above 1 is slower.",
+            "`python -m benchmarks`. Ratios are of medians, to the contender with ratio 1;",
+            "above 1 is slower. Versions and threads are those of the last table measured.",
             "",
-            *(f"- {line}" for line in machine.describe()),
+            *(f"- {line}" for line in machine.describe()[1:]),
             "",
         ]
     )

@@ -2,7 +2,17 @@
 
 from collections.abc import Callable
 
-from benchmarks.cases import commands, epochs, optimum, path, penalties, stacks, streamed, sweep
+from benchmarks.cases import (
+    commands,
+    epochs,
+    optimum,
+    path,
+    penalties,
+    stacks,
+    streamed,
+    sweep,
+    whole,
+)
 from benchmarks.table import Table
 
 CASES: dict[str, Callable[[int, bool], Table]] = {
@@ -23,5 +33,8 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "path_wide": penalties.wide,
     "streamed": streamed.streamed,
     "commands": commands.commands,
+    "commands_images": whole.images,
+    "commands_probe": whole.probe,
     "sweep": sweep.sweep,
+    "sweep_thousand": whole.thousand,
 }

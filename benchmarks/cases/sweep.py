@@ -6,12 +6,13 @@ from pathlib import Path
 
 from benchmarks.cases.commands import ROOT, prepare_process
 from benchmarks.measure import take_turns
-from benchmarks.table import OURS, Row, Table
+from benchmarks.table import OURS, Bar, Row, Table
 
 LR_SCALES = [0.03, 0.1, 0.3, 1, 2, 3, 5, 10]
 REGS = [0, 1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1]
 SEARCH = ["-m", "benchmarks.grid_search"]
 PLOTTED = f"{OURS}, with the plots of all jobs"
+ALONE = "one run, python train.py"
 
 
 def sweep(rounds: int, quick: bool) -> Table:
@@ -27,8 +28,9 @@ def sweep(rounds: int, quick: bool) -> Table:
     ]
     train = [str(ROOT / "train.py"), *grid]
     searches = {
-        OURS: [*train, "report.plots=false"],
-        **({} if quick else {PLOTTED: train}),
+        OURS: train,
+        ALONE: [str(ROOT / "train.py")],
+        **({} if quick else {PLOTTED: [*train, "report.plots=all"]}),
         "GridSearchCV, LogisticRegression": [*SEARCH, "logistic", str(side)],
         "GridSearchCV, SGDClassifier": [*SEARCH, "sgd", str(side)],
     }
@@ -38,9 +40,18 @@ def sweep(rounds: int, quick: bool) -> Table:
         rows = [
             Row(name, timing, f"best validation accuracy {_best(*timing.result):.4f}")
             for name, timing in timings.items()
+            if name != ALONE
         ]
+        rows.insert(1, Row(ALONE, timings[ALONE]))
+    times = timings[OURS].median / timings[ALONE].median
+    rival = timings["GridSearchCV, LogisticRegression"].median / timings[OURS].median
+    bars = [
+        Bar("64 jobs beside one run", times, 4),
+        Bar("faster than GridSearchCV, LogisticRegression", rival, 1, at_least=True),
+    ]
     setting = f"{side} x {side} jobs on the digits, float32 and float64 as each has it by default."
-    return Table(f"A sweep of {side**2} jobs, whole", setting, rows)
+    title = f"A sweep of {side**2} jobs, whole"
+    return Table(title, setting, rows, [] if quick else bars)
 
 
 def _values(values: list[float]) -> str:

@@ -1,16 +1,20 @@
+import pickle
 import re
 
 import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+import benchmarks.__main__
 from benchmarks import measure, problems
 from benchmarks.__main__ import main
 from benchmarks.cases.commands import prepare_process
 from benchmarks.cases.optimum import Found, fewest
 from benchmarks.measure import Timing, take_turns
+from benchmarks.official import write_cifar10
 from benchmarks.peers import PEERS, Peer, Settings, present
 from benchmarks.table import OURS, Bar, Row, Table, duration
+from data.sources import cifar
 
 SHUFFLES_ITSELF = {"PyTorch, DataLoader", "SGDClassifier"}
 
@@ -196,8 +200,40 @@ def test_a_quick_case_prints_its_table(monkeypatch, capsys):
     assert "bar:" not in printed
 
 
-def test_only_a_full_run_is_written(monkeypatch, capsys):
+def test_a_quick_run_is_not_written(monkeypatch, capsys):
     monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--write"])
     with pytest.raises(SystemExit):
         main()
-    assert "--write is for a full run" in capsys.readouterr().err
+    assert "--write is not for a --quick run" in capsys.readouterr().err
+
+
+def test_a_table_that_is_measured_again_takes_the_place_of_the_earlier_one(monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmarks.__main__, "RESULTS", tmp_path / "RESULTS.md")
+    figures = iter("one two three".split())
+    cases = {
+        name: lambda *_, name=name: f"## {name}\n\nsetting\n\n{next(figures)}\n"
+        for name in ("a_case", "b_case")
+    }
+    monkeypatch.setattr(benchmarks.__main__, "CASES", cases)
+    for own in (["a_case", "b_case"], ["a_case"]):
+        monkeypatch.setattr("sys.argv", ["benchmarks", "--write", "--only", *own])
+        main()
+    text = (tmp_path / "RESULTS.md").read_text(encoding="utf-8")
+    assert text.count("# Benchmarks\n") == 1
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert titles == ["## a_case", "## b_case"]
+    assert [word for word in ("one", "two", "three") if word in text] == ["two", "three"]
+
+
+def test_cifars_files_are_read_as_the_official_ones_are(tmp_path):
+    rng = np.random.default_rng(0)
+    images, y = rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8), np.arange(12) % 3
+    write_cifar10(tmp_path / "official", images, y)
+    content = pickle.loads((tmp_path / "official/data_batch_1").read_bytes(), encoding="bytes")
+    assert content[b"labels"] == [0, 1]
+    own = {"version": "cifar10", "labels": "labels", "download": False, "mirror": "none"}
+    source = cifar.Source(root=str(tmp_path / "official"), val_fraction=0.0, **own)
+    found = source.load(rng)
+    np.testing.assert_array_equal(found.train.X, images[:10])
+    np.testing.assert_array_equal(found.test.X, images[10:])
+    np.testing.assert_array_equal(found.test.y, y[10:])
