@@ -23,6 +23,7 @@ from classifier.runs.trainer import make_trainer
 from classifier.training_state import Trainer
 from data.dataset import Dataset
 from data.errors import InputError, one_line
+from data.files.synced import synced_together
 
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
 
@@ -86,8 +87,9 @@ def run(
 def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
     """Set the statuses to running; a run that was finished stays so where this block fails."""
     before = {folder: read_status(folder) for folder in folders}
-    for folder in folders:
-        write_status(folder, "running")
+    with synced_together():
+        for folder in folders:
+            write_status(folder, "running")
     try:
         yield
     except BaseException:
@@ -128,8 +130,9 @@ def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
         except InputError as error:  # not recorded in the folder: it is another process's
             log.error("%s", one_line(error))
             raise
-        for folder in folders:
-            mark(folder, "run")
+        with synced_together():
+            for folder in folders:
+                mark(folder, "run")
         yield
 
 

@@ -1,58 +1,70 @@
-"""Plots drawn in spare processes, while the next stack is trained."""
+"""Pages and plots of jobs made in spare processes, while this one writes results or trains."""
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from classifier.report.pages.draw import draw
-from classifier.report.pages.run import write_run_page
-from classifier.report.pages.spare import Drawer
-from classifier.runs.conclude import Show
+from classifier.report.pages.draw import Kind, draw
+from classifier.report.pages.spare import Drawer, started
+from classifier.runs.log import reason_of
+from data.console import printable
+from data.files.whole import from_here
 from data.machine import processes
 
 log = logging.getLogger(__name__)
 DRAWING = 2**31  # bytes of memory for each process that draws: they take a sixteenth of it
 
+NAMES: dict[Kind, str] = {"page": "page", "run": "pictures", "sweep": "pictures"}
+
+Make = Callable[[Kind, Path], object]  # makes the page or the plots of a job's folder, soon
+
 
 @contextlib.contextmanager
-def drawing_processes() -> Iterator[Show]:
-    """Yield what shows a run, its plots drawn in a spare process, soon; wait for all at the end.
+def drawing_processes(*, plots: bool) -> Iterator[Make]:
+    """Yield what makes a page or plots in a spare process, soon; wait for all at the end.
 
-    A picture costs about as much as the training of a small model. Where such a process is killed,
-    as for want of memory, the plots are drawn in this one.
+    A picture costs about as much as the training of a small model. Where `plots` are to be made
+    there is a process for each core; for pages alone, that of the program. What a process that is
+    killed, as for want of memory, has not made is made in this one.
     """
+    own = [Drawer() for _ in range(processes(DRAWING))] if plots else []
+    drawers = own or started()
+    if not drawers:
+        yield draw
+        return
     free: SimpleQueue[Drawer] = SimpleQueue()
-    drawers = [Drawer() for _ in range(processes(DRAWING))]
     for drawer in drawers:
         free.put(drawer)
     threads = ThreadPoolExecutor(len(drawers))  # each waits for the answers of a process
-    drawn: dict[Path, Future[bool]] = {}
+    asked: dict[tuple[Kind, Path], Future[bool]] = {}
 
-    def is_drawn(folder: Path) -> bool:
+    def is_made(kind: Kind, folder: Path) -> bool:
         drawer = free.get()
-        drawer.ask("run", folder)
+        drawer.ask(kind, folder)
         answer = drawer.is_drawn()
         free.put(drawer)
         return answer
 
-    def show(folder: Path, plots: bool) -> None:
-        write_run_page(folder, drawn=plots)
-        if plots:
-            drawn[folder] = threads.submit(is_drawn, folder)
+    def make(kind: Kind, folder: Path) -> None:
+        asked[kind, folder] = threads.submit(is_made, kind, folder)
 
     try:
         try:
-            yield show
+            yield make
         finally:  # also of a sweep that is stopped; a second signal cancels what waits
-            lost = [folder for folder, future in drawn.items() if not future.result()]
+            lost = [what for what, future in asked.items() if not future.result()]
             if lost:
                 log.warning("a drawing process died: %d runs are drawn in this one", len(lost))
-            for folder in lost:
-                draw("run", folder)
+            for kind, folder in lost:
+                try:
+                    draw(kind, folder)
+                except Exception as error:  # the job itself is complete
+                    place = printable(from_here(folder))
+                    log.error("%s: its %s is not made: %s", place, NAMES[kind], reason_of(error))
     finally:
         threads.shutdown(cancel_futures=True)
-        for drawer in drawers:
+        for drawer in own:
             drawer.end()

@@ -6,6 +6,7 @@ import logging
 import os
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -18,7 +19,7 @@ from classifier.runs.lock import LockedError
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
 from classifier.runs.run import run
-from classifier.sweep.drawing import drawing_processes
+from classifier.sweep.drawing import Make, drawing_processes
 from classifier.sweep.parent import Process, end_with, this_process
 from classifier.sweep.workers import Call, Workers, open_workers
 from data.dataset import Dataset, Split
@@ -131,12 +132,19 @@ def _settle(stack: Stack, outcome: Outcome | None) -> None:
 
 def _run_here(stacks: Iterable[Stack]) -> None:
     with contextlib.ExitStack() as exits:
-        show: Show | None = None
+        makers: dict[bool, Make] = {}
         for stack in stacks:
-            if show is None and any(is_drawn(job.config, of_sweep=True) for job in stack.jobs):
-                show = exits.enter_context(drawing_processes())
-            _settle(stack, train_stack(stack, None, show or show_run))
+            plots = any(is_drawn(job.config, of_sweep=True) for job in stack.jobs)
+            if plots not in makers:
+                makers[plots] = exits.enter_context(drawing_processes(plots=plots))
+            _settle(stack, train_stack(stack, None, partial(_show, makers[plots])))
             del stack  # and its data, before others are loaded
+
+
+def _show(make: Make, folder: Path, plots: bool) -> None:
+    if plots:
+        make("run", folder)
+    make("page", folder)
 
 
 def _run_in_workers(

@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from classifier.report.pages.show import lacks_plots
+from classifier.report.pages.show import lacks
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.config import Config, refuse_unused
 from classifier.runs.explain import explain
@@ -182,13 +182,12 @@ def _refuse_what_all_share(composer: Composer, job_overrides: Sequence[Sequence[
 
 
 def _draw_missing(folders: Sequence[Path]) -> None:
-    """Draw what a sweep that was killed had trained and not drawn."""
-    missing = [folder for folder in folders if lacks_plots(folder)]
-    if missing:
-        with drawing_processes() as show:
-            for folder in missing:
-                remove_parts(folder)
-                show(folder, True)
+    """Make the pages and plots of jobs that a sweep that was killed had trained and not shown."""
+    missing = [(kind, folder) for folder in folders for kind in lacks(folder)]
+    with drawing_processes(plots=any(kind == "run" for kind, _ in missing)) as make:
+        for kind, folder in missing:
+            remove_parts(folder)
+            make(kind, folder)
 
 
 def _job_return(folder: Path) -> JobReturn:

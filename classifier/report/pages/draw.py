@@ -22,14 +22,19 @@ from data.files.whole import write_whole
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["run", "sweep"]
+Kind = Literal["page", "run", "sweep"]  # a run's page, its plots, those of a sweep
 LAST = "loss_curve.png"  # of a run's plots: where it stands, all do
 PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
 DRAWN = "drawn\n"  # an answer; any other says that nothing was
 
 
 def draw(kind: Kind, folder: Path) -> None:
-    """Draw the plots of a run, or of a sweep, into its folder."""
+    """Put the page of a run, its plots, or those of a sweep into its folder."""
+    if kind == "page":
+        from classifier.report.pages.run import write_run_page  # its packages cost start-up
+
+        write_run_page(folder)
+        return
     import_matplotlib()
     figures = _of_run(folder) if kind == "run" else _of_sweep(folder)
     with warnings.catch_warnings():

@@ -3,7 +3,8 @@
 from functools import partial
 from pathlib import Path
 
-from classifier.report.pages.draw import LAST
+from classifier.report.names import PAGE
+from classifier.report.pages.draw import LAST, Kind
 from classifier.report.pages.spare import draw_beside
 from classifier.runs.folder import read_report
 
@@ -22,8 +23,12 @@ def _write_page(folder: Path, *, drawn: bool) -> None:
     write_run_page(folder, drawn=drawn)
 
 
-def lacks_plots(folder: Path) -> bool:
-    """Return whether a job's config asks for plots, and they do not all stand in its folder."""
+def lacks(folder: Path) -> list[Kind]:
+    """Return what is to be seen of a finished run, by its config, and does not stand there."""
     report = read_report(folder)
-    asked = report is not None and report["config"]["report"]["plots"] == "all"
-    return asked and not (folder / LAST).exists()
+    if report is None:
+        return []
+    missing: list[Kind] = [] if (folder / PAGE).exists() else ["page"]
+    if report["config"]["report"]["plots"] == "all" and not (folder / LAST).exists():
+        missing.append("run")
+    return missing

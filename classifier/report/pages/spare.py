@@ -77,6 +77,11 @@ def start() -> None:
             _spare.append(Drawer())
 
 
+def started() -> list[Drawer]:
+    """Return this program's spare process, if it has one."""
+    return [*_spare]
+
+
 def end() -> None:
     """End this program's spare process, if it has one."""
     while _spare:

@@ -73,7 +73,7 @@ def test_few_processes_draw_where_there_is_little_memory(monkeypatch, cores, mem
     monkeypatch.setattr(machine, "cores", lambda: cores)
     monkeypatch.setattr(machine, "memory", lambda: memory)
     monkeypatch.setattr(drawing, "Drawer", Drawer)
-    with drawing.drawing_processes():
+    with drawing.drawing_processes(plots=True):
         assert len(started) == n
     assert started == ended
 
