@@ -13,8 +13,10 @@ same whatever the number of threads, and so are the sums.
 
 import numpy as np
 
-from classifier.stacked_loss import Outcome, StackedLoss
+from classifier.outcome import Outcome
+from classifier.stacked_loss import StackedLoss
 from classifier.team import Team, share
+from data.minibatches import Fill
 
 BLOCK = 96  # classes: BLAS rounds products cut at multiples of 48 as it does whole ones
 MANY = 2 * BLOCK  # classes from which they are divided
@@ -65,9 +67,16 @@ class ManyClasses(StackedLoss):
         return self._softmax(theta, X, y, weights)[0]
 
     def loss_and_gradient(
-        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+        self,
+        theta: np.ndarray,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None = None,
+        fill: Fill | None = None,
     ) -> Outcome:
         """Return what `loss` returns and leave the gradient, as `StackedLoss` does."""
+        if fill is not None:
+            fill(slice(len(X)))
         outcome, scale = self._softmax(theta, X, y, weights)
         mean = (
             np.full(1, 1 / len(y), scale.dtype)

@@ -8,7 +8,8 @@ import numpy as np
 
 from classifier.many_classes import make_loss
 from classifier.optimizers import MinibatchOptimizer, State
-from classifier.stacked_loss import Outcome, add_penalty_gradient, join
+from classifier.outcome import Outcome, join
+from classifier.stacked_loss import add_penalty_gradient
 from classifier.team import Team
 from data.dataset import Split
 from data.minibatches import Batch
@@ -73,6 +74,10 @@ class ModelStack:
     optimizer : takes the steps.
     batch_size, val_size : rows at most of what is trained on, and evaluated, at a time.
     team : threads that share the work of each step.
+
+    Attributes
+    ----------
+    wants_to_fill : whether a step is faster where it fills X itself.
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class ModelStack:
         self._team = team or Team(1)
         smoothing = models.label_smoothing
         self._loss = make_loss(*shape, batch_size, dtype, smoothing, self._team)
+        self.wants_to_fill = self._loss.wants_to_fill
         self._val_loss = make_loss(*shape, val_size, dtype, team=self._team)
         self._at_once = max(1, PENDING // max(1, n_models * batch_size))
         # The optimizer is given few enough weights at a time that they stay in the cache.
@@ -116,10 +122,10 @@ class ModelStack:
 
     def step(self, batch: Batch, factor: float, number: int) -> None:
         """Take step `number` with lr times `factor`, on a minibatch with X (B, D + 1)."""
-        X, y, weights, folds = batch
+        X, y, weights, folds, fill = batch
         if folds is not None:
             weights = self._own_weights(weights, folds)
-        self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y, weights))
+        self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y, weights, fill))
         if len(self._outcomes) == self._at_once:
             self._sum_up()
         if len(self._pieces) > 1:

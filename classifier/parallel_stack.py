@@ -61,6 +61,10 @@ class ParallelStack:
     members : the models.
     optimizer : takes their steps.
     batch_size, n_val : rows that are trained on, and evaluated, at a time, at most.
+
+    Attributes
+    ----------
+    to_fill : whether minibatches come to it with an X that it fills itself.
     """
 
     def __init__(
@@ -80,6 +84,8 @@ class ParallelStack:
             own = part.models, part.theta, part.optimizer, part.sums
             team = self._team if n_parts == 1 else None
             self.parts.append(ModelStack(*own, optimizer, batch_size, val_size, team))
+        # Whatever the number of threads, for the bits depend on it.
+        self.to_fill = long and n_models == 1 and self.parts[0].wants_to_fill
 
     @property
     def members(self) -> Members:

@@ -16,68 +16,20 @@ Rethinking the Inception Architecture, 2016). That adds a term linear in the sco
     e_g sum_i w_i (f_gi[y_i] - mean_c f_gi[c]) / sum_i w_i
 """
 
-from collections.abc import Sequence
-from typing import NamedTuple
-
 import numpy as np
 
 from classifier.blas import cut_helps
+from classifier.outcome import Outcome
 from classifier.team import Team, share
+from data.minibatches import Fill
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
 FEW = 1200  # scores up to which it does not, where they are products of rows with rows
 WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
 LONG = 512  # features from which a packed product of few rows of theta is faster turned round
+FILLED = 128  # rows of X that are filled and multiplied at a time, however many threads there are
 UNIT = 96  # columns of which a thread has a multiple: BLAS rounds them as those of the whole
-
-
-class Outcome(NamedTuple):
-    """What the scores f (C, G, B) of G models say of B examples; the figures are computed lazily.
-
-    Attributes
-    ----------
-    correct : (G, B), f[y] - max f.
-    exp_sum : (G, B), the sum of exp(f - max f) over the classes.
-    y : (B,) class indices.
-    weights : (B,) of the examples, or None.
-    n_classes : C.
-    """
-
-    correct: np.ndarray
-    exp_sum: np.ndarray
-    y: np.ndarray
-    weights: np.ndarray | None
-    n_classes: int
-
-    @property
-    def loss(self) -> np.ndarray:
-        """(G, B) cross-entropy, logsumexp(f) - f[y], without the penalty."""
-        losses: np.ndarray = np.log(self.exp_sum) - self.correct
-        return losses
-
-    @property
-    def right(self) -> np.ndarray:
-        """(G, B), whether the class is right; equal scores of all decide for the first."""
-        # The largest score is now 0. A sum of C means that all are, and argmax takes the first.
-        rights: np.ndarray = (self.correct == 0) & ((self.exp_sum < self.n_classes) | (self.y == 0))
-        return rights
-
-    def figures(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return loss and rightness (G, B), each times the example's weight."""
-        if self.weights is None:
-            return self.loss, self.right
-        return self.loss * self.weights, self.right * self.weights
-
-
-def join(outcomes: Sequence[Outcome]) -> Outcome:
-    """Return the outcomes of several minibatches as one."""
-    *arrays, _, n_classes = zip(*outcomes, strict=True)
-    correct, exp_sum, y = (np.concatenate(parts, axis=-1) for parts in arrays)
-    weights = [outcome.weights for outcome in outcomes if outcome.weights is not None]
-    return Outcome(
-        correct, exp_sum, y, np.concatenate(weights, axis=-1) if weights else None, n_classes[0]
-    )
 
 
 class StackedLoss:
@@ -90,11 +42,12 @@ class StackedLoss:
     dtype : of theta, of the design matrix and of every buffer.
     label_smoothing : (G,) e of each model, or None; of the gradient, losses are without it.
     with_spread : whether `loss_and_gradient` leaves the spread too.
-    team : threads that divide the gradient among them; beside its scores X is gathered.
+    team : threads that divide the gradient among them, and the scores where they fill X.
 
     Attributes
     ----------
     gradient : (C, G, D + 1), what the last call of `loss_and_gradient` left.
+    wants_to_fill : whether it is faster where it fills X itself.
     spread : (C, G), likewise: the mean of p (1 - p), what the loss curves by in each bias alone.
     """
 
@@ -128,6 +81,7 @@ class StackedLoss:
             self._columns = SMALL // (n_scores * batch_size)
         elif n_scores < WIDE and n_columns >= LONG:
             self._rows = 0
+        self.wants_to_fill = self._rows == 0  # such products gain where two threads share the rows
 
     def _set_rows(self, n: int) -> None:
         """Make the scores (C * G, n) a part of the buffer, and say where class 0's stand in it."""
@@ -147,11 +101,17 @@ class StackedLoss:
         y : (B,) class indices.
         weights : (B,) of the examples, or None.
         """
-        outcome, *_ = self._forward(theta, X, y, weights)
+        self._score(theta, X)
+        outcome, *_ = self._forward(y, weights)
         return outcome
 
     def loss_and_gradient(
-        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
+        self,
+        theta: np.ndarray,
+        X: np.ndarray,
+        y: np.ndarray,
+        weights: np.ndarray | None = None,
+        fill: Fill | None = None,
     ) -> Outcome:
         """Return what `loss` returns, and leave the gradient of the mean loss, without the penalty.
 
@@ -161,8 +121,10 @@ class StackedLoss:
         weights : (B,) or (G, B) by which the losses are multiplied before the mean, or None for
             ones. With weights whose mean over all examples is one, the mean over the minibatches
             of an epoch is L's.
+        fill : puts the rows into X, where they are not there yet.
         """
-        outcome, S, places = self._forward(theta, X, y, weights)
+        self._score(theta, X, fill)
+        outcome, S, places = self._forward(y, weights)
         share: float | np.ndarray = 1.0 / len(y)
         if weights is not None:
             share = weights / S.dtype.type(len(y))
@@ -188,13 +150,10 @@ class StackedLoss:
         np.subtract(S.sum(axis=2), squares, out=self.spread)
 
     def _forward(
-        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None
+        self, y: np.ndarray, weights: np.ndarray | None
     ) -> tuple[Outcome, np.ndarray, np.ndarray]:
         """Return the outcome, exp(f - max f) (C, G, B), and where in it the correct classes are."""
         n_classes, n_models, _ = self.gradient.shape
-        if len(y) != self._scores.shape[1]:
-            self._set_rows(len(y))
-        self._score(theta, X)
         S = self._scores.reshape(n_classes, n_models, len(y))
         S -= np.maximum.reduce(S, axis=0)
         places = self._places + y * (n_models * len(y))
@@ -203,13 +162,29 @@ class StackedLoss:
         outcome = Outcome(correct, np.add.reduce(S, axis=0), y, weights, n_classes)
         return outcome, S, places
 
-    def _score(self, theta: np.ndarray, X: np.ndarray) -> None:
+    def _score(self, theta: np.ndarray, X: np.ndarray, fill: Fill | None = None) -> None:
         """Put theta X^T (C * G, B) into the scores."""
+        if len(X) != self._scores.shape[1]:
+            self._set_rows(len(X))
         theta = theta.reshape(-1, theta.shape[2])
+        if fill is None:
+            self._score_rows(theta, X, self._scores)
+            return
+
+        def part(number: int) -> None:
+            own = share(len(X), number, self._team.n, FILLED)
+            for start in range(own.start, own.stop, FILLED):
+                rows = slice(start, min(own.stop, start + FILLED))
+                fill(rows)
+                self._score_rows(theta, X[rows], self._scores[:, rows])
+
+        self._team(part)
+
+    def _score_rows(self, theta: np.ndarray, X: np.ndarray, scores: np.ndarray) -> None:
         if self._rows < min(CUT, len(X)):  # the other way round BLAS takes up to twice as long
-            self._scores[...] = (X @ theta.T).T
+            scores[...] = (X @ theta.T).T
         else:
-            _multiply(theta, X.T, self._scores, self._rows)
+            _multiply(theta, X.T, scores, self._rows)
 
     def _gradient(self, X: np.ndarray) -> None:
         """Put S X (C * G, D + 1) into `gradient`, where S stands in the scores."""

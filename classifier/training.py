@@ -236,7 +236,7 @@ class Training:
                 part.sums[...] = 0
         # Where all were taken before, the order is drawn all the same: the next one depends on it.
         factor = self.schedule.factor(self.step - 1, total_steps, steps) if self._batch else 1.0
-        for batch in self.batches.epoch(self.rng, self._batch):
+        for batch in self.batches.epoch(self.rng, self._batch, to_fill=self._stack.to_fill):
             step = self.epoch * steps + self._batch
             factor = self.schedule.factor(step, total_steps, steps)
             each_part(lambda part: part.step(batch, factor, step))  # noqa: B023

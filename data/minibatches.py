@@ -3,13 +3,14 @@
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from data.threads import ahead
 
+Fill = Callable[[slice], None]  # puts these rows of a minibatch into its X
 LARGE = 2**19  # bytes of a minibatch from which a thread of its own gathers it
 
 
@@ -29,12 +30,16 @@ def equal_parts(n: int, size: int, first: int = 0) -> Iterator[slice]:
 
 
 class Batch(NamedTuple):
-    """X (B, D), class indices y (B,), and weights and folds (B,), or None for either."""
+    """X (B, D), class indices y (B,), and weights and folds (B,), or None for either.
+
+    Where there is a `fill`, X is still without its rows.
+    """
 
     X: np.ndarray
     y: np.ndarray
     weights: np.ndarray | None = None
     folds: np.ndarray | None = None
+    fill: Fill | None = None
 
 
 class Minibatches:
@@ -66,26 +71,41 @@ class Minibatches:
         """Minibatches in an epoch."""
         return math.ceil(len(self.y) / self.batch_size)
 
-    def epoch(self, rng: np.random.Generator, first: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, rng: np.random.Generator, first: int = 0, *, to_fill: bool = False
+    ) -> Iterator[Batch]:
         """Yield each minibatch; its X is a view that the next but one overwrites.
 
         Parameters
         ----------
         rng : draws the order of the epoch, all at once.
         first : the minibatch to begin with, to go on in the middle of an epoch, or at its end.
+        to_fill : whether who asks fills X.
         """
         order = rng.permutation(len(self.y))
         batches = (order[part] for part in equal_parts(len(order), self.batch_size, first))
-        one_ahead = ahead if self._buffers[0].nbytes >= LARGE else map
-        make = functools.partial(gather, Batch(self.X, self.y, self.weights, self.folds))
+        one_ahead = ahead if self._buffers[0].nbytes >= LARGE and not to_fill else map
+        examples = Batch(self.X, self.y, self.weights, self.folds)
+        make = functools.partial(choose if to_fill else gather, examples)
         return iter(one_ahead(make, batches, itertools.cycle(self._buffers)))
 
 
 def gather(examples: Batch, rows: np.ndarray, buffer: np.ndarray) -> Batch:
     """Return some rows of examples; those of X stand in the buffer."""
-    X, y, weights, folds = examples
+    batch = choose(examples, rows, buffer)
+    assert batch.fill is not None
+    batch.fill(slice(None))
+    return batch._replace(fill=None)
+
+
+def choose(examples: Batch, rows: np.ndarray, buffer: np.ndarray) -> Batch:
+    """Return some rows of examples, those of X still to be put into the buffer."""
+    X, y, weights, folds, _ = examples
     found = buffer[: len(rows)]
-    # mode="clip" lets take write into the buffer directly; every index is in range.
-    np.take(X, rows, axis=0, out=found, mode="clip")
-    chosen = (None if numbers is None else numbers[rows] for numbers in (weights, folds))
-    return Batch(found, y[rows], *chosen)
+
+    def fill(part: slice) -> None:
+        # mode="clip" lets take write into the buffer directly; every index is in range.
+        np.take(X, rows[part], axis=0, out=found[part], mode="clip")
+
+    own, of = (None if numbers is None else numbers[rows] for numbers in (weights, folds))
+    return Batch(found, y[rows], own, of, fill)

@@ -9,7 +9,7 @@ import numpy as np
 from data.dataset import Split
 from data.files.npy import NpyRows
 from data.machine import memory
-from data.minibatches import Batch, Minibatches, equal_parts, gather
+from data.minibatches import Batch, Minibatches, choose, equal_parts, gather
 from data.preprocessing import PreparedRows
 from data.threads import ahead
 
@@ -77,14 +77,18 @@ class StreamedMinibatches:
         """Minibatches in an epoch."""
         return math.ceil(len(self.y) / self.batch_size)
 
-    def epoch(self, rng: np.random.Generator, first: int = 0) -> Iterator[Batch]:
+    def epoch(
+        self, rng: np.random.Generator, first: int = 0, *, to_fill: bool = False
+    ) -> Iterator[Batch]:
         """Yield each minibatch; its X is a view that the next one overwrites.
 
         Parameters
         ----------
         rng : draws the order of the chunks, and then that of each window when its turn comes.
         first : the minibatch to begin with, to go on in the middle of an epoch, or at its end.
+        to_fill : whether who asks fills X.
         """
+        make = choose if to_fill else gather
         order = rng.permutation(math.ceil(len(self.y) / self._chunk))
         groups = [order[i : i + self.window] for i in range(0, len(order), self.window)]
         # A window that was trained on before is not read again, but its order is drawn.
@@ -94,7 +98,7 @@ class StreamedMinibatches:
         for window in ahead(self._read, groups, itertools.cycle(self._windows)):
             shuffled = rng.permutation(len(window.y))
             for part in equal_parts(len(shuffled), self.batch_size, first):
-                yield gather(window, shuffled[part], self._buffer)
+                yield make(window, shuffled[part], self._buffer)
             first = 0
 
     def _n_batches(self, chunks: np.ndarray) -> int:
@@ -114,11 +118,11 @@ class StreamedMinibatches:
             self.X.fill(raw, part.start)
             self.features.transform(raw, out=window[begin:end, :-1])
         y = np.concatenate([self.y[part] for part in parts]).astype(np.int64)
-        chosen = (
+        weights, folds = (
             None if numbers is None else np.concatenate([numbers[part] for part in parts])
             for numbers in (self.weights, self.folds)
         )
-        return Batch(window[:end], y, *chosen)
+        return Batch(window[:end], y, weights, folds)
 
 
 def row_windows(design: Split) -> Iterator[Batch]:

@@ -63,6 +63,20 @@ def test_threads_change_no_bit_of_the_softmax(batch):
         np.testing.assert_array_equal(scores, found[0][1])
 
 
+def test_it_fills_what_is_to_be_filled():
+    theta, X, y = make_problem()
+    losses = [ManyClasses(C, G, D, B, np.float64) for _ in range(2)]
+    empty = np.full_like(X, np.nan)
+    outcomes = (
+        losses[0].loss_and_gradient(theta, X, y),
+        losses[1].loss_and_gradient(
+            theta, empty, y, fill=lambda rows: np.copyto(empty[rows], X[rows])
+        ),
+    )
+    np.testing.assert_array_equal(*(outcome.loss for outcome in outcomes))
+    np.testing.assert_array_equal(*(loss.gradient for loss in losses))
+
+
 def test_only_many_classes_are_divided():
     assert type(make_loss(MANY, 1, D, B)) is ManyClasses
     assert type(make_loss(MANY - 1, 1, D, B)) is StackedLoss

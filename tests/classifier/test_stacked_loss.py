@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax
 
-from classifier import stacked_loss
-from classifier.stacked_loss import StackedLoss, add_penalty_gradient, join, penalty, smoothing_term
+from classifier import blas, stacked_loss
+from classifier.outcome import join
+from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty, smoothing_term
 from classifier.team import Team
 
 C, G, D, B = 4, 3, 5, 7
@@ -132,6 +133,33 @@ def test_products_are_cut_where_that_helps_and_only_there(monkeypatch, helps):
     stacked.loss_and_gradient(theta, X, y)
     assert (len(pieces) > 0) == helps
     assert same or helps
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_threads_that_fill_the_rows_do_each_once_and_change_no_bit(helps, monkeypatch):
+    monkeypatch.setattr(stacked_loss, "cut_helps", lambda: helps)
+    rng = np.random.default_rng(3)
+    theta, X = rng.standard_normal((10, 1, 601)), rng.standard_normal((300, 601))
+    y, weights = rng.integers(0, 10, 300), rng.random(300)
+    plain = StackedLoss(10, 1, 600, 300, np.float64)
+    expected = plain.loss_and_gradient(theta, X, y, weights).loss
+    scores = []
+    for n in (1, 2, 4):
+        empty, filled = np.full_like(X, np.nan), np.zeros(300, int)
+
+        def fill(rows, to=empty, count=filled):
+            to[rows] = X[rows]
+            count[rows] += 1
+
+        with blas.one_thread(), Team(n) as team:
+            stacked = StackedLoss(10, 1, 600, 300, np.float64, team=team)
+            losses = stacked.loss_and_gradient(theta, empty, y, weights, fill).loss
+        scores.append(stacked._scores)
+        np.testing.assert_array_equal(filled, 1)
+        np.testing.assert_allclose(losses, expected, atol=1e-11)
+        np.testing.assert_allclose(stacked.gradient, plain.gradient, atol=1e-13)
+    np.testing.assert_array_equal(scores[1], scores[0])
+    np.testing.assert_array_equal(scores[2], scores[0])
 
 
 # Products of one piece; cut by rows and by columns; packed, narrow; packed, wide.

@@ -16,6 +16,7 @@ from classifier.training import PerModel, Training
 from classifier.training_state import TrainingState
 from data.dataset import Split
 from data.files.npy import open_npy
+from data.minibatches import Minibatches
 from data.preprocessing import AffineMap, Preprocessing
 from data.statistics import measure
 
@@ -133,6 +134,31 @@ def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkey
         (alone,) = train(split, val, lr[g : g + 1], [0.001], **settings)
         np.testing.assert_allclose(fits[g].theta, alone.theta, atol=5e-5)
         assert len(alone.history) == lengths[g]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_model_whose_threads_fill_its_minibatches_is_trained_as_any_other(packed, monkeypatch):
+    rng = np.random.default_rng(0)
+    data = Split(rng.standard_normal((120, 601)), rng.integers(0, 10, 120))
+    monkeypatch.setattr("classifier.stacked_loss.cut_helps", lambda: not packed)
+    settings = data, Split(data.X[:20], data.y[:20]), [0.01], [1e-3]
+    expected = train(*settings, epochs=2, batch_size=50)[0]
+    monkeypatch.setattr("classifier.parallel_stack.PARTED", 0)
+    monkeypatch.setattr("classifier.stacked_loss.FILLED", 16)
+    asked, epoch = [], Minibatches.epoch
+    monkeypatch.setattr(
+        Minibatches,
+        "epoch",
+        lambda self, *args, to_fill: asked.append(to_fill) or epoch(self, *args, to_fill=to_fill),
+    )
+    for n in (1, 3):
+        monkeypatch.setattr("classifier.blas.n_threads", lambda n=n: n)
+        fit = train(*settings, epochs=2, batch_size=50)[0]
+        np.testing.assert_allclose(fit.W, expected.W, atol=1e-12)
+        np.testing.assert_allclose(
+            fit.history[-1].train_loss, expected.history[-1].train_loss, rtol=1e-12
+        )
+    assert asked == 4 * [packed]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():

@@ -52,6 +52,16 @@ def test_weights_stay_with_their_examples():
         np.testing.assert_array_equal(batch.weights, 10 * batch.X[:, 0])
 
 
+@pytest.mark.parametrize("width", [2, LARGE // (4 * 5)])
+def test_a_minibatch_can_be_filled_by_who_asks_for_it(width):
+    X, y = np.random.default_rng(0).random((23, width), dtype=np.float32), np.arange(23)
+    for batch in Minibatches(X, y, 5).epoch(np.random.default_rng(0), to_fill=True):
+        batch.X[...] = np.nan
+        batch.fill(slice(2, None))
+        np.testing.assert_array_equal(batch.X[2:], X[batch.y[2:]])
+        assert np.isnan(batch.X[:2]).all()
+
+
 def test_a_batch_size_over_n_is_full_batch():
     batches = Minibatches(np.zeros((3, 1), np.float32), np.arange(3), batch_size=100)
     assert len(batches) == 1

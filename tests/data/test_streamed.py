@@ -42,8 +42,19 @@ def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
 def test_weights_stay_with_their_examples(stream):
     batches, _ = stream
     batches.weights = 10.0 * np.arange(1003)
-    for _, y, weights, _ in batches.epoch(np.random.default_rng(0)):
+    for _, y, weights, *_ in batches.epoch(np.random.default_rng(0)):
         np.testing.assert_array_equal(weights, 10 * y)
+
+
+def test_minibatches_are_the_same_where_who_asks_fills_them(stream):
+    batches, _ = stream
+    whole = [(X.copy(), y) for X, y, *_ in batches.epoch(np.random.default_rng(5))]
+    to_fill = batches.epoch(np.random.default_rng(5), to_fill=True)
+    for (X, y), batch in zip(whole, to_fill, strict=True):
+        batch.X[...] = np.nan
+        batch.fill(slice(None))
+        np.testing.assert_array_equal(batch.X, X)
+        np.testing.assert_array_equal(batch.y, y)
 
 
 def test_rows_of_a_window_are_mixed_and_windows_come_from_everywhere(stream):
