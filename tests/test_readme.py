@@ -120,8 +120,16 @@ def run(block, place):
     return done.stdout
 
 
+# What is said only where a machine is slow.
+SLOW = re.compile(
+    r"^(.*\[HYDRA\] *)?(\d+/\d+ jobs|epoch +\d+/|trained; |evaluated; |makes the summary).*\n",
+    re.MULTILINE,
+)
+
+
 def shape(output):
     """The words of an output; numbers, which differ from machine to machine, only as numbers."""
+    output = SLOW.sub("", output)
     dated = re.sub(r"\d{4}-\d\d-\d\d[/ ][\d,:-]+", "WHEN", output)
     return re.sub(r"[\d.]+(e-\d+)?", "0", dated).split()
 

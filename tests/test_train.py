@@ -77,7 +77,7 @@ def test_the_first_run(command, tmp_path):
     assert (tmp_path / path).samefile(folder)
     log = (folder / "train.log").read_text(encoding="utf-8")
     assert "gradient check" in log
-    assert "epoch/s" not in log
+    assert "epoch  " not in log  # no line an epoch: it is over within seconds
 
 
 def test_overrides_reach_the_run(command, tmp_path):
@@ -179,7 +179,7 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
         here, there = pty.openpty()
     except OSError as error:
         pytest.skip(f"no terminal can be opened here: {error}")
-    termios.tcsetwinsize(there, (24, 160))
+    termios.tcsetwinsize(there, (24, 80))
     program = subprocess.Popen(
         [
             *(sys.executable, repository / "train.py", "report.plots=false"),
@@ -198,9 +198,17 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
         pass
     os.close(here)
     assert program.wait(60) == 0
-    assert re.search(
-        rb"\d+/300 \[.*epoch/s, train_loss=0\.\d+, train_accuracy=0\.\d+, val_loss=", seen
-    )
+    states = [state.decode() for state in seen.split(b"\r") if state.strip()]
+    assert states[0].rstrip().endswith("epoch   0/300,       ? left")
+    figures = r"epoch [ \d]{3}/300, {2,4}[\d:]{4,7} left, loss 0\.\d{4}, val 0\.\d{4} \(\d\d\.\d%\)"
+    assert len(states) > 1
+    for state in states:  # of the same width each, and none so wide that it wraps
+        assert re.match(r"\[#*-*\] epoch", state)
+        assert state.index("] epoch") == states[0].index("] epoch")
+        assert len(state) < 80
+    for state in states[1:]:
+        assert re.fullmatch(r"\[#*-*\] " + figures + " *", state)
+    assert seen.endswith(b" \r")  # it is gone
 
 
 def test_ctrl_c_is_told_and_leaves_130(start, tmp_path):

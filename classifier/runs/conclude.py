@@ -15,8 +15,9 @@ from classifier.runs.config import Config
 from classifier.runs.evaluated import Evaluated, Member, at_once, evaluate_jobs
 from classifier.runs.folder import write_status
 from classifier.runs.job import Job
-from classifier.runs.log import RunError, failures_recorded
+from classifier.runs.log import RunError, failures_recorded, log
 from classifier.runs.preparation import Prepared
+from classifier.runs.progress import said_when_long
 from classifier.runs.results import finish, keep_fit, write_results
 from classifier.runs.trained import Trained
 from data.errors import InputError, one_line
@@ -63,7 +64,8 @@ def conclude(
     reports, size = [], at_once(prepared)
     for some in (members[start : start + size] for start in range(0, len(members), size)):
         found: Sequence[Evaluated | InputError] = []
-        with errors.of(some), _trained_already(some):
+        evaluating = said_when_long("trained; evaluates the model", log)
+        with errors.of(some), _trained_already(some), evaluating:
             found = evaluate_jobs(some, prepared, own, after_block, of_sweep=of_sweep)
         written = []
         with synced_together():

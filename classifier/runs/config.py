@@ -94,6 +94,7 @@ class Config(Hyperparameters):
     checkpoint: Checkpointing = option(roles=(REPORTING,))
     resume: str | None = option(roles=(REPORTING,))
     objective: str = option(choices=("val_loss", "val_accuracy"), roles=(REPORTING,))
+    quiet: bool = option(roles=(REPORTING, PLACE))
     outputs: str = option(roles=(REPORTING, PLACE))
 
 

@@ -1,5 +1,9 @@
 """The newest run: outputs/latest.txt names its folder, and outputs/latest is a link to it.
 
+A run becomes the newest when it first has a model or a checkpoint: one that fails before its
+training leaves the nickname to the run that had it, and one that is killed in its training can be
+gone on with by the nickname.
+
 The file is what the program reads, for links are not to be had everywhere: Windows asks for a
 privilege. The link is for people.
 """

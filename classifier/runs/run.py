@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,13 @@ from classifier.runs.interruption import stop_later
 from classifier.runs.job import Job
 from classifier.runs.log import RunError, failures_recorded, log, timed
 from classifier.runs.preparation import Prepared, load_dataset, prepare
+from classifier.runs.progress import Watch, said_when_long
 from classifier.runs.trained import judge
 from classifier.runs.trainer import make_trainer
 from classifier.training_state import Trainer
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.synced import synced_together
-
-SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # beside the bar
 
 
 def run(
@@ -34,7 +32,7 @@ def run(
     checkpoint: Path | None = None,
     dataset: Dataset | None = None,
     show: Show = lambda *_: None,
-    progress: bool = False,
+    watch: Watch = lambda _: None,
     of_sweep: bool = False,
 ) -> list[dict[str, Any]]:
     """Train the models of some jobs as one stack and write each job's results to its folder.
@@ -46,7 +44,8 @@ def run(
         checkpoint that exists the training goes on.
     dataset : that of these jobs; None: load it.
     show : makes the page and the plots of a run's folder, now or soon.
-    progress : whether to show a bar, where stderr is a terminal.
+    watch : is told of the training when it begins, after each epoch and its checkpoint, and when
+        it has ended.
     of_sweep : whether these are jobs of a sweep, which leave the test split alone.
 
     Returns
@@ -72,9 +71,10 @@ def run(
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
             with timed(seconds, "training"):
-                fits = _train(training, checkpoints, stop, progress)
+                fits = _train(training, checkpoints, stop, watch)
                 own = training.models, len(jobs), prepared, stop.raise_when_overdue
-                trained = judge(fits, *own)
+                with said_when_long("trained; measures how far from the optimum", log):
+                    trained = judge(fits, *own)
         reports = conclude(
             jobs, trained, prepared, seconds, show, stop.raise_when_overdue, of_sweep=of_sweep
         )
@@ -145,30 +145,14 @@ def _prepare(jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None) 
 
 
 def _train(
-    training: Trainer, checkpoints: Checkpoints, stop: Callable[[], str], progress: bool
+    training: Trainer, checkpoints: Checkpoints, stop: Callable[[], str], watch: Watch
 ) -> list[Fit]:
-    from tqdm import tqdm  # costs start-up
-
-    # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of its own,
-    # which complains on stderr of a lock that is left when this one is killed.
-    tqdm.set_lock(threading.RLock())
-    # disable=None: no bar where stderr is not a terminal.
-    bar = tqdm(
-        total=training.epochs,
-        initial=training.epoch,
-        unit="epoch",
-        leave=False,
-        disable=None if progress else True,
-    )
-
-    def after_epoch(fits: list[Fit]) -> None:
-        row = fits[0].history[-1]._asdict()
-        figures = {key: row[key] for key in SHOWN if row[key] is not None}
-        bar.set_postfix({key: f"{value:.4f}" for key, value in figures.items()}, refresh=False)
-        bar.update()
+    def after_epoch(_: list[Fit]) -> None:
         checkpoints.after_epoch(training)
+        watch(training)
 
-    with bar:
-        fits = training.run(after_epoch, stop)
+    watch(training)
+    fits = training.run(after_epoch, stop)
     checkpoints.write(training)
+    watch(training)
     return fits

@@ -58,12 +58,15 @@ SAME = {
     "outputs": "output_dir out out_dir output save_dir log_dir results_dir",
 }
 
+# What chooses how much is printed, where there is the key quiet.
+PRINTED = "verbose verbosity silent log_level"
+
 # What there is no key for.
 NONE = {
     "the program runs on the CPU alone; leave it out": "device gpu gpus cuda n_gpus accelerator",
     "all cores are used; only a sweep has hydra.launcher.n_jobs": "n_jobs num_workers workers",
     "the computation has one precision; leave it out": "dtype precision fp16 amp half",
-    "what is printed is not chosen by a key; leave it out": "verbose verbosity silent log_level",
+    "what is printed is not chosen by a key; leave it out": PRINTED,
     "the examples are always shuffled, as seed says; leave it out": "shuffle",
     "there is always a bias, and it is never penalised; leave it out": "fit_intercept bias",
     "the loss is always softmax cross-entropy; leave it out": "loss criterion multi_class",
@@ -100,6 +103,8 @@ def translated(given: str, key: str, value: str, fields: Fields) -> str | None:
             return f"{given}: {line}"
         if own := _own_key(word, fields):
             return f"{given}: the key is {own}; {_written(own, value, fields)}{_with(own)}"
+        if "quiet" in fields and word in map(_plain, PRINTED.split()):
+            return f"{given}: write quiet=true, for warnings and mistakes alone, or leave it out"
         for line, words in NONE.items():
             if word in map(_plain, words.split()):
                 return f"{given}: {line}"

@@ -5,7 +5,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +20,9 @@ from classifier.runs.config import (
 )
 from classifier.runs.explain import explain
 from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
+from classifier.runs.progress import said_when_long
 from classifier.shell.arguments import explain_arguments, refuse_arguments
+from classifier.shell.console import hush_sweep
 from classifier.shell.hydra_settings import check_hydra, check_size, check_stacked
 from classifier.shell.hydra_versions import compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
@@ -31,6 +33,7 @@ from data.console import escape_unknown_characters
 from data.errors import InputError
 from data.options import Options
 
+log = logging.getLogger(__name__)
 TRACEBACK = "HYDRA_FULL_ERROR"  # Hydra's variable: 1 shows tracebacks
 
 
@@ -88,7 +91,8 @@ def end_sweep(config: DictConfig, *, ended: bool) -> str:
     from classifier.sweep.summary import finish_sweep
 
     sweep = Path(str(config.hydra.sweep.dir))
-    incomplete = finish_sweep(sweep, ended=ended)
+    with said_when_long("makes the summary", log):
+        incomplete = finish_sweep(sweep, ended=ended, quiet=bool(config.quiet))
     track(config, sweep, is_sweep=True)
     return incomplete
 
@@ -158,6 +162,8 @@ class Guard(Callback):
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
             settle_sweep(config)
+            if config.quiet:
+                hush_sweep(config)
             spare.start()
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
@@ -178,19 +184,3 @@ class Guard(Callback):
             raise SystemExit(explain(error, Config)) from error
         if incomplete:
             raise SystemExit(incomplete)
-
-
-class Console(logging.StreamHandler[TextIO]):
-    """Stdout; a reader that has gone away, as `head` does, does not end a run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Let what follows go nowhere."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
-
-
-class BelowError(logging.Filter):
-    """Lets through what goes to stdout; errors go to stderr."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether the record is less than an error."""
-        return record.levelno < logging.ERROR

@@ -1,7 +1,9 @@
 """What train.py does with the config that Hydra has composed: one run, in its folder."""
 
+import contextlib
 import math
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -9,14 +11,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from classifier.report.pages.show import show_run
+from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.config import refuse_unused
 from classifier.runs.interruption import exit_code
 from classifier.runs.job import make_job
 from classifier.runs.latest import LINK, point_latest
 from classifier.runs.log import failures_recorded, log
-from classifier.runs.results import selection_metric
+from classifier.runs.progress import Progress, Watch, said_when_long, watch_epochs
+from classifier.runs.results import MODEL, selection_metric
 from classifier.runs.run import run
+from classifier.shell.console import hush
 from classifier.tracking.track import track
+from classifier.training_state import Trainer
 from data.console import printable
 from data.errors import one_line
 from data.files.whole import from_here
@@ -37,23 +43,26 @@ def run_composed(composed: DictConfig) -> float:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
+    if composed.quiet:
+        hush()
     if hydra.mode != RunMode.RUN:
-        return _run_in_folder(composed, folder, alone=False)
+        return _run_in_folder(composed, folder, lambda _: None, alone=False)
     try:
-        return _run_in_folder(composed, folder, alone=True)
+        with _watch_alone(composed, folder) as watch:
+            return _run_in_folder(composed, folder, watch, alone=True)
     finally:  # also of a run that failed or was stopped
         track(composed, folder)
+        if composed.quiet:
+            print(printable(from_here(folder)))
 
 
-def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
+def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: bool) -> float:
     try:
         with failures_recorded([folder]):
             hydra = HydraConfig.get()
             job = make_job(composed, dict(hydra.runtime.choices), folder)
             refuse_unused(job.config, hydra.overrides.task)
-        if alone:
-            _point_latest(Path(job.config.outputs), folder)
-        (report,) = run([job], show=show_run, progress=alone, of_sweep=not alone)
+        (report,) = run([job], show=_show, watch=watch, of_sweep=not alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
         sys.exit(exit_code(stop))
@@ -62,6 +71,42 @@ def _run_in_folder(composed: DictConfig, folder: Path, *, alone: bool) -> float:
             raise SystemExit(1) from error
         return math.nan
     return selection_metric(report, job.config.objective)
+
+
+def _show(folder: Path, plots: bool) -> None:
+    with said_when_long(
+        "evaluated; draws the plots" if plots else "evaluated; makes the page", log
+    ):
+        show_run(folder, plots)
+
+
+@contextlib.contextmanager
+def _watch_alone(composed: DictConfig, folder: Path) -> Iterator[Watch]:
+    """Yield what a run on its own tells of its epochs: the person, and outputs/latest."""
+    with Progress(log.info, shown=not composed.quiet) as progress:
+        watches: list[Watch] = [
+            watch_epochs(progress),
+            _watch_latest(Path(str(composed.outputs)), folder),
+        ]
+
+        def watch(training: Trainer) -> None:
+            for one in watches:
+                one(training)
+
+        yield watch
+
+
+def _watch_latest(outputs: Path, folder: Path) -> Watch:
+    """Return what makes a run the newest one, as soon as it has something to go on with."""
+    is_latest = False
+
+    def watch(_: Trainer) -> None:
+        nonlocal is_latest
+        if not is_latest and any((folder / name).exists() for name in (CHECKPOINT, MODEL)):
+            is_latest = True
+            _point_latest(outputs, folder)
+
+    return watch
 
 
 def _point_latest(outputs: Path, folder: Path) -> None:

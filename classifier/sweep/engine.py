@@ -18,9 +18,11 @@ from classifier.runs.job import Job
 from classifier.runs.lock import LockedError
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
+from classifier.runs.progress import Watch, said_when_long
 from classifier.runs.run import run
 from classifier.sweep.drawing import Make, drawing_processes
 from classifier.sweep.parent import Process, end_with, this_process
+from classifier.sweep.progress import SweepProgress
 from classifier.sweep.workers import Call, Workers, open_workers
 from data.dataset import Dataset, Split
 from data.errors import InputError, one_line
@@ -49,7 +51,13 @@ class Outcome:
     locked: bool = False
 
 
-def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str | None) -> None:
+def run_stacks(
+    stacks: Iterable[Stack],
+    backend: str,
+    n_jobs: int,
+    address: str | None,
+    progress: SweepProgress,
+) -> None:
     """Train every stack; what became of each job, and why, stands in its folder.
 
     Parameters
@@ -58,6 +66,7 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
     backend : local (this process, plots in spare ones), loky, ray or dask.
     n_jobs : stacks trained at once; local trains one with all cores.
     address : of an existing ray or dask cluster; None starts a local one.
+    progress : is told of epochs here, and of jobs that have ended.
 
     A stack whose worker is killed is run again, on its own; if that worker is killed too, its
     unfinished jobs have failed.
@@ -68,7 +77,7 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
         When there is no such cluster, or one of its workers cannot train these stacks.
     """
     if backend == "local":
-        _run_here(stacks)
+        _run_here(stacks, progress)
         return
     settled = [_absolute(stack) for stack in stacks]
     if not settled:
@@ -76,26 +85,36 @@ def run_stacks(stacks: Iterable[Stack], backend: str, n_jobs: int, address: str 
     with open_workers(backend, n_jobs, address) as workers:
         with _proof(settled[0].checkpoint.parents[1]) as proof:
             workers.check([proof, *_files(settled)])
-        _run_in_workers(settled, workers, n_jobs, address)
+        _run_in_workers(settled, workers, n_jobs, address, progress)
         for stack in settled:
             if _unfinished(stack.jobs):
-                _run_in_workers([stack], workers, n_jobs, address)
+                _run_in_workers([stack], workers, n_jobs, address, progress)
                 _settle(stack, Outcome("the worker that trained it died twice"))
 
 
 def train_stack(
-    stack: Stack, threads: int | None, show: Show = show_run, n_processes: int = 1
+    stack: Stack,
+    threads: int | None,
+    show: Show = show_run,
+    n_processes: int = 1,
+    watch: Watch = lambda _: None,
 ) -> Outcome | None:
     """Train the jobs that are not finished yet; return why some have no result, if that is so.
 
-    `n_processes` share the memory of this machine.
+    `n_processes` share the memory of this machine. `watch` is told of each epoch.
     """
     run_log.propagate = False  # each job's lines are in its train.log
     with threadpool_limits(threads), shared(n_processes):
         try:
             if waiting := _unfinished(stack.jobs):
-                place, data = stack.checkpoint, stack.dataset
-                run(waiting, checkpoint=place, dataset=data, show=show, of_sweep=True)
+                run(
+                    waiting,
+                    checkpoint=stack.checkpoint,
+                    dataset=stack.dataset,
+                    show=show,
+                    watch=watch,
+                    of_sweep=True,
+                )
         except Exception as error:
             return Outcome(reason_of(error), isinstance(error, LockedError))
     return None
@@ -130,15 +149,19 @@ def _settle(stack: Stack, outcome: Outcome | None) -> None:
                 write_status(job.folder, "failed", outcome.reason)
 
 
-def _run_here(stacks: Iterable[Stack]) -> None:
+def _run_here(stacks: Iterable[Stack], progress: SweepProgress) -> None:
     with contextlib.ExitStack() as exits:
         makers: dict[bool, Make] = {}
         for stack in stacks:
             plots = any(is_drawn(job.config, of_sweep=True) for job in stack.jobs)
             if plots not in makers:
                 makers[plots] = exits.enter_context(drawing_processes(plots=plots))
-            _settle(stack, train_stack(stack, None, partial(_show, makers[plots])))
+            watch = partial(progress.watch, n_jobs=len(stack.jobs))
+            _settle(stack, train_stack(stack, None, partial(_show, makers[plots]), watch=watch))
+            progress.ended(len(stack.jobs))
             del stack  # and its data, before others are loaded
+        with said_when_long("trained; makes the pages and plots", log):
+            exits.close()
 
 
 def _show(make: Make, folder: Path, plots: bool) -> None:
@@ -148,7 +171,11 @@ def _show(make: Make, folder: Path, plots: bool) -> None:
 
 
 def _run_in_workers(
-    stacks: Sequence[Stack], workers: Workers, n_jobs: int, address: str | None
+    stacks: Sequence[Stack],
+    workers: Workers,
+    n_jobs: int,
+    address: str | None,
+    progress: SweepProgress,
 ) -> None:
     """Train stacks in workers; those whose worker dies stay unfinished."""
     threads, n_processes, parent = 1, 1, None
@@ -165,6 +192,7 @@ def _run_in_workers(
                 raise answer
             checkpoint, outcome = answer
             _settle(named[checkpoint], outcome)
+            progress.ended(len(named[checkpoint].jobs))
     except InputError:
         raise
     except Exception as error:  # every backend has an exception of its own for a dead worker

@@ -25,6 +25,7 @@ from classifier.sweep.composer import Composer
 from classifier.sweep.drawing import drawing_processes
 from classifier.sweep.engine import Stack, run_stacks
 from classifier.sweep.job_folders import JobFolders
+from classifier.sweep.progress import SweepProgress
 from classifier.sweep.records import each_record
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.workers import BACKENDS
@@ -109,7 +110,9 @@ class StackedLauncher(Launcher):
         log.info("%d jobs, %d to train, in %s", len(folders), len(waiting), printable(sweep))
         trained = {job.folder for job in waiting}
         _draw_missing([folder for folder in folders if folder not in trained])
-        run_stacks(self._stacks(waiting), self.backend, self.n_jobs, self.address)
+        with SweepProgress(len(waiting), log, shown=not self.config.quiet) as progress:
+            stacks = self._stacks(waiting, progress)
+            run_stacks(stacks, self.backend, self.n_jobs, self.address, progress)
 
     def _prepare(
         self, composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
@@ -139,7 +142,7 @@ class StackedLauncher(Launcher):
         except Exception:  # recorded in the folder
             return folder, None
 
-    def _stacks(self, jobs: Sequence[Job]) -> Iterator[Stack]:
+    def _stacks(self, jobs: Sequence[Job], progress: SweepProgress) -> Iterator[Stack]:
         """Yield the stacks, each data set loaded once; here it is let go before the next.
 
         For workers all are kept, and handed over by way of a file that may stand in memory too.
@@ -153,6 +156,7 @@ class StackedLauncher(Launcher):
                 for job in members:
                     write_status(job.folder, "failed", one_line(error))
                 log.error("%d jobs failed: %s", len(members), one_line(error))
+                progress.ended(len(members))
                 continue
             begun = list(stacks_begun(members))
             for stack, checkpoint in begun:

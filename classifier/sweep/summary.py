@@ -112,10 +112,14 @@ def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
     return summary
 
 
-def finish_sweep(sweep: Path, *, ended: bool = False) -> str:
-    """Write the summary as `summarise` does, print its table, and say what is not complete."""
+def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> str:
+    """Write the summary as `summarise` does, print its table, and say what is not complete.
+
+    With `quiet` no table is printed.
+    """
     summary = summarise(sweep, ended=ended)
-    print(table(summary, sweep))
+    if not quiet:
+        print(table(summary, sweep))
     counts = status_counts(summary["jobs"])
     lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
     if not lost:

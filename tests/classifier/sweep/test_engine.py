@@ -1,4 +1,6 @@
 import dataclasses
+import re
+from types import SimpleNamespace
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -8,8 +10,9 @@ from classifier.runs.folder import read_status, write_status
 from classifier.runs.job import Job
 from classifier.runs.preparation import load_dataset
 from classifier.shell.hydra_versions import VERSION_BASE
-from classifier.sweep import drawing, engine
-from classifier.sweep.engine import Stack, train_stack
+from classifier.sweep import drawing, engine, progress
+from classifier.sweep.engine import Stack, run_stacks, train_stack
+from classifier.sweep.progress import SweepProgress
 from data import machine, room
 
 
@@ -24,6 +27,24 @@ def jobs(repository, tmp_path):
     for job in made:
         job.folder.mkdir()
     return made
+
+
+@pytest.fixture
+def hidden():
+    return SweepProgress(4, engine.log, shown=False)
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """The lines about a sweep of four jobs, one for whatever happens."""
+    lines = []
+    monkeypatch.setattr(progress, "EVERY", 0)
+    with SweepProgress(4, SimpleNamespace(info=lines.append), shown=True) as shown:
+        yield SimpleNamespace(progress=shown, lines=lines)
+
+
+def without_times(lines):
+    return [re.sub(r", [\d:?]+ left", "", line) for line in lines]
 
 
 def stack(jobs, dataset):
@@ -78,7 +99,7 @@ def test_few_processes_draw_where_there_is_little_memory(monkeypatch, cores, mem
     assert started == ended
 
 
-def test_workers_share_memory_and_cores_with_each_other_and_this_process(jobs, monkeypatch):
+def test_workers_share_memory_and_cores_with_each_other_and_this_process(jobs, hidden, monkeypatch):
     asked = []
 
     class Workers:
@@ -90,7 +111,7 @@ def test_workers_share_memory_and_cores_with_each_other_and_this_process(jobs, m
     monkeypatch.setattr(engine, "cores", lambda: 6)
     for n_jobs, n_stacks, address in ((3, 5, None), (3, 2, None), (3, 5, "there")):
         stacks = [stack(jobs[:1], None)] * n_stacks
-        engine._run_in_workers(stacks, Workers(), n_jobs, address)
+        engine._run_in_workers(stacks, Workers(), n_jobs, address, hidden)
         _, threads, n_processes, parent = asked.pop()
         assert (threads, n_processes) == ((1, 1) if address else (2, 1 + min(n_jobs, n_stacks)))
         assert (parent is None) == (address is not None)
@@ -105,3 +126,32 @@ def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeyp
     assert "fewer processes than these 4" in read_status(jobs[0].folder)["reason"]
     train_stack(stack(jobs[1:2], dataset), threads=1)
     assert read_status(jobs[1].folder)["status"] == "completed"
+
+
+def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs, told):
+    dataset = load_dataset(jobs[0].config)
+    run_stacks(
+        [stack(jobs[:3], dataset), stack(jobs[3:], dataset)], "local", 1, None, told.progress
+    )
+    epochs = [f", epoch {n}/2" for n in (0, 1, 2, 2)]
+    first, second = ([f"{n}/4 jobs{epoch}" for epoch in epochs] for n in (0, 3))
+    assert without_times(told.lines) == [*first, "3/4 jobs", *second, "4/4 jobs"]
+    assert told.lines[-1] == "4/4 jobs, 0:00 left"
+
+
+@pytest.mark.slow
+def test_a_sweep_in_workers_tells_of_jobs_as_their_stacks_end(jobs, told):
+    dataset = load_dataset(jobs[0].config)
+    stacks = [stack(jobs[:3], dataset), stack(jobs[3:], dataset)]
+    run_stacks(stacks, "loky", 1, None, told.progress)
+    assert {read_status(job.folder)["status"] for job in jobs} == {"completed"}
+    assert sorted(without_times(told.lines)) in (
+        ["1/4 jobs", "4/4 jobs"],
+        ["3/4 jobs", "4/4 jobs"],
+    )
+
+
+def test_jobs_of_a_stack_that_is_tried_twice_count_once(told):
+    for n_jobs in (3, 3, 1):
+        told.progress.ended(n_jobs)
+    assert without_times(told.lines) == ["3/4 jobs", "4/4 jobs", "4/4 jobs"]

@@ -13,6 +13,7 @@ from classifier.runs.job import Job
 from classifier.sweep import engine, launcher, stacks
 from classifier.sweep.job_folders import JobFolders
 from classifier.sweep.launcher import StackedLauncher
+from classifier.sweep.progress import SweepProgress
 from classifier.sweep.records import Record
 from classifier.sweep.stacks import stack_key, stacks_of
 from data import machine, room
@@ -44,6 +45,12 @@ def dataset_of(n_features=4, n_classes=3):
     return Dataset("x", split, split, split, np.arange(n_classes), None, "here")
 
 
+@pytest.fixture
+def hidden():
+    """What counts the jobs that have ended, and shows nothing."""
+    return SweepProgress(3, launcher.log, shown=False)
+
+
 def names(stacks):
     return [[j.folder.name for j in stack] for stack in stacks]
 
@@ -68,7 +75,7 @@ def test_only_what_each_model_has_of_its_own_and_where_it_goes_may_differ_in_a_s
         name for name in keys if stack_key(Job(None, plain | {name: {"a": 2}}, Path("b"))) == key
     }
     of_a_model = {"lr", "lr_scale", "reg", "momentum", "label_smoothing", "report"}
-    assert may_differ == of_a_model | {"outputs", "tracker", "mlflow"}
+    assert may_differ == of_a_model | {"outputs", "tracker", "mlflow", "quiet"}
 
 
 def test_jobs_with_other_class_weights_are_not_stacked():
@@ -96,7 +103,7 @@ def test_a_stack_is_bounded_by_number_memory_and_workers():
     assert sum(sizes) == 10
 
 
-def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
+def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch, hidden):
     @dataclasses.dataclass
     class Config:
         key: object
@@ -116,7 +123,7 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch):
         return dataset_of()
 
     monkeypatch.setattr(launcher, "load_dataset", load)
-    stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs))
+    stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs, hidden))
     assert loaded == [{"reg": 1.0}, {"data": {"k": 3}}, other]
     assert names(stack.jobs for stack in stacks) == [["0", "3"], ["1"], ["2"], ["4"], ["5"]]
 
@@ -171,7 +178,7 @@ def test_stacks_are_smaller_where_memory_is(monkeypatch, memory, workers, size):
     assert largest == min(-(-400 // workers), size // (4 * 6 * 3 * 100_001))
 
 
-def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch):
+def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch, hidden):
     """Of a sweep over splits, each with examples of its own, one fits into the memory."""
     jobs = [other_split(i) for i in range(3)]
     loaded = []
@@ -184,23 +191,24 @@ def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch):
         return dataset
 
     monkeypatch.setattr(launcher, "load_dataset", load)
-    monkeypatch.setattr(engine, "train_stack", lambda *_: None)
-    made = StackedLauncher("local", None, None, None)._stacks(jobs)
-    engine.run_stacks(made, "local", 1, None)
+    monkeypatch.setattr(engine, "train_stack", lambda *_, **__: None)
+    made = StackedLauncher("local", None, None, None)._stacks(jobs, hidden)
+    engine.run_stacks(made, "local", 1, None, hidden)
+    assert hidden.n_ended == 3
     assert len(loaded) == 3
 
 
-def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch):
+def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch, hidden):
     jobs = [other_split(i) for i in range(3)]
     rooms = []
     monkeypatch.setattr(room, "memory", lambda: GIB)
     monkeypatch.setattr(launcher, "load_dataset", lambda _: rooms.append(room.room()) or big)
     big = dataset_of()
     each = 2 * big.nbytes  # here, and in a file that may stand in memory
-    list(StackedLauncher("loky", 2, None, None)._stacks(jobs))
+    list(StackedLauncher("loky", 2, None, None)._stacks(jobs, hidden))
     assert np.diff(rooms).tolist() == [-each, -each]
     rooms.clear()
-    list(StackedLauncher("local", 2, None, None)._stacks(jobs))
+    list(StackedLauncher("local", 2, None, None)._stacks(jobs, hidden))
     assert np.diff(rooms).tolist() == [0, 0]
 
 

@@ -1,0 +1,153 @@
+"""How far a run or a sweep is: a bar in a terminal, a line now and then elsewhere."""
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Self
+
+from classifier.fit import Epoch
+from classifier.training_state import Trainer
+
+EVERY = 5.0  # seconds between two lines of a run, at least
+REDRAWN = 0.1  # seconds between two states of a bar
+LONG = 5.0  # seconds after which a part of a run is worth a line
+LENGTH = 12  # of a bar: with the figures of 99,999 epochs behind it a line has 79 columns
+
+Watch = Callable[[Trainer], None]  # is called at the start of a training, and after each epoch
+
+
+class Progress:
+    """Shows what share of some work is done, in a `with` block that ends with the work.
+
+    A bar stands on stderr, where that is a terminal, and makes room for whatever is logged.
+
+    Parameters
+    ----------
+    say : takes a line, where there is no terminal.
+    every : seconds between two lines, and before the first, at least.
+    shown : whether anything is shown.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], every: float = EVERY, *, shown: bool = True
+    ) -> None:
+        self._say, self._is_shown, self._bar = say, shown, shown and sys.stderr.isatty()
+        self._every = REDRAWN if self._bar else every
+        self._begun = self._last = time.monotonic()
+        self._first: float | None = None  # the share done before, by an earlier process
+        self._drawn = 0  # characters that stand on the terminal
+        self._lock = threading.RLock()  # what is logged may come from another thread
+        self._handlers: list[logging.Handler] = []
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._handlers = list(logging.getLogger().handlers)
+            for handler in self._handlers:
+                handler.addFilter(self._make_room)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for handler in self._handlers:
+            handler.removeFilter(self._make_room)
+        self._clear()
+
+    def show(self, share: float, done: str, figures: str = "") -> None:
+        """Show that a share of 0 to 1 is done, unless something was shown a moment ago.
+
+        Parameters
+        ----------
+        done : the same in words, before the time that is left at most.
+        figures : what stands behind that.
+        """
+        if not self._is_shown:
+            return
+        now, is_first = time.monotonic(), self._first is None
+        if self._first is None:
+            self._first, self._begun = share, now
+        if now - self._last < self._every and not (is_first and self._bar):
+            return
+        self._last = now
+        left = _time_left(now - self._begun, share - self._first, 1 - share)
+        if self._bar:
+            self._draw(share, f"{done}, {left:>7} left{figures}")
+        else:
+            self._say(f"{done}, {left} left{figures}")
+
+    def _draw(self, share: float, text: str) -> None:
+        filled = int(min(max(share, 0), 1) * LENGTH)
+        line = f"[{'#' * filled}{'-' * (LENGTH - filled)}] {text}"
+        line = line[: _columns() - 1]  # where the last column is written to, some terminals wrap
+        self._write(line.ljust(self._drawn), len(line))
+
+    def _make_room(self, _record: logging.LogRecord) -> bool:
+        self._clear()
+        return True
+
+    def _clear(self) -> None:
+        if self._drawn:
+            self._write(" " * self._drawn + "\r", 0)
+
+    def _write(self, text: str, drawn: int) -> None:
+        # A terminal that has gone away ends no training.
+        with self._lock, contextlib.suppress(OSError):
+            sys.stderr.write("\r" + text)
+            sys.stderr.flush()
+            self._drawn = drawn
+
+
+def watch_epochs(progress: Progress) -> Watch:
+    """Return what shows the epochs of a run, with the figures of the newest."""
+
+    def watch(training: Trainer) -> None:
+        n, total = training.epoch, training.epochs
+        history = training.fits[0].history
+        figures = _figures(history[-1]) if history else ""
+        progress.show(n / total, f"epoch {n:{len(str(total))}}/{total}", figures)
+
+    return watch
+
+
+@contextlib.contextmanager
+def said_when_long(text: str, log: logging.Logger, after: float = LONG) -> Iterator[None]:
+    """Log a text while this block runs, if it takes long: what is quick needs no word."""
+    timer = threading.Timer(after, log.info, ["%s", text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # its line, if it is being written, belongs before what follows
+
+
+def _figures(row: Epoch) -> str:
+    if row.val_loss is None or row.val_accuracy is None:
+        return f", loss {row.train_loss:6.4f} ({row.train_accuracy:.1%})"
+    return f", loss {row.train_loss:6.4f}, val {row.val_loss:6.4f} ({row.val_accuracy:.1%})"
+
+
+def _time_left(elapsed: float, done: float, left: float) -> str:
+    """Return how long the share that is left takes, as 0:35 or 1:02:03, if it goes on so."""
+    if not done > 0:
+        return "?"
+    minutes, seconds = divmod(round(elapsed * max(left, 0) / done), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _columns() -> int:
+    """Return the width of the terminal behind stderr; 80 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80

@@ -1,0 +1,205 @@
+import io
+import json
+import logging
+import os
+import queue
+import re
+import threading
+from types import SimpleNamespace
+
+import pytest
+
+from classifier.fit import Epoch, Fit
+from classifier.runs import progress
+from classifier.runs.history import read_history
+from classifier.runs.log import log
+from classifier.runs.progress import Progress, said_when_long, watch_epochs
+from classifier.runs.run import run
+
+
+class Terminal(io.StringIO):
+    """What a terminal gets."""
+
+    def isatty(self):
+        return True
+
+    @property
+    def shown(self):
+        """What stands in its last line."""
+        line = ""
+        for written in self.getvalue().rpartition("\n")[2].split("\r"):
+            line = written + line[len(written) :]
+        return line.rstrip()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that a test sets."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    return clock
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=terminal))
+    return terminal
+
+
+def training(epoch, epochs, *history):
+    return SimpleNamespace(epoch=epoch, epochs=epochs, fits=[Fit(None, 0.1, history=[*history])])
+
+
+ROW = Epoch(3, 60, 0.1, 0.25, 0.9, 0.1256, 0.958, 1.0)
+
+
+def test_elsewhere_a_line_is_said_after_every_so_many_seconds_with_the_time_left(clock):
+    lines = []
+    with Progress(lines.append, every=5) as shown:
+        for second in range(18):
+            clock.now = 1000.0 + second
+            shown.show(second / 100, f"{second} of 100", ", so far")
+    # A hundredth a second: what is left takes a second a hundredth.
+    assert lines == [
+        "5 of 100, 1:35 left, so far",
+        "10 of 100, 1:30 left, so far",
+        "15 of 100, 1:25 left, so far",
+    ]
+
+
+def test_what_an_earlier_process_did_says_nothing_of_this_one_s_speed(clock):
+    lines = []
+    with Progress(lines.append, every=1) as shown:
+        shown.show(0.5, "half")
+        clock.now += 60
+        shown.show(0.51, "more")  # a hundredth a minute
+        clock.now += 1
+        shown.show(0.5, "back")
+    assert lines == ["more, 49:00 left", "back, ? left"]
+
+
+def test_hours_have_their_place(clock):
+    lines = []
+    with Progress(lines.append, every=1) as shown:
+        shown.show(0, "0")
+        clock.now += 3723
+        shown.show(0.5, "half")
+    assert lines == ["half, 1:02:03 left"]
+
+
+def test_a_bar_keeps_its_place_and_no_line_is_wider_than_79_columns(clock, terminal):
+    rows = [ROW, ROW._replace(val_accuracy=1.0), ROW._replace(train_loss=1e9, val_loss=123.4)]
+    states = []
+    with Progress(pytest.fail) as shown:
+        watch = watch_epochs(shown)
+        for epoch, history in enumerate([[], *[[row] for row in rows]]):
+            watch(training(33333 * epoch, 99999, *history))
+            states.append(terminal.shown)
+            clock.now += 3 * 3600
+    assert states == [
+        "[------------] epoch     0/99999,       ? left",
+        "[####--------] epoch 33333/99999, 6:00:00 left, loss 0.2500, val 0.1256 (95.8%)",
+        "[########----] epoch 66666/99999, 3:00:00 left, loss 0.2500, val 0.1256 (100.0%",
+        "[############] epoch 99999/99999,    0:00 left, loss 1000000000.0000, val 123.4",
+    ]
+    assert max(map(len, states)) == 79
+    assert terminal.shown == ""
+
+
+def test_a_bar_is_drawn_at_once_and_then_ten_times_a_second_at_most(clock, terminal):
+    with Progress(pytest.fail) as shown:
+        for hundredth in range(101):
+            clock.now = 1000 + hundredth / 100
+            shown.show(hundredth / 100, f"{hundredth}")
+    assert 9 <= terminal.getvalue().count("left") <= 11
+
+
+def test_a_narrow_terminal_gets_what_fits(terminal, monkeypatch):
+    size = SimpleNamespace(get_terminal_size=lambda _: os.terminal_size((30, 24)))
+    monkeypatch.setattr(progress, "os", size)
+    monkeypatch.setattr(terminal, "fileno", lambda: 2)
+    with Progress(pytest.fail) as shown:
+        watch_epochs(shown)(training(3, 10, ROW))
+        assert terminal.shown == "[###---------] epoch  3/10,"
+
+
+def test_a_bar_makes_room_for_what_is_logged(clock, terminal):
+    handler = logging.StreamHandler(terminal)
+    logging.getLogger().addHandler(handler)
+    try:
+        with Progress(pytest.fail) as shown:
+            shown.show(0.5, "half")
+            logging.getLogger("anyone").error("a worker died")
+            clock.now += 1
+            shown.show(0.75, "more")
+        assert handler.filters == []
+    finally:
+        logging.getLogger().removeHandler(handler)
+    above, _, last = terminal.getvalue().partition("\n")
+    assert above.split("\r")[-1] == "a worker died"
+    assert last.split("\r")[1].startswith("[#########---] more")
+    assert terminal.shown == ""
+
+
+def test_a_terminal_that_has_gone_away_ends_nothing(terminal, monkeypatch):
+    def refuse(_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(terminal, "write", refuse)
+    with Progress(pytest.fail) as shown:
+        shown.show(0.5, "half")
+
+
+def test_nothing_is_shown_where_nothing_is_to_be(clock, terminal):
+    with Progress(pytest.fail, every=0, shown=False) as shown:
+        for _ in range(3):
+            clock.now += 100
+            shown.show(0.5, "half")
+    assert terminal.getvalue() == ""
+
+
+def test_a_run_without_a_terminal_logs_its_epochs_as_its_history_has_them(job_of, tmp_path):
+    with Progress(log.info, every=0) as shown:
+        run([job_of(tmp_path, "epochs=4")], watch=watch_epochs(shown))
+    said = re.findall(
+        r"epoch (\d)/4, [\d:?]+ left(?:, loss (\S+), val (\S+) \((\S+)%\))?\n",
+        (tmp_path / "train.log").read_text(encoding="utf-8"),
+    )
+    history = read_history(tmp_path / "history.csv")
+    told = [(row.epoch, row.train_loss, row.val_loss, row.val_accuracy) for row in history]
+    expected = [
+        (str(n), f"{loss:.4f}", f"{val:.4f}", f"{100 * accuracy:.1f}")
+        for n, loss, val, accuracy in told
+    ]
+    assert said == [("0", "", "", ""), *expected, expected[-1]]  # once more when it has ended
+
+
+def test_without_a_validation_split_the_figures_are_those_of_the_training(clock):
+    lines = []
+    with Progress(lines.append, every=0) as shown:
+        watch_epochs(shown)(training(1, 2, ROW._replace(val_loss=None, val_accuracy=None)))
+    assert lines == ["epoch 1/2, ? left, loss 0.2500 (90.0%)"]
+
+
+def test_what_takes_long_is_said_and_what_is_quick_is_not():
+    said, before = queue.Queue(), threading.active_count()
+    quiet = SimpleNamespace(info=lambda *line: said.put(line))
+    with said_when_long("draws", quiet, after=0):
+        assert said.get(timeout=60) == ("%s", "draws")
+    with said_when_long("draws", quiet, after=3600):
+        pass
+    assert said.empty()
+    assert threading.active_count() == before
+
+
+def test_a_watch_is_told_of_each_epoch_after_its_checkpoint(job_of, tmp_path):
+    seen = []
+
+    def watch(training):
+        seen.append((training.epoch, (tmp_path / "checkpoint.npz").exists()))
+
+    run([job_of(tmp_path, "epochs=3")], watch=watch)
+    assert [epoch for epoch, _ in seen] == [0, 1, 2, 3, 3]
+    assert seen[-1] == (3, True)
+    assert json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["status"]

@@ -1,0 +1,98 @@
+"""Which run outputs/latest is, whatever becomes of runs: real processes."""
+
+import json
+import os
+import signal
+import time
+
+import pytest
+
+LONG = ["epochs=10000000", "early_stopping.patience=null", "report.plots=false"]
+QUICK = ["epochs=3", "report.plots=false", "data=blobs"]
+
+
+@pytest.fixture
+def newest(tmp_path):
+    """Return the name of the newest run, as file and link have it."""
+
+    def newest():
+        named = (tmp_path / "outputs/latest.txt").read_text(encoding="utf-8").strip()
+        folder = (tmp_path / "outputs" / named).resolve()
+        assert (tmp_path / "outputs/latest").resolve() == folder
+        return folder.name
+
+    return newest
+
+
+def status(folder):
+    return json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"]
+
+
+def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
+    bad = ["data=arrays", "data.train=no"]
+    assert command("train.py", "hydra.run.dir=failed", *bad).returncode == 1
+    assert status(tmp_path / "failed") == "failed"
+    assert not (tmp_path / "outputs/latest.txt").exists()
+    assert "there is no run in outputs yet" in command("train.py", "resume=latest").stderr
+
+    assert command("train.py", "hydra.run.dir=completed", *QUICK).returncode == 0
+    assert newest() == "completed"
+    # Each of these fails before its training: reading its data, preparing them, its gradient check.
+    assert command("train.py", "hydra.run.dir=bad", *bad).returncode == 1
+    assert command("train.py", "hydra.run.dir=few", *QUICK, "data.n_samples=2").returncode == 1
+    assert newest() == "completed"
+    assert command("predict.py", "input=none.npz").stderr.startswith("none.npz")
+
+    assert command("train.py", "hydra.run.dir=diverged", *QUICK, "lr=1e9").returncode == 1
+    assert status(tmp_path / "diverged") == "diverged"
+    assert newest() == "diverged"
+    assert (tmp_path / "diverged/model.npz").exists()
+    # An older run that is gone on with is the newest again.
+    assert command("train.py", "resume=completed", "epochs=4").returncode == 0
+    assert newest() == "completed"
+    # One that cannot be gone on with is not.
+    before = ["resume=diverged", "epochs=2"]
+    assert command("train.py", *before).returncode == 1
+    assert newest() == "completed"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_killed_in_training_is_gone_on_with_by_its_nickname(
+    number, start, command, newest, tmp_path
+):
+    assert command("train.py", "hydra.run.dir=earlier", *QUICK).returncode == 0
+    program = start("train.py", "hydra.run.dir=killed", *LONG)
+    end = time.monotonic() + 120
+    link = tmp_path / "outputs/latest"  # is made after the file
+    while link.resolve().name != "killed":
+        assert program.poll() is None, program.stderr
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert (tmp_path / "killed/checkpoint.npz").exists()
+    assert not (tmp_path / "killed/model.npz").exists()
+    program.send_signal(number)
+    program.wait()
+    assert newest() == "killed"
+    again = start("train.py", "resume=latest")
+    log = tmp_path / "killed/train.log"
+    while "resumes after step" not in log.read_text(encoding="utf-8"):
+        assert again.poll() is None, again.stderr
+        time.sleep(0.01)
+    again.terminate()
+    assert again.wait() == 143
+    assert status(tmp_path / "killed") == "interrupted"
+    assert (tmp_path / "killed/model.npz").exists()
+
+
+def test_a_run_that_is_killed_before_there_is_anything_to_go_on_with_is_not_the_newest(
+    start, command, newest, tmp_path
+):
+    assert command("train.py", "hydra.run.dir=earlier", *QUICK).returncode == 0
+    os.mkfifo(tmp_path / "never.npz")  # whoever reads it waits for ever
+    program = start("train.py", "hydra.run.dir=waits", "data=arrays", "data.train=never.npz")
+    while not (tmp_path / "waits/status.json").exists():
+        assert program.poll() is None, program.stderr
+        time.sleep(0.01)
+    program.kill()
+    program.wait()
+    assert newest() == "earlier"
