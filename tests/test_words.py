@@ -61,6 +61,7 @@ SLIPS = {
     "gpu=1": "the program runs on the CPU alone; leave it out",
     "verbose=1": "write quiet=true, for warnings and mistakes alone, or leave it out",
     "silent=true": "write quiet=true, for warnings and mistakes alone, or leave it out",
+    "tracker.live=true": "the key is tracker_live; write tracker_live=true",
     "loss=hinge": "the loss is always softmax cross-entropy; leave it out",
     # The penalty, with its factor.
     "weight_decay=1e-4": "the key is reg, half the weight_decay of PyTorch's SGD; write reg=5e-05",

@@ -89,6 +89,7 @@ class Config(Hyperparameters):
     tracker: str = option(
         choices=("none", "tensorboard", "mlflow"), roles=(REPORTING, PLACE, SECRET)
     )
+    tracker_live: bool = option(roles=(REPORTING, PLACE, SECRET))
     mlflow: Mlflow = option(roles=(REPORTING, PLACE, SECRET))
     check_gradient: bool
     checkpoint: Checkpointing = option(roles=(REPORTING,))

@@ -70,6 +70,8 @@ def unknown_key(given: str, key: str, fields: Fields) -> str:
 def _not_allowed(match: re.Match[str], fields: Fields) -> str:
     given, key = match.groups()
     field = fields.get(key.lstrip("+"))
+    if field is None and not is_known(key.lstrip("+"), fields):
+        return unknown_key(given, key, fields)
     said = f"must be {describe(field)}" if field else "not a value of this key"
     return f"{given}: {said}{_meant(key, given.partition('=')[2], fields)}"
 

@@ -52,6 +52,7 @@ SAME = {
     "checkpoint.every": "save_every save_freq save_steps",
     "report.plots": "plot",
     "tracker": "logger report_to",
+    "tracker_live": "live",
     "run": "model model_path checkpoint ckpt weights",
     "input": "data x file input_file input_path test examples",
     "output": "out output_file output_path predictions",

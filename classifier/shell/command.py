@@ -158,7 +158,7 @@ class Guard(Callback):
             check_swept_keys(config)
             check_stacked(config)
             check_size(config)
-            check_tracker(config)
+            check_tracker(config, is_sweep=True)
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
             settle_sweep(config)

@@ -21,6 +21,7 @@ from classifier.runs.progress import Progress, Watch, said_when_long, watch_epoc
 from classifier.runs.results import MODEL, selection_metric
 from classifier.runs.run import run
 from classifier.shell.console import hush
+from classifier.tracking.live import Live
 from classifier.tracking.track import track
 from classifier.training_state import Trainer
 from data.console import printable
@@ -47,11 +48,12 @@ def run_composed(composed: DictConfig) -> float:
         hush()
     if hydra.mode != RunMode.RUN:
         return _run_in_folder(composed, folder, lambda _: None, alone=False)
+    live = Live(composed, folder)
     try:
-        with _watch_alone(composed, folder) as watch:
+        with _watch_alone(composed, folder, live) as watch:
             return _run_in_folder(composed, folder, watch, alone=True)
     finally:  # also of a run that failed or was stopped
-        track(composed, folder)
+        track(composed, folder, listener=live.listener)
         if composed.quiet:
             print(printable(from_here(folder)))
 
@@ -81,12 +83,13 @@ def _show(folder: Path, plots: bool) -> None:
 
 
 @contextlib.contextmanager
-def _watch_alone(composed: DictConfig, folder: Path) -> Iterator[Watch]:
-    """Yield what a run on its own tells of its epochs: the person, and outputs/latest."""
+def _watch_alone(composed: DictConfig, folder: Path, live: Live) -> Iterator[Watch]:
+    """Yield what a run on its own tells of its epochs: the person, the tracker, outputs/latest."""
     with Progress(log.info, shown=not composed.quiet) as progress:
         watches: list[Watch] = [
             watch_epochs(progress),
             _watch_latest(Path(str(composed.outputs)), folder),
+            live,
         ]
 
         def watch(training: Trainer) -> None:

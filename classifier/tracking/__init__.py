@@ -1,1 +1,1 @@
-"""Trackers: runs and sweeps in TensorBoard or MLflow, once they have ended, from their files."""
+"""Trackers: runs and sweeps in TensorBoard or MLflow, from their files, or while they go on."""

@@ -6,7 +6,6 @@ import shutil
 import struct
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -15,17 +14,55 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, text
 
 from classifier.sweep.records import Record
-from classifier.tracking.figures import artifacts, as_text, params, scalars, span
+from classifier.tracking.figures import Scalar, artifacts, as_text, params, scalars, span, untold
 
 TEXTS = (".txt", ".yaml", ".csv", ".log")
 
 
-def write_events(records: Sequence[Record], sweep: Path | None) -> None:
-    """Write `tensorboard/` into the folder of each run, and of their sweep."""
+def write_events(
+    records: Sequence[Record], sweep: Path | None, live: "LiveEvents | None" = None
+) -> None:
+    """Write `tensorboard/` into the folder of each run, and of their sweep.
+
+    What was written live of a run on its own is completed.
+    """
+    if live is not None:
+        (record,) = records
+        live.complete(record)
+        return
     for record in records:
-        _write(record.folder, chain(_events(record), _files(record.folder)))
+        _write(record.folder, _everything(record, scalars(record)))
     if sweep is not None:
         _write(sweep, _files(sweep))
+
+
+class LiveEvents:
+    """`tensorboard/` of a run that goes on: a file that grows, in place of what stood there.
+
+    Attributes
+    ----------
+    told : the last epoch whose figures it has.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        place = folder / "tensorboard"
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir()
+        self._file = EventsWriter(os.fspath(place / "events"))
+        self.told = 0
+
+    def tell(self, scalars: Sequence[Scalar]) -> None:
+        """Add figures."""
+        for scalar in scalars:
+            self._file.write_event(_event(scalar))
+        self._file.flush()
+        self.told = scalars[-1].epoch
+
+    def complete(self, record: Record) -> None:
+        """Add what is known of the run now that it has ended."""
+        with contextlib.closing(self._file) as file:
+            for event in _everything(record, untold(record, self.told)):
+                file.write_event(event)
 
 
 def _write(folder: Path, events: Iterable[Event]) -> None:
@@ -44,10 +81,14 @@ def _write(folder: Path, events: Iterable[Event]) -> None:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _events(record: Record) -> Iterator[Event]:
-    for name, value, epoch, time in scalars(record):
-        shown = Summary(value=[Summary.Value(tag=name, simple_value=value)])
-        yield Event(wall_time=time, step=epoch, summary=shown)
+def _event(scalar: Scalar) -> Event:
+    shown = Summary(value=[Summary.Value(tag=scalar.name, simple_value=scalar.value)])
+    return Event(wall_time=scalar.time, step=scalar.epoch, summary=shown)
+
+
+def _everything(record: Record, figures: Iterable[Scalar]) -> Iterator[Event]:
+    """Yield figures of a run, and all else that is known of it."""
+    yield from map(_event, figures)
     keys = {
         key: value if isinstance(value, int | float) else as_text(value)
         for key, value in params(record).items()
@@ -58,20 +99,21 @@ def _events(record: Record) -> Iterator[Event]:
     shown += [completed] if record.status == "completed" else []
     _, end = span(record.folder)
     yield from (Event(wall_time=end, summary=summary) for summary in shown)
+    yield from _files(record.folder)
 
 
 def _files(folder: Path) -> Iterator[Event]:
     """Yield the plots of a run or a sweep as they are, and its texts."""
     for path in artifacts(folder):
-        name, time = path.relative_to(folder).as_posix(), path.stat().st_mtime
+        name, made = path.relative_to(folder).as_posix(), path.stat().st_mtime
         if path.suffix == ".png":
-            yield Event(wall_time=time, summary=_picture(name, path.read_bytes()))
+            yield Event(wall_time=made, summary=_picture(name, path.read_bytes()))
         elif path.suffix in TEXTS:
             # As code, or it would be taken for Markdown.
             code = textwrap.indent(
                 path.read_text(encoding="utf-8", errors="replace"), "    ", lambda _: True
             )
-            yield Event(wall_time=time, summary=text(name, code))
+            yield Event(wall_time=made, summary=text(name, code))
 
 
 def _picture(name: str, png: bytes) -> Summary:

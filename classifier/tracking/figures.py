@@ -2,9 +2,11 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from classifier.fit import Epoch
 from classifier.runs.history import read_history
 from classifier.runs.job import Value
 from classifier.sweep.records import Record, settings
@@ -43,15 +45,34 @@ def params(record: Record) -> dict[str, Value]:
 
 def scalars(record: Record) -> list[Scalar]:
     """Return the curves of a run, and the figures of the weights it kept at their epoch."""
-    time, end = span(record.folder)
-    found = []
+    begun, end = span(record.folder)
     history = record.folder / "history.csv"
-    for row in read_history(history) if history.exists() else []:
-        time += row.seconds
-        found += [Scalar(name, getattr(row, name), row.epoch, time) for name in CURVES]
+    found = curves(read_history(history) if history.exists() else [], begun)
     kept = final_figures(record.report) if record.report else {}
-    found += [Scalar(name, value, int(kept["best_epoch"]), end) for name, value in kept.items()]
-    return [scalar for scalar in found if scalar.value is not None and math.isfinite(scalar.value)]
+    return found + [
+        Scalar(name, value, int(kept["best_epoch"]), end)
+        for name, value in kept.items()
+        if math.isfinite(value)
+    ]
+
+
+def untold(record: Record, told: int) -> list[Scalar]:
+    """Return the scalars of a run but for its curves up to an epoch, which a tracker has."""
+    return [one for one in scalars(record) if one.name not in CURVES or one.epoch > told]
+
+
+def curves(history: Sequence[Epoch], begun: float) -> list[Scalar]:
+    """Return the curves of a run that was begun at a time, without what is not finite."""
+    found, time = [], begun
+    for row in history:
+        time += row.seconds
+        figures = [(name, getattr(row, name)) for name in CURVES]
+        found += [
+            Scalar(name, value, row.epoch, time)
+            for name, value in figures
+            if value is not None and math.isfinite(value)
+        ]
+    return found
 
 
 def final_figures(report: dict[str, Any]) -> dict[str, float]:

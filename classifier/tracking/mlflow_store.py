@@ -4,16 +4,26 @@ import contextlib
 import logging
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from classifier.runs.config import Mlflow
 from classifier.runs.interruption import stop_later
+from classifier.runs.job import Value
 from classifier.runs.lock import locked
-from classifier.sweep.records import Record
-from classifier.tracking.figures import artifacts, as_text, final_figures, params, scalars, span
+from classifier.sweep.records import Record, read_record
+from classifier.tracking.figures import (
+    Scalar,
+    artifacts,
+    as_text,
+    final_figures,
+    params,
+    scalars,
+    span,
+    untold,
+)
 from data.console import printable
 from data.files.plain import read_plain
 from data.files.whole import from_here
@@ -34,28 +44,54 @@ PARENT = "mlflow.parentRunId"
 METRICS, PARAMS, RUNS = 1000, 100, 50_000  # that a request may have or return, at most
 
 
-def store(records: Sequence[Record], sweep: Path | None, place: Mlflow) -> None:
+def store(
+    records: Sequence[Record], sweep: Path | None, place: Mlflow, live: "LiveRun | None" = None
+) -> None:
     """Put runs into MLflow, those of a sweep as children of its own run.
 
     A run is known by its folder: what MLflow has of it is left as it is where it has not changed
-    since, and replaced where it has.
+    since, and replaced where it has. What it was told live of a run on its own is completed.
     """
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-    for chatty in ("alembic", "urllib3"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
     open_store = Store(place)
     if sweep is None:
         (record,) = records
-        open_store.put(record, {}, open_store.runs("folder", _known_by(record.folder)))
+        earlier = open_store.runs("folder", _known_by(record.folder))
+        open_store.put(record, {}, earlier, live)
     else:
         open_store.put_sweep(records, sweep)
+
+
+class LiveRun:
+    """A run that goes on, in place of what MLflow has of its folder.
+
+    Attributes
+    ----------
+    run_id : of MLflow.
+    told : the last epoch whose figures it has.
+    """
+
+    def __init__(self, folder: Path, place: Mlflow) -> None:
+        self._store, self.told = Store(place), 0
+        for run in self._store.runs("folder", _known_by(folder)):
+            self._store.client.delete_run(run.info.run_id)
+        record = read_record(folder)
+        self.run_id = self._store.create(folder, span(folder)[0], {"status": record.status})
+        self._store.log_params(self.run_id, params(record))
+
+    def tell(self, scalars: Sequence[Scalar]) -> None:
+        """Add figures."""
+        self._store.log_metrics(self.run_id, scalars)
+        self.told = scalars[-1].epoch
 
 
 class Store:
     """An experiment of MLflow, which is made where it does not exist yet."""
 
     def __init__(self, place: Mlflow) -> None:
+        for name, value in QUIET.items():
+            os.environ.setdefault(name, value)
+        for chatty in ("alembic", "urllib3"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
         uri = place.uri
         with contextlib.ExitStack() as exits:
             if uri.startswith(SQLITE):
@@ -78,28 +114,45 @@ class Store:
         wanted = f"tags.`{tag}` = '{value}'"
         return list(self.client.search_runs([self.experiment], wanted, max_results=RUNS))
 
-    def put(self, record: Record, tags: dict[str, str], earlier: Sequence[Any]) -> None:
+    def put(
+        self,
+        record: Record,
+        tags: dict[str, str],
+        earlier: Sequence[Any],
+        live: LiveRun | None = None,
+    ) -> None:
         """Store a run, unless an earlier one of its folder is the same; delete those that are not.
 
         Parameters
         ----------
         tags : besides the run's own.
         earlier : runs that may be of the same folder.
+        live : the run that was told of while it went on, to be completed.
         """
         begun, ended = span(record.folder)
+        own = live.run_id if live is not None else None
         for run in earlier:
-            if run.data.tags.get("folder") == _known_by(record.folder):
+            if run.info.run_id != own and run.data.tags.get("folder") == _known_by(record.folder):
                 if run.info.end_time == _ms(ended):  # it is set last: the run is all there
                     return
                 self.client.delete_run(run.info.run_id)
         tags = {"status": record.status, "reason": str(record.reason)} | tags
 
+        def create() -> str:
+            return own or self.create(record.folder, begun, tags)
+
         def fill(run_id: str) -> None:
-            self._log_figures(run_id, record)
+            if live is None:
+                self.log_params(run_id, params(record))
+                figures = scalars(record)
+            else:
+                for name, value in tags.items():
+                    self.client.set_tag(run_id, name, value)
+                figures = untold(record, live.told)
+            self.log_metrics(run_id, figures)
             self._log_artifacts(run_id, record.folder)
 
-        status = STATUSES.get(record.status, "KILLED")
-        self._hand_over(lambda: self._create(record.folder, begun, tags), fill, status, _ms(ended))
+        self._hand_over(create, fill, STATUSES.get(record.status, "KILLED"), _ms(ended))
 
     def put_sweep(self, records: Sequence[Record], sweep: Path) -> None:
         """Store the jobs of a sweep, and what the sweep made of them: the best, the artifacts."""
@@ -110,7 +163,7 @@ class Store:
         worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
 
         def create() -> str:
-            return found[0].info.run_id if found else self._create(sweep, min(spans)[0], {})
+            return found[0].info.run_id if found else self.create(sweep, min(spans)[0], {})
 
         def fill(parent: str) -> None:
             self._put_jobs(parent, records, sweep, ended)
@@ -148,7 +201,8 @@ class Store:
                     self.client.set_terminated(run_id, "KILLED")
             raise
 
-    def _create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
+    def create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
+        """Make a run that goes on; return its id."""
         run = self.client.client.create_run(
             self.experiment,
             start_time=_ms(begun),
@@ -157,13 +211,19 @@ class Store:
         )
         return str(run.info.run_id)
 
-    def _log_figures(self, run_id: str, record: Record) -> None:
-        from mlflow.entities import Metric, Param
+    def log_params(self, run_id: str, given: Mapping[str, Value]) -> None:
+        """Give a run its settings."""
+        from mlflow.entities import Param
 
-        settings = [Param(key, as_text(value)) for key, value in params(record).items()]
-        metrics = [Metric(name, v, _ms(time), epoch) for name, v, epoch, time in scalars(record)]
+        settings = [Param(key, as_text(value)) for key, value in given.items()]
         for start in range(0, len(settings), PARAMS):
             self.client.log_batch(run_id, params=settings[start : start + PARAMS])
+
+    def log_metrics(self, run_id: str, figures: Sequence[Scalar]) -> None:
+        """Give a run figures."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(name, v, _ms(time), epoch) for name, v, epoch, time in figures]
         for start in range(0, len(metrics), METRICS):
             self.client.log_batch(run_id, metrics=metrics[start : start + METRICS])
 

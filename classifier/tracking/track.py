@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -22,10 +23,14 @@ def tracker_of(config: DictConfig) -> str:
     return str(OmegaConf.select(config, "tracker", default=REMOVABLE["tracker"]))
 
 
-def check_tracker(config: DictConfig) -> None:
+def check_tracker(config: DictConfig, *, is_sweep: bool = False) -> None:
     """Raise InputError where a composed config's tracker cannot be used."""
+    if config.tracker_live and is_sweep:
+        raise InputError("tracker_live=true: a tracker is told of a sweep at its end; leave it out")
     tracker = tracker_of(config)
     if tracker == "none":
+        if config.tracker_live:
+            raise InputError("tracker_live=true: there is no tracker; add tracker=tensorboard")
         return
     if tracker not in PACKAGES:
         raise InputError(f"tracker={tracker}: must be one of none, {', '.join(PACKAGES)}")
@@ -41,7 +46,9 @@ def check_tracker(config: DictConfig) -> None:
         )
 
 
-def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
+def track(
+    config: DictConfig, folder: Path, *, is_sweep: bool = False, listener: Any = None
+) -> None:
     """Hand a tracker a run, or a sweep and all its jobs, in place of what it has of them.
 
     A tracker that fails costs nothing but itself: one line on stderr says so, and the results
@@ -51,6 +58,7 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
     ----------
     config : the composed config of the run or of the sweep, which names the tracker.
     folder : of the run, or of the sweep with a folder a job.
+    listener : what the tracker has of the run already, that `classifier.tracking.live` told it.
     """
     tracker = tracker_of(config)
     if tracker == "none":
@@ -60,24 +68,30 @@ def track(config: DictConfig, folder: Path, *, is_sweep: bool = False) -> None:
 
         records = read_records(folder) if is_sweep else [read_record(folder)]
         sweep = folder if is_sweep else None
-        with _silence():
+        with silence():
             if tracker == "tensorboard":
                 from classifier.tracking.event_files import write_events
 
-                write_events(records, sweep)
+                write_events(records, sweep, listener)
             else:
                 from classifier.tracking.mlflow_store import store
 
-                store(records, sweep, OmegaConf.to_object(config.mlflow))  # type: ignore[arg-type]
+                place: Any = OmegaConf.to_object(config.mlflow)
+                store(records, sweep, place, listener)
     except Exception as error:
-        while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-            error = error.__cause__  # what the package's own exceptions are about
-        failure = f"tracker={tracker}: not tracked: {one_line(error)}"
+        failure = f"tracker={tracker}: not tracked: {reason(error)}"
         print(f"{failure}; the results stand in {printable(folder)}", file=sys.stderr)
 
 
+def reason(error: BaseException) -> str:
+    """Return in one line what a tracker's exception is about, which its own often hide."""
+    while isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return one_line(error)
+
+
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """Keep a package's warnings and logs, of its own concerns, from the terminal."""
     logging.disable(logging.CRITICAL)
     try:
