@@ -8,10 +8,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 from classifier.fit import Epoch
 from classifier.training_state import Trainer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 EVERY = 5.0  # seconds between two lines of a run, at least
 REDRAWN = 0.1  # seconds between two states of a bar
@@ -36,16 +39,16 @@ class Progress:
     def __init__(
         self, say: Callable[[str], None], every: float = EVERY, *, shown: bool = True
     ) -> None:
-        self._say, self._is_shown, self._bar = say, shown, shown and sys.stderr.isatty()
-        self._every = REDRAWN if self._bar else every
+        self._say, self._is_shown, self._in_terminal = say, shown, shown and sys.stderr.isatty()
+        self._every = REDRAWN if self._in_terminal else every
         self._begun = self._last = time.monotonic()
         self._first: float | None = None  # the share done before, by an earlier process
-        self._drawn = 0  # characters that stand on the terminal
-        self._lock = threading.RLock()  # what is logged may come from another thread
+        self._bar: tqdm[Any] | None = None
         self._handlers: list[logging.Handler] = []
 
     def __enter__(self) -> Self:
-        if self._bar:
+        if self._in_terminal:
+            self._bar = _make_bar()
             self._handlers = list(logging.getLogger().handlers)
             for handler in self._handlers:
                 handler.addFilter(self._make_room)
@@ -59,7 +62,9 @@ class Progress:
     ) -> None:
         for handler in self._handlers:
             handler.removeFilter(self._make_room)
-        self._clear()
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # of a terminal that has gone away
+                self._bar.close()
 
     def show(self, share: float, done: str, figures: str = "") -> None:
         """Show that a share of 0 to 1 is done, unless something was shown a moment ago.
@@ -74,35 +79,33 @@ class Progress:
         now, is_first = time.monotonic(), self._first is None
         if self._first is None:
             self._first, self._begun = share, now
-        if now - self._last < self._every and not (is_first and self._bar):
+        if now - self._last < self._every and not (is_first and self._in_terminal):
             return
         self._last = now
         left = _time_left(now - self._begun, share - self._first, 1 - share)
-        if self._bar:
-            self._draw(share, f"{done}, {left:>7} left{figures}")
-        else:
+        if self._bar is None:
             self._say(f"{done}, {left} left{figures}")
-
-    def _draw(self, share: float, text: str) -> None:
-        filled = int(min(max(share, 0), 1) * LENGTH)
-        line = f"[{'#' * filled}{'-' * (LENGTH - filled)}] {text}"
-        line = line[: _columns() - 1]  # where the last column is written to, some terminals wrap
-        self._write(line.ljust(self._drawn), len(line))
+            return
+        self._bar.n = min(max(share, 0.0), 1.0)
+        self._bar.ncols = _columns() - 1  # some terminals wrap where the last one is written to
+        with contextlib.suppress(OSError):  # a terminal that has gone away ends no training
+            self._bar.set_description_str(f"{done}, {left:>7} left{figures}")
 
     def _make_room(self, _record: logging.LogRecord) -> bool:
-        self._clear()
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.clear()
         return True
 
-    def _clear(self) -> None:
-        if self._drawn:
-            self._write(" " * self._drawn + "\r", 0)
 
-    def _write(self, text: str, drawn: int) -> None:
-        # A terminal that has gone away ends no training.
-        with self._lock, contextlib.suppress(OSError):
-            sys.stderr.write("\r" + text)
-            sys.stderr.flush()
-            self._drawn = drawn
+def _make_bar() -> "tqdm[Any]":
+    from tqdm import tqdm  # costs start-up
+
+    # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of its own,
+    # which complains on stderr of a lock that is left when this one is killed.
+    tqdm.set_lock(threading.RLock())
+    form = f"[{{bar:{LENGTH}}}] {{desc}}"  # nothing is drawn before there are figures: the delay
+    return tqdm(total=1.0, bar_format=form, ascii="-#", leave=False, file=sys.stderr, delay=1e-9)
 
 
 def watch_epochs(progress: Progress) -> Watch:
