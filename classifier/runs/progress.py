@@ -104,8 +104,10 @@ def _make_bar() -> "tqdm[Any]":
     # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of its own,
     # which complains on stderr of a lock that is left when this one is killed.
     tqdm.set_lock(threading.RLock())
-    form = f"[{{bar:{LENGTH}}}] {{desc}}"  # nothing is drawn before there are figures: the delay
-    return tqdm(total=1.0, bar_format=form, ascii="-#", leave=False, file=sys.stderr, delay=1e-9)
+    own = {"total": 1.0, "bar_format": f"[{{bar:{LENGTH}}}] {{desc}}", "ascii": "-#"}
+    # A terminal that does not say how many rows it has gets no bar otherwise. The delay: nothing
+    # is drawn before there are figures.
+    return tqdm(**own, nrows=20, delay=1e-9, leave=False, file=sys.stderr)
 
 
 def watch_epochs(progress: Progress) -> Watch:
