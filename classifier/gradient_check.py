@@ -169,7 +169,7 @@ def _error_of_the_lesson(
     Of some of the models, without the penalty. Label smoothing adds e X^T (Y - 1 / C) / B.
     """
     n_classes, n_models = theta.shape[:2]
-    ahead = np.eye(n_classes)[y] - 1 / n_classes
+    ahead = (y[:, None] == np.arange(n_classes)) - 1 / n_classes  # Y of B rows, not of C
     worst = 0.0
     for g in np.unique(np.linspace(0, n_models - 1, MODELS).astype(int)):
         loss, dW = softmax_loss_vectorized(theta[:, g].T, X, y)
