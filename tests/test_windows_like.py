@@ -133,7 +133,8 @@ def trained(place, succeeds):
 @pytest.fixture(scope="module")
 def swept(place, succeeds):
     """Folders in which a sweep has been made, with what it said."""
-    wanted = {"local": [], "loky": ["hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"]}
+    loky = ["hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2", "report.plots=all"]
+    wanted = {"local": [], "loky": loky}
 
     def sweep(name):
         folder = place / name
@@ -333,7 +334,9 @@ def assert_swept(sweep):
     best = min(jobs, key=lambda job: float(job["val_loss"]))["folder"]
     for name in ("report.json", "model.npz"):
         assert (sweep / "best" / name).read_bytes() == (sweep / best / name).read_bytes()
-    assert all((sweep / job / "confusion_matrix.png").exists() for job in "01")
+    plots = read_json(sweep / "best/report.json")["config"]["report"]["plots"]
+    drawn = {path.parent.name for path in sweep.glob("*/confusion_matrix.png")}
+    assert drawn == ({"0", "1", "best"} if plots == "all" else {best, "best"})
     assert "猫" in (sweep / "0/report.html").read_text(encoding="utf-8")
 
 
