@@ -177,14 +177,18 @@ def test_weights_that_are_zero_have_a_place_in_the_pictures(command, tmp_path):
     assert "The path of the penalty" in (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
 
 
-def test_seeds_of_a_cross_validation_are_grouped(command, probe, tmp_path):
+def test_seeds_of_a_cross_validation_are_repetitions_of_a_setting(command, probe, tmp_path):
     own = ["data=arrays", *probe, "seed=0,1", "cv=3", "epochs=2", "report.plots=false"]
     done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr
-    (group,) = read(tmp_path / "s", "sweep.json")["seeds"]
+    (setting,) = read(tmp_path / "s", "sweep.json")["settings"]
     losses = [float(job["cv_loss"]) for job in rows(tmp_path / "s")]
-    assert group["cv_loss_mean"] == pytest.approx(np.mean(losses))
-    assert "all seeds: cv_loss" in done.stdout
+    mean, error = np.mean(losses), np.std(losses, ddof=1) / np.sqrt(2)
+    assert setting["repetitions"] == 2
+    assert setting["cv_loss"] == pytest.approx(mean)
+    assert setting["cv_loss_error"] == pytest.approx(error)
+    assert setting["job"] == str(np.argmin(losses))
+    assert f"{mean:.4g} +- {error:.2g}" in done.stdout
 
 
 def test_a_sweep_says_what_it_could_not_prove_and_what_it_lacks(command, probe, tmp_path):
