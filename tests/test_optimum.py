@@ -189,6 +189,7 @@ def test_seeds_of_a_cross_validation_are_repetitions_of_a_setting(command, probe
     assert setting["cv_loss_error"] == pytest.approx(error)
     assert setting["job"] == str(np.argmin(losses))
     assert f"{mean:.4g} +- {error:.2g}" in done.stdout
+    assert "cv_loss_error" not in done.stdout  # it would be told twice
 
 
 def test_a_sweep_says_what_it_could_not_prove_and_what_it_lacks(command, probe, tmp_path):

@@ -20,7 +20,9 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     jobs, settings, objective = summary["jobs"], summary["settings"], summary["objective"]
     repeated = any(len(setting["jobs"]) > 1 for setting in settings)
     columns = ["job", *figures_of(settings, summary["keys"])]
-    columns.insert(1, "repetitions") if repeated else None
+    if repeated:  # the errors stand beside the means
+        columns = [name for name in columns if not name.endswith("_error")]
+        columns.insert(1, "repetitions")
     cells = [columns] + [
         [_figure(setting, column, repeated) for column in columns]
         for setting in rank(settings, objective)[:SHOWN]
