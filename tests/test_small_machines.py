@@ -202,11 +202,11 @@ def test_a_sweep_has_smaller_stacks_and_few_processes_that_draw(small, tmp_path)
     assert BUDGET // model > 5  # elsewhere one stack
     assert memory // STACKS // model == 3
     regs = ",".join(f"1e-{n}" for n in range(1, 6))
-    sweep = ["-m", *ARRAYS, f"reg={regs}", "hydra.sweep.dir=s"]
+    sweep = ["-m", *ARRAYS, f"reg={regs}", "report.plots=all", "hydra.sweep.dir=s"]
     done = small("train.py", *sweep, memory=memory)
     assert (done.returncode, done.stderr) == (0, "")
     assert len([*tmp_path.glob("s/*/checkpoint.npz")]) == 2  # one a stack
-    assert len([*tmp_path.glob("s/*/loss_curve.png")]) == 5
+    assert len([*tmp_path.glob("s/[0-9]/loss_curve.png")]) == 5
     reports = [
         json.loads(path.read_text(encoding="utf-8"))
         for path in tmp_path.glob("s/[0-9]/report.json")
