@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,8 @@ import pytest
 pytestmark = pytest.mark.slow  # real processes
 
 KILLS = int(os.environ.get("KILLS", "1"))
-KEPT = ("loss_curve.png", "report.html", "report.json", "report.txt", "history.csv", "model.npz")
+KEPT = ("report.html", "report.json", "report.txt", "history.csv", "model.npz")
+LAST = "loss_curve.png"  # of what is drawn
 SWEEP = ["-m", "reg=0,1e-3", "batch_size=32,64", "epochs=8"]
 KINDS = {
     "run": ["epochs=30", "report.plots=true", "hydra.run.dir=it"],
@@ -45,13 +47,13 @@ def run_and_kill(arguments, place, repository, seconds):
     return children
 
 
-def whole(folder):
+def whole(folder, *more):
     """Whether everything that a run leaves can be read, and nothing half-written is beside it."""
     status = json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"]
     json.loads((folder / "report.json").read_text(encoding="utf-8"))
     with np.load(folder / "model.npz") as model:
         finite = np.isfinite(model["W"]).all()
-    kept = all((folder / name).stat().st_size > 0 for name in KEPT)
+    kept = all((folder / name).stat().st_size > 0 for name in (*KEPT, *more))
     return status == "completed" and finite and kept and not [*folder.rglob(".*.part")]
 
 
@@ -78,12 +80,92 @@ def test_what_is_killed_at_any_moment_is_finished_by_the_next_command(
         [sys.executable, *command()], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    folders = ["it"] if kind == "run" else [f"it/{job}" for job in range(4)]
-    assert all(whole(tmp_path / folder) for folder in folders)
-    if kind != "run":
-        names = {path.name for path in (tmp_path / "it").iterdir() if path.is_dir()}
+    if kind == "run":
+        assert whole(tmp_path / "it", LAST)
+        return
+    check_sweep(tmp_path / "it")
+    pages = ["-m", "classifier.report", "it"]
+    run_and_kill(pages, tmp_path, repository, chance.uniform(0.5, 3))
+    check_sweep(tmp_path / "it", best=False)
+
+
+def check_sweep(sweep, *, best=True):
+    """Check a sweep of four jobs: the winner alone is drawn and was looked at on the test split.
+
+    Until the next command there may be no best/, between two names of its folder.
+    """
+    summary = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+    winner = summary["best"]["folder"]
+    for job in "0123":
+        assert whole(sweep / job, *([LAST] if job == winner else []))
+        report = json.loads((sweep / job / "report.json").read_text(encoding="utf-8"))
+        assert (report["metrics"]["test"] is not None) == (job == winner)
+        assert (sweep / job / LAST).exists() == (job == winner)
+    if best:
+        names = {path.name for path in sweep.iterdir() if path.is_dir()}
         assert names == {"0", "1", "2", "3", "best"}
-        pages = ["-m", "classifier.report", "it"]
-        run_and_kill(pages, tmp_path, repository, chance.uniform(0.5, 3))
-        assert all(whole(tmp_path / folder) for folder in folders)
-        json.loads((tmp_path / "it/sweep.json").read_text(encoding="utf-8"))
+        for name in (*KEPT, LAST):
+            assert (sweep / "best" / name).read_bytes() == (sweep / winner / name).read_bytes()
+
+
+# A program that dies at the end of a sweep, before it renames or removes the file of this number.
+DIES = """
+import os, runpy, sys
+import classifier.sweep.summary as summary
+from classifier.report.pages import spare
+
+train, left, end = sys.argv[1], int(sys.argv[2]), summary.summarise
+
+def counted(change):
+    def one_less(*places, **options):
+        global left
+        left -= 1
+        if left < 0:
+            os._exit(9)
+        return change(*places, **options)
+    return one_less
+
+def summarise(*given, **options):
+    os.replace, os.rename, os.unlink = map(counted, (os.replace, os.rename, os.unlink))
+    return end(*given, **options)
+
+summary.summarise = summarise
+spare.start = lambda: None  # who is killed draws
+sys.argv = [train, *sys.argv[3:]]
+runpy.run_path(train, run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize(("plots", "step"), [("all", 3), ("none", 1)])
+def test_the_end_of_a_sweep_is_made_up_for_wherever_it_was_killed(
+    plots, step, command, repository, tmp_path
+):
+    """The next command leaves what is there without a kill, byte for byte."""
+    (tmp_path / "dies.py").write_text(DIES, encoding="utf-8")
+    dies, sweep, kept = [tmp_path / "dies.py", repository / "train.py"], tmp_path / "s", "kept"
+    data = ["data=blobs", "epochs=2", f"report.plots={plots}"]
+    assert command(*dies, 0, "-m", "reg=0,1e-3", *data, "hydra.sweep.dir=s").returncode == 9
+    shutil.copytree(sweep, tmp_path / kept)
+    assert command("train.py", "resume=s").returncode == 0
+    expected = files(sweep)
+    assert b'"test": null' not in expected["best/report.json"]
+    number, code = 0, 9
+    while code == 9:
+        shutil.rmtree(sweep)
+        shutil.copytree(tmp_path / kept, sweep)
+        code = command(*dies, number, "resume=s").returncode
+        done = command("train.py", "resume=s")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert files(sweep) == expected, number
+        number += step
+    assert code == 0
+    assert number > len(["predictions", "text", "report", "page", "json", "csv", "page", "best"])
+
+
+def files(folder):
+    """Return every file below a folder, but for those that say when something was done."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".log"
+    }

@@ -265,7 +265,7 @@ def test_a_removed_tracker_is_none(sweep, command):
 def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
     program = start(
         *(repository, tmp_path, "-m", "data=blobs", "lr=0.1,0.2", "batch_size=16,32"),
-        *("epochs=300", "early_stopping.patience=null", "hydra.sweep.dir=s"),
+        *("epochs=300", "early_stopping.patience=null", "report.plots=all", "hydra.sweep.dir=s"),
     )
 
     def drawing():
@@ -275,12 +275,15 @@ def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
         except psutil.Error:
             return []
 
-    until(drawing)[0].kill()
+    until(lambda: "running" in statuses(tmp_path / "s"))
+    for process in drawing():  # those of the jobs, and the one of the winner and the sweep
+        process.kill()
     stdout, stderr = program.communicate(timeout=200)
     assert program.returncode == 0, stderr
     assert "a drawing process died" in stdout + stderr
     assert statuses(tmp_path / "s") == ["completed"] * 4
-    assert all((tmp_path / f"s/{n}/loss_curve.png").exists() for n in range(4))
+    drawn = ["sweep.png", "best/loss_curve.png", *(f"{n}/loss_curve.png" for n in range(4))]
+    assert all((tmp_path / "s" / name).exists() for name in drawn)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from classifier.evaluation import Evaluation, Measured, evaluate_stack
 from classifier.model import LinearModel
+from classifier.report.names import PAGE, PLOTS
 from classifier.report.text import report_text
 from classifier.runs.config import CONFIGS, schemas
 from classifier.runs.evaluated import calibrated_figures
@@ -24,15 +25,14 @@ from classifier.runs.results import MODEL, predictions, write_mistakes
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.synced import synced_together
-from data.files.whole import write_json, write_text
+from data.files.whole import remove, write_json, write_text
 
 
-def open_test(folder: Path) -> bool:
+def open_test(folder: Path) -> None:
     """Evaluate the model of a run on its test split, and add the figures to its report.
 
-    Returns
-    -------
-    Whether that was done: not where the figures are there already, or there is no test split.
+    Its page and its plots are then to be made again, and are removed. Nothing is done where the
+    figures are there already, or there is no test split.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def open_test(folder: Path) -> bool:
     if report is None:
         raise InputError(f"{folder}: this run left no report; its train.log says why")
     if report["metrics"].get("test"):
-        return False
+        return
     with locked_runs([folder]):
         model, config = LinearModel.load(folder / MODEL), read_received(folder).config
         dataset = _load_dataset(folder, config)
@@ -52,15 +52,16 @@ def open_test(folder: Path) -> bool:
                 f"{folder}: the data are not those that it was trained on; bring them back"
             )
         if len(dataset.test) == 0:
-            return False
+            return
         found = _add_figures(report, model, config, dataset)
         kept = _kept_predictions(folder) | predictions(dataset, {"test": found})
         with synced_together():
-            write_json(folder / "report.json", report)
             write_text(folder / "report.txt", report_text(report))
             write_mistakes(folder, report["metrics"], dataset)
             write_predictions(folder, kept)
-    return True
+        for name in (PAGE, *PLOTS):  # of the figures so far: whoever comes next makes them again
+            remove(folder / name)
+        write_json(folder / "report.json", report)  # last: where it has the figures, all have them
 
 
 def _kept_predictions(folder: Path) -> dict[str, Predictions]:

@@ -121,7 +121,7 @@ class Composition:
 
     def _dirname(self, given: Sequence[Override]) -> str:
         """Return what Hydra makes of the overrides, for who names folders by them."""
-        if "${" in self._named:  # Hydra 1.4 makes it where it is asked for
+        if self._named.startswith("${"):  # Hydra 1.4 makes it where it is asked for
             return self._named
         how = self._hydra["job"]["config"]["override_dirname"]
         named = (o for o in given if o.key_or_group not in how["exclude_keys"])

@@ -14,7 +14,7 @@ from classifier.runs.predictions import NAME as PREDICTIONS
 from data.console import printable
 from data.errors import InputError, one_line
 from data.files.places import is_folder, is_plain_file, is_there
-from data.files.whole import whole_folder
+from data.files.whole import remove_parts, whole_folder
 
 log = logging.getLogger(__name__)
 NEEDED = ("model.npz", "report.json", "report.txt")  # what is copied of the winner,
@@ -24,17 +24,17 @@ SHOWN = (PAGE, "history.csv", "train.log", PREDICTIONS, MISTAKES, *PLOTS, TEMPLA
 def crown(folder: Path) -> None:
     """Evaluate the winner of a sweep on the test split, and draw it.
 
-    What keeps the test split from being read, as data that are gone, is told, and the sweep is
-    none the worse.
+    What a kill has left undone of it is made up for. What keeps the test split from being read, as
+    data that are gone, is told, and the sweep is none the worse.
     """
     try:
-        is_new = open_test(folder)
+        remove_parts(folder)
+        open_test(folder)
     except (InputError, OSError, MemoryError) as error:
         log.warning("the winner is not evaluated on the test split: %s", printable(one_line(error)))
-        is_new = False
     report = read_report(folder)
     plots = report is not None and report["config"]["report"]["plots"] not in ("none", False)
-    if is_new or (plots and not (folder / PLOTS[-1]).exists()):
+    if not all((folder / name).exists() for name in (PAGE, *(PLOTS if plots else ()))):
         show_run(folder, plots)
 
 

@@ -129,6 +129,8 @@ def quoted(text):
 JOBS = [
     ["lr=0.1", "reg=0"],
     ["lr=auto", "reg=1e-3"],
+    ["reg=${lr_scale}"],  # the first of its kind: what it is given is not left to the next
+    ["reg=1"],
     ["lr=1", "reg=${lr_scale}"],
     ["lr=1", "reg=-1"],
     ["lr=fast", "reg=x"],
