@@ -20,9 +20,17 @@ from typing import Any
 
 import numpy as np
 
-from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, Row, is_done, is_number, rank
+from classifier.report.sweep_values import (
+    FOLDS,
+    METRICS,
+    OPTIMUM,
+    REPETITIONS,
+    Row,
+    is_done,
+    is_number,
+    rank,
+)
 
-REPETITIONS = ("seed", "data.split_seed")  # keys in which repetitions of a setting differ
 CHANCE = 0.05  # share of sweeps of equal settings in which any is called worse
 
 

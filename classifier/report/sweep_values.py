@@ -11,6 +11,7 @@ METRICS = ("val_loss", "val_accuracy")
 TEST = ("test_loss", "test_accuracy")  # of the winner alone
 FOLDS = ("cv_loss", "cv_loss_error", "cv_accuracy", "cv_accuracy_error")  # of a cross-validation
 OPTIMUM = "above_optimum"  # at most, as a share of the lowest objective
+REPETITIONS = ("seed", "data.split_seed")  # keys in which repetitions of a setting differ
 PAIRS = 6  # of swept keys that are shown against each other, at most
 VALUES = 40  # of a key in a pair, at most
 

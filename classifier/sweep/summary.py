@@ -13,19 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from classifier.fit import SKIPPED
+from classifier.report.flags import flags
 from classifier.report.pages.spare import draw_beside
 from classifier.report.pages.sweep import write_sweep_page
-from classifier.report.settings import (
-    REPETITIONS,
-    mark_worse,
-    near_best,
-    settings_of,
-    strongest_near,
-)
+from classifier.report.settings import mark_worse, near_best, settings_of, strongest_near
 from classifier.report.sweep_values import (
     FOLDS,
     METRICS,
     OPTIMUM,
+    REPETITIONS,
     TEST,
     best_job,
     status_counts,
@@ -60,7 +56,7 @@ def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
     objective : the figure the best is chosen by, "val_loss" or "val_accuracy", "cv_loss" or
         "cv_accuracy" of a cross-validation.
     jobs : a dict a job: number, status, reason, the swept keys, the resolved lr, the validation
-        metrics and their standard errors, the best epoch, the seconds and the folder.
+        metrics and their standard errors, the best epoch, the seconds, flags and the folder.
     settings : a dict a setting, as `classifier.report.settings` makes them of jobs, with `worse`.
     best : the best setting, or None: its job is the winner, of which it has the test metrics too.
     near : how many settings are within one standard error of the best. one_standard_error : of
@@ -159,6 +155,8 @@ def _row(record: Record, swept: list[str], objective: str) -> dict[str, Any]:
     row[OPTIMUM] = (report.get("certificate") or {}).get("relative")
     row["best_epoch"] = report.get("best_epoch")
     row["seconds"] = sum(report["seconds"].values()) if "seconds" in report else None
+    # Rows say nothing of the test split, also where it was looked at for one of them.
+    row["flags"] = flags(report | {"metrics": report["metrics"] | {"test": None}}) if report else []
     return row | {"folder": record.folder.name, "reason": record.reason}
 
 
