@@ -2,9 +2,8 @@
 
 from matplotlib.figure import Figure
 
+from classifier.report.sweep_look import LINE, POINT, SOFT
 from classifier.report.sweep_values import Row
-
-TRAIN, HELD_OUT, MARK = "#1f77b4", "#d95f02", "#555555"
 
 
 def path_figure(rows: list[Row], best: float, strongest: float | None) -> Figure:
@@ -25,24 +24,24 @@ def path_figure(rows: list[Row], best: float, strongest: float | None) -> Figure
         train, held_out, error = (
             [unit * row[key] for row in rows] for key in (f"train_{name}", name, f"{name}_error")
         )
-        axes.plot(regs, train, color=TRAIN, label="training")
-        axes.plot(regs, held_out, color=HELD_OUT, label="held out", marker="o", markersize=3)
+        axes.plot(regs, train, color=POINT, label="training")
+        axes.plot(regs, held_out, color=LINE, label="held out", marker="o", markersize=3)
         low, high = ([m + s * e for m, e in zip(held_out, error, strict=True)] for s in (-1, 1))
         label = "one standard error" if any(error) else None
-        axes.fill_between(regs, low, high, color=HELD_OUT, alpha=0.2, linewidth=0, label=label)
+        axes.fill_between(regs, low, high, color=LINE, alpha=0.2, linewidth=0, label=label)
     panels[0].set_ylabel("cross-entropy (nats per example)")
     panels[1].set_ylabel("accuracy (% of examples)")
     norms = [row["weight_norm"] for row in rows]
-    panels[2].plot(regs, norms, color=TRAIN)
+    panels[2].plot(regs, norms, color=POINT)
     panels[2].set_yscale("log" if min(norms) > 0 else "linear")
     panels[2].set_ylabel("length of the weights, |W|")
     for axes in panels:
         axes.set_xscale("log")
         axes.set_xlabel("reg")
         axes.grid(alpha=0.25)
-        axes.axvline(best, color=MARK, linewidth=1, linestyle="--", label=f"best: {best:.3g}")
+        axes.axvline(best, color=SOFT, linewidth=1, linestyle="--", label=f"best: {best:.3g}")
         if strongest is not None and strongest != best:
             text = f"strongest within one error: {strongest:.3g}"
-            axes.axvline(strongest, color=MARK, linewidth=1, linestyle=":", label=text)
+            axes.axvline(strongest, color=SOFT, linewidth=1, linestyle=":", label=text)
         axes.legend(fontsize=8)
     return figure

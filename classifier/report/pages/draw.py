@@ -67,7 +67,8 @@ def _of_sweep(folder: Path) -> "dict[str, Figure]":
 
     summary = read_plain(folder / "sweep.json")
     best, strongest = summary["best"], summary["one_standard_error"]
-    figures = {SWEEP_PLOT: sweep_figure(*shown_rows(summary), summary["objective"])}
+    rows, keys = shown_rows(summary)
+    figures = {SWEEP_PLOT: sweep_figure(rows, keys, summary["objective"], summary["jobs"], best)}
     if summary["path"] and best:
         strong = strongest and strongest["reg"]
         figures[PATH] = path_figure(summary["path"], best["reg"], strong)

@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgba
 from matplotlib.image import imread
 from matplotlib.transforms import Bbox
 
@@ -220,10 +221,13 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
     summary = summarise(folder)
     assert imread(folder / "sweep.png").std() > 0.05
     assert summary["keys"] == ["lr", "reg"]
-    figure = sweep_figure(summary["jobs"], summary["swept"], objective)
+    figure = sweep_figure(summary["jobs"], summary["swept"], objective, summary["jobs"])
     panels = {ax.get_xlabel(): ax for ax in reversed(figure.axes) if ax.get_xlabel()}
     assert panels["lr"].get_xscale() == "log"
-    assert panels["seed (a bar a job)"].patches
+    (dots, *marks) = panels["seed"].lines  # of a category, so that no line joins them
+    assert {line.get_linestyle() for line in (dots, *marks)} == {"None"}
+    assert len(dots.get_xdata()) == 12
+    assert {round(x) for x in dots.get_xdata()} == {0, 1}
     assert len([ax for ax in figure.axes if ax.images and ax.get_xlabel()]) == 3
     heat_map = next(ax for ax in figure.axes if ax.images and ax.get_ylabel() == "reg")
     cells = np.ma.filled(heat_map.images[0].get_array(), np.nan)
@@ -234,7 +238,7 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
 
 
 @pytest.mark.parametrize(("objective", "worse_edge"), [("val_loss", 0.98), ("val_accuracy", 0.02)])
-def test_the_best_is_ringed_in_the_brightest_of_places_and_the_lost_are_at_the_worse_edge(
+def test_the_best_is_ringed_in_the_darkest_of_places_and_the_lost_are_at_the_worse_edge(
     objective, worse_edge
 ):
     def job(lr, reg, loss, status="completed"):
@@ -251,9 +255,48 @@ def test_the_best_is_ringed_in_the_brightest_of_places_and_the_lost_are_at_the_w
     assert [label.get_text() for label in heat_map.get_yticklabels()] == ["4", "8"]
     expected = [[rows[0][objective], rows[1][objective]], [rows[3][objective], rows[2][objective]]]
     np.testing.assert_allclose(image.get_array()[:, :2], expected)
-    assert image.origin == "lower"  # the first line is the lowest, as its tick is
+    assert image.origin == "upper"  # the first line stands above, as on the page
     best, worst = image.cmap(image.norm([rows[1][objective], rows[0][objective]]))
-    assert sum(best[:3]) > sum(worst[:3])
+    assert sum(best[:3]) < sum(worst[:3])
+    (frame,) = heat_map.patches
+    assert frame.get_xy() == (0.5, -0.5)  # around lr=2, reg=4
+    assert frame.get_edgecolor() == to_rgba(ring.get_markeredgecolor())
+
+
+def test_the_picture_has_error_bars_of_repetitions_before_their_jobs(sweep):
+    losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 6.0, (0.2, 0): 2.5, (0.2, 1): 2.7}
+    summary = summarise(
+        sweep(*(({"lr": lr, "seed": s}, "completed", loss) for (lr, s), loss in losses.items()))
+    )
+    figure = sweep_figure(summary["settings"], ["lr"], "val_loss", summary["jobs"])
+    (axes,) = figure.axes
+    single = next(line for line in axes.lines if line.get_label() == "a job")
+    assert sorted(zip(*single.get_data(), strict=True)) == sorted(
+        (lr, loss) for (lr, _), loss in losses.items()
+    )
+    (bars,) = axes.collections
+    ends = [tuple(y for _, y in segment) for segment in bars.get_segments()]
+    error = statistics.stdev([1, 2, 6]) / 3**0.5
+    assert ends[0] == pytest.approx((3 - error, 3 + error))
+
+
+def test_of_repetitions_alone_the_median_is_ringed(sweep):
+    folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
+    summary = summarise(folder)
+    figure = sweep_figure(summary["jobs"], ["seed"], "val_loss", summary["jobs"], summary["best"])
+    assert figure.get_suptitle() == "3 of 3 jobs completed; the median is ringed"
+    (axes,) = figure.axes
+    assert axes.lines[-1].get_data() == ([2], [2.0])
+
+
+def test_the_flags_of_a_job_are_in_the_summary(sweep):
+    folder = sweep(({"lr": 1}, "completed", 1.0), ({"lr": 2}, "diverged", 1.0))
+    report = json.loads((folder / "0/report.json").read_text(encoding="utf-8"))
+    report["largest_stable_lr"] = 0.01
+    (folder / "0/report.json").write_text(json.dumps(report), encoding="utf-8")
+    jobs = summarise(folder)["jobs"]
+    assert [len(job["flags"]) for job in jobs] == [1, 0]
+    assert "lr=0.25 is 25 times the largest" in jobs[0]["flags"][0]
 
 
 def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
