@@ -13,6 +13,9 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from classifier.report.pages.sweep import write_sweep_page
+from classifier.report.pages.sweep_table import FIRST
+
 HOSTILE = [
     "<script>document.title='taken'</script>",
     "</style><img src=x onerror=\"document.title='taken'\">",
@@ -58,8 +61,22 @@ def place(tmp_path_factory, command_in):
         "job": outputs / "sweep/0/report.html",
         "compare": outputs / "compare.html",
         "three": folder / "three.html",
+        "many": many_settings(outputs / "sweep", folder / "many"),
     }
     return SimpleNamespace(folder=folder, pages=pages, call=call, train=train)
+
+
+def many_settings(sweep, folder):
+    """Return the page of a sweep of 120 settings, each with three of the jobs of another sweep."""
+    shutil.copytree(sweep, folder)
+    summary = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+    summary["settings"] = [
+        summary["best"] | {"lr": 0.1 + k, "momentum": k % 3, "jobs": ["0", "1", "2"]}
+        for k in range(120)
+    ]
+    summary |= {"best": summary["settings"][0], "keys": ["lr", "reg", "momentum"]}
+    write_sweep_page(folder, summary)
+    return folder / "sweep.html"
 
 
 class Links(HTMLParser):
@@ -465,6 +482,74 @@ def test_a_comparison_shows_both_and_leads_to_them(show, place):
         assert browser.current_url == page.as_uri()
 
 
+def test_what_points_at_a_job_shows_its_curve(show, place):
+    browser = show("sweep")
+    panel = browser.find_element("css selector", "#curve")
+    assert not panel.is_displayed()
+    for selector in (".chart a[href='0/report.html']", "table.grid a", ".sortable a"):
+        link = browser.find_element("css selector", selector)
+        browser.execute_script("arguments[0].focus()", link)
+        assert panel.is_displayed()
+        number = link.get_dom_attribute("href").split("/")[0]
+        told = panel.find_element("css selector", "figcaption").text
+        assert told == f"Validation loss by epoch, job {number}"
+        points = panel.find_element("css selector", ".val").get_attribute("d")
+        history = place.pages["sweep"].parent / number / "history.csv"
+        rows = list(csv.DictReader(history.read_text(encoding="utf-8").splitlines()))
+        assert len(re.findall("[ML]", points)) == len(rows)
+        heights = [float(y) for y in re.findall(r",([\d.]+)", points)]
+        losses = [float(row["val_loss"]) for row in rows]
+        assert np.argsort(heights).tolist() == np.argsort(losses)[::-1].tolist()
+    browser.execute_script("document.querySelector('button[data-copy]').focus()")
+    assert not panel.is_displayed()
+
+
+def test_the_row_of_a_setting_shows_the_curves_of_its_jobs(show):
+    browser = show("many")
+    chains = pytest.importorskip("selenium.webdriver.common.action_chains")
+    cell = browser.find_element("css selector", ".sortable tbody td[data-value='near']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", cell)
+    chains.ActionChains(browser).move_to_element(cell).perform()
+    panel = browser.find_element("css selector", "#curve")
+    jobs = set(re.findall(r"\d+", panel.find_element("css selector", "figcaption").text))
+    assert {"0", "1", "2"} <= jobs
+    drawn = panel.find_element("css selector", ".val").get_attribute("d")
+    assert drawn.count("M") == len(jobs)
+
+
+def test_the_best_rows_show_first_and_all_when_asked_for(show):
+    browser = show("many")
+    assert len(column(browser, "lr")) == FIRST
+    heading(browser, "lr").click()
+    heading(browser, "lr").click()
+    assert [float(lr) for lr in column(browser, "lr")] == [0.1 + k for k in range(119, 69, -1)]
+    box = browser.find_element("css selector", ".filter input")
+    box.send_keys("lr<3")  # those that match, not those of the first that match
+    assert sorted(float(lr) for lr in column(browser, "lr")) == pytest.approx([0.1, 1.1, 2.1])
+    box.clear()
+    box.send_keys(" ")
+    browser.find_element("css selector", "button.all").click()
+    assert len(column(browser, "lr")) == 120
+    assert browser.find_elements("css selector", "button.all") == []
+
+
+def test_a_flag_opens_to_its_sentence(show):
+    browser = show("sweep")
+    flag = browser.find_element("css selector", ".sortable details")
+    summary = flag.find_element("tag name", "summary")
+    assert summary.text.startswith("⚑ ")
+    shows = "return arguments[0].querySelector('p').checkVisibility()"
+    assert not browser.execute_script(shows, flag)
+    summary.click()
+    assert browser.execute_script(shows, flag)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_page_is_short_unless_it_is_opened_up(show, width):
+    browser = show("many", width)
+    assert browser.execute_script("return document.documentElement.scrollHeight") < 8000
+
+
 def test_names_are_shown_and_not_run(show):
     for name in ("odd", "index", "three"):
         browser = show(name)
@@ -531,7 +616,9 @@ def test_the_figures_are_those_of_the_report(show, place):
     assert said.startswith(f"epoch 3: training {float(row['train_loss']):.4g}, validation")
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "job", "compare", "three"])
+@pytest.mark.parametrize(
+    "name", ["index", "digits", "odd", "sweep", "many", "job", "compare", "three"]
+)
 def test_pages_fit_a_phone_in_light_and_dark(show, name):
     papers = []
     for scheme in ("light", "dark"):
@@ -559,7 +646,7 @@ def test_pages_fit_a_phone_in_light_and_dark(show, name):
     assert papers[1] < 60
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "compare", "three"])
+@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "many", "compare", "three"])
 def test_a_screen_reader_is_told_what_things_are(show, name):
     browser = show(name)
     nameless = """return [...document.querySelectorAll(arguments[0])].filter(arguments[1]

@@ -1,15 +1,12 @@
 """What a sweep says on the terminal: its best settings, what to know about them, where they are."""
 
-import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from classifier.report.settings import near_best
+from classifier.report.sweep_text import differences, shown, test_interval
 from classifier.report.sweep_values import figures_of, rank, status_counts
-from classifier.runs.job import Value
 from classifier.sweep.edges import no_penalty
-from classifier.uncertainty import wilson
 from data.console import printable
 
 SHOWN = 10  # settings in the table
@@ -29,7 +26,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
-    lines += _advice(summary) + _differences(summary) + _test(summary) + _reasons(jobs)
+    lines += _advice(summary) + differences(summary) + _test(summary) + _reasons(jobs)
     counts = status_counts(jobs)
     listed = ", ".join(f"{n} {printable(status)}" for status, n in counts.items())
     place = printable(sweep)
@@ -39,14 +36,14 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
 
 def _figure(setting: dict[str, Any], column: str, repeated: bool) -> str:
     error = setting.get(f"{column}_error") if repeated else None
-    return _cell(setting[column]) + (f" +- {error:.2g}" if error is not None else "")
+    return shown(setting[column]) + (f" +- {error:.2g}" if error is not None else "")
 
 
 def _advice(summary: dict[str, Any]) -> list[str]:
     """Return what to do about the choice, where there is something to do."""
     objective = summary["objective"]
     lines = [
-        f"The best {edge['key']}, {_cell(edge['value'])}, is the {edge['side']} tried: "
+        f"The best {edge['key']}, {shown(edge['value'])}, is the {edge['side']} tried: "
         "widen the sweep"
         for edge in summary["edges"]
     ]
@@ -61,38 +58,15 @@ def _advice(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _differences(summary: dict[str, Any]) -> list[str]:
-    """Return how many settings are as good as the best, for all that is known, or worse."""
-    settings, objective = summary["settings"], summary["objective"]
-    done = rank(settings, objective)
-    near, worse = near_best(settings, objective), [row for row in done if row["worse"]]
-    lines = []
-    if len(near) > 1:
-        line = f"{len(near)} settings are within one standard error of the best"
-        strongest = summary["one_standard_error"]
-        if strongest:
-            line += (
-                f"; the strongest penalty among them is reg={_cell(strongest['reg'])}, "
-                f"job {strongest['job']}"
-            )
-        lines.append(line)
-    if len(done) > 1 and any(row["worse"] is not None for row in done):
-        lines.append(
-            f"{len(worse)} of {len(done)} settings are worse than the best by more than chance"
-        )
-    return lines
-
-
 def _test(summary: dict[str, Any]) -> list[str]:
     """Return what the test split says of the winner, where it was asked."""
-    best = summary["best"]
-    if best is None or best["test_accuracy"] is None:
+    best, interval = summary["best"], test_interval(summary["best"])
+    if interval is None:
         return []
-    n, share = best["test_n"], best["test_accuracy"]
-    low, high = wilson(round(share * n), n)
+    low, high = interval
     return [
-        f"Test, looked at for job {best['job']} alone: accuracy {share:.4f} ({low:.4f} to "
-        f"{high:.4f}), loss {best['test_loss']:.4f} +- {best['test_loss_error']:.2g}"
+        f"Test, looked at for job {best['job']} alone: accuracy {best['test_accuracy']:.4f} "
+        f"({low:.4f} to {high:.4f}), loss {best['test_loss']:.4f} +- {best['test_loss_error']:.2g}"
     ]
 
 
@@ -103,9 +77,3 @@ def _reasons(jobs: list[dict[str, Any]]) -> list[str]:
     lines = [f"{n} {status}: {reason or 'no reason known'}" for (status, reason), n in counts]
     more = len(lines) - SHOWN
     return lines[:SHOWN] + [f"and {more} other reasons"] * (more > 0)
-
-
-def _cell(value: Value) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else printable(value)

@@ -29,12 +29,13 @@ WIDE = 40  # characters from which a cell is given room
 
 
 class Cell(NamedTuple):
-    """A cell of a table: what it shows, what it is sorted by, where it leads."""
+    """A cell of a table: what it shows, what it is sorted by, where it leads, what follows."""
 
     text: str
     value: str
     number: bool = False
     link: str = ""
+    more: Markup = Markup()
 
 
 def cell(value: Any, form: str = "{:.4g}", link: str = "") -> Cell:
@@ -70,13 +71,13 @@ def _number_html(value: float | None) -> str:
 
 
 def _cell_html(cell: Cell) -> str:
-    if cell.number and not cell.link:  # digits need no escape
+    if cell.number and not cell.link and not cell.more:  # digits need no escape
         return f'<td class="number" data-value="{cell.value}">{cell.text}</td>'
     kind = "number" if cell.number else "wide" if len(cell.text) > WIDE else ""
     text = str(escape(cell.text))
     if cell.link:
         text = f'<a href="{escape(quote(cell.link))}">{text}</a>'
-    return f'<td class="{kind}" data-value="{escape(cell.value)}">{text}</td>'
+    return f'<td class="{kind}" data-value="{escape(cell.value)}">{text}{cell.more}</td>'
 
 
 def percent(share: float) -> str:

@@ -10,18 +10,25 @@ FIGURES = (
 )
 
 
-def path_charts(rows: list[Row], best: Row | None, links: dict[str, str]) -> list[Chart]:
+def path_charts(
+    rows: list[Row], best: Row | None, strongest: Row | None, links: dict[str, str]
+) -> list[Chart]:
     """Return loss, accuracy and length of the weights by penalty.
 
     Parameters
     ----------
     rows : of `classifier.sweep.reg_path.path_rows`, which may be none.
     best : the job that was chosen.
+    strongest : that with the strongest penalty within one standard error of it, or None.
     links : where the dot of each job leads.
     """
     if not rows or best is None:
         return []
-    return [_chart(rows, *figure, float(best["reg"]), links) for figure in FIGURES]
+    marks = {f"best: {best['reg']:.3g}": float(best["reg"])}
+    if strongest is not None and strongest["reg"] != best["reg"]:
+        text = f"strongest within one error: {strongest['reg']:.3g}"
+        marks[text] = float(strongest["reg"])
+    return [_chart(rows, *figure, marks, links) for figure in FIGURES]
 
 
 def _chart(
@@ -30,7 +37,7 @@ def _chart(
     title: str,
     label: str,
     unit: float,
-    best: float,
+    marks: dict[str, float],
     links: dict[str, str],
 ) -> Chart:
     regs = [float(row["reg"]) for row in rows]
@@ -42,7 +49,7 @@ def _chart(
     y = span([*values, *train, *(v for bound in bounds for v in bound)], log=log)
     chart = Chart(f"{title} by reg", "reg", label, x=span(regs, log=True), y=y)
     chart.x_ticks = [(tick, f"{tick:.0e}") for tick in _decades(chart.x)]
-    chart.marks = [(chart.at_x(best), f"best: {best:.3g}")]
+    chart.marks = [(chart.at_x(reg), text) for text, reg in marks.items() if reg > 0]
     if train:
         chart.add_line("training", "train", regs, train)
     chart.add_line("held out" if train else "", "val", regs, values)

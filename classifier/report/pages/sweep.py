@@ -1,23 +1,21 @@
 """The page of a sweep, sweep.html, from the content of its summary."""
 
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from classifier.report.charts import Axis, Chart, Dot, span
-from classifier.report.pages.page import Cell, cell, render
+from classifier.report.names import SWEEP_PLOT
+from classifier.report.pages.curves import curves
+from classifier.report.pages.heat_map import heat_maps
+from classifier.report.pages.page import cell, percent, render
 from classifier.report.pages.path import path_charts
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.report.pages.run import command
+from classifier.report.pages.sweep_charts import key_chart, parallel
+from classifier.report.pages.sweep_table import FIRST, setting_flags, table_columns, table_rows
 from classifier.report.settings import shown_rows
+from classifier.report.sweep_text import differences, test_interval
 from classifier.report.sweep_values import (
     Row,
-    best_job,
-    best_of_pairs,
-    distinct,
-    figures_of,
-    is_done,
     metrics_of,
     rank,
     shown_keys,
@@ -26,41 +24,81 @@ from classifier.report.sweep_values import (
 from data.files.whole import write_text
 
 NAME = "sweep.html"
-LABELS = 8  # values of a key that are written below a chart, at most
+DOTS = 1600  # in all charts of the keys, about
+LINES = 300  # through all keys, at most
 
 
 def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     """Write the page of the sweep in a folder, into it, from its summary and the runs' folders."""
-    objective = summary["objective"]
-    jobs, swept = shown_rows(summary)
-    keys, pairs = shown_keys(jobs, swept)
-    ranked = rank(jobs, objective)
-    lost = [job for job in jobs if not is_done(job, objective)]
-    columns = ["job", "status", *figures_of(jobs, swept)]
-    columns += ["best_epoch", "seconds", *(["reason"] if lost else [])]
-    links = {job["job"]: _link(sweep, job) for job in summary["jobs"]}
-    best = summary["best"]
+    objective, jobs = summary["objective"], summary["jobs"]
+    rows, swept = shown_rows(summary)
+    keys, pairs = shown_keys(rows, swept)
+    columns = table_columns(rows, swept, objective, jobs)
+    links = {job["job"]: _link(sweep, job) for job in jobs}
+    listed = table_rows(rows, columns, objective, jobs, links)
+    most = max(50, DOTS // max(4, len(keys)))
+    done = rank(rows, objective)
+    winner = summary["best"]["job"] if summary["best"] else ""
     page = render(
         "sweep.html",
         place="/".join(sweep.resolve().parts[-2:]),
         objective=objective,
-        swept=swept,
-        statuses=status_counts(summary["jobs"]),
-        best=best,
-        best_link=links[best["job"]] if best else "",
-        best_values=[(key, cell(best[key]).text) for key in summary["keys"]] if best else [],
-        best_command=command(sweep / best["folder"]) if best else "",
+        swept=summary["swept"],
+        statuses=status_counts(jobs),
+        is_one=not summary["keys"],
         command=command(sweep),
-        metrics=metrics_of(jobs),
-        strongest=summary.get("one_standard_error"),
-        path=path_charts(summary["path"], best, links),
         edges=summary["edges"],
+        not_certified=summary.get("not_certified", 0),
+        differences=differences(summary),
+        strongest=summary["one_standard_error"],
+        path=path_charts(summary["path"], summary["best"], summary["one_standard_error"], links),
         columns=columns,
-        rows=[_cells(job, columns, links[job["job"]]) for job in [*ranked, *lost]],
-        charts=[_chart(jobs, key, objective, links) for key in keys if ranked],
-        heat_maps=[_heat_map(jobs, pair, objective, links) for pair in pairs],
+        rows=listed,
+        n_listed=len(listed),
+        n_rows=len(rows),
+        first=FIRST,
+        picture=SWEEP_PLOT,
+        n_drawn=min(most, len(rows)),
+        charts=[key_chart(rows, key, objective, links, most, jobs, winner) for key in keys if done],
+        heat_maps=heat_maps(rows, pairs, objective, links) if done else [],
+        n_pairs=len(pairs),
+        parallel=parallel(rows, keys, objective, links, LINES) if done and len(keys) > 2 else "",
+        curves=curves(sweep, _in_order(done, jobs), links),
+        **_winner(sweep, summary, links),
     )
     write_text(sweep / NAME, page)
+
+
+def _winner(sweep: Path, summary: dict[str, Any], links: dict[str, str]) -> dict[str, Any]:
+    """Return what the page says of the winner: its figures, those of the test split among them."""
+    best, interval = summary["best"], test_interval(summary["best"])
+    if best is None:
+        return {"best": None}
+    figures = [(key, cell(best[key]).text, "") for key in summary["keys"]]
+    for name in metrics_of(summary["settings"]):
+        if not name.endswith("_error") and best[name] is not None:
+            error = best.get(f"{name}_error")
+            note = "" if error is None else f"± {error:.2g}"
+            figures.append((name, cell(best[name]).text, note))
+    tested = []
+    if interval is not None:
+        low, high = (percent(end) for end in interval)
+        error = best["test_loss_error"]
+        note = "" if error is None else f"± {error:.2g}"
+        tested = [
+            ("test accuracy", percent(best["test_accuracy"]), f"{low} to {high} (95 %)"),
+            ("test loss", f"{best['test_loss']:.4f}", note),
+        ]
+    own = [job for job in summary["jobs"] if job["job"] in best["jobs"]]
+    return {
+        "best": best,
+        "flags": setting_flags(best, own),
+        "figures": figures,
+        "tested": tested,
+        "best_link": links[best["job"]],
+        "best_page": f"best/{RUN_PAGE}" if (sweep / "best" / RUN_PAGE).exists() else "",
+        "best_command": command(sweep / best["folder"]),
+    }
 
 
 def _link(sweep: Path, job: Row) -> str:
@@ -69,79 +107,13 @@ def _link(sweep: Path, job: Row) -> str:
     return next((name for name in names if (sweep / name).exists()), "")
 
 
-def _cells(job: Row, columns: list[str], link: str) -> list[Cell]:
-    return [cell(job[name], link=link if name == "job" else "") for name in columns]
+def _in_order(done: list[Row], jobs: list[Row]) -> list[Row]:
+    """Return the jobs, those of the best settings first, each that stands for its setting before.
 
-
-def _chart(jobs: list[Row], key: str, objective: str, links: dict[str, str]) -> Chart:
-    """Return the objective by a swept key, its values in order at equal distances."""
-    values = distinct(jobs, key)
-    done = [job for job in jobs if is_done(job, objective) and job[key] is not None]
-    figures = [job[objective] for job in done]
-    log = objective.endswith("loss") and max(figures, default=1) > 10 * min(figures, default=1) > 0
-    step = -(-len(values) // LABELS)
-    chart = Chart(
-        f"{objective} by {key}",
-        f"{key}, in order",
-        objective,
-        x=Axis(-0.5, len(values) - 0.5),
-        y=span(figures, log=log),
-        x_ticks=[
-            (float(k), cell(values[k], "{:.3g}").text[:12]) for k in range(0, len(values), step)
-        ],
+    The first is the winner, with whose curve the page compares all others.
+    """
+    stands = {row["job"] for row in done}
+    place = {name: k for k, row in enumerate(done) for name in row.get("jobs", [row["job"]])}
+    return sorted(
+        jobs, key=lambda job: (place.get(job["job"], len(done)), job["job"] not in stands)
     )
-    found = [best_job(jobs, objective, {key: value}) for value in values]
-    places = [float(k) for k, job in enumerate(found) if job]
-    chart.add_line("best", "val", places, [job[objective] for job in found if job])
-    best = best_job(jobs, objective)
-    for job in (job for job in jobs if job[key] is not None):
-        lost = not is_done(job, objective)
-        worst = chart.y.low if objective.endswith("accuracy") else chart.y.high
-        y = worst if lost else job[objective]
-        kind = "lost" if lost else "best" if job is best else "dot"
-        text = f"job {job['job']}: {key} {cell(job[key]).text}, "
-        text += job["status"] if lost else f"{objective} {job[objective]:.4g}"
-        x = chart.at_x(values.index(job[key]))
-        chart.dots.append(Dot(x, chart.at_y(y), 5, kind, text, links[job["job"]]))
-    return chart
-
-
-def _heat_map(
-    jobs: list[Row], pair: tuple[str, str], objective: str, links: dict[str, str]
-) -> dict[str, Any]:
-    """Return the best objective of each two values, the better the darker."""
-    columns, lines, best = best_of_pairs(jobs, pair, objective)
-    figures = [job[objective] for line in best for job in line if job]
-    goodness = _goodness(figures, objective)
-
-    def shown(job: Row | None, column: Any, value: Any) -> dict[str, Any]:
-        here = f"{pair[0]} {cell(column).text}, {pair[1]} {cell(value).text}"
-        if job is None:
-            return {"text": "", "share": None, "hover": f"{here}: none completed", "link": ""}
-        figure = job[objective]
-        hover = f"{here}: {objective} {figure:.4g}, job {job['job']}"
-        link = links[job["job"]]
-        return {"text": f"{figure:.3g}", "share": goodness(figure), "hover": hover, "link": link}
-
-    rows = [
-        (cell(value).text, [shown(job, c, value) for job, c in zip(line, columns, strict=True)])
-        for value, line in zip(lines, best, strict=True)
-    ]
-    names = [cell(column).text for column in columns]
-    return {"pair": pair, "columns": names, "lines": rows}
-
-
-def _goodness(figures: list[float], objective: str) -> Callable[[float], float]:
-    """Return what gives a figure's shade: 0.05 for the worst, 1 for the best, losses by log."""
-    low, high = min(figures, default=0.0), max(figures, default=1.0)
-    accuracy = objective.endswith("accuracy")
-
-    def goodness(figure: float) -> float:
-        if high == low:
-            return 0.5
-        share = (figure - low) / (high - low)
-        if not accuracy:
-            share = 1 - (math.log(figure / low) / math.log(high / low) if low > 0 else share)
-        return 0.05 + 0.95 * share
-
-    return goodness

@@ -62,3 +62,41 @@ for (const button of document.querySelectorAll("button[data-copy]")) {
     setTimeout(() => (button.textContent = "Copy"), 2000);
   });
 }
+for (const button of document.querySelectorAll("button.all")) {
+  button.addEventListener("click", () => {
+    button.closest(".table").querySelector("table").classList.remove("first");
+    button.remove();
+  });
+}
+// What leads to a job of a sweep, a link or the row of its setting, shows the job's curve.
+const panel = document.querySelector("#curve");
+if (panel) {
+  const curves = JSON.parse(panel.dataset.curves); // by link: epochs and losses
+  const [best] = Object.values(curves);
+  const height = (loss) => Math.log(Math.max(loss, 1e-12));
+  const path = (found, [low, high], last) =>
+    found.map(([epochs, losses]) =>
+      epochs.map((epoch, k) => {
+        const share = (height(losses[k]) - height(low)) / (height(high) - height(low) || 1);
+        return `${k ? "L" : "M"}${((240 * epoch) / last).toFixed(1)},${(86 - 82 * share).toFixed(1)}`;
+      }).join("")).join("");
+  const show = (event) => {
+    const place = event.target.closest("a[href], .sortable tbody tr");
+    const links = place ? (place.matches("a") ? [place] : [...place.querySelectorAll("a[href]")]) : [];
+    const names = [...new Set(links.map((link) => link.getAttribute("href")))].filter((name) => curves[name]);
+    panel.hidden = names.length === 0;
+    if (panel.hidden) return;
+    const found = names.map((name) => curves[name]);
+    const losses = [best, ...found].flatMap((curve) => curve[1]);
+    const range = [Math.min(...losses), Math.max(...losses)];
+    const last = Math.max(1, ...[best, ...found].map((curve) => curve[0].at(-1)));
+    panel.querySelector(".soft").setAttribute("d", path([best], range, last));
+    panel.querySelector(".val").setAttribute("d", path(found, range, last));
+    const jobs = names.map((name) => decodeURIComponent(name.split("/")[0]));
+    panel.querySelector("figcaption").textContent = `Validation loss by epoch, job ${jobs.join(", ")}`;
+    panel.querySelector("small").textContent =
+      `${range[0]} to ${range[1]} (log), epochs to ${last}; grey: the best`;
+  };
+  document.addEventListener("mouseover", show);
+  document.addEventListener("focusin", show);
+}

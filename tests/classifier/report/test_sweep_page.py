@@ -1,0 +1,218 @@
+"""The page of a sweep, made from a summary, for few jobs and for many."""
+
+import itertools
+import json
+import re
+
+import numpy as np
+import pytest
+
+from classifier.report.pages.curves import CURVES, POINTS, curves
+from classifier.report.pages.heat_map import CELLS
+from classifier.report.pages.sweep import LINES, write_sweep_page
+from classifier.report.pages.sweep_charts import few
+from classifier.report.pages.sweep_table import FIRST
+from classifier.report.settings import mark_worse, settings_of
+from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, REPETITIONS, best_job
+
+LIMIT = 2_000_000  # bytes of a page
+RNG = np.random.default_rng(0)
+
+
+def job(name, loss, status="completed", **keys):
+    empty = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM])
+    figures = {"val_loss": loss, "val_accuracy": 1 - loss / 10, "resolved_lr": 0.1}
+    more = {"folds": None, "best_epoch": 3, "seconds": 1.0, "folder": name, "reason": None}
+    return empty | {"job": name, "status": status} | keys | figures | more | {"flags": []}
+
+
+def summary_of(jobs, swept, objective="val_loss"):
+    keys = [key for key in swept if key not in REPETITIONS]
+    rows = settings_of(jobs, swept, objective)
+    mark_worse(rows, jobs, swept, objective)
+    best = best_job(rows, objective)
+    if best is not None:
+        test = {"test_accuracy": 0.9, "test_loss": 0.3, "test_loss_error": 0.02, "test_n": 100}
+        best |= test
+    return {
+        "swept": swept,
+        "keys": keys,
+        "objective": objective,
+        "jobs": jobs,
+        "settings": rows,
+        "best": best,
+        "near": 0,
+        "one_standard_error": None,
+        "path": [],
+        "edges": [],
+        "not_certified": 0,
+    }
+
+
+def page_of(folder, jobs, swept, objective="val_loss"):
+    write_sweep_page(folder, summary_of(jobs, swept, objective))
+    return (folder / "sweep.html").read_text(encoding="utf-8")
+
+
+def charts_of(page):
+    """Return each chart's title and what is drawn."""
+    return dict(re.findall(r"<figcaption>(.*?)</figcaption>\s*(<svg.*?</svg>)", page, re.S))
+
+
+def test_the_winner_has_its_test_figures_with_their_errors(tmp_path):
+    page = page_of(tmp_path, [job("0", 0.5, lr=1), job("1", 0.4, lr=2)], ["lr"])
+    # By Wilson's formula for 90 of 100: (0.9 + z^2 / 200 -+ ...) / (1 + z^2 / 100).
+    assert "82.56% to 94.48% (95 %)" in page
+    assert re.search(r"<dt>test loss</dt><dd>0.3000<small>± 0.02<", page)
+    assert "The 100 test examples were looked at once, for job 1 alone." in page
+
+
+def test_the_charts_stand_before_the_table(tmp_path):
+    jobs = [job(f"{a}{b}", 0.5 + a + b, lr=a, reg=b) for a in range(2) for b in range(2)]
+    page = page_of(tmp_path, jobs, ["lr", "reg"])
+    places = [page.index(f'id="{name}"') for name in ("winner", "keys", "pairs", "jobs")]
+    assert places == sorted(places)
+
+
+def test_numbers_have_a_line_through_the_best_and_categories_none(tmp_path):
+    kinds = ("sgd", "adam", "lbfgs")
+    jobs = [job(f"{k}{lr}", 0.5 + lr, lr=lr, optimizer=k) for k in kinds for lr in (0.1, 1, 10)]
+    charts = charts_of(page_of(tmp_path, jobs, ["lr", "optimizer"]))
+    assert charts["val_loss by lr"].count('<polyline class="val"') == 1
+    assert "<polyline" not in charts["val_loss by optimizer"]
+    assert charts["val_loss by optimizer"].count("<circle") == 9
+    places = re.findall(r'points="(\S+),\S+ (\S+),\S+ (\S+),', charts["val_loss by lr"])[0]
+    first, second, third = map(float, places)
+    assert second - first == pytest.approx(third - second, abs=0.11)  # on a logarithmic scale
+
+
+def test_repetitions_are_a_mean_with_its_error_before_faint_jobs(tmp_path):
+    losses = {1: (0.5, 0.7, 0.9), 2: (0.4, 0.5, 0.6)}
+    jobs = [
+        job(f"{lr}-{s}", loss, lr=lr, seed=s)
+        for lr, row in losses.items()
+        for s, loss in enumerate(row)
+    ]
+    chart = charts_of(page_of(tmp_path, jobs, ["lr", "seed"]))["val_loss by lr"]
+    assert chart.count('class="faint"') == 6
+    bars = re.findall(r'class="error" points="\S+,(\S+) \S+,(\S+)"', chart)
+    spans = [float(low) - float(high) for low, high in bars]
+    assert spans[0] / spans[1] == pytest.approx(2, rel=0.02)  # 0.2 and 0.1 over the root of 3
+    heights = {float(y) for y in re.findall(r'class="faint" cx="\S+" cy="(\S+)"', chart)}
+    scale = (max(heights) - min(heights)) / 0.5  # from 0.4 to 0.9
+    assert spans[0] == pytest.approx(2 * 0.2 / 3**0.5 * scale, rel=0.02)
+
+
+def test_the_row_of_a_setting_leads_to_its_jobs_and_counts_the_lost(tmp_path):
+    jobs = [job(str(s), 0.5 + s, lr=1, seed=s) for s in range(3)]
+    jobs += [
+        job("3", 9.0, "diverged", lr=1, seed=3),
+        *(job(f"x{s}", 2, lr=2, seed=s) for s in (0, 1)),
+    ]
+    for name in ("0", "1", "2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "report.html").write_text("", encoding="utf-8")
+    page = page_of(tmp_path, jobs, ["lr", "seed"])
+    row = next(row for row in re.findall("<tr>.*?</tr>", page) if "1.5 ±" in row)
+    assert "4, 1 diverged: " in row
+    assert all(f'<a href="{name}/report.html">{name}</a>' in row for name in ("0", "1", "2"))
+    page = page.replace("&#39;", "'")
+    assert page.count("1 of 4 repetitions diverged") == 1 + 1  # of the winner, and in its row
+
+
+def test_standing_says_what_cannot_be_told_from_the_best(tmp_path):
+    losses = {1: (0.5, 0.6, 0.7), 2: (0.61, 0.5, 0.72), 3: (9, 9.1, 9.2)}
+    jobs = [
+        job(f"{lr}-{s}", loss, lr=lr, seed=s)
+        for lr, row in losses.items()
+        for s, loss in enumerate(row)
+    ]
+    page = page_of(tmp_path, jobs, ["lr", "seed"])
+    shown = re.findall(r'data-value="(best|near|worse|)">(?:best|near|worse|)</td>', page)
+    assert [word for word in shown if word] == ["best", "near", "worse"]
+
+
+def test_seeds_alone_have_no_best(tmp_path):
+    page = page_of(
+        tmp_path, [job(str(s), loss, seed=s) for s, loss in enumerate((3, 1, 2))], ["seed"]
+    )
+    assert "none is better than another" in page
+    assert "standing" not in page
+    (ringed,) = re.findall(r'<circle class="best"[^>]*><title>job (\d)', page)
+    assert ringed == "2"  # the median
+
+
+def test_flags_stand_with_the_winner_and_in_the_table(tmp_path):
+    jobs = [job("0", 0.5, lr=1) | {"flags": ["Too <bold>."]}, job("1", 0.9, lr=2)]
+    page = page_of(tmp_path, jobs, ["lr"])
+    assert page.count("Too &lt;bold&gt;.") == 2
+    assert page.count("<summary>⚑ 1</summary>") == 1
+
+
+def test_parallel_coordinates_have_a_line_a_setting_and_the_best_in_front(tmp_path):
+    values = list(itertools.product((0.1, 1, 10), (0, 1e-3, 0.1), ("sgd", "adam")))
+    losses = RNG.permutation(len(values)) + 1.0
+    jobs = [
+        job(str(k), float(loss), lr=lr, reg=reg, optimizer=o)
+        for k, ((lr, reg, o), loss) in enumerate(zip(values, losses, strict=True))
+    ]
+    drawn = page_of(tmp_path, jobs, ["lr", "reg", "optimizer"]).split('id="all-keys"')[1]
+    drawn = drawn.split("</svg>")[0]
+    lines = re.findall(r'<polyline( class="best")? .*?points="(.*?)"', drawn)
+    assert len(lines) == len(values)
+    assert [bool(best) for best, _ in lines] == [False] * 17 + [True]
+    assert all(len(points.split()) == 4 for _, points in lines)
+    heights = [float(points.split()[-1].split(",")[1]) for _, points in lines]
+    assert heights == sorted(heights)  # the lower the loss, the lower and the later
+    assert 'id="all-keys"' not in page_of(tmp_path, jobs, ["lr", "reg"])
+
+
+def test_of_many_rows_the_best_and_some_of_all_others_are_drawn():
+    rows = [job(str(k), float(loss)) for k, loss in enumerate(RNG.permutation(1000))]
+    kept = few(rows, "val_loss", 100)
+    losses = sorted(row["val_loss"] for row in kept)
+    assert losses[:50] == list(range(50))
+    assert np.diff(losses[50:]) == pytest.approx(19, abs=1)
+    assert [int(row["job"]) for row in kept] == sorted(int(row["job"]) for row in kept)
+
+
+@pytest.mark.parametrize("n_seeds", [1, 5])
+def test_the_page_of_5000_jobs_stays_small(tmp_path, n_seeds):
+    jobs = [
+        job(str(k), float(RNG.uniform(0.1, 9)), lr=lr, reg=reg, momentum=m, batch_size=b, seed=s)
+        for k, (lr, reg, m, b, s) in enumerate(
+            (*key, s)
+            for key in RNG.uniform(0.001, 1, (5000 // n_seeds, 4)).round(1 + (n_seeds > 1)).tolist()
+            for s in range(n_seeds)
+        )
+    ]
+    for own in jobs:
+        own["flags"] = ["A sentence of advice that is about as long as those that are shown."]
+    swept = ["lr", "reg", "momentum", "batch_size", *(["seed"] if n_seeds > 1 else [])]
+    page = page_of(tmp_path, jobs, swept)
+    assert len(page.encode()) < LIMIT
+    rows = page.split("<tbody>")[-1].count("<tr>")
+    assert FIRST < rows < 5000
+    assert f"The first {rows:d} of" in page
+    assert 'href="sweep.csv"' in page
+    assert page.count("--share") <= CELLS + LINES
+
+
+def test_the_curve_of_a_job_is_thinned_and_keeps_its_ends(tmp_path):
+    head = "epoch,step,lr,train_loss,train_accuracy,val_loss,val_accuracy,seconds"
+    names = [str(k) for k in range(CURVES + 5)]
+    for name in names:
+        (tmp_path / name).mkdir()
+    rows = [f"{e},{e},0.1,2,0.5,{1 / e},0.5,1" for e in range(1, 1001)]
+    (tmp_path / "0/history.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
+    (tmp_path / "1/history.csv").write_text("\n".join([head, *rows[:3]]), encoding="utf-8")
+    (tmp_path / "2/history.csv").write_text("\n".join([head, "1,2"]), encoding="utf-8")
+    last = names[-1]
+    (tmp_path / last / "history.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
+    jobs = [{"job": name, "folder": name} for name in names]
+    found = json.loads(curves(tmp_path, jobs, {name: f"{name}/a b" for name in names}))
+    assert set(found) == {"0/a%20b", "1/a%20b"}
+    epochs, losses = found["0/a%20b"]
+    assert len(epochs) == POINTS
+    assert (epochs[0], epochs[-1], losses[0], losses[-1]) == (1, 1000, 1.0, 0.001)
+    assert found["1/a%20b"] == [[1, 2, 3], [1.0, 0.5, 0.333]]
