@@ -10,6 +10,7 @@ from classifier.report.sweep_values import REPETITIONS, Row, distinct, is_done, 
 POINT, LINE, MARK, SOFT, CARD = "#1f6fb2", "#c4540a", "#b3261e", "#59636e", "#ffffff"
 FAINTEST = 0.05  # share of the colour that the worst has in a heat map
 FEW = 12  # values of a number that all may have a tick of their own
+TINY, HUGE = 1e-200, 1e200  # between them numbers have a place on an axis, with room around it
 MANY = 60  # values of a key through whose best a line says something, at most
 WIDTH = 0.6  # of the room of a category over which its rows are spread
 
@@ -17,8 +18,9 @@ Scale = Literal["linear", "log", "symlog"]
 
 
 def is_category(rows: list[Row], key: str) -> bool:
-    """Return whether the values of a key have no order that a line may follow."""
-    return key in REPETITIONS or not all(map(is_number, distinct(rows, key)))
+    """Return whether the values of a key have no order that a line may follow, or no place."""
+    values = distinct(rows, key)
+    return key in REPETITIONS or not all(is_number(v) and abs(v) < HUGE for v in values)
 
 
 def scale_of(values: list[float]) -> Scale:
@@ -28,7 +30,7 @@ def scale_of(values: list[float]) -> Scale:
     the smallest other: "symlog".
     """
     positive = [value for value in values if value > 0]
-    if not positive or values[0] < 0 or positive[-1] < 10 * positive[0]:
+    if not positive or values[0] < 0 or positive[-1] < 10 * positive[0] or positive[0] < TINY:
         return "linear"
     return "log" if values[0] > 0 else "symlog"
 

@@ -1,6 +1,7 @@
 """The validation loss of a sweep's jobs by epoch, for its page to show where one points."""
 
 import json
+import math
 from pathlib import Path
 from urllib.parse import quote
 
@@ -27,8 +28,9 @@ def _curve(path: Path) -> tuple[list[int], list[float]] | None:
         history = read_history(path)
     except (OSError, ValueError, TypeError, StopIteration):  # none, or cut short
         return None
-    known = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
-    known = known or [(row.epoch, row.train_loss) for row in history]
+    losses = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
+    losses = losses or [(row.epoch, row.train_loss) for row in history]
+    known = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
     if len(known) < 2:
         return None
     step = max(1.0, (len(known) - 1) / (POINTS - 1))

@@ -2,17 +2,20 @@
 
 import itertools
 import json
+import math
 import re
 
 import numpy as np
 import pytest
 
+from classifier.report.charts import WIDTH
 from classifier.report.pages.curves import CURVES, POINTS, curves
 from classifier.report.pages.heat_map import CELLS
 from classifier.report.pages.sweep import LINES, write_sweep_page
 from classifier.report.pages.sweep_charts import few
 from classifier.report.pages.sweep_table import FIRST
 from classifier.report.settings import mark_worse, settings_of
+from classifier.report.sweep_plots import sweep_figure
 from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, REPETITIONS, best_job
 
 LIMIT = 2_000_000  # bytes of a page
@@ -207,12 +210,60 @@ def test_the_curve_of_a_job_is_thinned_and_keeps_its_ends(tmp_path):
     (tmp_path / "0/history.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
     (tmp_path / "1/history.csv").write_text("\n".join([head, *rows[:3]]), encoding="utf-8")
     (tmp_path / "2/history.csv").write_text("\n".join([head, "1,2"]), encoding="utf-8")
+    lost = [*rows[:2], "3,3,0.1,2,0.5,inf,0.5,1", "4,4,0.1,2,0.5,nan,0.5,1"]  # as it diverged
+    (tmp_path / "3/history.csv").write_text("\n".join([head, *lost]), encoding="utf-8")
     last = names[-1]
     (tmp_path / last / "history.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
     jobs = [{"job": name, "folder": name} for name in names]
     found = json.loads(curves(tmp_path, jobs, {name: f"{name}/a b" for name in names}))
-    assert set(found) == {"0/a%20b", "1/a%20b"}
+    assert set(found) == {"0/a%20b", "1/a%20b", "3/a%20b"}
     epochs, losses = found["0/a%20b"]
     assert len(epochs) == POINTS
     assert (epochs[0], epochs[-1], losses[0], losses[-1]) == (1, 1000, 1.0, 0.001)
     assert found["1/a%20b"] == [[1, 2, 3], [1.0, 0.5, 0.333]]
+    assert found["3/a%20b"] == [[1, 2], [1.0, 0.5]]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(0, 5e-324, 1), (1e-320, 1), (math.inf, 1), (math.nan, 1), (10**400, 1), (-1e308, 1e308)],
+)
+def test_values_of_any_size_have_a_place(tmp_path, values):
+    jobs = [
+        job(str(k), 1.0 + k, "failed" * (k == 1) or "completed", lr=v) for k, v in enumerate(values)
+    ]
+    sweep_figure(jobs, ["lr"], "val_loss").canvas.draw()
+    page = page_of(tmp_path, jobs, ["lr"])
+    places = re.findall(r'<circle [^>]*cx="(.*?)"', charts_of(page)["val_loss by lr"])
+    assert len(places) == len(values)
+    assert all(0 <= float(place) <= WIDTH for place in places)
+
+
+def test_heat_maps_are_as_many_as_the_page_has_room_for(tmp_path):
+    jobs = [job(str(k), 1.0 + k, a=k % 30, b=k, c=k % 31) for k in range(40)]
+    page = page_of(tmp_path, jobs, ["a", "b", "c"])
+    assert page.count("(columns)") == 2 * 2  # their captions, and for screen readers
+    assert "<details><summary>a and c</summary>" in page  # of 40 and 31 lines, the latter folded
+    assert 'href="sweep.png"' in page
+
+
+def test_a_sweep_without_a_completed_job_has_a_page(tmp_path):
+    page = page_of(tmp_path, [job(str(k), 1.0, "failed", lr=k) for k in range(2)], ["lr"])
+    assert "No job completed." in page
+    assert page.count("<tr>") == 1 + 2
+
+
+def test_a_single_job_is_no_repetition(tmp_path):
+    page = page_of(tmp_path, [job("0", 1.0)], [])
+    assert "repetitions" not in page
+    assert "All jobs repeat" not in page
+    assert 'id="keys"' not in page
+
+
+def test_names_are_escaped_wherever_they_stand(tmp_path):
+    bad = "<b>&\"'</b>"
+    values = itertools.product((bad, "x"), (bad, "y"), (bad, "z"))
+    jobs = [job(f"{bad}{k}", 1.0 + k, a=a, b=b, c=c) for k, (a, b, c) in enumerate(values)]
+    jobs.append(job("lost", 9.0, bad, a="x", b="y", c="z") | {"flags": [bad], "reason": bad})
+    jobs = [own | {bad: own["a"]} for own in jobs]
+    assert "<b>&" not in page_of(tmp_path, jobs, ["a", "b", "c", bad])
