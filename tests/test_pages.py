@@ -358,6 +358,33 @@ def sweep_rows(place):
         return list(csv.DictReader(file))
 
 
+def test_the_test_split_is_not_looked_at_on_other_data_and_no_sweep_shows_it(place, tmp_path):
+    shutil.copy(place.folder / "odd.npz", tmp_path)
+    data = ["data=arrays", f"data.train={tmp_path}/odd.npz", "report.plots=false", "epochs=2"]
+    sweep = tmp_path / "sweep"
+    assert place.call(place.train, "-m", *data, "reg=1e-4,1", f"hydra.sweep.dir={sweep}").code == 0
+    best = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["best"]["folder"]
+    job = sweep / str(1 - int(best))
+    before = (job / "report.json").read_bytes()
+    (tmp_path / "odd.npz").rename(tmp_path / "away.npz")
+    gone = place.call("-m", "classifier.report", job, "--test")
+    rng = np.random.default_rng(1)
+    y = np.array(HOSTILE)[np.arange(90) % 3]
+    np.savez(tmp_path / "odd.npz", X=rng.normal(size=(90, 4)), y=y)
+    changed = place.call("-m", "classifier.report", job, "--test")
+    for done, words in ((gone, "odd.npz"), (changed, "the data are not those that it was trained")):
+        assert (done.code, done.out, done.error.count("\n")) == (1, "", 1)
+        assert words in done.error
+    assert (job / "report.json").read_bytes() == before
+    (tmp_path / "away.npz").replace(tmp_path / "odd.npz")
+    page = (sweep / "sweep.html").read_text(encoding="utf-8")
+    assert place.call("-m", "classifier.report", job, "--test").code == 0
+    test = read_report(job / "report.html")["metrics"]["test"]
+    assert f"{test['loss']:.4f}" in (job / "report.html").read_text(encoding="utf-8")
+    assert place.call("-m", "classifier.report", sweep).code == 0
+    assert (sweep / "sweep.html").read_text(encoding="utf-8") == page
+
+
 def test_a_click_or_a_key_sorts_numbers_as_numbers(show, place):
     browser = show("sweep")
     losses = [float(row["val_loss"]) for row in sweep_rows(place)]
@@ -414,17 +441,95 @@ def test_the_filter_keeps_what_it_says(show, place, typed, kept):
 
 def test_rows_lead_to_runs_and_back(show, place):
     browser = show("index")
-    alone = [run for run in column(browser, "run") if not run.startswith("sweep/")]
-    assert alone == ["lost", "<b>odd #2", "digits"]  # the newest first
-    browser.find_element("link text", "sweep/0").click()
-    assert browser.current_url == place.pages["job"].as_uri()
-    browser.find_element("link text", "The sweep of this job").click()
+    assert column(browser, "run") == ["lost", "<b>odd #2", "digits"]  # the newest first
+    assert column(browser, "sweep") == ["sweep"]
+    browser.find_element("link text", "sweep").click()
+    assert browser.current_url == place.pages["sweep"].as_uri()
+    show("job").find_element("link text", "The sweep of this job").click()
     assert browser.current_url == place.pages["sweep"].as_uri()
     browser.find_element("css selector", ".chart a").send_keys(ENTER)
     assert re.search(r"sweep/\d/report\.html$", browser.current_url)
     show("index")
     browser.find_element("link text", "<b>odd #2").click()
     assert browser.current_url == place.pages["odd"].as_uri()
+
+
+def test_a_sweep_is_one_row_that_opens_to_its_settings(show, place):
+    browser = show("index")
+    summary = json.loads((place.folder / "outputs/sweep/sweep.json").read_text(encoding="utf-8"))
+    assert [column(browser, key) for key in ("jobs", "swept")] == [["6"], ["lr, reg"]]
+    assert float(column(browser, "best")[0]) == summary["best"]["val_loss"]
+    items = browser.find_elements("css selector", "td details li")
+    assert not any(item.is_displayed() for item in items)
+    browser.find_element("css selector", "td details summary").click()
+    done = [row for row in summary["settings"] if row["val_loss"] is not None]
+    ranked = sorted(
+        (row for row in done if row["status"] == "completed"), key=lambda row: row["val_loss"]
+    )
+    for item, row in zip(items, ranked, strict=False):
+        figure = f"{row['val_loss']:.4f} +- {row['val_loss_error']:.2g}"
+        assert item.text == f"lr={row['lr']:.4g} reg={row['reg']:.4g}: val_loss {figure}"
+    assert items[-1].text == f"{6 - len(ranked)} more on its page"
+    box = browser.find_element("css selector", ".filter input")
+    for typed, kept in (("lr=0.01", 1), ("lr=0.7", 0), ("jobs>5", 1), ("jobs>6", 0)):
+        box.clear()
+        box.send_keys(typed)
+        assert len(column(browser, "sweep")) == kept, typed
+
+
+def test_two_ticked_runs_lead_to_their_comparison(show, place):
+    shutil.copy(place.pages["index"], place.folder / "outputs/kept")
+    assert place.call("-m", "classifier.report", "outputs").code == 0
+    browser = show("index")
+    bar = browser.find_element("css selector", ".ticked")
+    ticks = {
+        tick.get_attribute("data-run"): tick
+        for tick in browser.find_elements("css selector", ".tick input")
+    }
+    winner = json.loads((place.folder / "outputs/sweep/sweep.json").read_text(encoding="utf-8"))
+    winner = f"sweep/{winner['best']['folder']}"
+    assert {*ticks} == {"digits", "<b>odd #2", winner}  # a run that failed has nothing to compare
+    assert not bar.is_displayed()
+    ticks["<b>odd #2"].click()
+    assert "tick another one" in bar.text
+    assert not bar.find_element("tag name", "button").is_displayed()
+    ticks["digits"].click()
+    said = bar.find_element("tag name", "code").text
+    python, *words = split_by_the_shell(said)
+    assert bar.find_element("tag name", "button").get_attribute("data-copy") == said
+    assert python == "python"
+    assert {*words[2:]} == {"outputs/digits", "outputs/<b>odd #2"}
+    assert bar.find_elements("tag name", "a") == []
+    assert place.call(*words, "--output=made.html").code == 0
+    ticks["<b>odd #2"].click()
+    ticks[winner].click()
+    bar.find_element("tag name", "a").click()  # that of the fixture
+    assert browser.current_url == place.pages["compare"].as_uri()
+    shutil.move(place.folder / "outputs/kept", place.pages["index"])
+
+
+def test_a_table_that_goes_on_at_a_side_fades_there(show):
+    browser = show("digits", 390)
+    box = browser.find_element("css selector", "#splits + .table .scroll")
+    faded = "return [...arguments[0].classList].filter((name) => name.startsWith('more-')).sort()"
+    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 10)
+    for left, sides in (
+        (0, ["more-right"]),
+        (5, ["more-left", "more-right"]),
+        (9e4, ["more-left"]),
+    ):
+        browser.execute_script(f"arguments[0].scrollLeft = {left}", box)
+        wait.until(lambda _, sides=sides: browser.execute_script(faded, box) == sides)
+        assert "gradient" in box.value_of_css_property("mask-image")
+    box = show("digits", 1280).find_element("css selector", "#splits + .table .scroll")
+    assert browser.execute_script(faded, box) == []
+
+
+def test_a_single_chart_has_the_size_of_one_of_two(show):
+    browser = show("digits", 1280)
+    width = "return arguments[0].getBoundingClientRect().width"
+    charts = browser.find_elements("css selector", ".chart")
+    assert len({browser.execute_script(width, chart) for chart in charts}) == 1
 
 
 def test_help_says_what_is_compared(place):
