@@ -18,6 +18,7 @@ HOSTILE = [
     "</style><img src=x onerror=\"document.title='taken'\">",
     "ünï 'quoted' \"&amp;",
 ]
+NAME = "<i>a name</i> with more words than fit into two lines of a heading, as some like to give"
 ENTER = "\ue007"  # as webdrivers write the key
 SWEEP = ["-m", "lr=0.01,0.1,1e9", "reg=1e-5,0.1", "epochs=3", "report.plots=false"]
 
@@ -50,6 +51,8 @@ def place(tmp_path_factory, command_in):
     assert (compared.code, compared.out, compared.error) == (0, "outputs/compare.html\n", "")
     names = ["outputs/<b>odd #2", "outputs/digits", "outputs/sweep/1", "--output=three.html"]
     assert call("-m", "classifier.report", *names).code == 0
+    named = ["data=blobs", "epochs=3", "report.plots=false", f"name='{NAME}'", "tags=[a b,'<i>c']"]
+    assert call(train, *named, "hydra.run.dir=named").code == 0
     pages = {
         "index": outputs / "index.html",
         "digits": outputs / "digits/report.html",
@@ -58,6 +61,7 @@ def place(tmp_path_factory, command_in):
         "job": outputs / "sweep/0/report.html",
         "compare": outputs / "compare.html",
         "three": folder / "three.html",
+        "named": folder / "named/report.html",
     }
     return SimpleNamespace(folder=folder, pages=pages, call=call, train=train)
 
@@ -525,6 +529,27 @@ def test_a_table_that_goes_on_at_a_side_fades_there(show):
     assert browser.execute_script(faded, box) == []
 
 
+def test_a_name_is_text_and_takes_two_lines(show):
+    browser = show("named", 390)
+    name = browser.find_element("css selector", "h1 .name")
+    assert name.get_attribute("textContent") == name.get_attribute("title") == NAME
+    line = float(name.value_of_css_property("line-height").removesuffix("px"))
+    assert name.size["height"] <= 2 * line + 1
+    tags = [tag.text for tag in browser.find_elements("css selector", ".tag")]
+    assert tags == ["a b", "<i>c"]
+
+
+def test_examples_of_two_features_are_drawn(show, place):
+    browser = show("named")
+    picture = browser.find_element("css selector", "#regions + .side image")
+    assert picture.size["width"] > 300
+    kept = np.load(place.pages["named"].parent / "examples.npz")
+    dots = browser.find_elements("css selector", "#regions + .side circle")
+    assert len(dots) == len(kept["y"])
+    drawn = [dot.value_of_css_property("fill") for dot in dots]
+    assert len({*zip(kept["y"].tolist(), drawn, strict=True)}) == 3  # a colour a class
+
+
 def test_a_single_chart_has_the_size_of_one_of_two(show):
     browser = show("digits", 1280)
     width = "return arguments[0].getBoundingClientRect().width"
@@ -636,7 +661,9 @@ def test_the_figures_are_those_of_the_report(show, place):
     assert said.startswith(f"epoch 3: training {float(row['train_loss']):.4g}, validation")
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "job", "compare", "three"])
+@pytest.mark.parametrize(
+    "name", ["index", "digits", "odd", "sweep", "job", "compare", "three", "named"]
+)
 def test_pages_fit_a_phone_in_light_and_dark(show, name):
     papers = []
     for scheme in ("light", "dark"):
@@ -664,7 +691,7 @@ def test_pages_fit_a_phone_in_light_and_dark(show, name):
     assert papers[1] < 60
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "compare", "three"])
+@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "compare", "three", "named"])
 def test_a_screen_reader_is_told_what_things_are(show, name):
     browser = show(name)
     nameless = """return [...document.querySelectorAll(arguments[0])].filter(arguments[1]
