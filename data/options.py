@@ -17,6 +17,7 @@ from data.errors import InputError
 PER_MODEL = "per model"  # the models of a stack may differ in it
 REPORTING = "reporting"  # a resumed run may change it: it changes no step of the training
 PLACE = "place"  # where something is put and who hears of it: runs that differ in it are the same
+LABEL = "label"  # what a run is called: it is kept, and runs that differ in it are the same
 SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
 
 _LIMITS = {"minimum": "at least", "above": "above", "below": "below", "maximum": "at most"}

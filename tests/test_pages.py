@@ -21,6 +21,7 @@ HOSTILE = [
     "</style><img src=x onerror=\"document.title='taken'\">",
     "ünï 'quoted' \"&amp;",
 ]
+NAME = "<i>a name</i> with more words than fit into two lines of a heading, as some like to give"
 ENTER = "\ue007"  # as webdrivers write the key
 SWEEP = ["-m", "lr=0.01,0.1,1e9", "reg=1e-5,0.1", "epochs=3", "report.plots=false"]
 
@@ -53,6 +54,8 @@ def place(tmp_path_factory, command_in):
     assert (compared.code, compared.out, compared.error) == (0, "outputs/compare.html\n", "")
     names = ["outputs/<b>odd #2", "outputs/digits", "outputs/sweep/1", "--output=three.html"]
     assert call("-m", "classifier.report", *names).code == 0
+    named = ["data=blobs", "epochs=3", "report.plots=false", f"name='{NAME}'", "tags=[a b,'<i>c']"]
+    assert call(train, *named, "hydra.run.dir=named").code == 0
     pages = {
         "index": outputs / "index.html",
         "digits": outputs / "digits/report.html",
@@ -62,6 +65,7 @@ def place(tmp_path_factory, command_in):
         "compare": outputs / "compare.html",
         "three": folder / "three.html",
         "many": many_settings(outputs / "sweep", folder / "many"),
+        "named": folder / "named/report.html",
     }
     return SimpleNamespace(folder=folder, pages=pages, call=call, train=train)
 
@@ -375,6 +379,33 @@ def sweep_rows(place):
         return list(csv.DictReader(file))
 
 
+def test_the_test_split_is_not_looked_at_on_other_data_and_no_sweep_shows_it(place, tmp_path):
+    shutil.copy(place.folder / "odd.npz", tmp_path)
+    data = ["data=arrays", f"data.train={tmp_path}/odd.npz", "report.plots=false", "epochs=2"]
+    sweep = tmp_path / "sweep"
+    assert place.call(place.train, "-m", *data, "reg=1e-4,1", f"hydra.sweep.dir={sweep}").code == 0
+    best = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["best"]["folder"]
+    job = sweep / str(1 - int(best))
+    before = (job / "report.json").read_bytes()
+    (tmp_path / "odd.npz").rename(tmp_path / "away.npz")
+    gone = place.call("-m", "classifier.report", job, "--test")
+    rng = np.random.default_rng(1)
+    y = np.array(HOSTILE)[np.arange(90) % 3]
+    np.savez(tmp_path / "odd.npz", X=rng.normal(size=(90, 4)), y=y)
+    changed = place.call("-m", "classifier.report", job, "--test")
+    for done, words in ((gone, "odd.npz"), (changed, "the data are not those that it was trained")):
+        assert (done.code, done.out, done.error.count("\n")) == (1, "", 1)
+        assert words in done.error
+    assert (job / "report.json").read_bytes() == before
+    (tmp_path / "away.npz").replace(tmp_path / "odd.npz")
+    page = (sweep / "sweep.html").read_text(encoding="utf-8")
+    assert place.call("-m", "classifier.report", job, "--test").code == 0
+    test = read_report(job / "report.html")["metrics"]["test"]
+    assert f"{test['loss']:.4f}" in (job / "report.html").read_text(encoding="utf-8")
+    assert place.call("-m", "classifier.report", sweep).code == 0
+    assert (sweep / "sweep.html").read_text(encoding="utf-8") == page
+
+
 def test_a_click_or_a_key_sorts_numbers_as_numbers(show, place):
     browser = show("sweep")
     losses = [float(row["val_loss"]) for row in sweep_rows(place)]
@@ -431,17 +462,116 @@ def test_the_filter_keeps_what_it_says(show, place, typed, kept):
 
 def test_rows_lead_to_runs_and_back(show, place):
     browser = show("index")
-    alone = [run for run in column(browser, "run") if not run.startswith("sweep/")]
-    assert alone == ["lost", "<b>odd #2", "digits"]  # the newest first
-    browser.find_element("link text", "sweep/0").click()
-    assert browser.current_url == place.pages["job"].as_uri()
-    browser.find_element("link text", "The sweep of this job").click()
+    assert column(browser, "run") == ["lost", "<b>odd #2", "digits"]  # the newest first
+    assert column(browser, "sweep") == ["sweep"]
+    browser.find_element("link text", "sweep").click()
+    assert browser.current_url == place.pages["sweep"].as_uri()
+    show("job").find_element("link text", "The sweep of this job").click()
     assert browser.current_url == place.pages["sweep"].as_uri()
     browser.find_element("css selector", ".chart a").send_keys(ENTER)
     assert re.search(r"sweep/\d/report\.html$", browser.current_url)
     show("index")
     browser.find_element("link text", "<b>odd #2").click()
     assert browser.current_url == place.pages["odd"].as_uri()
+
+
+def test_a_sweep_is_one_row_that_opens_to_its_settings(show, place):
+    browser = show("index")
+    summary = json.loads((place.folder / "outputs/sweep/sweep.json").read_text(encoding="utf-8"))
+    assert [column(browser, key) for key in ("jobs", "swept")] == [["6"], ["lr, reg"]]
+    assert float(column(browser, "best")[0]) == summary["best"]["val_loss"]
+    items = browser.find_elements("css selector", "td details li")
+    assert not any(item.is_displayed() for item in items)
+    browser.find_element("css selector", "td details summary").click()
+    done = [row for row in summary["settings"] if row["val_loss"] is not None]
+    ranked = sorted(
+        (row for row in done if row["status"] == "completed"), key=lambda row: row["val_loss"]
+    )
+    for item, row in zip(items, ranked, strict=False):
+        figure = f"{row['val_loss']:.4f} +- {row['val_loss_error']:.2g}"
+        assert item.text == f"lr={row['lr']:.4g} reg={row['reg']:.4g}: val_loss {figure}"
+    assert items[-1].text == f"{6 - len(ranked)} more on its page"
+    box = browser.find_element("css selector", ".filter input")
+    for typed, kept in (("lr=0.01", 1), ("lr=0.7", 0), ("jobs>5", 1), ("jobs>6", 0)):
+        box.clear()
+        box.send_keys(typed)
+        assert len(column(browser, "sweep")) == kept, typed
+
+
+def test_two_ticked_runs_lead_to_their_comparison(show, place):
+    shutil.copy(place.pages["index"], place.folder / "outputs/kept")
+    assert place.call("-m", "classifier.report", "outputs").code == 0
+    browser = show("index")
+    bar = browser.find_element("css selector", ".ticked")
+    ticks = {
+        tick.get_attribute("data-run"): tick
+        for tick in browser.find_elements("css selector", ".tick input")
+    }
+    winner = json.loads((place.folder / "outputs/sweep/sweep.json").read_text(encoding="utf-8"))
+    winner = f"sweep/{winner['best']['folder']}"
+    assert {*ticks} == {"digits", "<b>odd #2", winner}  # a run that failed has nothing to compare
+    assert not bar.is_displayed()
+    ticks["<b>odd #2"].click()
+    assert "tick another one" in bar.text
+    assert not bar.find_element("tag name", "button").is_displayed()
+    ticks["digits"].click()
+    said = bar.find_element("tag name", "code").text
+    python, *words = split_by_the_shell(said)
+    assert bar.find_element("tag name", "button").get_attribute("data-copy") == said
+    assert python == "python"
+    assert {*words[2:]} == {"outputs/digits", "outputs/<b>odd #2"}
+    assert bar.find_elements("tag name", "a") == []
+    assert place.call(*words, "--output=made.html").code == 0
+    ticks["<b>odd #2"].click()
+    ticks[winner].click()
+    bar.find_element("tag name", "a").click()  # that of the fixture
+    assert browser.current_url == place.pages["compare"].as_uri()
+    shutil.move(place.folder / "outputs/kept", place.pages["index"])
+
+
+def test_a_table_that_goes_on_at_a_side_fades_there(show):
+    browser = show("digits", 390)
+    box = browser.find_element("css selector", "#splits + .table .scroll")
+    faded = "return [...arguments[0].classList].filter((name) => name.startsWith('more-')).sort()"
+    wait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait(browser, 10)
+    for left, sides in (
+        (0, ["more-right"]),
+        (5, ["more-left", "more-right"]),
+        (9e4, ["more-left"]),
+    ):
+        browser.execute_script(f"arguments[0].scrollLeft = {left}", box)
+        wait.until(lambda _, sides=sides: browser.execute_script(faded, box) == sides)
+        assert "gradient" in box.value_of_css_property("mask-image")
+    box = show("digits", 1280).find_element("css selector", "#splits + .table .scroll")
+    assert browser.execute_script(faded, box) == []
+
+
+def test_a_name_is_text_and_takes_two_lines(show):
+    browser = show("named", 390)
+    name = browser.find_element("css selector", "h1 .name")
+    assert name.get_attribute("textContent") == name.get_attribute("title") == NAME
+    line = float(name.value_of_css_property("line-height").removesuffix("px"))
+    assert name.size["height"] <= 2 * line + 1
+    tags = [tag.text for tag in browser.find_elements("css selector", ".tag")]
+    assert tags == ["a b", "<i>c"]
+
+
+def test_examples_of_two_features_are_drawn(show, place):
+    browser = show("named")
+    picture = browser.find_element("css selector", "#regions + .side image")
+    assert picture.size["width"] > 300
+    kept = np.load(place.pages["named"].parent / "examples.npz")
+    dots = browser.find_elements("css selector", "#regions + .side circle")
+    assert len(dots) == len(kept["y"])
+    drawn = [dot.value_of_css_property("fill") for dot in dots]
+    assert len({*zip(kept["y"].tolist(), drawn, strict=True)}) == 3  # a colour a class
+
+
+def test_a_single_chart_has_the_size_of_one_of_two(show):
+    browser = show("digits", 1280)
+    width = "return arguments[0].getBoundingClientRect().width"
+    charts = browser.find_elements("css selector", ".chart")
+    assert len({browser.execute_script(width, chart) for chart in charts}) == 1
 
 
 def test_help_says_what_is_compared(place):
@@ -617,7 +747,7 @@ def test_the_figures_are_those_of_the_report(show, place):
 
 
 @pytest.mark.parametrize(
-    "name", ["index", "digits", "odd", "sweep", "many", "job", "compare", "three"]
+    "name", ["index", "digits", "odd", "sweep", "many", "job", "compare", "three", "named"]
 )
 def test_pages_fit_a_phone_in_light_and_dark(show, name):
     papers = []
@@ -646,7 +776,9 @@ def test_pages_fit_a_phone_in_light_and_dark(show, name):
     assert papers[1] < 60
 
 
-@pytest.mark.parametrize("name", ["index", "digits", "odd", "sweep", "many", "compare", "three"])
+@pytest.mark.parametrize(
+    "name", ["index", "digits", "odd", "sweep", "many", "compare", "three", "named"]
+)
 def test_a_screen_reader_is_told_what_things_are(show, name):
     browser = show(name)
     nameless = """return [...document.querySelectorAll(arguments[0])].filter(arguments[1]

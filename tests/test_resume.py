@@ -192,6 +192,15 @@ def test_the_same_settings_may_be_given_again(folder, command):
     )
 
 
+def test_a_name_stays_with_its_run_and_tags_may_be_given_later(command, tmp_path):
+    short = ["data=blobs", "epochs=2", "report.plots=false", "hydra.run.dir=run"]
+    assert command("train.py", *short, "name=the first", "tags=[a]").returncode == 0
+    assert command("train.py", "resume=run", "epochs=3", "tags=[b,c d]").returncode == 0
+    report = json.loads((tmp_path / "run/report.json").read_text(encoding="utf-8"))
+    assert [report["config"]["name"], report["config"]["tags"]] == ["the first", ["b", "c d"]]
+    assert report["epochs"] == 3
+
+
 @pytest.mark.parametrize(
     ("resume", "words"),
     [

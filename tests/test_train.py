@@ -73,7 +73,9 @@ def test_the_first_run(command, tmp_path):
     assert header.split() == ["split", "examples", "loss", "accuracy"]
     for line, split in zip((train, val, test), ("train", "val", "test"), strict=True):
         m = metrics[split]
-        assert line.split() == [split, str(m["n"]), f"{m['loss']:.4f}", f"{m['accuracy']:.4f}"]
+        figures = re.sub(r" \+- \S+| \(.*\)", "", line).split()
+        assert figures == [split, str(m["n"]), f"{m['loss']:.4f}", f"{m['accuracy']:.4f}"]
+        assert (f"{m['loss']:.4f} +- {m['loss_error']:.2g}  " in line) == (split != "train")
     assert (tmp_path / path).samefile(folder)
     log = (folder / "train.log").read_text(encoding="utf-8")
     assert "gradient check" in log

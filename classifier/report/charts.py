@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from classifier.fit import Epoch
+
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 48, 8, 10, 36  # room around the axes
 TICKS = 6  # of an axis, about
@@ -82,6 +84,8 @@ class Chart:
     x_ticks : (place, text) of each, where they are not numbers of the axis.
     lines, dots, zones : what stands between them.
     marks : (x, text) of vertical lines.
+    picture : the URI of one behind all, from axis to axis.
+    keys : (kind, text) of colours that no line has.
     """
 
     title: str
@@ -94,6 +98,8 @@ class Chart:
     dots: list[Dot] = dataclasses.field(default_factory=list)
     zones: list[Zone] = dataclasses.field(default_factory=list)
     marks: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+    picture: str = ""
+    keys: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def add_line(
         self, label: str, kind: str, xs: Sequence[float], ys: Sequence[float | None]
@@ -124,6 +130,19 @@ class Chart:
     def ticks_y(self) -> list[tuple[float, str]]:
         """Return (place in the drawing, text) of the ticks at the left."""
         return [(self.at_y(value), f"{value:.6g}") for value in self.y.ticks()]
+
+
+def loss_axis(losses: Sequence[float]) -> Axis:
+    """Return an axis for losses, a logarithmic one where they differ by more than tenfold."""
+    above = [loss for loss in losses if loss > 0]
+    return span(above, log=max(above, default=1.0) > 10 * min(above, default=1.0))
+
+
+def loss_values(history: Sequence[Epoch], n_classes: int) -> list[float]:
+    """Return the losses of a run that a chart has places for, and that of guessing, ln C."""
+    losses = [loss for row in history for loss in (row.train_loss, row.val_loss)]
+    known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    return [*known, math.log(n_classes)]
 
 
 def span(values: Sequence[float], *, log: bool = False, room: float = 0.05) -> Axis:

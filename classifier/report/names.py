@@ -9,5 +9,7 @@ PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "reliability_diagram.png",
 )
 TEMPLATES = "weights.png"
+EXAMPLES = "examples.npz"  # of two features: those that a picture shows, and this picture
+REGIONS = "decision_regions.png"
 SWEEP_PLOT, PATH = "sweep.png", "reg_path.png"  # of a sweep; the latter of one over the penalty
 SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most

@@ -3,6 +3,7 @@
 import base64
 import struct
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,6 +21,12 @@ def template_pictures(templates: np.ndarray) -> list[str]:
         return [_uri(255 * (0.5 + image / 2)) for image in size]
     size = size.reshape(*size.shape[:3], 1)
     return [_uri(255 + np.abs(image) * (np.where(image > 0, FOR, AGAINST) - 255)) for image in size]
+
+
+def region_picture(winner: np.ndarray, hues: Sequence[str]) -> str:
+    """Return a picture of class indices (height, width); a class has the hue of its index."""
+    colours = np.array([list(bytes.fromhex(hue[1:])) for hue in hues])
+    return _uri(colours[winner % len(hues)])
 
 
 def example_pictures(X: np.ndarray) -> list[str]:

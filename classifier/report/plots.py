@@ -5,18 +5,21 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import PowerNorm, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import MaxNLocator
 
 from classifier.fit import Epoch
 from classifier.model import LinearModel
+from classifier.report.charts import loss_axis, loss_values
 from classifier.report.names import SHOWN_TEMPLATES
+from classifier.report.regions import HUES, Shown, regions
 from classifier.report.text import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 TITLE = 0.22  # space for a template's title, in widths of a template
 DPI = 110
+SPLIT_NAMES = ("training", "validation")
 TRAIN, VAL, BEST = "#1f77b4", "#d95f02", "#555555"
 
 
@@ -27,12 +30,12 @@ def loss_curve(history: list[Epoch], report: dict[str, Any]) -> Figure:
     chance = math.log(report["data"]["n_classes"])
     axes.axhline(chance, color=BEST, linewidth=0.8, linestyle=":", label=f"guessing, {chance:.2f}")
     axes.set_ylabel("cross-entropy (nats per example)")
-    low, high = _range(history)
-    if high > 10 * low:
+    own = loss_axis(loss_values(history, report["data"]["n_classes"]))  # that of the page
+    if own.log:
         axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(ScalarFormatter())
-    else:
-        axes.set_ylim(bottom=0)
+        axes.set_yticks(own.ticks(), [f"{tick:g}" for tick in own.ticks()])
+        axes.minorticks_off()
+    axes.set_ylim(own.low, own.high)
     _mark_best(axes, report)
     return figure
 
@@ -166,6 +169,32 @@ def weight_templates(model: LinearModel) -> Figure:
     return figure
 
 
+def decision_regions(model: LinearModel, shown: Shown, report: dict[str, Any]) -> Figure:
+    """Draw examples of two features, and the class that the model gives to each place."""
+    name, split = reported_split(report["metrics"])
+    found = regions(*model.folded(), shown.X, size=500)
+    figure = Figure(figsize=(7, 4.5), dpi=DPI)
+    axes = figure.add_axes((0.11, 0.11, 0.86, 0.81))
+    colours = np.array([to_rgb(hue) for hue in HUES])
+    extent = (found.x.low, found.x.high, found.y.low, found.y.high)
+    image = colours[found.winner % len(HUES)]
+    axes.imshow(image, alpha=0.25, extent=extent, aspect="auto", interpolation="nearest")
+    for is_val, size, edge in ((False, 9, "none"), (True, 28, "black")):
+        some = shown.is_val == is_val
+        own, (x, y) = colours[shown.y[some] % len(HUES)], shown.X[some].T
+        axes.scatter(x, y, size, own, edgecolors=edge, linewidths=0.8)
+        axes.scatter([], [], size, BEST, edgecolors=edge, label=SPLIT_NAMES[is_val])
+    if len(model.classes) <= len(HUES):
+        for label, hue in zip(model.classes, HUES, strict=False):
+            axes.scatter([], [], 60, hue, marker="s", label=_short(str(label)))
+    axes.set_xlabel("feature 1")
+    axes.set_ylabel("feature 2")
+    axes.legend()
+    accuracy = f"{name} accuracy {split['accuracy']:.2%}"
+    axes.set_title(f"{report['data']['name']}: {accuracy}", y=1, parse_math=False)
+    return figure
+
+
 def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(7, 4.5), dpi=DPI)
     axes = figure.add_axes((0.11, 0.11, 0.86, 0.81))  # fixed: a layout engine draws all twice
@@ -199,12 +228,6 @@ def _mark_best(axes: Axes, report: dict[str, Any]) -> None:
     label = f"kept: epoch {report['best_epoch']}"
     axes.axvline(report["best_epoch"], color=BEST, linewidth=1, linestyle="--", label=label)
     axes.legend()
-
-
-def _range(history: list[Epoch]) -> tuple[float, float]:
-    losses = [loss for row in history for loss in (row.train_loss, row.val_loss)]
-    finite = [v for v in losses if v is not None and math.isfinite(v) and v > 0]
-    return min(finite, default=1.0), max(finite, default=1.0)
 
 
 def _short(name: str, length: int = 18) -> str:

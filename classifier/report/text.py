@@ -2,17 +2,30 @@
 
 from typing import Any
 
+from classifier.uncertainty import wilson
 from data.console import printable
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
-    """Return a line per split: how many examples, loss and accuracy."""
-    lines = [f"{'split':<6}{'examples':>10}{'loss':>10}{'accuracy':>10}"]
+    """Return a line per split: how many examples, loss and accuracy, and how far off these may be.
+
+    Training examples were seen: their figures are no estimate of those of others.
+    """
+    lines = [f"{'split':<6}{'examples':>10}    {'loss':<18}accuracy"]
     for name, split in metrics.items():
         if split is not None:
-            figures = f"{split['n']:>10}{split['loss']:>10.4f}{split['accuracy']:>10.4f}"
-            lines.append(f"{name:<6}{figures}")
+            off = ("", "")
+            if name != "train":
+                error, (low, high) = split.get("loss_error"), interval(split)
+                off = ("" if error is None else f" +- {error:.2g}", f" ({low:.3f} to {high:.3f})")
+            loss, accuracy = f"{split['loss']:.4f}{off[0]}", f"{split['accuracy']:.4f}{off[1]}"
+            lines.append(f"{name:<6}{split['n']:>10}    {loss:<18}{accuracy}".rstrip())
     return "\n".join(lines)
+
+
+def interval(split: dict[str, Any]) -> tuple[float, float]:
+    """Return Wilson's 95 % interval for the accuracy of a split."""
+    return wilson(round(split["accuracy"] * split["n"]), split["n"])
 
 
 def report_text(report: dict[str, Any]) -> str:

@@ -18,9 +18,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
 from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
+from classifier.runs.labels import check_labels
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError
-from data.options import PER_MODEL, PLACE, REPORTING, SECRET, Options, option
+from data.options import LABEL, PER_MODEL, PLACE, REPORTING, SECRET, Options, option
 from data.preprocessing import Preprocessing
 from data.sources import sources
 
@@ -97,6 +98,12 @@ class Config(Hyperparameters):
     objective: str = option(choices=("val_loss", "val_accuracy"), roles=(REPORTING,))
     quiet: bool = option(roles=(REPORTING, PLACE))
     outputs: str = option(roles=(REPORTING, PLACE))
+    name: str | None = option(roles=(REPORTING, LABEL))
+    tags: Any = option(roles=(REPORTING, LABEL))  # a list of texts, or one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_labels(self.name, self.tags)
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import numpy as np
 
 from classifier.fit import STUCK, Fit
 from classifier.model import LinearModel
-from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
+from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
 from classifier.report.text import (
     calibration_text,
     certified,
@@ -18,6 +18,7 @@ from classifier.report.text import (
     reported_split,
 )
 from classifier.runs.evaluated import Evaluated, Found
+from classifier.runs.examples import write_examples
 from classifier.runs.folder import read_report, write_status
 from classifier.runs.history import write_history
 from classifier.runs.job import Job
@@ -32,7 +33,10 @@ from data.errors import InputError
 from data.files.whole import from_here, remove, write_json, write_text, write_whole
 
 MODEL = "model.npz"
-REPORT = "report.json", "report.txt", PAGE, MISTAKES, PREDICTIONS, *PLOTS, TEMPLATES  # said of it
+REPORT = (  # said of it
+    *("report.json", "report.txt", PAGE, MISTAKES, PREDICTIONS),
+    *(*PLOTS, TEMPLATES, EXAMPLES, REGIONS),
+)
 
 
 def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
@@ -71,6 +75,7 @@ def write_results(evaluated: Evaluated, dataset: Dataset) -> None:
         evaluated.model.save(folder / MODEL)
     write_mistakes(folder, report["metrics"], dataset)
     write_predictions(folder, predictions(dataset, evaluated.found))
+    write_examples(folder, dataset)
     write_json(folder / "report.json", report)
     write_text(folder / "report.txt", report_text(report))
 

@@ -10,7 +10,7 @@ from classifier.runs.config import has_role
 from classifier.runs.folder import read_report, read_status
 from classifier.runs.job import Value, flatten
 from classifier.runs.received import read_config
-from data.options import PLACE
+from data.options import LABEL, PLACE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,12 @@ def _order(folder: Path) -> tuple[int, int, str]:
 
 
 def settings(config: dict[str, Value]) -> dict[str, Value]:
-    """Return what makes a run what it is, flattened: a config but for its place and its tracker."""
-    return {key: value for key, value in flatten(config).items() if not has_role(key, PLACE)}
+    """Return what makes a run what it is, flattened: its config but for its place and its name."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not (has_role(key, PLACE) or has_role(key, LABEL))
+    }
 
 
 def config_key(config: dict[str, Value]) -> str:

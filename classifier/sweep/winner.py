@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from classifier.export.formats import FORMATS
-from classifier.report.names import MISTAKES, PAGE, PLOTS, TEMPLATES
+from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
 from classifier.report.pages.show import show_run
 from classifier.runs.closed import open_test
 from classifier.runs.folder import read_report
@@ -18,7 +18,10 @@ from data.files.whole import remove_parts, whole_folder
 
 log = logging.getLogger(__name__)
 NEEDED = ("model.npz", "report.json", "report.txt")  # what is copied of the winner,
-SHOWN = (PAGE, "history.csv", "train.log", PREDICTIONS, MISTAKES, *PLOTS, TEMPLATES)
+SHOWN = (
+    *(PAGE, "history.csv", "train.log", PREDICTIONS, MISTAKES),
+    *(*PLOTS, TEMPLATES, EXAMPLES, REGIONS),
+)
 
 
 def crown(folder: Path) -> None:

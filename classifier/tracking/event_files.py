@@ -14,7 +14,16 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, text
 
 from classifier.sweep.records import Record
-from classifier.tracking.figures import Scalar, artifacts, as_text, params, scalars, span, untold
+from classifier.tracking.figures import (
+    Scalar,
+    artifacts,
+    as_text,
+    label_texts,
+    params,
+    scalars,
+    span,
+    untold,
+)
 
 TEXTS = (".txt", ".yaml", ".csv", ".log")
 
@@ -96,6 +105,7 @@ def _everything(record: Record, figures: Iterable[Scalar]) -> Iterator[Event]:
     # Without its `experiment`, TensorBoard finds the columns of the table in the runs themselves.
     _, begun, completed = hparams(keys, {})
     shown = [begun, text("status", f"{record.status}: {record.reason}")]
+    shown += [text(key, value) for key, value in label_texts(record).items()]
     shown += [completed] if record.status == "completed" else []
     _, end = span(record.folder)
     yield from (Event(wall_time=end, summary=summary) for summary in shown)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from classifier.fit import Epoch
 from classifier.runs.history import read_history
 from classifier.runs.job import Value
+from classifier.runs.labels import labels_of
 from classifier.sweep.records import Record, settings
 from data.console import printable
 
@@ -41,6 +42,13 @@ def span(folder: Path) -> tuple[float, float]:
 def params(record: Record) -> dict[str, Value]:
     """Return the settings of a run, flattened."""
     return settings(record.config)
+
+
+def label_texts(record: Record) -> dict[str, str]:
+    """Return the name and the tags of a run, where it has any."""
+    labels = labels_of(record.config)
+    found = {"name": labels.name, "tags": labels.shown}
+    return {key: value for key, value in found.items() if value}
 
 
 def scalars(record: Record) -> list[Scalar]:

@@ -19,6 +19,7 @@ from classifier.tracking.figures import (
     artifacts,
     as_text,
     final_figures,
+    label_texts,
     params,
     scalars,
     span,
@@ -75,7 +76,8 @@ class LiveRun:
         for run in self._store.runs("folder", _known_by(folder)):
             self._store.client.delete_run(run.info.run_id)
         record = read_record(folder)
-        self.run_id = self._store.create(folder, span(folder)[0], {"status": record.status})
+        tags = {"status": record.status} | label_texts(record)
+        self.run_id = self._store.create(folder, span(folder)[0], tags)
         self._store.log_params(self.run_id, params(record))
 
     def tell(self, scalars: Sequence[Scalar]) -> None:
@@ -137,6 +139,7 @@ class Store:
                     return
                 self.client.delete_run(run.info.run_id)
         tags = {"status": record.status, "reason": str(record.reason)} | tags
+        tags |= label_texts(record)
 
         def create() -> str:
             return own or self.create(record.folder, begun, tags)
@@ -162,8 +165,10 @@ class Store:
         became = {STATUSES.get(record.status, "KILLED") for record in records}
         worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
 
+        labels = label_texts(records[0])
+
         def create() -> str:
-            return found[0].info.run_id if found else self.create(sweep, min(spans)[0], {})
+            return found[0].info.run_id if found else self.create(sweep, min(spans)[0], labels)
 
         def fill(parent: str) -> None:
             self._put_jobs(parent, records, sweep, ended)
@@ -207,7 +212,7 @@ class Store:
             self.experiment,
             start_time=_ms(begun),
             tags={"folder": _known_by(folder), **tags},
-            run_name=printable(from_here(folder)),
+            run_name=_called(folder, tags),
         )
         return str(run.info.run_id)
 
@@ -231,6 +236,14 @@ class Store:
         for path in artifacts(folder):
             inside = path.parent.relative_to(folder)
             self.client.log_artifact(run_id, str(path), str(inside) if inside.name else None)
+
+
+def _called(folder: Path, tags: dict[str, str]) -> str:
+    """Return the name of a run, else its folder; that of a job of a sweep has its number."""
+    name = tags.get("name")
+    if name is None:
+        return printable(from_here(folder))
+    return f"{name}/{folder.name}" if PARENT in tags else name
 
 
 class _Whole:

@@ -24,6 +24,11 @@ def chart_html(chart: Chart) -> Markup:
 
 def _svg(chart: Chart) -> Iterator[str]:
     """Yield what is drawn, from the back to the front."""
+    if chart.picture:
+        yield (
+            f'<image href="{chart.picture}" x="{LEFT}" y="{TOP}" width="{END - LEFT}" '
+            f'height="{LOW - TOP}" preserveAspectRatio="none"/>'
+        )
     for at, text in chart.ticks_y():
         yield (
             f'<line class="grid" x1="{LEFT}" x2="{END}" y1="{at:.1f}" y2="{at:.1f}"/>'
@@ -60,5 +65,5 @@ def _dot(dot: Dot) -> str:
 
 def _legend(chart: Chart) -> str:
     lines = [(line.kind, line.label) for line in chart.lines if line.label]
-    keys = [*lines, *(("mark", text) for _, text in chart.marks)]
+    keys = [*lines, *(("mark", text) for _, text in chart.marks), *chart.keys]
     return "".join(f'<span class="key {kind}">{escape(text)}</span>' for kind, text in keys)

@@ -4,9 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from classifier.report.charts import Axis, Chart, Dot, Zone, span
+from classifier.report.charts import Axis, Chart, Dot, Zone, loss_axis, span
 from classifier.report.pages.compared import Compared
-from classifier.report.pages.run import loss_axis
 
 POINTS = 400  # of a line at most, and stripes to point at: a drawing has about as many pixels
 

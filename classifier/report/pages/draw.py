@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from classifier.model import LinearModel
-from classifier.report.names import PATH, SWEEP_PLOT, TEMPLATES
+from classifier.report.names import EXAMPLES, PATH, REGIONS, SWEEP_PLOT, TEMPLATES
 from classifier.report.quick_import import import_matplotlib
 from classifier.report.settings import shown_rows
+from classifier.runs.examples import read_examples
 from classifier.runs.history import read_history
 from data.files.plain import read_plain
 from data.files.whole import write_whole
@@ -53,6 +54,9 @@ def _of_run(folder: Path) -> "dict[str, Figure]":
     figures = {}
     if report["data"]["image_shape"]:
         figures[TEMPLATES] = plots.weight_templates(LinearModel.load(folder / "model.npz"))
+    if (folder / EXAMPLES).exists():
+        model = LinearModel.load(folder / "model.npz")
+        figures[REGIONS] = plots.decision_regions(model, read_examples(folder / EXAMPLES), report)
     figures["confusion_matrix.png"] = plots.confusion_matrix(report)
     figures["reliability_diagram.png"] = plots.reliability_diagram(report)
     figures["accuracy_curve.png"] = plots.accuracy_curve(history, report)

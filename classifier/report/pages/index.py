@@ -1,21 +1,28 @@
-"""The index of all runs and sweeps under a folder, index.html, from the files of each."""
+"""The index of all runs and sweeps under a folder, index.html, from the files of each.
 
+A sweep is one row, from its own summary: its jobs, of which there may be thousands, are not read.
+"""
+
+import html
+import json
+import os
+import re
 from pathlib import Path
-from typing import Any
+from urllib.parse import unquote
 
-from classifier.report.pages.page import Cell, cell, percent, render
+from classifier.report.pages.compare import TITLE as COMPARISON
+from classifier.report.pages.index_rows import RUNS, SWEEPS, rows, run_row, sweep_row
+from classifier.report.pages.page import render
 from classifier.report.pages.run import NAME as RUN_PAGE
-from classifier.report.pages.sweep import NAME as SWEEP_PAGE
-from classifier.report.text import reported_split
-from classifier.runs.folder import SWEEP, read_report, read_status
+from classifier.runs.folder import SWEEP
 from data.errors import InputError
 from data.files.places import check_own
 from data.files.whole import write_text
 
 NAME = "index.html"
 TITLE = b"<title>All runs in "  # by which an index of ours is known
-RUNS = "run sweep data status split accuracy loss val_loss lr reg epochs seconds reason".split()
-SWEEPS = "sweep swept jobs completed objective best".split()
+MOST_RUNS, MOST_SWEEPS = 1500, 300  # rows: the page stays below 2 MB
+ARTIFACTS = "artifacts"  # where MLflow keeps copies
 
 
 def write_index(outputs: Path) -> Path:
@@ -28,74 +35,58 @@ def write_index(outputs: Path) -> Path:
     """
     place = outputs / NAME
     check_own(place, TITLE, "an index")
-    runs, sweeps = (_folders(outputs, name) for name in ("status.json", "sweep.json"))
-    if not runs:
+    runs, sweeps = _folders(outputs)
+    if not runs and not sweeps:
         raise InputError(f"{outputs}: there is no run in it")
+    run_columns, run_rows = rows(RUNS, run_row, runs[:MOST_RUNS], outputs)
+    sweep_columns, sweep_rows = rows(SWEEPS, sweep_row, sweeps[:MOST_SWEEPS], outputs)
     page = render(
         "index.html",
         place=outputs.resolve().name,
-        run_columns=RUNS,
-        runs=[_run(folder, outputs) for folder in sorted(runs, key=_newest, reverse=True)],
-        sweep_columns=SWEEPS,
-        sweeps=[_sweep(folder, outputs) for folder in sorted(sweeps, key=_newest, reverse=True)],
+        run_columns=run_columns,
+        runs=run_rows,
+        n_runs=len(runs),
+        sweep_columns=sweep_columns,
+        sweeps=sweep_rows,
+        n_sweeps=len(sweeps),
+        comparisons=json.dumps(_comparisons(outputs)),
     )
     write_text(place, page)
     return place
 
 
-def _folders(outputs: Path, name: str) -> list[Path]:
-    """Return the folders with a file; but for the copies that MLflow keeps under "artifacts"."""
-    return [path.parent for path in outputs.rglob(name) if path.parent.name != "artifacts"]
+def _folders(outputs: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of runs and of sweeps, newest first; the jobs of a sweep are with it."""
+    runs, sweeps = [], []
+    for name, inner, files in os.walk(outputs):
+        place = Path(name)
+        if place.name == ARTIFACTS:
+            inner.clear()
+        elif "sweep.json" in files or SWEEP in files:
+            inner.clear()
+            told = place / ("sweep.json" if "sweep.json" in files else SWEEP)
+            sweeps.append((told.stat().st_mtime, place))
+        elif "status.json" in files:
+            runs.append(((place / "status.json").stat().st_mtime, place))
+    newest = (sorted(found, reverse=True) for found in (runs, sweeps))
+    runs_first, sweeps_first = ([place for _, place in found] for found in newest)
+    return runs_first, sweeps_first
 
 
-def _newest(folder: Path) -> float:
-    names = ("status.json", "sweep.json")
-    return max((folder / n).stat().st_mtime for n in names if (folder / n).exists())
+def _comparisons(outputs: Path) -> dict[str, str]:
+    """Return the comparisons that stand in a folder, by the runs that they are of.
 
-
-def _run(folder: Path, outputs: Path) -> list[Cell]:
-    """Return the row of a run; one that left no report has its log."""
-    status, place = read_status(folder), folder.relative_to(outputs)
-    page = next((n for n in (RUN_PAGE, "train.log") if (folder / n).exists()), "")
-    run = cell(str(place), link=f"{place.as_posix()}/{page}" if page else "")
-    sweep = cell("")
-    if (folder.parent / SWEEP).exists() or (folder.parent / "sweep.json").exists():
-        sweep = cell(str(place.parent), link=f"{place.parent.as_posix()}/{SWEEP_PAGE}")
-    try:
-        data, *figures = _figures(read_report(folder) or {})
-    except Exception:  # none, or not one of ours
-        data, figures = cell(""), [cell(None)] * (len(RUNS) - 5)
-    return [run, sweep, data, cell(status["status"]), *figures, cell(status["reason"] or "")]
-
-
-def _figures(report: dict[str, Any]) -> list[Cell]:
-    name, split = reported_split(report["metrics"])
-    val = report["metrics"]["val"]
-    return [
-        cell(report["data"]["name"]),
-        cell(name),
-        Cell(percent(split["accuracy"]), repr(split["accuracy"]), number=True),
-        *(cell(split["loss"], "{:.4f}"), cell(val["loss"] if val else None, "{:.4f}")),
-        *(cell(report["lr"]), cell(report["reg"]), cell(report["epochs"])),
-        cell(sum(report["seconds"].values()), "{:.2f}"),
-    ]
-
-
-def _sweep(folder: Path, outputs: Path) -> list[Cell]:
-    place = folder.relative_to(outputs)
-    page = next((n for n in (SWEEP_PAGE, "sweep.csv") if (folder / n).exists()), "")
-    name = cell(str(place), link=f"{place.as_posix()}/{page}" if page else "")
-    try:
-        return [name, *_outcome(read_report(folder, "sweep.json") or {})]
-    except Exception:  # none, or not one of ours
-        return [name, *[cell(None)] * (len(SWEEPS) - 1)]
-
-
-def _outcome(summary: dict[str, Any]) -> list[Cell]:
-    jobs, best, objective = summary["jobs"], summary["best"], summary["objective"]
-    completed = sum(job["status"] == "completed" for job in jobs)
-    return [
-        *(cell(", ".join(summary["swept"])), cell(len(jobs)), cell(completed)),
-        cell(objective),
-        cell(best[objective] if best else None),
-    ]
+    A key is the folders of the runs, seen from here, in the order of their letters.
+    """
+    found = {}
+    for path in sorted(outputs.glob("*.html")):
+        text = path.read_bytes() if path.is_file() else b""
+        listed = re.search(rb'<ul class="runs">(.*?)</ul>', text, re.DOTALL)
+        if COMPARISON not in text or listed is None:
+            continue
+        cards = listed[1].decode(errors="replace")
+        links = [unquote(html.unescape(link)) for link in re.findall(r'href="([^"]*)"', cards)]
+        if len(links) == cards.count("<li"):  # the pages of all of them are there
+            places = sorted(link.removesuffix(f"/{RUN_PAGE}") for link in links)
+            found["\n".join(places)] = path.name
+    return found

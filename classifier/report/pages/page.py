@@ -73,11 +73,12 @@ def _number_html(value: float | None) -> str:
 def _cell_html(cell: Cell) -> str:
     if cell.number and not cell.link and not cell.more:  # digits need no escape
         return f'<td class="number" data-value="{cell.value}">{cell.text}</td>'
-    kind = "number" if cell.number else "wide" if len(cell.text) > WIDE else ""
+    kind = "number" if cell.number else "wide" if len(cell.value) > WIDE else ""
+    kind = f' class="{kind}"' if kind else ""
     text = str(escape(cell.text))
     if cell.link:
         text = f'<a href="{escape(quote(cell.link))}">{text}</a>'
-    return f'<td class="{kind}" data-value="{escape(cell.value)}">{text}{cell.more}</td>'
+    return f'<td{kind} data-value="{escape(cell.value)}">{text}{cell.more}</td>'
 
 
 def percent(share: float) -> str:

@@ -4,17 +4,29 @@ import math
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from classifier.fit import Epoch
-from classifier.report.charts import Axis, Chart, Dot, Zone, span
-from classifier.report.names import MISTAKES, PAGE, PLOTS, SHOWN_TEMPLATES, TEMPLATES
+from classifier.report.charts import Axis, Chart, Dot, Zone, loss_axis, loss_values, span
+from classifier.report.flags import flags
+from classifier.report.names import (
+    EXAMPLES,
+    MISTAKES,
+    PAGE,
+    PLOTS,
+    REGIONS,
+    SHOWN_TEMPLATES,
+    TEMPLATES,
+)
 from classifier.report.pages.page import Cell, cell, numbers, percent, render
+from classifier.report.pages.run_classes import class_tables, confusions
+from classifier.report.pages.run_regions import region_chart
 from classifier.report.pictures import example_pictures, template_pictures
-from classifier.report.text import certified, reported_split
+from classifier.report.text import certified, interval, reported_split
 from classifier.runs.folder import SWEEP
 from classifier.runs.history import read_history
 from classifier.runs.job import flatten
+from classifier.runs.labels import labels_of
 from classifier.runs.received import read_overrides
 from data.files.npz import read_npz
 from data.files.plain import read_plain
@@ -22,15 +34,6 @@ from data.files.whole import write_text
 
 NAME = PAGE
 ERROR = "expected_calibration_error"
-
-
-class Shade(NamedTuple):
-    """A cell of the confusion matrix: quicker for a template than a dict."""
-
-    text: str
-    share: float
-    hover: str
-    link: str = ""
 
 
 def write_run_page(folder: Path, *, drawn: bool = False) -> None:
@@ -47,25 +50,29 @@ def write_run_page(folder: Path, *, drawn: bool = False) -> None:
         config=report["config"],
         data=report["data"],
         place="/".join(folder.resolve().parts[-2:]),
+        labels=labels_of(report["config"]),
         sweep=any((folder.parent / name).exists() for name in (SWEEP, "sweep.json")),
         split_name=name,
         split=split,
+        **_uncertain(name, split),
         chance=math.log(report["data"]["n_classes"]),
         seconds=sum(report["seconds"].values()),
         command=command(folder),
+        flags=flags(report),
         certified=certified(report) if report.get("certificate") else "",
         cross_validated=_cross_validated(report.get("cross_validation")),
         curves=[_curve(history, report, figure) for figure in ("loss", "accuracy")],
         history_columns=Epoch._fields,
         history=numbers(history),
         splits=[_split_row(key, figures) for key, figures in report["metrics"].items() if figures],
-        **_confusions(split, report["data"]["n_classes"]),
+        **confusions(split, report["data"]["n_classes"]),
         **_mistakes(folder, report["data"]["image_shape"], split),
+        regions=region_chart(folder),
         **_templates(
             folder, report["data"]["image_shape"], [c["class"] for c in split["per_class"]]
         ),
         **_calibration(report, name, split),
-        classes=[[cell(value, "{:.4f}") for value in c.values()] for c in split["per_class"]],
+        **class_tables(split),
         config_rows=[[cell(key), cell(value)] for key, value in flatten(report["config"]).items()],
         details=_details(report),
         files=_files(folder, report, drawn),
@@ -96,30 +103,27 @@ def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
     )
     known = [value for value in (*train, *val) if value is not None]
     kept, last = report["best_epoch"], max(epochs, default=1)
+    n_classes = report["data"]["n_classes"]
     chart = Chart(
         "Loss" if is_loss else "Accuracy",
         "epoch",
         "cross-entropy, nats an example" if is_loss else "% of examples",
         x=Axis(min(kept, 1) - 0.5, last + 0.5),
-        y=loss_axis(known) if is_loss else span(known),
+        y=loss_axis(loss_values(history, n_classes)) if is_loss else span(known),
     )
     chart.x_ticks = [(t, f"{t:.0f}") for t in chart.x.ticks() if t == round(t)]
     chart.marks = [(chart.at_x(kept), f"kept: epoch {kept}")]
     chart.add_line("training, mean of the epoch", "train", epochs, train)
     chart.add_line("validation, after the epoch", "val", epochs, val)
+    if is_loss:
+        chance = math.log(n_classes)
+        label = f"guessing, {chance:.2f}"
+        chart.add_line(label, "chance", [chart.x.low, chart.x.high], [chance, chance])
     if len(history) <= 3:  # a line through one point shows nothing
         for split, values in (("train", train), ("val", val)):
             _add_dots(chart, split, epochs, values)
     _add_epochs_to_point_at(chart, epochs, train, val)
     return chart
-
-
-def loss_axis(losses: list[float]) -> Axis:
-    """Return an axis from zero, or a logarithmic one where losses differ by more than tenfold."""
-    above = [loss for loss in losses if loss > 0]
-    if max(above, default=1.0) > 10 * min(above, default=1.0):
-        return span(above, log=True)
-    return Axis(0.0, span([*above, 0.0]).high)
 
 
 def _add_dots(chart: Chart, split: str, epochs: list[int], values: Sequence[float | None]) -> None:
@@ -145,27 +149,27 @@ def _scaled(value: float | None, unit: float) -> float | None:
 
 
 def _split_row(name: str, split: dict[str, Any]) -> list[Cell]:
-    figures = ("loss", "accuracy", "top_k_accuracy", "macro_f1", ERROR)
-    return [cell(name), cell(split["n"]), *(cell(split.get(f), "{:.4f}") for f in figures)]
+    """Return the figures of a split; training examples were seen, and have no interval."""
+    error, between = cell(None), cell(None)
+    if name != "train":
+        low, high = interval(split)
+        error = cell(split.get("loss_error"), "{:.2g}")
+        between = Cell(f"{low:.4f} to {high:.4f}", repr(low), number=True)
+    loss, accuracy = (cell(split[figure], "{:.4f}") for figure in ("loss", "accuracy"))
+    others = (cell(split.get(f), "{:.4f}") for f in ("top_k_accuracy", "macro_f1", ERROR))
+    return [cell(name), cell(split["n"]), loss, error, accuracy, between, *others]
 
 
-def _confusions(split: dict[str, Any], n_classes: int) -> dict[str, Any]:
-    names = split["confusion_classes"]
-    support = {c["class"]: c["support"] for c in split["per_class"]}
-    lines = []
-    for true, counts in zip(names, split["confusion_matrix"], strict=True):
-        of = max(support[true], 1)
-        cells = [
-            Shade(
-                text=str(n) if n and len(names) <= 20 else "",
-                share=math.sqrt(n / of),  # a confusion of a few percent is still seen
-                hover=f"{true} taken for {guess}: {n} of {support[true]}, {n / of:.1%}",
-            )
-            for guess, n in zip(names, counts, strict=True)
-        ]
-        lines.append((true, cells))
-    part = f": the {len(names)} of {n_classes} classes with the most errors"
-    return {"confusion": lines, "confusion_part": part * (len(names) < n_classes)}
+def _uncertain(name: str, split: dict[str, Any]) -> dict[str, str]:
+    """Return the interval of an accuracy and the standard error of a loss, as remarks on them."""
+    if name == "train":
+        return {"accuracy_between": "", "loss_error": ""}
+    low, high = interval(split)
+    error = split.get("loss_error")
+    return {
+        "accuracy_between": f"{100 * low:.1f} to {100 * high:.1f}% (95% interval)",
+        "loss_error": "" if error is None else f"+- {error:.2g} (standard error)",
+    }
 
 
 def _mistakes(
@@ -251,4 +255,5 @@ def _files(folder: Path, report: dict[str, Any], drawn: bool) -> list[str]:
     names = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
     if drawn:
         names |= {*PLOTS, *([TEMPLATES] if report["data"]["image_shape"] else [])}
+        names |= {REGIONS} if EXAMPLES in names else set()
     return sorted(name for name in names if not name.startswith("."))

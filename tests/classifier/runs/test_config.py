@@ -8,6 +8,7 @@ from hydra.errors import HydraException
 from classifier.runs.config import Config, make_config, register_schemas, schemas
 from classifier.runs.explain import explain
 from classifier.runs.job import Job
+from classifier.runs.labels import labels_of
 from classifier.runs.run import run
 from classifier.shell.hydra_versions import VERSION_BASE
 from data.errors import InputError
@@ -117,6 +118,11 @@ def test_hydras_errors_become_one_line(override, words, config_of):
         ("data=arrays", "data.train: not given; add data.train=FILE.npz"),
         ("+lrr=1", "lrr: this key can be neither added nor removed"),
         ("~lr", "lr: this key can be neither added nor removed"),
+        ("name=", "name=: must be text or null"),
+        ("name=' '", "name= : must be one line of at most 100 letters"),
+        ("name=" + 101 * "x", "name=" + 101 * "x" + ": must be one line of at most 100"),
+        ("tags=[a,[b]]", "tags=['a', ['b']]: must be texts of at most 100 letters, as tags="),
+        ("tags=[null]", "tags=[None]: must be texts"),
         ("early_stopping.monitor=x", "early_stopping.monitor=x: must be one of val_loss, val_acc"),
     ],
 )
@@ -130,6 +136,13 @@ def test_the_labels_of_cifar_are_those_it_has(config_of):
     assert config_of("data=cifar100", "data.labels=coarse_labels").data.labels == "coarse_labels"
     with pytest.raises(InputError, match="data.labels=labels: cifar100 has fine_labels and coarse"):
         config_of("data=cifar100", "data.labels=labels")
+
+
+def test_one_tag_needs_no_brackets_and_what_anyone_wrote_is_read():
+    assert labels_of({"name": None, "tags": []}) == labels_of({}) == ("", [])
+    assert labels_of({"name": "first", "tags": "wide"}) == ("first", ["wide"])
+    assert labels_of({"name": 7, "tags": ["a b", 1]}) == ("7", ["a b", "1"])
+    assert "\x1b" not in labels_of({"name": "\x1b[1m", "tags": {"\x1b": 1}}).name
 
 
 @pytest.mark.parametrize("seed", [0, 7])

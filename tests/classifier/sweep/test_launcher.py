@@ -75,7 +75,8 @@ def test_only_what_each_model_has_of_its_own_and_where_it_goes_may_differ_in_a_s
         name for name in keys if stack_key(Job(None, plain | {name: {"a": 2}}, Path("b"))) == key
     }
     of_a_model = {"lr", "lr_scale", "reg", "momentum", "label_smoothing", "report"}
-    assert may_differ == of_a_model | {"outputs", "tracker", "tracker_live", "mlflow", "quiet"}
+    told = {"outputs", "tracker", "tracker_live", "mlflow", "quiet", "name", "tags"}
+    assert may_differ == of_a_model | told
 
 
 def test_jobs_with_other_class_weights_are_not_stacked():

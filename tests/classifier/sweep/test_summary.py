@@ -303,6 +303,7 @@ def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
     one = config_key(CONFIG)
     assert config_key(CONFIG | {"outputs": "elsewhere"}) == one
     assert config_key(CONFIG | {"tracker": "mlflow", "mlflow": {"uri": "x"}}) == one
+    assert config_key(CONFIG | {"name": "first", "tags": ["a"]}) == one
     assert config_key(CONFIG | {"reg": 0}) == one
     assert config_key(CONFIG | {"seed": 1}) != one
     two, three = ({"class_weight": {"cat": weight}} for weight in (2.0, 3.0))

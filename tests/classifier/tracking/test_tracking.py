@@ -52,6 +52,8 @@ def kept_figures(report):
 
 
 MLFLOW = ["mlflow.tracking", "mlflow.entities", "mlflow.store.tracking.sqlalchemy_store"]
+NAMED = "name='the lost <é>'", "tags=[a b,7]"
+LOST = "the lost <é>"
 READ = """
 import json, sys
 from mlflow import MlflowClient
@@ -121,7 +123,7 @@ def story(tmp_path_factory, repository, mlflow_server):
     sweep = ["train.py", "-m", "tracker=mlflow", "hydra.sweep.dir=s", *QUICK]
     told = SimpleNamespace(place=place)
     # At the same time: both find no store yet, and one of them makes it.
-    failing = ("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed")
+    failing = ("tracker=mlflow", "data=arrays", "data.train=no", "hydra.run.dir=failed", *NAMED)
     failed = ThreadPoolExecutor(1).submit(call, "train.py", *failing)
     told.single = train(
         *("tracker=mlflow", "data=arrays", "data.train=odd.npz", "hydra.run.dir=single"),
@@ -218,13 +220,15 @@ def test_going_on_replaces_what_changed_and_leaves_the_rest(story):
     assert "6 jobs, 2 to train" in story.wider.stdout
     assert [story.n_before, story.n_after] == [7, 9]  # no run twice
     same = {name for name, run in story.before.items() if story.after[name]["id"] == run["id"]}
-    assert same == {"failed", "s", "s/0", "s/1", "s/2", "s/3"}
+    assert same == {LOST, "s", "s/0", "s/1", "s/2", "s/3"}
     assert len(story.before["single"]["curves"]["lr"]) == 3
 
 
 @needs("mlflow")
 def test_mlflow_holds_a_run_that_failed_with_the_reason(story):
-    run = story.after["failed"]
+    run = story.after[LOST]
+    assert run["tags"]["tags"] == "a b, 7"
+    assert not {"name", "tags"} & {*run["params"]}
     assert [run["status"], run["tags"]["status"]] == ["FAILED", "failed"]
     assert run["tags"]["reason"] == story.failed.stderr.strip()
     assert run["params"]["data.train"] == "no"
@@ -328,7 +332,7 @@ def on_tensorboard(test):
 
 @on_tensorboard
 def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_path):
-    first = ["hydra.run.dir=run", "epochs=3", "report.plots=false"]
+    first = ["hydra.run.dir=run", "epochs=3", "report.plots=false", "name='<b>one'", "tags=[a,b]"]
     assert command("train.py", *first).returncode == 0
     assert not (tmp_path / "run/tensorboard").exists()
     # A tracker can be taken later; the second time takes the first's place.
@@ -353,6 +357,7 @@ def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_
         found, "report.txt"
     ).split()
     assert "tracker: tensorboard" in text_of(found, ".hydra/config.yaml")
+    assert [text_of(found, key) for key in ("name", "tags")] == ["<b>one", "a, b"]
     told = session(found)
     keys = told["session_start_info"].session_start_info.hparams
     assert [keys["epochs"].number_value, keys["lr"].string_value] == [5, "auto"]

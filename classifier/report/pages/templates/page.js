@@ -50,6 +50,37 @@ for (const input of document.querySelectorAll(".filter input")) {
   input.addEventListener("input", update);
   update(); // a browser may keep what was typed when a page is loaded again
 }
+// Ticked runs show the command that compares them, and the page where it is there already.
+function showTicked(box, ticks) {
+  const ticked = ticks.filter((tick) => tick.checked);
+  const command = `python -m classifier.report ${ticked.map((tick) => tick.dataset.folder).join(" ")}`;
+  const key = ticked.map((tick) => tick.dataset.run).sort().join("\n");
+  const page = JSON.parse(box.dataset.comparisons)[key];
+  const said = box.querySelector("p");
+  box.hidden = ticked.length === 0;
+  box.querySelector(".copyable").hidden = ticked.length < 2;
+  box.querySelector("code").textContent = box.querySelector("button").dataset.copy = command;
+  said.textContent = ticked.length < 2 ? "One run is ticked: tick another one. " : `${ticked.length} runs are ticked. `;
+  if (page) {
+    const link = Object.assign(document.createElement("a"), { href: encodeURIComponent(page), textContent: "Their comparison" });
+    said.append(link);
+  } else if (ticked.length > 1) said.append("This command compares them:");
+}
+for (const box of document.querySelectorAll(".ticked")) {
+  const ticks = [...document.querySelectorAll(".tick input")];
+  for (const tick of ticks) tick.addEventListener("change", () => showTicked(box, ticks));
+  showTicked(box, ticks);
+}
+// A table that goes on at a side fades there.
+for (const box of document.querySelectorAll(".scroll")) {
+  const update = () => {
+    const left = Math.abs(box.scrollLeft);
+    box.classList.toggle("more-left", left > 1);
+    box.classList.toggle("more-right", left + box.clientWidth < box.scrollWidth - 1);
+  };
+  box.addEventListener("scroll", update, { passive: true });
+  new ResizeObserver(update).observe(box); // also where it comes to be shown
+}
 for (const button of document.querySelectorAll("button[data-copy]")) {
   button.addEventListener("click", async () => {
     try {

@@ -1,0 +1,152 @@
+"""The index of a folder: a sweep is a row, and thousands of runs are still a page."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from classifier.report.pages import index, index_rows
+from classifier.report.pages.index import write_index
+from classifier.report.settings import settings_of
+
+
+def write_json(path, content):  # thousands of them: not whole, and not to the disk
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+SPLIT = {"n": 360, "loss": 0.1234567, "loss_error": 0.0123, "accuracy": 348 / 360}
+REPORT = {
+    "config": {"name": None, "tags": []},
+    "metrics": {"train": SPLIT, "val": SPLIT, "test": SPLIT},
+    "data": {"name": "digits"},
+    "lr": 0.123456789,
+    "reg": 1e-4,
+    "epochs": 100,
+    "seconds": {"training": 1.23456},
+}
+
+
+def put_run(folder, labels=None, report=REPORT):
+    folder.mkdir(parents=True)
+    write_json(folder / "status.json", {"status": "completed", "reason": None})
+    (folder / "report.html").touch()
+    write_json(folder / "report.json", report | {"config": labels or {}})
+
+
+def put_sweep(folder, n_jobs, labels=None):
+    """A sweep of n_jobs over lr and reg, whose losses are all different; the last job is best."""
+    jobs = []
+    for k in range(n_jobs):
+        figures = {"val_loss": 1 - k / n_jobs, "val_loss_error": 0.01, "val_accuracy": 0.9}
+        figures |= dict.fromkeys(["train_loss", "train_accuracy", "cv_loss", "cv_accuracy"])
+        jobs.append(
+            {"job": str(k), "status": "completed", "lr": float(k), "reg": 0.1 * k, "optimum": None}
+            | {**figures, "folder": str(k), "reason": None, "folds": None, "seconds": 1.0}
+        )
+        put_run(folder / str(k), labels)
+    settings = settings_of(jobs, ["lr", "reg"], "val_loss")
+    test = {"test_loss": 0.2, "test_accuracy": 0.9, "test_n": 360}
+    summary = {"swept": ["lr", "reg"], "keys": ["lr", "reg"], "objective": "val_loss"}
+    best = max(settings, key=lambda row: row["lr"]) | test
+    write_json(folder / "sweep.json", summary | {"jobs": jobs, "settings": settings, "best": best})
+
+
+@pytest.fixture
+def reports(monkeypatch):
+    """Names of the JSON files of runs that an index reads."""
+    read = []
+    own = index_rows.read_report
+
+    def counted(folder, name="report.json"):
+        read.append((folder.name, name))
+        return own(folder, name)
+
+    monkeypatch.setattr(index_rows, "read_report", counted)
+    return read
+
+
+def test_thousands_of_jobs_are_a_row_whose_reports_are_not_read(tmp_path, reports):
+    put_sweep(tmp_path / "s", 5000, {"name": "wide one", "tags": ["x&y", "z"]})
+    put_run(tmp_path / "alone")
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    assert sorted(reports) == [
+        ("4999", "report.json"),
+        ("alone", "report.json"),
+        ("s", "sweep.json"),
+    ]
+    assert page.count("<tr>") == 4  # two headings, two rows
+    assert len(page) < 40_000
+    assert "<li>lr=4999 reg=499.9: val_loss 0.0002 +- 0.01</li>" in page
+    assert "<li>4990 more on its page</li>" in page
+    assert page.count('<span class="tag">') == 2
+    assert '<span class="tag">x&amp;y</span>' in page
+    assert 'data-run="s/4999"' in page
+
+
+def test_thousands_of_runs_are_a_page_below_two_megabytes(tmp_path, reports):
+    for k in range(1600):
+        put_run(tmp_path / f"runs/2026-11-26/{k:02}-00-00", {"name": f"name {k}", "tags": ["tag"]})
+        os.utime(tmp_path / f"runs/2026-11-26/{k:02}-00-00/status.json", (k, k))
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    assert len(page) < 2e6
+    assert "The newest 1500 of 1600; an index of a folder inside shows its own." in page
+    assert page.count('type="checkbox"') == 1500 == len(reports)
+    assert "2026-11-26/1599-00-00" in page
+    assert "2026-11-26/99-00-00" not in page
+
+
+def test_a_name_and_tags_are_text_and_columns_without_any_are_left_out(tmp_path):
+    put_run(tmp_path / "plain")
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    assert 'data-key="name"' not in page
+    assert 'data-key="tags"' not in page
+    put_run(tmp_path / "named", {"name": "<script>1</script>", "tags": "<i>"})
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    assert "<script>1" not in page
+    assert "&lt;script&gt;1&lt;/script&gt;" in page
+    assert '<span class="tag">&lt;i&gt;</span>' in page
+    assert 'data-key="tags"' in page
+
+
+def test_an_accuracy_has_its_interval_and_a_loss_its_standard_error(tmp_path):
+    put_run(tmp_path / "one")
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    assert ">96.67% (94.3 to 98.1)<" in page  # as R's binom.wilson(348, 360) has it
+    assert page.count(">0.1235 +- 0.012<") == 2
+
+
+def test_a_sweep_that_has_no_summary_yet_is_a_row(tmp_path):
+    put_run(tmp_path / "s/0")
+    (tmp_path / "s/multirun.yaml").touch()
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    assert 'data-key="run"' not in page
+    assert '<td data-value="s">s</td>' in page
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"jobs": [], "swept": [], "objective": "x"}', "{"])
+def test_a_summary_that_is_none_is_a_row_too(tmp_path, text):
+    put_run(tmp_path / "s/0")
+    (tmp_path / "s/sweep.json").write_text(text, encoding="utf-8")
+    assert "sweeps, newest" in write_index(tmp_path).read_text(encoding="utf-8").lower()
+
+
+def test_copies_that_mlflow_keeps_are_no_runs(tmp_path):
+    put_run(tmp_path / "one")
+    put_run(tmp_path / "mlartifacts/1/artifacts")
+    assert write_index(tmp_path).read_text(encoding="utf-8").count('type="checkbox"') == 1
+
+
+def test_a_comparison_is_known_by_the_runs_that_it_is_of(tmp_path):
+    cards = '<ul class="runs"><li><a href="{}/report.html">a</a></li><li>{}</li></ul>'
+    head = "<title>Comparison of a, b</title>"
+    link = '<a href="b%20%231/x%26y/report.html">b</a>'
+    (tmp_path / "compare.html").write_text(head + cards.format("a", link), encoding="utf-8")
+    # One of its runs has no page; something else.
+    (tmp_path / "half.html").write_text(head + cards.format("a", "b"), encoding="utf-8")
+    (tmp_path / "other.html").write_text(cards.format("a", link), encoding="utf-8")
+    assert index._comparisons(tmp_path) == {"a\nb #1/x&y": "compare.html"}
+    put_run(tmp_path / "a")
+    page = write_index(tmp_path).read_text(encoding="utf-8")
+    held = json.dumps({"a\nb #1/x&y": "compare.html"})
+    assert np.char.replace(page, "&#34;", '"').item().count(held.replace("&", "&amp;")) == 1
