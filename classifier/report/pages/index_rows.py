@@ -159,5 +159,5 @@ def _accuracy(share: float, between: tuple[float, float] | None) -> Cell:
 def _off(figure: float, error: float | None) -> Cell:
     """Return the cell of a figure with its standard error."""
     shown = cell(figure, "{:.4f}")
-    said = "" if error is None or not shown.value else f" +- {error:.2g}"
+    said = "" if error is None or not shown.value else f" ± {error:.2g}"
     return shown._replace(text=shown.text + said)

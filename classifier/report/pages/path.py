@@ -57,7 +57,7 @@ def _chart(
         for bound, text in zip(bounds, ("one standard error", ""), strict=True):
             chart.add_line(text, "chance", regs, bound)
     for row, reg, value, error in zip(rows, regs, values, errors, strict=True):
-        text = f"reg {reg:.3g}: {name} {value:.4g}" + f" +- {error:.2g}" * bool(error)
+        text = f"reg {reg:.3g}: {name} {value:.4g}" + f" ± {error:.2g}" * bool(error)
         place = chart.at_x(reg), chart.at_y(value)
         chart.dots.append(Dot(*place, 4, "dot", text, links[row["job"]]))
     return chart

@@ -168,7 +168,7 @@ def _uncertain(name: str, split: dict[str, Any]) -> dict[str, str]:
     error = split.get("loss_error")
     return {
         "accuracy_between": f"{100 * low:.1f} to {100 * high:.1f}% (95% interval)",
-        "loss_error": "" if error is None else f"+- {error:.2g} (standard error)",
+        "loss_error": "" if error is None else f"± {error:.2g} (standard error)",
     }
 
 
@@ -207,7 +207,7 @@ def _cross_validated(found: dict[str, Any] | None) -> tuple[str, str, str] | Non
     """Return name, value and remark of the figure of a cross-validation."""
     if found is None:
         return None
-    error = f"+- {percent(found['accuracy_error'])}, loss {found['loss']:.4f}"
+    error = f"± {percent(found['accuracy_error'])}, loss {found['loss']:.4f}"
     return f"accuracy on {found['folds']} folds", percent(found["accuracy"]), error
 
 
