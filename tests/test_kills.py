@@ -149,6 +149,8 @@ def test_the_end_of_a_sweep_is_made_up_for_wherever_it_was_killed(
     assert command("train.py", "resume=s").returncode == 0
     expected = files(sweep)
     assert b'"test": null' not in expected["best/report.json"]
+    pages = [expected[f"{job}/report.html"] for job in "01"]
+    assert all((LAST.encode() in page) == (plots == "all") for page in pages)
     number, code = 0, 9
     while code == 9:
         shutil.rmtree(sweep)

@@ -39,7 +39,7 @@ ERROR = "expected_calibration_error"
 def write_run_page(folder: Path, *, drawn: bool = False) -> None:
     """Write the page of the run in `folder`, into it, from its files.
 
-    It names the plots where they are there, or `drawn` says that they will be.
+    It names the plots where they are there, or `drawn` or its config says that they will be.
     """
     report = read_plain(folder / "report.json")
     name, split = reported_split(report["metrics"])
@@ -253,7 +253,7 @@ def _details(report: dict[str, Any]) -> list[list[Cell]]:
 def _files(folder: Path, report: dict[str, Any], drawn: bool) -> list[str]:
     """Return the names of a run's files; its plots may be drawn later than its page is made."""
     names = {path.name for path in folder.iterdir() if path.is_file()} - {NAME}
-    if drawn:
+    if drawn or report["config"]["report"]["plots"] == "all":  # soon, by another process
         names |= {*PLOTS, *([TEMPLATES] if report["data"]["image_shape"] else [])}
         names |= {REGIONS} if EXAMPLES in names else set()
     return sorted(name for name in names if not name.startswith("."))
