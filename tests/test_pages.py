@@ -488,7 +488,7 @@ def test_a_sweep_is_one_row_that_opens_to_its_settings(show, place):
         (row for row in done if row["status"] == "completed"), key=lambda row: row["val_loss"]
     )
     for item, row in zip(items, ranked, strict=False):
-        figure = f"{row['val_loss']:.4f} +- {row['val_loss_error']:.2g}"
+        figure = f"{row['val_loss']:.4f} ± {row['val_loss_error']:.2g}"
         assert item.text == f"lr={row['lr']:.4g} reg={row['reg']:.4g}: val_loss {figure}"
     assert items[-1].text == f"{6 - len(ranked)} more on its page"
     box = browser.find_element("css selector", ".filter input")

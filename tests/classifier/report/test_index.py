@@ -77,7 +77,7 @@ def test_thousands_of_jobs_are_a_row_whose_reports_are_not_read(tmp_path, report
     ]
     assert page.count("<tr>") == 4  # two headings, two rows
     assert len(page) < 40_000
-    assert "<li>lr=4999 reg=499.9: val_loss 0.0002 +- 0.01</li>" in page
+    assert "<li>lr=4999 reg=499.9: val_loss 0.0002 ± 0.01</li>" in page
     assert "<li>4990 more on its page</li>" in page
     assert page.count('<span class="tag">') == 2
     assert '<span class="tag">x&amp;y</span>' in page
@@ -113,7 +113,7 @@ def test_an_accuracy_has_its_interval_and_a_loss_its_standard_error(tmp_path):
     put_run(tmp_path / "one")
     page = write_index(tmp_path).read_text(encoding="utf-8")
     assert ">96.67% (94.3 to 98.1)<" in page  # as R's binom.wilson(348, 360) has it
-    assert page.count(">0.1235 +- 0.012<") == 2
+    assert page.count(">0.1235 ± 0.012<") == 2
 
 
 def test_a_sweep_that_has_no_summary_yet_is_a_row(tmp_path):

@@ -110,7 +110,7 @@ def test_the_page_says_how_far_off_its_figures_may_be(tmp_path):
     page, test = (tmp_path / "report.html").read_text(encoding="utf-8"), report["metrics"]["test"]
     between = binomtest(round(400 * test["accuracy"]), 400).proportion_ci(0.95, "wilson")
     assert f"{100 * between.low:.1f} to {100 * between.high:.1f}% (95% interval)" in page
-    assert f"+- {test['loss_error']:.2g} (standard error)" in page
+    assert f"± {test['loss_error']:.2g} (standard error)" in page
     assert page.count(f">{between.low:.4f} to {between.high:.4f}<") == 2  # val and test
 
 
