@@ -64,7 +64,12 @@ def folder_with_run(folder, model, n=400):
         "ended": "all epochs done",
         "metrics": {"train": figures, "val": figures, "test": figures},
         "objective": 1.0,
-        "config": {"class_weight": None, "label_smoothing": 0.0, "lr": 0.1},
+        "config": {
+            "class_weight": None,
+            "label_smoothing": 0.0,
+            "lr": 0.1,
+            "report": {"plots": "best"},
+        },
         "certificate": None,
         "lr": 0.25,
         "reg": 1e-4,
