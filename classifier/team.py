@@ -7,6 +7,8 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+import numpy as np
+
 from classifier import blas
 
 R = TypeVar("R")
@@ -46,10 +48,8 @@ class Team:
             self._exits.enter_context(blas.one_thread())
         for part in range(1, self.n):
             jobs: SimpleQueue[Callable[[int], Any] | None] = SimpleQueue()
-            context = contextvars.copy_context()
-            thread = threading.Thread(
-                target=context.run, args=(self._work, part, jobs), daemon=True
-            )
+            run, own = contextvars.copy_context().run, (part, jobs, np.geterr())
+            thread = threading.Thread(target=run, args=(self._work, *own), daemon=True)
             thread.start()
             self._jobs.append(jobs)
             self._exits.callback(thread.join)
@@ -60,9 +60,12 @@ class Team:
         self._jobs = []
         self._exits.close()
 
-    def _work(self, part: int, jobs: "SimpleQueue[Callable[[int], Any] | None]") -> None:
-        for do in iter(jobs.get, None):
-            self._done.put(_attempt(do, part))
+    def _work(
+        self, part: int, jobs: "SimpleQueue[Callable[[int], Any] | None]", quiet: dict[str, Any]
+    ) -> None:
+        with np.errstate(**quiet):  # numpy 1 keeps it in the thread, not in the context
+            for do in iter(jobs.get, None):
+                self._done.put(_attempt(do, part))
 
 
 def _attempt(do: Callable[[int], Any], part: int) -> tuple[int, Any, BaseException | None]:

@@ -28,6 +28,7 @@ def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
+    right = min(max(right, 0), n)  # a report that somebody changed says anything
     z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
     share = right / n
     centre = share + z2 / (2 * n)

@@ -18,7 +18,8 @@ VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
 # and the launchers and sweepers, Hydra's and those that are installed beside it.
 ENTRY: dict[str, Any] = VERSION_BASE or {
     "execution_whitelist": [
-        *(f"classifier.shell.command.{name}" for name in ("Guard", "Console", "BelowError")),
+        "classifier.shell.command.Guard",
+        *(f"classifier.shell.console.{name}" for name in ("Console", "BelowError")),
         "hydra_plugins.*",
         "hydra._internal.core_plugins.*",
     ]
