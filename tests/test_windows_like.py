@@ -312,7 +312,7 @@ def test_a_finished_run_goes_on(copied, succeeds):
 
 def test_a_run_is_locked_until_it_is_killed_and_then_goes_on(tmp_path, start, windows, succeeds):
     with start(tmp_path, "train.py", *LONG) as program:
-        wait_for(lambda: (tmp_path / "outputs/latest.txt").exists())  # after its checkpoint
+        wait_for((tmp_path / "outputs/latest.txt").exists)  # after its checkpoint
         program.send_signal(signal.SIGSTOP)  # still there, and not done before the second begins
         second = windows(tmp_path, "train.py", "resume=latest")
         still_ran = program.poll() is None
