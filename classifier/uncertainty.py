@@ -28,7 +28,6 @@ def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
-    right = min(max(right, 0), n)  # a report that somebody changed says anything
     z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
     share = right / n
     centre = share + z2 / (2 * n)
@@ -36,6 +35,14 @@ def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     below, above = ((centre + side * reach) / (1 + z2 / n) for side in (-1, 1))
     # At the ends the two terms are equal, and rounding may leave a rest.
     return (below if right else 0.0), (above if right < n else 1.0)
+
+
+def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
+    """Return Wilson's interval for an accuracy on n examples.
+
+    A report that somebody changed may say anything: below 0 is 0, above 1 is 1.
+    """
+    return wilson(round(min(max(accuracy, 0), 1) * n), n)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

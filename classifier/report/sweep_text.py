@@ -5,7 +5,7 @@ from typing import Any
 
 from classifier.report.settings import near_best
 from classifier.report.sweep_values import rank
-from classifier.uncertainty import wilson
+from classifier.uncertainty import accuracy_interval
 from data.console import printable
 
 
@@ -35,7 +35,7 @@ def test_interval(best: dict[str, Any] | None) -> tuple[float, float] | None:
     """Return Wilson's interval for the winner's test accuracy; None where that is not known."""
     if best is None or best["test_accuracy"] is None:
         return None
-    return wilson(round(best["test_accuracy"] * best["test_n"]), best["test_n"])
+    return accuracy_interval(best["test_accuracy"], best["test_n"])
 
 
 def shown(value: Any) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classifier.uncertainty import wilson
+from classifier.uncertainty import accuracy_interval
 from data.console import printable
 
 
@@ -25,7 +25,7 @@ def metrics_table(metrics: dict[str, Any]) -> str:
 
 def interval(split: dict[str, Any]) -> tuple[float, float]:
     """Return Wilson's 95 % interval for the accuracy of a split."""
-    return wilson(round(split["accuracy"] * split["n"]), split["n"])
+    return accuracy_interval(split["accuracy"], split["n"])
 
 
 def report_text(report: dict[str, Any]) -> str:

@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from classifier.uncertainty import mcnemar, paired_interval, standard_error, wilson
+from classifier.uncertainty import (
+    accuracy_interval,
+    mcnemar,
+    paired_interval,
+    standard_error,
+    wilson,
+)
 
 counts = st.integers(0, 3000)
 
@@ -75,3 +81,9 @@ def test_a_paired_interval_is_that_of_students_paired_test(n, level):
     expected = stats.ttest_rel(one, other).confidence_interval(level)
     found = paired_interval((one - other).astype(np.float32), level)
     assert found == pytest.approx((expected.low, expected.high), rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(("accuracy", "right"), [(0.7, 14), (-3.0, 0), (2.0, 20)])
+def test_an_accuracy_has_the_interval_of_so_many_right(accuracy, right):
+    expected = stats.binomtest(right, 20).proportion_ci(method="wilson")
+    assert accuracy_interval(accuracy, 20) == pytest.approx([expected.low, expected.high])

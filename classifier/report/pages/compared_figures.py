@@ -5,9 +5,10 @@ from typing import Any
 
 from classifier.report.pages.compared import Compared
 from classifier.report.pages.page import Cell, cell
+from classifier.report.text import interval
 from classifier.runs.config import has_role
 from classifier.runs.job import flatten
-from classifier.uncertainty import standard_error, wilson
+from classifier.uncertainty import standard_error
 from data.options import PLACE
 
 LONGEST = 160  # characters of a setting that are shown
@@ -81,5 +82,5 @@ def _interval(figures: dict[str, Any], name: str) -> Cell:
     """Return Wilson's interval of an accuracy; training examples are no sample of new ones."""
     if not figures or name == "train":
         return cell(None)
-    low, high = wilson(round(figures["accuracy"] * figures["n"]), figures["n"])
+    low, high = interval(figures)
     return Cell(f"{100 * low:.1f}–{100 * high:.1f}%", repr(low), number=True)

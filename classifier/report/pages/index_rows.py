@@ -15,7 +15,7 @@ from classifier.report.sweep_values import Row, rank
 from classifier.report.text import interval, reported_split
 from classifier.runs.folder import read_report, read_status
 from classifier.runs.labels import Labels, labels_of
-from classifier.uncertainty import wilson
+from classifier.uncertainty import accuracy_interval
 
 RUNS = (
     *("run", "name", "tags", "data", "status", "split", "accuracy", "loss", "val_loss"),
@@ -95,7 +95,7 @@ def _outcome(summary: dict[str, Any]) -> list[Cell]:
     if best:
         figure = _off(best[objective], best.get(f"{objective}_error"))
         share, n = best.get("test_accuracy"), best.get("test_n")
-        test = _accuracy(share, wilson(round(share * n), n)) if n else test
+        test = _accuracy(share, accuracy_interval(share, n)) if n else test
     return [
         *(cell(", ".join(summary["swept"])), _settings(summary)),
         *(cell(len(jobs)), cell(sum(job["status"] == "completed" for job in jobs))),
