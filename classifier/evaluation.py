@@ -1,7 +1,8 @@
 """How good a model is on a split: every figure of the report."""
 
-import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,10 +11,11 @@ from classifier import blas
 from classifier.calibration import Reliability
 from classifier.counts import Losses, Mistakes, Pairs
 from classifier.model import LinearModel
-from classifier.scoring import Rounded, Said, Workspace, exact
+from classifier.scoring import Rounded, Said, Sizes, Workspace, exact
 from data.dataset import Examples
 from data.errors import InputError
 from data.features import check_rows
+from data.threads import in_order, row_parts
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
@@ -117,20 +119,54 @@ def evaluate_stack(
     """
     if len(y) == 0:
         return [None] * len(stack)
-    models = [measured.model for measured in stack]
-    X, workspace = models[0].examples(X), Workspace(models[0], len(y))
-    counted = [_Counted(len(y), *measured) for measured in stack]
-    rounded = [Rounded(c.model, c.top_k, workspace) for c in counted]
-    # In short products a second thread of BLAS is waited for, not of use.
-    with contextlib.nullcontext() if workspace.is_long else blas.loaded().limit(limits=1):
-        for start in range(0, len(y), workspace.block):
-            places = np.arange(start, min(start + workspace.block, len(y)))
-            labels = y[places].astype(np.int64)
-            examples = workspace.prepare(X[start : start + workspace.block])
-            for own, model in zip(counted, rounded, strict=True):
-                own.add_sure(places, labels, *model.ask(*examples, labels))
+    X, counted = stack[0].model.examples(X), [_Counted(len(y), *measured) for measured in stack]
+    sizes = Sizes.of(stack[0].model, len(y))
+    threads = blas.n_threads() if len(y) > sizes.block else 1
+    with blas.one_thread():  # a thread for each block of examples
+        _count(counted, X, y, sizes, threads, after_block)
+        results: list[Evaluation | InputError | None] = []
+        finish = partial(_Counted.finished, X=X, y=y, class_weights=class_weights)
+        for result in in_order(finish, counted, threads):
+            results.append(result)
             after_block()
-        return [own.finished(X, y, class_weights, after_block) for own in counted]
+    return results
+
+
+def _count(
+    counted: Sequence["_Counted"],
+    X: Examples,
+    y: np.ndarray,
+    sizes: Sizes,
+    threads: int,
+    after_block: Callable[[], None],
+) -> None:
+    """Let each model count the examples of which float32 is sure."""
+    groups = [counted[g : g + sizes.models] for g in range(0, len(counted), sizes.models)]
+    rounded = [_rounded(group) for group in groups]
+    workspaces: SimpleQueue[Workspace] = SimpleQueue()
+    blocks = row_parts(len(y), sizes.block)
+    for _ in range(threads):
+        workspaces.put(Workspace(counted[0].model.features, sizes))
+
+    def ask(rows: slice) -> list[tuple[Said, np.ndarray]]:
+        raw, labels, workspace = X[rows], y[rows].astype(np.int64), workspaces.get()
+        examples = workspace.prepare(raw)
+        answers = [models.ask(workspace, *examples, labels) for models in rounded]
+        workspaces.put(workspace)
+        return answers
+
+    for rows, answers in zip(blocks, in_order(ask, blocks, threads), strict=True):
+        places, labels = np.arange(rows.start, rows.stop), y[rows].astype(np.int64)
+        for group, (said, sure) in zip(groups, answers, strict=True):
+            for g, own in enumerate(group):
+                own.add_sure(places, labels, Said(*(figure[g] for figure in said)), sure[g])
+        after_block()
+
+
+def _rounded(group: Sequence["_Counted"]) -> Rounded:
+    smoothed = any(own.losses.label_smoothing for own in group)
+    top_k = np.array([own.top_k for own in group])
+    return Rounded([own.model for own in group], top_k, smoothed=smoothed)
 
 
 class _Counted:
@@ -171,18 +207,13 @@ class _Counted:
                 self._log_p[places] = said.log_p
 
     def finished(
-        self,
-        X: Examples,
-        y: np.ndarray,
-        class_weights: np.ndarray | None,
-        after_block: Callable[[], None],
+        self, X: Examples, y: np.ndarray, class_weights: np.ndarray | None
     ) -> Evaluation | InputError:
         """Ask in float64 where float32 is not sure, and return what was found."""
         try:
             for places, scores in _scores(self.model, X, np.concatenate(self._unsure)):
                 labels = y[places].astype(np.int64)
                 self._add(places, labels, exact(scores, labels, self.top_k))
-                after_block()
             figures = self._figures(self.model.classes, class_weights)
             return Evaluation(figures, self._predicted, self._log_p)
         except InputError as error:

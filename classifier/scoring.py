@@ -1,8 +1,9 @@
 """What a model says of each example, as an evaluation needs it: in float32, tile by tile.
 
 An evaluation must cost no more than an epoch of training, which is in float32, so the scores are
-made as training makes them: classes first, in tiles that stay in the cache and are passed over as
-few times as can be. The sum of exponentials is kept relative to the largest score so far.
+made as training makes them: classes first, of several models at once, in tiles that stay in the
+cache and are passed over as few times as can be. The sum of exponentials is kept relative to the
+largest score so far.
 
 What float32 rounds away changes a mean loss by less than 1e-6, but it could change which of two
 classes is predicted. A bound of the rounding says of which examples it cannot; the few others, and
@@ -11,26 +12,26 @@ those of scores so large that their probabilities suffer, are to be asked again 
 Source: M. Milakov, N. Gimelshein, Online normalizer calculation for softmax, 2018.
 """
 
-import math
+import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from classifier.model import LinearModel
-from data.preprocessing import flatten
+from data.preprocessing import AffineMap, flatten
 
-CLASSES = 255  # of a tile: they are counted in bytes
+ROWS = 255  # of a tile, classes times models: classes are counted in bytes
 SCORES = 2**18  # of a tile: a megabyte
-FEATURES = 2**20  # of the examples that are asked about at a time
-LONG = 2**26  # multiplications: some milliseconds
+FEATURES = 2**21  # of the examples that are asked about at a time
 LARGE = 256.0  # scores from which float32 rounds probabilities too much
 PICKED = 8  # examples of a tile are picked out where fewer than one in so many is looked at
-NUMBERS = np.arange(CLASSES, dtype=np.uint8)[:, None]  # of the classes of a tile
+NUMBERS = np.arange(ROWS, dtype=np.uint8)[:, None]  # of the classes of a tile
 UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
 
 
 class Said(NamedTuple):
-    """What a model says of B examples, each (B,).
+    """What a model says of B examples, each (B,); of a stack, (G, B).
 
     Attributes
     ----------
@@ -38,7 +39,7 @@ class Said(NamedTuple):
     in_top : whether the right class is among those with the highest scores.
     confidence : the probability of the predicted class.
     log_p : the log-probability of the right class.
-    ahead : the score of the right class less the mean of all.
+    ahead : the score of the right class less the mean of all, where that matters.
     """
 
     predicted: np.ndarray
@@ -65,33 +66,43 @@ def exact(scores: np.ndarray, labels: np.ndarray, top_k: int) -> Said:
     return Said(predicted, ranks < top_k, np.exp(-log_sum), log_p, own - mean)
 
 
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """How much is asked at a time: models, of each the classes in a tile, and examples."""
+
+    models: int
+    classes: int
+    block: int
+    n_columns: int
+
+    @classmethod
+    def of(cls, model: LinearModel, n: int) -> "Sizes":
+        """Return those for models like this one, of C classes and D features, and n examples."""
+        n_classes, n_columns = len(model.b), len(model.W) + 1
+        classes = min(n_classes, ROWS)
+        models = ROWS // classes
+        block = max(1, min(n, SCORES // (classes * models), FEATURES // n_columns))
+        return cls(models, classes, block, n_columns)
+
+
 class Workspace:
-    """What models of one shape and one preprocessing share while they are asked, in float32.
+    """What a thread asks models of one shape and one preprocessing with, in float32.
 
     Parameters
     ----------
-    model : one of them, of C classes and D features.
-    n : examples that they are to be asked about.
+    features : the preprocessing.
+    sizes : of what is asked at a time.
 
     Attributes
     ----------
-    block : of them, those that are best asked about at a time.
-    classes : of a tile, at most.
-    is_long : whether the products of a tile are worth dividing among threads.
+    sizes : as given.
     """
 
-    def __init__(self, model: LinearModel, n: int) -> None:
-        n_classes, n_columns = len(model.b), len(model.W) + 1
-        self.classes = min(n_classes, CLASSES)
-        self.block = max(1, min(n, SCORES // self.classes, FEATURES // n_columns))
-        self.is_long = self.block * self.classes * n_columns >= LONG
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._shift = model.features.shift.astype(np.float32)
-            self._inverse = (1 / model.features.scale).astype(np.float32)
-            # What float32 takes from a mean, which may be large, goes to the bias.
-            self.moved = (self._shift - model.features.shift) / model.features.scale
-        self._tile = np.empty(self.classes * self.block, dtype=np.float32)
-        self._design = np.ones((self.block, n_columns), dtype=np.float32)
+    def __init__(self, features: AffineMap, sizes: Sizes) -> None:
+        self.sizes = sizes
+        self._shift, self._inverse = _rounded_map(features)
+        self._tile = np.empty(sizes.classes * sizes.models * sizes.block, dtype=np.float32)
+        self._design = np.ones((sizes.block, sizes.n_columns), dtype=np.float32)
 
     def prepare(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the design matrix (B, D + 1) of raw examples, and the norms of its rows (B,)."""
@@ -102,65 +113,81 @@ class Workspace:
             return x, np.sqrt(np.einsum("bd,bd->b", x, x))
 
     def scores(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Return the scores (c, B) of the classes theta (c, D + 1), in the place of the last."""
-        tile = self._tile[: len(theta) * len(x)].reshape(len(theta), len(x))
-        scores: np.ndarray = np.dot(theta, x.T, out=tile)
-        return scores
+        """Return the scores (c, G * B) of theta (c, G, D + 1), in the place of the last."""
+        n_classes, n_models, n_columns = theta.shape
+        tile = self._tile[: n_classes * n_models * len(x)].reshape(-1, len(x))
+        np.dot(theta.reshape(-1, n_columns), x.T, out=tile)
+        return tile.reshape(n_classes, -1)
 
 
 class Rounded:
-    """A model in float32.
+    """G models of one shape and one preprocessing, in float32.
 
     Parameters
     ----------
-    model : the model.
-    top_k : as `exact` has it.
-    workspace : of this model, or of one like it.
+    models : as many as `Sizes` says, or fewer.
+    top_k : (G,) as `exact` has it.
+    smoothed : whether it matters how far the score of the right class is ahead.
     """
 
-    def __init__(self, model: LinearModel, top_k: int, workspace: Workspace) -> None:
-        self.top_k, self._workspace = top_k, workspace
+    def __init__(self, models: Sequence[LinearModel], top_k: np.ndarray, *, smoothed: bool) -> None:
+        features, (n_features, n_classes) = models[0].features, models[0].W.shape
+        self._top_k = top_k[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
-            self._theta = np.empty((len(model.b), len(model.W) + 1), dtype=np.float32)
-            self._theta[:, :-1] = model.W.T / np.float32(model.temperature)
-            self._theta[:, -1] = (model.b + workspace.moved @ model.W) / model.temperature
-            self._mean = self._theta.mean(axis=0)
-            squares = np.einsum("cd,cd->c", self._theta, self._theta, dtype=np.float64)
-            self._reach = math.sqrt(squares.max())
+            # What float32 takes from a mean, which may be large, goes to the bias.
+            moved = (_rounded_map(features)[0] - features.shift) / features.scale
+            self._theta = np.empty((n_classes, len(models), n_features + 1), dtype=np.float32)
+            for theta, model in zip(self._theta.swapaxes(0, 1), models, strict=True):
+                theta[:, :-1] = model.W.T / np.float32(model.temperature)
+                theta[:, -1] = (model.b + moved @ model.W) / model.temperature
+            self._mean = self._theta.mean(axis=0) if smoothed else None
+            squares = np.einsum("cgd,cgd->cg", self._theta, self._theta, dtype=np.float64)
+            self._reach = np.sqrt(squares.max(axis=0)).astype(np.float32)[:, None]
 
-    def ask(self, x: np.ndarray, norms: np.ndarray, labels: np.ndarray) -> tuple[Said, np.ndarray]:
-        """Return what the model says of examples of classes (B,), and of which it is sure.
+    def ask(
+        self, workspace: Workspace, x: np.ndarray, norms: np.ndarray, labels: np.ndarray
+    ) -> tuple[Said, np.ndarray]:
+        """Return what the models say of examples, all (G, B), and of which they are sure.
 
         Parameters
         ----------
-        x, norms : the examples, as `Workspace.prepare` returned them.
+        workspace : of models like these; used by this thread alone.
+        x, norms : the examples, as its `prepare` returned them.
         labels : (B,) class indices.
         """
-        size = self._workspace.classes
+        shape, size = (self._theta.shape[1], len(x)), workspace.sizes.classes
         # What float32 cannot hold makes the bound so: the example is asked again.
         with np.errstate(over="ignore", invalid="ignore"):
             # No score is larger than this, and none is rounded by more than a part of it.
             bound = self._reach * norms
-            tile = self._workspace.scores(self._theta[:size], x)
-            if len(tile) == len(self._theta):
-                own = tile[labels, np.arange(len(x))]
+            tile = workspace.scores(self._theta[:size], x)
+            if size == len(self._theta):
+                own = tile.reshape(size, *shape)[labels, :, np.arange(len(x))].T
             else:
-                own = np.einsum("bd,bd->b", x, np.take(self._theta, labels, axis=0))
-            so_far = _SoFar(own, UNIT * (x.shape[1] + 12) * bound, self.top_k)
+                own = np.einsum("bd,bgd->gb", x, np.take(self._theta, labels, axis=0))
+            error, top_k = UNIT * (x.shape[1] + 12) * bound, np.broadcast_to(self._top_k, shape)
+            so_far = _SoFar(own.ravel(), error.ravel(), top_k.ravel())
             so_far.add(0, tile)
             for start in range(size, len(self._theta), size):
-                so_far.add(start, self._workspace.scores(self._theta[start : start + size], x))
-            log_sum = np.log(so_far.total)
+                so_far.add(start, workspace.scores(self._theta[start : start + size], x))
+            log_sum = np.log(so_far.total).reshape(shape)
+            predicted, best = so_far.predicted.reshape(shape), so_far.best.reshape(shape)
             # The score of a class that is predicted is the best one, and not only nearly so.
-            behind = np.where(so_far.predicted == labels, 0.0, own - so_far.best)
+            behind = np.where(predicted == labels, 0.0, own - best)
             said = Said(
-                so_far.predicted,
-                so_far.at_most <= self.top_k,
+                predicted,
+                (so_far.at_most <= so_far.top_k).reshape(shape),
                 np.exp(-log_sum),
                 behind - log_sum,
-                own - x @ self._mean,
+                own if self._mean is None else own - self._mean @ x.T,
             )
-        return said, so_far.sure() & (bound < LARGE)
+        return said, so_far.sure().reshape(shape) & (bound < LARGE)
+
+
+def _rounded_map(features: AffineMap) -> tuple[np.ndarray, np.ndarray]:
+    """Return shift and 1 / scale of a preprocessing, in float32."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return features.shift.astype(np.float32), (1 / features.scale).astype(np.float32)
 
 
 class _SoFar:
@@ -170,7 +197,7 @@ class _SoFar:
     ----------
     own : scores of the right classes.
     error : by which a score may be rounded.
-    top_k : as `exact` has it.
+    top_k : as `exact` has it, of each.
 
     Attributes
     ----------
@@ -181,7 +208,7 @@ class _SoFar:
         not counted any further where `top_k` are higher.
     """
 
-    def __init__(self, own: np.ndarray, error: np.ndarray, top_k: int) -> None:
+    def __init__(self, own: np.ndarray, error: np.ndarray, top_k: np.ndarray) -> None:
         self.top_k, self._error = top_k, 2 * error  # that of a difference
         self._low = own - self._error
         self._high = np.nextafter(own + self._error, np.float32(np.inf))

@@ -17,9 +17,12 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(do: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
-    """Yield do(part) of each part, in their order; a few are done before they are asked for."""
-    n_threads = min(len(parts), cores()) if len(parts) > 1 else 1
+def in_order(do: Callable[[T], R], parts: Sequence[T], n_threads: int | None = None) -> Iterator[R]:
+    """Yield do(part) of each part, in their order; a few are done before they are asked for.
+
+    There are at most `n_threads` threads, or as many as cores.
+    """
+    n_threads = min(len(parts), n_threads or cores()) if len(parts) > 1 else 1
     if n_threads == 1:  # a small data set, which a pool would cost more than its parts
         yield from map(do, parts)
         return

@@ -75,7 +75,9 @@ def test_the_first_run(command, tmp_path):
         m = metrics[split]
         figures = re.sub(r" \+- \S+| \(.*\)", "", line).split()
         assert figures == [split, str(m["n"]), f"{m['loss']:.4f}", f"{m['accuracy']:.4f}"]
-        assert (f"{m['loss']:.4f} +- {m['loss_error']:.2g}  " in line) == (split != "train")
+        # Training examples were seen: there is no telling how far off others are.
+        error = "" if split == "train" else f" +- {m['loss_error']:.2g}"
+        assert f"{m['loss']:.4f}{error}  " in line
     assert (tmp_path / path).samefile(folder)
     log = (folder / "train.log").read_text(encoding="utf-8")
     assert "gradient check" in log
@@ -271,7 +273,8 @@ def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_p
     for split in ("train", "test"):
         found, expected = (report["metrics"][split] for report in reports)
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
-        assert found["confusion_matrix"] == expected["confusion_matrix"]
+        assert found["accuracy"] == expected["accuracy"]
+    assert found["confusion_matrix"] == expected["confusion_matrix"]
 
 
 @pytest.mark.slow

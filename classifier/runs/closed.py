@@ -27,6 +27,13 @@ from data.errors import InputError, one_line
 from data.files.synced import synced_together
 from data.files.whole import remove, write_json, write_text
 
+_kept: list[Dataset] = []  # that of the last jobs of a sweep in this process, if there is one
+
+
+def keep(dataset: Dataset | None) -> None:
+    """Keep the data of jobs for `open_test`, which else loads them again; None: let them go."""
+    _kept[:] = [] if dataset is None else [dataset]
+
 
 def open_test(folder: Path) -> None:
     """Evaluate the model of a run on its test split, and add the figures to its report.
@@ -46,19 +53,21 @@ def open_test(folder: Path) -> None:
         return
     with locked_runs([folder]):
         model, config = LinearModel.load(folder / MODEL), read_received(folder).config
-        dataset = _load_dataset(folder, config)
-        if dataset.fingerprint != report["data"]["fingerprint"]:
+        wanted = report["data"]["fingerprint"]
+        kept = next((own for own in _kept if own.fingerprint == wanted), None)
+        dataset = kept or _load_dataset(folder, config)
+        if dataset.fingerprint != wanted:
             raise InputError(
                 f"{folder}: the data are not those that it was trained on; bring them back"
             )
         if len(dataset.test) == 0:
             return
         found = _add_figures(report, model, config, dataset)
-        kept = _kept_predictions(folder) | predictions(dataset, {"test": found})
+        said = _kept_predictions(folder) | predictions(dataset, {"test": found})
         with synced_together():
             write_text(folder / "report.txt", report_text(report))
             write_mistakes(folder, report["metrics"], dataset)
-            write_predictions(folder, kept)
+            write_predictions(folder, said)
         for name in (PAGE, *PLOTS):  # of the figures so far: whoever comes next makes them again
             remove(folder / name)
         write_json(folder / "report.json", report)  # last: where it has the figures, all have them

@@ -1,8 +1,8 @@
 """Trained models evaluated on the splits of their data, and the report of each.
 
-A run on its own evaluates every split. The jobs of a sweep leave the test split alone, so that it
-can judge the winner: it takes no part in any choice. Their training figures are those of the pass
-that says how near to their optimum they are, where that pass has them.
+The jobs of a sweep leave the test split alone, so that it can judge the winner: it takes no part in
+any choice. The training figures are those of the pass that says how near to the optimum a model is.
+Training examples are evaluated in full where that pass does not tell all, or no others are there.
 """
 
 import dataclasses
@@ -67,7 +67,8 @@ def evaluate_jobs(
     """
     dataset = prepared.dataset
     splits = {name: s for name, s in dataset.splits().items() if name != "test" or not of_sweep}
-    if of_sweep and all(_is_known(member, prepared) for member in members):
+    held_out = any(len(split) for name, split in splits.items() if name != "train")
+    if held_out and all(_is_known(member, prepared) for member in members):
         del splits["train"]
     own: dict[str, float] = {}
     with timed(own, "evaluation"):
@@ -95,10 +96,9 @@ def at_once(prepared: Prepared) -> int:
 
 
 def _is_known(member: Member, prepared: Prepared) -> bool:
-    """Return whether training figures are known, and are not needed in full."""
+    """Return whether loss and accuracy of the training examples are known as reported."""
     changed = member.job.config.calibrate or prepared.class_weights is not None
-    known = member.trained.fit.certificate is not None and not changed
-    return known and len(prepared.dataset.val) > 0
+    return member.trained.fit.certificate is not None and not changed
 
 
 def _measured(member: Member, model: LinearModel) -> Measured:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from classifier.report.pages.show import lacks
 from classifier.runs.checkpoint import NAME as CHECKPOINT
+from classifier.runs.closed import keep
 from classifier.runs.config import Config, refuse_unused
 from classifier.runs.explain import explain
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
@@ -143,15 +144,17 @@ class StackedLauncher(Launcher):
             return folder, None
 
     def _stacks(self, jobs: Sequence[Job], progress: SweepProgress) -> Iterator[Stack]:
-        """Yield the stacks, each data set loaded once; here it is let go before the next.
+        """Yield the stacks, each data set loaded once; here one is let go before the next.
 
         For workers all are kept, and handed over by way of a file that may stand in memory too.
         """
         workers, kept = 1 if self.backend == "local" else self.n_jobs, 0
         for members in group(jobs, map(data_key, jobs)).values():
+            keep(None)
             try:
                 with shared(kept=kept):
                     dataset = load_dataset(members[0].config)
+                keep(dataset)  # its winner is evaluated on the test split, at the sweep's end
             except Exception as error:
                 for job in members:
                     write_status(job.folder, "failed", one_line(error))

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 from scipy.special import softmax
-from sklearn.metrics import accuracy_score, log_loss
+from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from classifier import gradient_check
 from classifier.model import LinearModel
@@ -78,11 +78,19 @@ def test_jobs_of_a_sweep_leave_the_test_split_alone_and_the_training_figures_are
 )
 def test_training_figures_that_the_last_pass_does_not_have_are_evaluated(job_of, tmp_path, setting):
     own = [setting, "epochs=3", "reg=1e-2"]
-    (stacked,) = run([job_of(tmp_path / "0", *own)], of_sweep=True)
+    job = job_of(tmp_path / "0", *own)
+    (stacked,) = run([job], of_sweep=True)
     (alone,) = run([job_of(tmp_path / "alone", *own)])
-    assert stacked["metrics"]["train"] == alone["metrics"]["train"]
+    train = job.config.data.load(np.random.default_rng([0, *b"data"])).train
+    p = LinearModel.load(tmp_path / "0" / "model.npz").predict_proba(train.X)
+    found = stacked["metrics"]["train"]
+    assert found["loss"] == pytest.approx(log_loss(train.y, p), rel=1e-5)
+    assert found["confusion_matrix"] == confusion_matrix(train.y, p.argmax(axis=1)).tolist()
     assert stacked["metrics"]["test"] is None
-    assert stacked["objective"] == alone["objective"]
+    assert stacked["objective"] == pytest.approx(alone["objective"], rel=1e-6)
+    # A run on its own has test examples to evaluate, where a job of a sweep has none but these.
+    in_full = setting != "data.val_fraction=0"
+    assert ("confusion_matrix" in alone["metrics"]["train"]) == in_full
 
 
 def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path):
