@@ -16,7 +16,7 @@ BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 BLOCK_ROWS = 2**16  # at most: the squares of so many bytes add up to less than 2 ** 32
 # What a thread measures before it is merged with the rest: so many blocks, and so many rows at
 # least, for the figures of a part take as much as a dozen rows of float32.
-PART, PART_ROWS = 8, 64
+PART, PART_ROWS = 32, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,24 +137,27 @@ def _merge(one: _Block, other: _Block) -> _Block:
 
 def _measure_part(X: Examples, weights: np.ndarray | None, part: slice) -> _Block:
     with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-        blocks = _row_blocks(X, part)
         if X.dtype == np.uint8 and weights is None:
-            return _measure_bytes((block for _, block in blocks), math.prod(X.shape[1:]))
+            return _measure_bytes(X, part)
+        blocks = _row_blocks(X, part)
         return functools.reduce(_merge, (_measure_block(*found, X, weights) for found in blocks))
 
 
-def _measure_bytes(blocks: Iterator[np.ndarray], width: int) -> _Block:
+def _measure_bytes(X: Examples, part: slice) -> _Block:
     """Measure bytes by sums of integers, which round nothing: n sum(x^2) - sum(x)^2 is exact."""
-    n, low, high = 0, np.full(width, 255, dtype=np.uint8), np.zeros(width, dtype=np.uint8)
+    width, n = math.prod(X.shape[1:]), part.stop - part.start
+    low, high = np.full(width, 255, dtype=np.uint8), np.zeros(width, dtype=np.uint8)
     total, squares = np.zeros((2, width), dtype=np.int64)
-    for block in blocks:
-        n += len(block)
+    size = _block_rows(X)
+    for start in range(part.start, part.stop, 8 * size):  # as bytes these are as large
+        block = X[start : min(start + 8 * size, part.stop)].reshape(-1, width)
         np.minimum(low, block.min(axis=0), out=low)
         np.maximum(high, block.max(axis=0), out=high)
-        values = block.astype(np.uint32)
-        total += np.add.reduce(values, axis=0, dtype=np.uint32)
-        values *= values
-        squares += np.add.reduce(values, axis=0, dtype=np.uint32)
+        for rows in row_parts(len(block), size):
+            values = block[rows].astype(np.uint32)
+            total += np.add.reduce(values, axis=0, dtype=np.uint32)
+            values *= values
+            squares += np.add.reduce(values, axis=0, dtype=np.uint32)
     extremes, about_mean = (low.astype(np.float64), high.astype(np.float64)), n * squares - total**2
     return _Block(n, *extremes, total / n, np.ones(width), about_mean / n)
 

@@ -41,15 +41,30 @@ class _Latin1:
         return text.encode("latin1")
 
 
+class _FromBuffer(_Kept):
+    """Stands in for what makes an array in protocol 5."""
+
+
 # numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core.
 _STAND_INS = {
     ("numpy.core.multiarray", "_reconstruct"): _Kept,
     ("numpy._core.multiarray", "_reconstruct"): _Kept,
+    ("numpy.core.numeric", "_frombuffer"): _FromBuffer,
+    ("numpy._core.numeric", "_frombuffer"): _FromBuffer,
     ("numpy", "ndarray"): _Kept,
     ("numpy", "dtype"): _Kept,
     ("_codecs", "encode"): _Latin1(),
 }
 
+
+LARGE = 2**16  # bytes from which a string stays where it stands in the file
+# Opcodes of strings with four or eight bytes of size, and of short ones that are read as the same.
+_SHORT = {
+    pickle.BINSTRING[0]: pickle.SHORT_BINSTRING,
+    pickle.BINBYTES[0]: pickle.SHORT_BINBYTES,
+    pickle.BINBYTES8[0]: pickle.SHORT_BINBYTES,
+    pickle.BYTEARRAY8[0]: pickle.SHORT_BINBYTES,
+}
 
 # Opcodes that make objects in ways that no CIFAR file needs.
 REFUSED = {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1", "EXT2", "EXT4", "PERSID", "BINPERSID"}
@@ -83,21 +98,24 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
         When the content is anything else; `where` names the file in the message.
     """
     try:
-        _check_opcodes(content)
-        read = _Unpickler(io.BytesIO(content), encoding="bytes").load()
+        short, large = _checked(content)
+        read = _Unpickler(io.BytesIO(short), encoding="bytes").load()
         if not isinstance(read, dict):
             raise pickle.UnpicklingError(f"it holds a {type(read).__name__}, not a dict")
-        return {_as_bytes(key): _as_array(value) for key, value in read.items()}
+        return {_as_bytes(key): _as_array(value, large) for key, value in read.items()}
     except Exception as error:  # a broken pickle raises nearly anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{where}: not a CIFAR file, or a damaged one ({reason})") from error
 
 
-def _check_opcodes(content: bytes) -> None:
-    """Refuse what no CIFAR file has, before anything is loaded.
+def _checked(content: bytes) -> tuple[bytes, dict[bytes, memoryview]]:
+    """Refuse what no CIFAR file has, before anything is loaded; return the rest, made short.
 
-    A memo index costs memory in its own size, so one beyond the number of opcodes is refused.
+    A memo index costs memory in its own size, so one beyond the number of opcodes is refused. The
+    unpickler would copy the pixels twice, so a large string is replaced by a short name for it.
     """
+    view, kept, end_of_kept = memoryview(content), [], 0
+    large: dict[bytes, memoryview] = {}
     for count, (code, begin, end) in enumerate(_opcodes(content)):
         if code in _REFUSED:
             raise pickle.UnpicklingError(f"it uses the opcode {_REFUSED[code]}")
@@ -106,6 +124,15 @@ def _check_opcodes(content: bytes) -> None:
             memo = int(text) if code == pickle.PUT[0] else int.from_bytes(text, "little")
             if memo > count:
                 raise pickle.UnpicklingError(f"it asks for a memo of {memo} entries")
+        short = _SHORT.get(code) if end - begin > LARGE else None
+        if short or code == pickle.FRAME[0]:  # which tells how long a part is, and no more
+            kept.append(view[end_of_kept : begin - 1])
+            end_of_kept = end
+        if short:
+            name = b"large string %d" % len(large)
+            kept.append(memoryview(short + bytes([len(name)]) + name))
+            large[name] = view[begin + _SIZES[_ARGUMENTS[code]] : end]
+    return b"".join([*kept, view[end_of_kept:]]), large
 
 
 def _opcodes(content: bytes) -> Iterator[tuple[int, int, int]]:
@@ -125,7 +152,7 @@ def _opcodes(content: bytes) -> Iterator[tuple[int, int, int]]:
             end = begin + kind
         elif kind == pickletools.UP_TO_NEWLINE:
             end = content.index(b"\n", begin) + 1
-            if code == pickle.GLOBAL[0]:  # two names
+            if code in (pickle.GLOBAL[0], pickle.INST[0]):  # two names
                 end = content.index(b"\n", end) + 1
         else:
             size = _SIZES[kind]
@@ -138,12 +165,16 @@ def _as_bytes(key: Any) -> bytes:
     return key.encode() if isinstance(key, str) else bytes(key)
 
 
-def _as_array(value: Any) -> Any:
+def _as_array(value: Any, large: dict[bytes, memoryview]) -> Any:
     """Turn the stand-in of a uint8 array into the array; leave other values alone."""
     if not isinstance(value, _Kept):
         return value
-    _, shape, dtype, column_major, content = value.state
+    if isinstance(value, _FromBuffer):
+        content, dtype, shape, order = value.arguments
+    else:
+        _, shape, dtype, column_major, content = value.state
+        order = "F" if column_major else "C"
     if dtype.arguments[0] not in (b"u1", "u1"):
         raise pickle.UnpicklingError(f"its array has dtype {dtype.arguments[0]!r}, not uint8")
-    array = np.frombuffer(content, dtype=np.uint8)
-    return array.reshape(shape, order="F" if column_major else "C")
+    array = np.frombuffer(large.get(bytes(content[:LARGE]), content), dtype=np.uint8)
+    return array.reshape(shape, order=order)

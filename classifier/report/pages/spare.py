@@ -36,17 +36,21 @@ class Drawer:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env=os.environ | {"PYTHONPATH": path},
+            # It multiplies nothing, and a copy of a process has no other threads.
+            env=os.environ | {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
             encoding="utf-8",
             **APART,
         )
 
-    def ask(self, kind: Kind, folder: Path) -> None:
-        """Ask for the plots of a folder; `is_drawn` waits for them."""
+    def ask(self, kind: Kind, folder: Path, *, twofold: bool = False) -> None:
+        """Ask for the plots of a folder; `is_drawn` waits for them.
+
+        Those of a run can be drawn on two cores at once.
+        """
         assert self.process.stdin is not None
         self.is_drawing = True
         with contextlib.suppress(OSError):  # it is dead: is_drawn says so
-            self.process.stdin.write(json.dumps([kind, str(folder.absolute())]) + "\n")
+            self.process.stdin.write(json.dumps([kind, str(folder.absolute()), twofold]) + "\n")
             self.process.stdin.flush()
 
     def is_drawn(self) -> bool:
@@ -95,7 +99,7 @@ def draw_beside(kind: Kind, folder: Path, meanwhile: Callable[[], object] = lamb
     """
     drawer = _spare[0] if _spare else None
     if drawer is not None:
-        drawer.ask(kind, folder)
+        drawer.ask(kind, folder, twofold=True)
     meanwhile()
     if drawer is None or not drawer.is_drawn():
         draw(kind, folder)

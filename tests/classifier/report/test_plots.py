@@ -11,7 +11,8 @@ from sklearn import metrics
 from classifier.evaluation import evaluate
 from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.pages.draw import draw
+from classifier.report.pages import spare
+from classifier.report.pages.draw import COPIED, draw
 from classifier.report.plots import (
     accuracy_curve,
     confusion_matrix,
@@ -210,12 +211,17 @@ def test_templates_share_one_symmetric_scale(image_shape, n_classes):
             np.testing.assert_array_equal(image.get_array(), template.reshape(image_shape[:2]))
 
 
-def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
+def run_in(folder):
+    folder.mkdir(exist_ok=True)
     model = model_of(3, names=["<b>", "$x\t", "日本語"])
-    report = report_of(model)
-    write_history(tmp_path / "history.csv", history_of())
-    write_json(tmp_path / "report.json", report)
-    model.save(tmp_path / "model.npz")
+    write_history(folder / "history.csv", history_of())
+    write_json(folder / "report.json", report_of(model))
+    model.save(folder / "model.npz")
+    return folder
+
+
+def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
+    run_in(tmp_path)
     assert read_history(tmp_path / "history.csv") == history_of()
     with warnings.catch_warnings(record=True) as caught:
         draw("run", tmp_path)
@@ -227,6 +233,29 @@ def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
         pixels = imread(tmp_path / name)
         assert min(pixels.shape[:2]) >= 200
         assert pixels[..., :3].std() > 0.02
+
+
+def test_the_spare_process_draws_a_run_on_two_cores_and_tells_of_an_error_in_its_copy(
+    tmp_path, monkeypatch
+):
+    here, there = run_in(tmp_path / "here"), run_in(tmp_path / "there")
+    draw("run", here)
+    monkeypatch.setattr(spare, "cores", lambda: 2)
+    spare.start()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(spare, "draw", None)  # would be called where the other failed
+            spare.draw_beside("run", there)
+        names = {path.name for path in here.glob("*.png")}
+        assert len(names) == 5
+        assert {path.name for path in there.glob("*.png")} == names
+        assert all((here / name).read_bytes() == (there / name).read_bytes() for name in names)
+        broken = run_in(tmp_path / "broken")
+        (broken / COPIED[0]).mkdir()
+        with pytest.raises(FileExistsError, match="not a regular file"):
+            spare.draw_beside("run", broken)
+    finally:
+        spare.end()
 
 
 def test_the_text_has_the_figures_of_the_report():

@@ -143,10 +143,12 @@ def test_a_pickle_cannot_run_code(protocol, tmp_path):
     assert not trace.exists()
 
 
-@pytest.mark.parametrize("protocol", range(5))  # 5 writes arrays in a form CIFAR never had
+@pytest.mark.parametrize("protocol", range(6))
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_arrays_of_earlier_protocols_are_read_as_pickle_reads_them(protocol, order):
-    array = np.asarray(np.arange(24, dtype=np.uint8).reshape(4, 6), order=order)
+@pytest.mark.parametrize("shape", [(4, 6), (40, 3072)])  # the latter stays where it stands
+def test_arrays_of_all_protocols_are_read_as_pickle_reads_them(protocol, order, shape):
+    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    array = np.asarray(values, order=order)
     content = pickle.dumps({"data": array, "labels": [1, 2]}, protocol)
     read = read_pickle(content, "batch")
     np.testing.assert_array_equal(read[b"data"], array)
