@@ -27,8 +27,8 @@ def drawing_processes(*, plots: bool) -> Iterator[Make]:
     """Yield what makes a page or plots in a spare process, soon; wait for all at the end.
 
     A picture costs about as much as the training of a small model. Where `plots` are to be made
-    there is a process for each core; for pages alone, that of the program. What a process that is
-    killed, as for want of memory, has not made is made in this one.
+    there is a process for each core; for pages alone, that of the program, and at the end this one.
+    What a process that is killed, as for want of memory, has not made is made in this one.
     """
     own = [Drawer() for _ in range(processes(DRAWING))] if plots else []
     drawers = own or started()
@@ -55,16 +55,25 @@ def drawing_processes(*, plots: bool) -> Iterator[Make]:
         try:
             yield make
         finally:  # also of a sweep that is stopped; a second signal cancels what waits
-            lost = [what for what, future in asked.items() if not future.result()]
+            for (kind, folder), future in reversed(asked.items()):
+                if kind == "page" and future.cancel():  # nobody has begun with it
+                    _make_here(kind, folder)
+            others = [what for what, future in asked.items() if not future.cancelled()]
+            lost = [what for what in others if not asked[what].result()]
             if lost:
                 log.warning("a drawing process died: %d runs are drawn in this one", len(lost))
             for kind, folder in lost:
-                try:
-                    draw(kind, folder)
-                except Exception as error:  # the job itself is complete
-                    place = printable(from_here(folder))
-                    log.error("%s: its %s is not made: %s", place, NAMES[kind], reason_of(error))
+                _make_here(kind, folder)
     finally:
         threads.shutdown(cancel_futures=True)
         for drawer in own:
             drawer.end()
+
+
+def _make_here(kind: Kind, folder: Path) -> None:
+    """Make a page or plots in this process; tell of an error, for the job itself is complete."""
+    try:
+        draw(kind, folder)
+    except Exception as error:
+        place = printable(from_here(folder))
+        log.error("%s: its %s is not made: %s", place, NAMES[kind], reason_of(error))

@@ -1,11 +1,15 @@
 """Plots drawn in a process beside this one."""
 
+import signal
+import sys
+
 import pytest
 
 from classifier.report.pages import spare
 from classifier.report.pages.draw import draw
 from classifier.runs.config import Config, PredictConfig
 from classifier.shell import command
+from classifier.sweep import drawing
 from data.errors import InputError
 from data.files.whole import write_json
 
@@ -75,6 +79,23 @@ def test_without_a_second_core_this_process_draws(tmp_path, monkeypatch):
     picture = sweep_in(tmp_path / "s")
     spare.draw_beside("sweep", picture.parent)
     assert picture.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be stopped there")
+def test_pages_that_the_spare_process_has_not_begun_are_made_here(tmp_path, monkeypatch):
+    process, made = spare._spare[0].process, []
+
+    def make(kind, folder):
+        made.append(folder.name)
+        process.send_signal(signal.SIGCONT)
+
+    monkeypatch.setattr(drawing, "draw", make)
+    process.send_signal(signal.SIGSTOP)
+    with drawing.drawing_processes(plots=False) as ask:
+        for name in "abc":
+            ask("page", tmp_path / name)
+    # It has the first one, and fails, for nothing is there; then that is made here too.
+    assert made == ["c", "b", "a"]
 
 
 @pytest.mark.parametrize(
