@@ -15,7 +15,7 @@ import numpy as np
 
 from classifier.loss import softmax_loss_vectorized
 from classifier.many_classes import make_loss
-from classifier.stacked_loss import add_penalty_gradient, penalty, smoothing_term
+from classifier.stacked_loss import penalty, smoothing_term, with_penalty_gradient
 from data.dataset import Examples
 
 Function = Callable[[np.ndarray], float]
@@ -132,7 +132,7 @@ def check_stacked_gradient(
     outcome = loss.loss_and_gradient(theta, X, labels)
     analytic = loss.gradient.copy()
     own_words = _error_of_the_lesson(theta, X, labels, label_smoothing, outcome.loss, analytic)
-    add_penalty_gradient(analytic, theta, 2 * reg[:, None], np.empty_like(theta))
+    analytic = with_penalty_gradient(analytic, theta, 2 * reg[:, None])
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
     floor = 1e-2 * largest
     alone = make_loss(n_classes, 1, *shape[2:], np.float64)

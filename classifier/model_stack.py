@@ -9,12 +9,12 @@ import numpy as np
 from classifier.many_classes import make_loss
 from classifier.optimizers import MinibatchOptimizer, State
 from classifier.outcome import Outcome, join
-from classifier.stacked_loss import add_penalty_gradient
+from classifier.stacked_loss import with_penalty_gradient
 from classifier.team import Team
 from data.dataset import Split
 from data.minibatches import Batch
 
-CACHED = 2**16  # weights of each array that stay in the processor's cache
+CACHED = 2**17  # weights of each array that stay in the processor's cache
 PENDING = 2**14  # examples times models whose figures are kept until they are summed up
 
 
@@ -136,8 +136,10 @@ class ModelStack:
     def _update(self, part: int, factor: float, number: int) -> None:
         """Move the weights that are a thread's to move."""
         for theta, gradient, state, lr, momentum, twice_reg in self._pieces[part :: self._team.n]:
-            add_penalty_gradient(gradient, theta, twice_reg, self._scratch[part, : len(theta)])
-            self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
+            # Into a buffer that stays in the cache, where the gradient does not.
+            out = self._scratch[part, : len(theta)]
+            whole = with_penalty_gradient(gradient, theta, twice_reg, out)
+            self.optimizer.update(theta, whole, state, lr * factor, momentum, number)
 
     def _own_weights(self, weights: np.ndarray | None, folds: np.ndarray) -> np.ndarray:
         """Return what each example weighs for each model (G, B): nothing in the fold left out."""

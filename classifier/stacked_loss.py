@@ -246,16 +246,18 @@ def smoothing_term(
     return terms
 
 
-def add_penalty_gradient(
-    gradient: np.ndarray, theta: np.ndarray, twice_reg: np.ndarray, scratch: np.ndarray
-) -> None:
-    """Add 2 reg W to a gradient in place, with nothing for the bias.
+def with_penalty_gradient(
+    gradient: np.ndarray, theta: np.ndarray, twice_reg: np.ndarray, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Return a gradient with 2 reg W added to it, and nothing for the bias.
 
     Parameters
     ----------
-    gradient, theta, scratch : (..., D + 1), of which scratch is overwritten.
+    gradient, theta : (..., D + 1).
     twice_reg : 2 reg, broadcast against theta.
+    out : an array for the result, or None.
     """
-    np.multiply(theta, twice_reg, out=scratch)
-    scratch[..., -1] = 0
-    gradient += scratch
+    out = np.multiply(theta, twice_reg, out=out)
+    out[..., -1] = 0
+    out += gradient
+    return out

@@ -4,7 +4,7 @@ from scipy.special import log_softmax
 
 from classifier import blas, stacked_loss
 from classifier.outcome import join
-from classifier.stacked_loss import StackedLoss, add_penalty_gradient, penalty, smoothing_term
+from classifier.stacked_loss import StackedLoss, penalty, smoothing_term, with_penalty_gradient
 from classifier.team import Team
 
 C, G, D, B = 4, 3, 5, 7
@@ -32,8 +32,9 @@ def test_each_model_is_its_own_softmax_with_a_free_bias(problem):
 
 def test_the_penalty_is_on_the_weights_and_not_on_the_bias(problem):
     theta, _, _, reg = problem
-    gradient = np.full_like(theta, 7.0)
-    add_penalty_gradient(gradient, theta, 2 * reg[:, None], np.empty_like(theta))
+    loss_gradient = np.full_like(theta, 7.0)
+    gradient = with_penalty_gradient(loss_gradient, theta, 2 * reg[:, None])
+    np.testing.assert_array_equal(loss_gradient, 7)
     for g in range(G):
         np.testing.assert_allclose(gradient[:, g, :D], 7 + 2 * reg[g] * theta[:, g, :D])
         np.testing.assert_array_equal(gradient[:, g, D], 7)

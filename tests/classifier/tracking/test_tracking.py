@@ -45,7 +45,7 @@ def kept_figures(report):
     split = {"train": "best_train", "val": "best_val", "test": "test"}
     names = ("loss", "accuracy", "macro_f1")
     metrics = report["metrics"].items()
-    return {f"{split[s]}_{n}": figures[n] for s, figures in metrics for n in names}
+    return {f"{split[s]}_{n}": own[n] for s, own in metrics for n in names if n in own}
 
 
 # MLflow
