@@ -1,7 +1,6 @@
 """How good a model is on a split: every figure of the report."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from queue import SimpleQueue
 from typing import Any, NamedTuple
 
@@ -125,48 +124,10 @@ def evaluate_stack(
     with blas.one_thread():  # a thread for each block of examples
         _count(counted, X, y, sizes, threads, after_block)
         results: list[Evaluation | InputError | None] = []
-        finish = partial(_Counted.finished, X=X, y=y, class_weights=class_weights)
-        for result in in_order(finish, counted, threads):
+        for result in in_order(lambda own: own.finished(X, y, class_weights), counted, threads):
             results.append(result)
             after_block()
     return results
-
-
-def _count(
-    counted: Sequence["_Counted"],
-    X: Examples,
-    y: np.ndarray,
-    sizes: Sizes,
-    threads: int,
-    after_block: Callable[[], None],
-) -> None:
-    """Let each model count the examples of which float32 is sure."""
-    groups = [counted[g : g + sizes.models] for g in range(0, len(counted), sizes.models)]
-    rounded = [_rounded(group) for group in groups]
-    workspaces: SimpleQueue[Workspace] = SimpleQueue()
-    blocks = row_parts(len(y), sizes.block)
-    for _ in range(threads):
-        workspaces.put(Workspace(counted[0].model.features, sizes))
-
-    def ask(rows: slice) -> list[tuple[Said, np.ndarray]]:
-        raw, labels, workspace = X[rows], y[rows].astype(np.int64), workspaces.get()
-        examples = workspace.prepare(raw)
-        answers = [models.ask(workspace, *examples, labels) for models in rounded]
-        workspaces.put(workspace)
-        return answers
-
-    for rows, answers in zip(blocks, in_order(ask, blocks, threads), strict=True):
-        places, labels = np.arange(rows.start, rows.stop), y[rows].astype(np.int64)
-        for group, (said, sure) in zip(groups, answers, strict=True):
-            for g, own in enumerate(group):
-                own.add_sure(places, labels, Said(*(figure[g] for figure in said)), sure[g])
-        after_block()
-
-
-def _rounded(group: Sequence["_Counted"]) -> Rounded:
-    smoothed = any(own.losses.label_smoothing for own in group)
-    top_k = np.array([own.top_k for own in group])
-    return Rounded([own.model for own in group], top_k, smoothed=smoothed)
 
 
 class _Counted:
@@ -236,6 +197,43 @@ class _Counted:
             **_confusions(pairs, classes),
             "mistakes": self.mistakes.worst(classes),
         }
+
+
+def _count(
+    counted: Sequence[_Counted],
+    X: Examples,
+    y: np.ndarray,
+    sizes: Sizes,
+    threads: int,
+    after_block: Callable[[], None],
+) -> None:
+    """Let each model count the examples of which float32 is sure."""
+    groups = [counted[g : g + sizes.models] for g in range(0, len(counted), sizes.models)]
+    rounded = [_rounded(group) for group in groups]
+    workspaces: SimpleQueue[Workspace] = SimpleQueue()
+    blocks = row_parts(len(y), sizes.block)
+    for _ in range(threads):
+        workspaces.put(Workspace(counted[0].model.features, sizes))
+
+    def ask(rows: slice) -> list[tuple[Said, np.ndarray]]:
+        raw, labels, workspace = X[rows], y[rows].astype(np.int64), workspaces.get()
+        examples = workspace.prepare(raw)
+        answers = [models.ask(workspace, *examples, labels) for models in rounded]
+        workspaces.put(workspace)
+        return answers
+
+    for rows, answers in zip(blocks, in_order(ask, blocks, threads), strict=True):
+        places, labels = np.arange(rows.start, rows.stop), y[rows].astype(np.int64)
+        for group, (said, sure) in zip(groups, answers, strict=True):
+            for g, own in enumerate(group):
+                own.add_sure(places, labels, Said(*(figure[g] for figure in said)), sure[g])
+        after_block()
+
+
+def _rounded(group: Sequence[_Counted]) -> Rounded:
+    smoothed = any(own.losses.label_smoothing for own in group)
+    top_k = np.array([own.top_k for own in group])
+    return Rounded([own.model for own in group], top_k, smoothed=smoothed)
 
 
 def _scores(

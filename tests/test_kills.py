@@ -136,11 +136,14 @@ runpy.run_path(train, run_name="__main__")
 """
 
 
-@pytest.mark.parametrize(("plots", "step"), [("all", 3), ("none", 1)])
+@pytest.mark.parametrize("plots", ["all", "none"])
 def test_the_end_of_a_sweep_is_made_up_for_wherever_it_was_killed(
-    plots, step, command, repository, tmp_path
+    plots, command, repository, tmp_path
 ):
-    """The next command leaves what is there without a kill, byte for byte."""
+    """The next command leaves what is there without a kill, byte for byte.
+
+    Every third place is tried, or with KILLS in the environment every one.
+    """
     (tmp_path / "dies.py").write_text(DIES, encoding="utf-8")
     dies, sweep, kept = [tmp_path / "dies.py", repository / "train.py"], tmp_path / "s", "kept"
     data = ["data=blobs", "epochs=2", f"report.plots={plots}"]
@@ -159,7 +162,7 @@ def test_the_end_of_a_sweep_is_made_up_for_wherever_it_was_killed(
         done = command("train.py", "resume=s")
         assert (done.returncode, done.stderr) == (0, "")
         assert files(sweep) == expected, number
-        number += step
+        number += 1 if "KILLS" in os.environ else 3
     assert code == 0
     assert number > len(["predictions", "text", "report", "page", "json", "csv", "page", "best"])
 

@@ -139,12 +139,11 @@ def _evaluated(
     """Return a job with its report, given what was found before calibration and after it."""
     before, found = (_figures(stage, member, prepared) for stage in stages)
     fit, reg = member.trained.fit, member.job.config.reg
-    if stages[0].get("train"):
+    if fit.certificate is not None:
+        objective = fit.certificate.objective
+    else:  # stopped before the end of an epoch
         of_weights = penalty(fit.theta[:, None].astype(np.float64), np.array([reg]))
         objective = minimised(before["train"]) + float(of_weights[0])
-    else:
-        assert fit.certificate is not None
-        objective = fit.certificate.objective
     report = gather(member.job, member.trained, prepared, objective, found, seconds)
     if member.job.config.calibrate:
         cold = {name: split and calibrated_figures(split) for name, split in before.items()}

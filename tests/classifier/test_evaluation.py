@@ -5,7 +5,7 @@ import pytest
 from scipy.special import log_softmax, softmax
 from sklearn import metrics
 
-from classifier.evaluation import evaluate, minimised
+from classifier.evaluation import Measured, evaluate, evaluate_stack, minimised
 from classifier.model import LinearModel
 from data.errors import InputError
 from data.preprocessing import AffineMap
@@ -224,6 +224,38 @@ def test_what_float32_rounds_changes_no_prediction(n_classes, change):
     hits = np.bincount(y[order[:, 0] == y], minlength=n_classes)
     precision = [row["precision"] for row in found["per_class"]]
     assert precision == pytest.approx(hits / np.maximum(counted, 1))
+
+
+@pytest.mark.parametrize(("n_classes", "n_models"), [(3, 200), (300, 3)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_models_of_a_stack_are_measured_each_in_its_own_way(
+    n_classes, n_models, threads, monkeypatch
+):
+    """More models than a tile has rows for, more classes than it has, and several blocks."""
+    monkeypatch.setattr("classifier.scoring.SCORES", 255 * 40)
+    monkeypatch.setattr("classifier.evaluation.blas.n_threads", lambda: threads)
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((150, 4)), rng.integers(0, n_classes, 150)
+    stack = []
+    for g in range(n_models):
+        model = dataclasses.replace(
+            model_of(4, n_classes, seed=g),
+            features=model_of(4, n_classes).features,
+            temperature=rng.uniform(0.5, 2),
+        )
+        stack.append(Measured(model, int(rng.integers(1, n_classes)), rng.choice([0.0, 0.3])))
+    for (model, top_k, smoothing), found in zip(stack, evaluate_stack(stack, X, y), strict=True):
+        logits = (X - model.features.shift) / model.features.scale @ model.W + model.b
+        log_p = log_softmax(logits / model.temperature, axis=1)
+        each, k = np.arange(150), min(top_k, n_classes - 1)
+        figures, right = found.figures, log_p[each, y]
+        assert figures["loss"] == pytest.approx(-right.mean(), rel=1e-6)
+        assert figures["accuracy"] == np.mean(log_p.argmax(axis=1) == y)
+        assert figures["top_k_accuracy"] == np.mean((log_p > right[:, None]).sum(axis=1) < k)
+        smoothed = (1 - smoothing) * right + smoothing * log_p.mean(axis=1)
+        assert minimised(figures) == pytest.approx(-smoothed.mean(), rel=1e-6)
+        np.testing.assert_array_equal(found.predicted, log_p.argmax(axis=1))
+        np.testing.assert_allclose(found.log_p, right, rtol=1e-5, atol=1e-6)
 
 
 def test_an_example_that_is_not_finite_is_named_by_its_row():

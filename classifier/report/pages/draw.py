@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["page", "run", "sweep"]  # a run's page, its plots, those of a sweep
 COPIED = ("confusion_matrix.png", "reliability_diagram.png")  # take half of a run's time
-LAST = "loss_curve.png"  # of a run's plots: where it stands, all do
+LAST = "loss_curve.png"  # of the plots that one process draws: where it stands, all do
 PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
 DRAWN = "drawn\n"  # an answer; any other says that nothing was
 
@@ -74,7 +74,10 @@ def _of_run(folder: Path) -> "dict[str, Callable[[], Figure]]":
 
 
 def _draw_twofold(folder: Path) -> None:
-    """Draw the plots of a run, some of them in a copy of this process."""
+    """Draw the plots of a run, some of them in a copy of this process where there are copies."""
+    if sys.platform != "linux":  # macOS has them too, but not for whoever uses its frameworks
+        draw("run", folder)
+        return
     import_matplotlib()
     figures = _of_run(folder)
     copied = {name: figures.pop(name) for name in COPIED}
@@ -116,7 +119,7 @@ def main() -> None:
     for line in sys.stdin:
         kind, folder, twofold = json.loads(line)
         try:
-            if twofold and kind == "run" and hasattr(os, "fork"):
+            if twofold and kind == "run":
                 _draw_twofold(Path(folder))
             else:
                 draw(kind, Path(folder))
