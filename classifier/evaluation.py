@@ -109,7 +109,8 @@ def evaluate_stack(
     ----------
     stack : what is measured, at least one.
     X, y, class_weights : as of `evaluate`.
-    after_block : called after each block of examples; what it raises ends the evaluation.
+    after_block : called after each block of examples, by whichever thread; what it raises ends the
+        evaluation.
 
     Returns
     -------
@@ -123,11 +124,8 @@ def evaluate_stack(
     threads = blas.n_threads() if len(y) > sizes.block else 1
     with blas.one_thread():  # a thread for each block of examples
         _count(counted, X, y, sizes, threads, after_block)
-        results: list[Evaluation | InputError | None] = []
-        for result in in_order(lambda own: own.finished(X, y, class_weights), counted, threads):
-            results.append(result)
-            after_block()
-    return results
+        own = X, y, class_weights, after_block
+        return list(in_order(lambda model: model.finished(*own), counted, threads))
 
 
 class _Counted:
@@ -168,13 +166,18 @@ class _Counted:
                 self._log_p[places] = said.log_p
 
     def finished(
-        self, X: Examples, y: np.ndarray, class_weights: np.ndarray | None
+        self,
+        X: Examples,
+        y: np.ndarray,
+        class_weights: np.ndarray | None,
+        after_block: Callable[[], None],
     ) -> Evaluation | InputError:
         """Ask in float64 where float32 is not sure, and return what was found."""
         try:
             for places, scores in _scores(self.model, X, np.concatenate(self._unsure)):
                 labels = y[places].astype(np.int64)
                 self._add(places, labels, exact(scores, labels, self.top_k))
+                after_block()
             figures = self._figures(self.model.classes, class_weights)
             return Evaluation(figures, self._predicted, self._log_p)
         except InputError as error:
@@ -217,10 +220,11 @@ def _count(
 
     def ask(rows: slice) -> list[tuple[Said, np.ndarray]]:
         raw, labels, workspace = X[rows], y[rows].astype(np.int64), workspaces.get()
-        examples = workspace.prepare(raw)
-        answers = [models.ask(workspace, *examples, labels) for models in rounded]
-        workspaces.put(workspace)
-        return answers
+        try:
+            examples = workspace.prepare(raw)
+            return [models.ask(workspace, *examples, labels) for models in rounded]
+        finally:
+            workspaces.put(workspace)
 
     for rows, answers in zip(blocks, in_order(ask, blocks, threads), strict=True):
         places, labels = np.arange(rows.start, rows.stop), y[rows].astype(np.int64)

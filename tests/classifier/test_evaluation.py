@@ -258,6 +258,34 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(
         np.testing.assert_allclose(found.log_p, right, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_in_a_thread_ends_an_evaluation_and_leaves_none_waiting(threads, monkeypatch):
+    monkeypatch.setattr("classifier.scoring.SCORES", 255 * 5)
+    monkeypatch.setattr("classifier.evaluation.blas.n_threads", lambda: threads)
+
+    def ask(*_):
+        raise MemoryError("no place for scores")
+
+    monkeypatch.setattr("classifier.scoring.Rounded.ask", ask)
+    with pytest.raises(MemoryError, match="no place for scores"):
+        evaluate(model_of(4, 3), np.zeros((500, 4)), np.zeros(500, dtype=int), top_k=1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_is_raised_between_blocks_ends_an_evaluation(threads, monkeypatch):
+    monkeypatch.setattr("classifier.scoring.SCORES", 255 * 5)
+    monkeypatch.setattr("classifier.evaluation.blas.n_threads", lambda: threads)
+    stack, calls = [Measured(model_of(4, 3), 1)], []
+
+    def stop():
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt("enough")
+
+    with pytest.raises(KeyboardInterrupt, match="enough"):
+        evaluate_stack(stack, np.zeros((500, 4)), np.zeros(500, dtype=int), after_block=stop)
+
+
 def test_an_example_that_is_not_finite_is_named_by_its_row():
     X = np.zeros((50, 5))
     X[33, 2] = np.nan
