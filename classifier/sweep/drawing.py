@@ -61,7 +61,11 @@ def drawing_processes(*, plots: bool) -> Iterator[Make]:
             others = [what for what, future in asked.items() if not future.cancelled()]
             lost = [what for what in others if not asked[what].result()]
             if lost:
-                log.warning("a drawing process died: %d runs are drawn in this one", len(lost))
+                log.warning(
+                    "a drawing process died, or could not make them: %d pages or sets of pictures "
+                    "are made in this one",
+                    len(lost),
+                )
             for kind, folder in lost:
                 _make_here(kind, folder)
     finally:
