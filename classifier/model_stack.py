@@ -10,7 +10,7 @@ from classifier.many_classes import make_loss
 from classifier.optimizers import MinibatchOptimizer, State
 from classifier.outcome import Outcome, join
 from classifier.stacked_loss import with_penalty_gradient
-from classifier.team import Team
+from classifier.team import Team, share
 from data.dataset import Split
 from data.minibatches import Batch
 
@@ -129,13 +129,15 @@ class ModelStack:
         if len(self._outcomes) == self._at_once:
             self._sum_up()
         if len(self._pieces) > 1:
-            self._team(lambda part: self._update(part, factor, number))
+            self._team(lambda part: self._update(part, self._team.n, factor, number))
         else:
-            self._update(0, factor, number)
+            self._update(0, 1, factor, number)
 
-    def _update(self, part: int, factor: float, number: int) -> None:
-        """Move the weights that are a thread's to move."""
-        for theta, gradient, state, lr, momentum, twice_reg in self._pieces[part :: self._team.n]:
+    def _update(self, part: int, of: int, factor: float, number: int) -> None:
+        """Move part `part` of the weights, of so many: those of a thread."""
+        # Rows next to each other, as in the loss: they may still be in the cache of its core.
+        own = self._pieces[share(len(self._pieces), part, of)]
+        for theta, gradient, state, lr, momentum, twice_reg in own:
             # Into a buffer that stays in the cache, where the gradient does not.
             out = self._scratch[part, : len(theta)]
             whole = with_penalty_gradient(gradient, theta, twice_reg, out)
