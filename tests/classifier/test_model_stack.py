@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 
 from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import Sgd
+from classifier.team import Team
 from data.minibatches import Batch
 
 C, G, D, B = 3, 2, 4, 6
@@ -47,3 +49,19 @@ def test_numbers_that_all_models_share_mean_the_same_as_numbers_of_each():
         own.step(batch, 0.5, number)
     np.testing.assert_allclose(own.theta[:, 0], shared.theta[:, 0], rtol=1e-5)
     assert np.abs(own.theta[:, 1] - shared.theta[:, 1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("n_classes", [2, 7, 200])
+def test_threads_move_all_weights_of_a_model_and_each_once(threads, n_classes, monkeypatch):
+    """A first step, with lr 0.5 and no momentum, is minus half of the gradient at zero."""
+    monkeypatch.setattr("classifier.model_stack.CACHED", 2 * (D + 1))
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((B, D + 1), dtype=np.float32), rng.integers(0, n_classes, B)
+    theta, optimizer = np.zeros((n_classes, 1, D + 1), np.float32), Sgd(nesterov=False)
+    models = PerModel.whole(np.full(1, 0.5), np.zeros(1), np.zeros(1), np.zeros(1))
+    own = models, theta, optimizer.init(theta), np.zeros((2, 1)), optimizer, B, 1
+    with Team(threads) as team:
+        ModelStack(*own, team).step(Batch(X, y), 1.0, 0)
+    gradient = (1 / n_classes - np.eye(n_classes)[y]).T @ X / B
+    np.testing.assert_allclose(theta[:, 0], -0.5 * gradient, atol=1e-6)

@@ -27,6 +27,14 @@ def test_scikit_learns_scalers_agree(X, dtype):
         np.testing.assert_allclose(prepared, expected, rtol=2e-4, atol=2e-4)
 
 
+def test_bytes_of_several_cachefuls_are_all_prepared(monkeypatch):
+    monkeypatch.setattr("data.preprocessing.CACHED_BYTES", 4 * 6 * 7)  # seven rows
+    X = np.random.default_rng(0).integers(0, 256, (100, 2, 3), dtype=np.uint8)
+    shift, scale = np.linspace(0, 250, 6), np.linspace(0.5, 70, 6)
+    expected = (X.reshape(100, 6) - shift) / scale
+    np.testing.assert_allclose(AffineMap(shift, scale).transform(X), expected, rtol=1e-5, atol=1e-4)
+
+
 def test_none_is_the_features_as_they_are(X):
     prepared = Preprocessing(method="none").fit(measure(X)).transform(X)
     np.testing.assert_array_equal(prepared, X.astype(np.float32))
