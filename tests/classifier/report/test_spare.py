@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -91,9 +92,12 @@ def test_pages_that_the_spare_process_has_not_begun_are_made_here(tmp_path, monk
 
     monkeypatch.setattr(drawing, "draw", make)
     process.send_signal(signal.SIGSTOP)
+    late = threading.Timer(20, process.send_signal, [signal.SIGCONT])  # else a failure would hang
+    late.start()
     with drawing.drawing_processes(plots=False) as ask:
         for name in "abc":
             ask("page", tmp_path / name)
+    late.cancel()
     # It has the first one, and fails, for nothing is there; then that is made here too.
     assert made == ["c", "b", "a"]
 
