@@ -130,9 +130,8 @@ def check_stacked_gradient(
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
     theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
     outcome = loss.loss_and_gradient(theta, X, labels)
-    analytic = loss.gradient.copy()
-    own_words = _error_of_the_lesson(theta, X, labels, label_smoothing, outcome.loss, analytic)
-    analytic = with_penalty_gradient(analytic, theta, 2 * reg[:, None])
+    lesson = _error_of_the_lesson(theta, X, labels, label_smoothing, outcome.loss, loss.gradient)
+    analytic = with_penalty_gradient(loss.gradient, theta, 2 * reg[:, None])
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
     floor = 1e-2 * largest
     alone = make_loss(n_classes, 1, *shape[2:], np.float64)
@@ -153,7 +152,7 @@ def check_stacked_gradient(
             objective, theta[entry][None], analytic[entry][None], 1, STEP, rng, floor
         )
 
-    return max(own_words, *(error(entry) for entry in _entries(theta.shape, rng)))
+    return max(lesson, *(error(entry) for entry in _entries(theta.shape, rng)))
 
 
 def _error_of_the_lesson(
