@@ -218,16 +218,16 @@ def _count(
     for _ in range(threads):
         workspaces.put(Workspace(counted[0].model.features, sizes))
 
-    def ask(rows: slice) -> list[tuple[Said, np.ndarray]]:
+    def ask(rows: slice) -> tuple[np.ndarray, list[tuple[Said, np.ndarray]]]:
         raw, labels, workspace = X[rows], y[rows].astype(np.int64), workspaces.get()
         try:
             examples = workspace.prepare(raw)
-            return [models.ask(workspace, *examples, labels) for models in rounded]
+            return labels, [models.ask(workspace, *examples, labels) for models in rounded]
         finally:
             workspaces.put(workspace)
 
-    for rows, answers in zip(blocks, in_order(ask, blocks, threads), strict=True):
-        places, labels = np.arange(rows.start, rows.stop), y[rows].astype(np.int64)
+    for rows, (labels, answers) in zip(blocks, in_order(ask, blocks, threads), strict=True):
+        places = np.arange(rows.start, rows.stop)
         for group, (said, sure) in zip(groups, answers, strict=True):
             for g, own in enumerate(group):
                 own.add_sure(places, labels, Said(*(figure[g] for figure in said)), sure[g])
