@@ -97,8 +97,8 @@ def reliability_diagram(report: dict[str, Any]) -> Figure:
     the examples. Of a calibrated run the points before calibration are drawn too.
     """
     name, split = reported_split(report["metrics"])
-    figure = Figure(figsize=(5.2, 5), dpi=DPI)
-    axes = figure.add_axes((0.12, 0.11, 0.85, 0.8))
+    figure = Figure(figsize=(5.2, 5.5), dpi=DPI)
+    axes = figure.add_axes((0.12, 0.2, 0.85, 0.73))
     axes.plot([0, 100], [0, 100], color=BEST, linewidth=0.8, linestyle=":")
     stages = [(split, TRAIN, "expected calibration error")]
     if "calibration" in report:
@@ -117,7 +117,7 @@ def reliability_diagram(report: dict[str, Any]) -> Figure:
     axes.set_xlim(0, 105)
     axes.set_ylim(-5, 105)
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right")
+    figure.legend(loc="lower center")  # on the axes it would cover points
     axes.set_title(f"{report['data']['name']}: {name} reliability", y=1, parse_math=False)
     return figure
 

@@ -158,6 +158,9 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after():
     report["calibration"] = {"temperature": 4.0, "before": report["metrics"]}
     report["metrics"] = warm["metrics"]
     axes = reliability_diagram(report).axes[0]
+    (legend,) = axes.figure.legends
+    axes.figure.canvas.draw()
+    assert legend.get_window_extent().y1 < axes.get_tightbbox().y0  # it covers no point
     before, _, after, _ = axes.collections  # each with an empty one for the legend
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((300, 16)), rng.integers(0, 3, 300)
@@ -173,7 +176,7 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after():
         np.testing.assert_allclose(areas / 2, np.unique(bins, return_counts=True)[1])
     error = warm["metrics"]["test"]["expected_calibration_error"]
     assert f"after calibration: error {error:.4f}" in {
-        text.get_text() for text in axes.get_legend().get_texts()
+        text.get_text() for text in legend.get_texts()
     }
 
 
