@@ -5,6 +5,7 @@ Every config group (a data source, an optimizer, a schedule) is a dataclass that
 when the object is made, from the command line and from Python in the same words.
 """
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -21,6 +22,7 @@ LABEL = "label"  # what a run is called: it is kept, and runs that differ in it 
 SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
 
 _LIMITS = {"minimum": "at least", "above": "above", "below": "below", "maximum": "at most"}
+_BOOLEANS = "true false yes no on off y n 1 0".split()  # as Hydra reads them
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -73,6 +75,19 @@ def describe(field: dataclasses.Field[Any]) -> str:
     words += [" and ".join(f"{_LIMITS[name]} {limit:g}" for name, limit in limits.items())]
     either = [*choices, " ".join(filter(None, words))]
     return " or ".join(either + ["null"] * (type(None) in kinds))
+
+
+def accepts(text: str, field: dataclasses.Field[Any]) -> bool:
+    """Return whether a field may have the value that a text of the command line stands for."""
+    if text.lower() == "null":
+        return _is_allowed(None, field)
+    kinds = _kinds(field)
+    if text not in field.metadata.get("choices", ()):
+        for kind in (int, float):
+            if kind in kinds:
+                with contextlib.suppress(ValueError):
+                    return _is_allowed(kind(text), field)
+    return text.lower() in _BOOLEANS if bool in kinds else _is_allowed(text, field)
 
 
 def _kinds(field: dataclasses.Field[Any]) -> tuple[Any, ...]:

@@ -1,5 +1,7 @@
 """What people write who come from other programs: a row each, with the line that they get."""
 
+import dataclasses
+import functools
 import re
 import shlex
 import subprocess
@@ -7,10 +9,16 @@ import sys
 
 import numpy as np
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from classifier.runs.config import Config, PredictConfig, fields_of
+from classifier.runs.explain import explain
 from classifier.runs.nearest import CHOICES, choices_of
 from classifier.runs.words import HALF, NONE, PENALTY, SAME, translated
+from data.errors import InputError
+from data.options import Options
 
 # What is given to train.py, and how the line about it goes on after that.
 SLIPS = {
@@ -99,6 +107,12 @@ SLIPS = {
     "reg=none": "must be a number at least 0 and at most 1e+15; write reg=0",
     "seed=none": "must be a whole number at least 0; write seed=0",
     "cv=none": "must be a whole number at least 2 and at most 1000 or null; write cv=null",
+    "batch_size=0": "must be a whole number at least 1\n",
+    "cv=0": "must be a whole number at least 2 and at most 1000 or null; write cv=null\n",
+    "batch_size=0,5": "several values are a sweep; add -m\n",
+    "n_epochs=0": "the key is epochs; it must be a whole number at least 1\n",
+    "logger=wandb": "the key is tracker; it must be one of none, tensorboard, mlflow\n",
+    "weight_decay=-1": "the key is reg, half the weight_decay of PyTorch's SGD; write reg=VALUE\n",
     "objective=accuracy": "must be one of val_loss, val_accuracy; did you mean val_accuracy?",
     "optimizer=SGD": "there is no such optimizer; did you mean sgd; choose",
     "optimizer=Adam": "there is no such optimizer; did you mean adam; choose",
@@ -145,6 +159,7 @@ PARTS = {
     "lr==0.1": "lr==0.1: write lr=0.1",
     "+lr=0.1": "+lr=0.1: there is such a key already; write lr=0.1, without the +",
     "+eta=0.1": "+eta=0.1: the key is lr; write lr=0.1",
+    "--batch_size=0": "--batch_size=0: write batch_size=VALUE, without dashes",
     "mine.npz": "mine.npz: a file is given as data=arrays data.train=mine.npz",
 }
 # The same of predict.py.
@@ -208,6 +223,66 @@ def test_the_command_that_is_given_for_two_sweeps_is_one(command, tmp_path):
     done = command(*meant)
     assert done.returncode == 0, done.stderr
     assert "30 jobs: 30 completed" in done.stdout
+
+
+TEXTS = (
+    "0 00 1 -1 1001 0.5 0.0 1.0 1e0 1e3 1e40 1e999 nan none null off no auto all acuracy 0,5 1,5"
+).split()
+
+
+@functools.cache
+def read(text):
+    """Return whether several values stand there, and the value that Hydra reads."""
+    override = OverridesParser.create().parse_override(f"key={text}")
+    return override.is_sweep_override(), None if "," in text else override.value()
+
+
+@functools.cache
+def schema_of(field):
+    column = "key", field.type, dataclasses.field(metadata=field.metadata)
+    return OmegaConf.structured(dataclasses.make_dataclass("Alone", [column], bases=(Options,)))
+
+
+def takes(field, text):
+    """Return whether Hydra, OmegaConf and the limits take a text for a field."""
+    several, value = read(text)
+    try:
+        OmegaConf.to_object(OmegaConf.merge(schema_of(field), {"key": value}))
+    except (InputError, OmegaConfBaseException):
+        return False
+    return not several
+
+
+def lines_about(key, text, schema):
+    """Return what is said of a value that is refused, given in each way there is."""
+    given = f"{key}={text}"
+    errors = [f"Error merging override {given}", f"{given}: must be"]
+    if "," in text:
+        errors = [f"Ambiguous value for argument '{given}'"]
+    words = [key, *SAME.get(key, "").split()[:1]]
+    if key == "reg":
+        words += ["wd", "l2", "C"]
+    return [explain(InputError(error), schema) for error in errors] + [
+        translated(f"{word}={text}", word, text, fields_of(schema)) or "" for word in words
+    ]
+
+
+@pytest.mark.parametrize("schema", [Config, PredictConfig])
+def test_what_is_advised_in_place_of_a_refused_value_is_taken(schema, monkeypatch):
+    monkeypatch.setattr(OmegaConf, "load", functools.cache(OmegaConf.load))  # for speed
+    fields, advised = fields_of(schema), 0
+    for key, field in fields.items():
+        if dataclasses.is_dataclass(field.type) or choices_of(key):
+            continue
+        for text in (text for text in TEXTS if not takes(field, text)):
+            for line in lines_about(key, text, schema):
+                for named, value in re.findall(r"write ([\w.]+)=([^\s,;]+)", line):
+                    if value not in ("VALUE", "NUMBER"):
+                        assert takes(fields[named], value), line
+                        advised += 1
+                for value in re.findall(r"did you mean (.+?)\?", line):
+                    assert takes(field, value) or value in fields, line
+    assert advised > 20 or schema is PredictConfig
 
 
 def reg_of(given):

@@ -9,7 +9,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from classifier.runs.config import CONFIGS, Fields, fields_of
 from data.console import printable
 from data.errors import one_line
-from data.options import Options, describe
+from data.options import Options, accepts, describe
 
 
 def explain(error: Exception, schema: type[Options]) -> str:
@@ -102,9 +102,10 @@ def _several(match: re.Match[str], fields: Fields) -> str:
     key, _, value = given.partition("=")
     if not is_known(key, fields):
         return unknown_key(given, key, fields)
-    # 0,1 may be meant as a number.
-    number = f", or write {key}={value.replace(',', '.')}" * bool(re.fullmatch(r"\d+,\d+", value))
-    return f"{given}: several values are a sweep; add -m{number}"
+    number = value.replace(",", ".")  # 0,1 may be meant as a number
+    meant = re.fullmatch(r"\d+,\d+", value) and key in fields and accepts(number, fields[key])
+    either = f", or write {key}={number}" if meant else ""
+    return f"{given}: several values are a sweep; add -m{either}"
 
 
 # How the messages of Hydra and of the checked config begin, and what to say instead.

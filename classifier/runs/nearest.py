@@ -6,13 +6,14 @@ Read only when a value has been refused, for the sentence about it.
 import dataclasses
 import difflib
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from classifier.runs.config import CONFIGS
-from data.options import describe
+from classifier.runs.config import CONFIGS, Fields
+from data.options import accepts, describe
 
 # Of the choices of each group: what others call them, or what they have in their place.
 CHOICES = {
@@ -107,19 +108,39 @@ def value_hint(key: str, value: str, field: dataclasses.Field[Any] | None) -> st
         return "; optimizer=lbfgs takes all examples at once"
     if field is None:
         return ""
-    meta, wanted = field.metadata, describe(field)
-    if low in NONE:
-        zero = ["0"] * (meta.get("limits", {}).get("minimum") == 0)
-        none = [*({"null", "auto"} & {*wanted.split(" or ")}), *zero]
-        return f"; write {key}={none[0]}" if none else ""
-    if "whole number" in wanted and re.fullmatch(r"\d+(\.\d*)?(e\+?\d\d?)?", low):
-        return f"; write {key}={float(low):.0f}" if float(low).is_integer() else ""
-    close = difflib.get_close_matches(low, meta.get("choices", ()), n=1)
+    wanted, whole = describe(field), "0" if low in NONE else _whole(low)
+    words = ("null", "auto") if low in NONE else ("null",) if whole == "0" else ()
+    meant = [word for word in words if word in wanted.split(" or ")]
+    meant += [whole] if whole and "number" in wanted else []
+    for text in meant:
+        if accepts(text, field):
+            return f"; write {key}={text}"
+    close = difflib.get_close_matches(low, field.metadata.get("choices", ()), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def accepted(key: str, value: str, fields: Fields) -> bool:
+    """Return whether a key takes a value, or each of several; of a formula it is not known."""
+    if "(" in value or "$" in value or choices_of(key):
+        return True
+    return all(accepts(one, fields[key]) for one in value.split(","))
+
+
+def value_to_write(key: str, value: str, fields: Fields) -> str:
+    """Return a value, to be written after its key; the word VALUE where the key refuses it."""
+    return value if accepted(key, value, fields) else "VALUE"
+
+
+def _whole(text: str) -> str | None:
+    """Return the digits of a whole number, as 1000 for 1e3; None of anything else."""
+    if not re.fullmatch(r"[0-9]+(\.[0-9]*)?(e\+?[0-9][0-9]?)?", text):
+        return None
+    number = Decimal(text)
+    return f"{number:.0f}" if number == number.to_integral_value() else None
+
+
 def _early_stopping(value: str) -> str:
-    if value in NONE or value == "0":
+    patience = _whole(value)
+    if value in NONE or patience == "0":
         return "; write early_stopping.patience=null, to train all epochs"
-    patience = value if value.isdigit() else "20"
-    return f"; write early_stopping.patience={patience}, the epochs without a better one"
+    return f"; write early_stopping.patience={patience or 20}, the epochs without a better one"

@@ -10,11 +10,13 @@ from omegaconf import OmegaConf
 
 from classifier.runs.config import CONFIGS, Fields
 from classifier.runs.nearest import (
+    accepted,
     choices_of,
     choices_with,
     examples,
     nearest_choice,
     value_hint,
+    value_to_write,
 )
 from data.options import describe
 
@@ -100,7 +102,7 @@ def translated(given: str, key: str, value: str, fields: Fields) -> str | None:
     if key.startswith("hydra"):
         return None
     for word in dict.fromkeys(map(_plain, (key, key.rpartition(".")[2]))):
-        if "reg" in fields and (line := _penalty(word, value)):
+        if "reg" in fields and (line := _penalty(word, value, fields)):
             return f"{given}: {line}"
         if own := _own_key(word, fields):
             return f"{given}: the key is {own}; {_written(own, value, fields)}{_with(own)}"
@@ -136,14 +138,12 @@ def _written(key: str, value: str, fields: Fields) -> str:
         return f"write {key}=VALUE"
     if key == "data" and (own := examples(value)):
         return f"write {own}"
-    if hint := value_hint(key, value, fields[key]):
-        return hint.removeprefix("; ")
+    if not accepted(key, value, fields):
+        hint = value_hint(key, value, fields[key]).removeprefix("; ")
+        return hint or f"it must be {describe(fields[key])}"
     if names := choices_of(key):
         nearest = nearest_choice(key, value, names)
         return f"write {key}={nearest}" if nearest else f"it must be one of {', '.join(names)}"
-    wanted = describe(fields[key])
-    if "number" in wanted and value not in wanted.split(" or ") and _each(value, float) == "VALUE":
-        return f"it must be {wanted}"
     return f"write {key}={value}"
 
 
@@ -155,19 +155,23 @@ def _with(key: str) -> str:
     return f", with {' or '.join(named)}" if named and chosen.isdisjoint(named) else ""
 
 
-def _penalty(word: str, value: str) -> str | None:
+def _penalty(word: str, value: str, fields: Fields) -> str | None:
     """Return how a penalty is turned into reg, which multiplies sum(W ** 2) without a 1/2."""
-    half = _each(value, lambda v: v / 2)
+
+    def reg(convert: Callable[[float], float]) -> str:
+        return value_to_write("reg", _each(value, convert), fields)
+
+    half = reg(lambda v: v / 2)
     for other, owner in HALF.items():
         if word == _plain(other):
             return f"the key is reg, half the {owner}; write reg={half}"
     if word in map(_plain, PENALTY.split()):
         return (
-            f"the key is reg, of reg * sum(W ** 2) without a 1/2; write reg={value or 'VALUE'}, or "
-            f"where yours has the 1/2 reg={half}"
+            "the key is reg, of reg * sum(W ** 2) without a 1/2; write "
+            f"reg={value_to_write('reg', value, fields)}, or where yours has the 1/2 reg={half}"
         )
     if word == "c":
-        share = _each(value, lambda v: 1 / (2 * v))
+        share = reg(lambda v: 1 / (2 * v))
         number = "" if share == "VALUE" else f": {share} / N"
         return (
             f"the key is reg, which is 1 / (2 * C * N) for N training examples{number}; "

@@ -41,7 +41,8 @@ def refuse_arguments(arguments: Sequence[str], schema: type[Options]) -> None:
         fields, (name, value) = fields_of(schema), flag.groups()
         value = _following(arguments[place + 1 :]) if value is None else value[1:]
         if name in fields:
-            sys.exit(printable(f"{argument}: write {name}={value or 'VALUE'}, without dashes"))
+            written = _written(name, value, fields)
+            sys.exit(printable(f"{argument}: write {written}, without dashes"))
         if line := _of_others(argument, name, value, fields):
             sys.exit(printable(line))
         if not (argument.startswith(SHORT) or any(own.startswith(f"--{name}") for own in FLAGS)):
@@ -67,7 +68,8 @@ def explain_arguments(error: Exception, arguments: Sequence[str], schema: type[O
         if key not in fields:
             line = _of_others(given, key, value, fields)
         elif given.startswith("+"):
-            line = f"{given}: there is such a key already; write {key}={value}, without the +"
+            written = _written(key, value, fields)
+            line = f"{given}: there is such a key already; write {written}, without the +"
     return printable(line) if line else explain(error, schema)
 
 
@@ -75,7 +77,7 @@ def _no_override(arguments: Sequence[str], place: int, fields: Fields) -> str | 
     """Return the line about an argument that is a part of an override; None where it is none."""
     given, before = arguments[place], arguments[place - 1] if place else ""
     if before.endswith("=") and before[:-1] in fields:
-        return f"{given}: write {before}{given}, without spaces"
+        return f"{given}: write {_written(before[:-1], given, fields)}, without spaces"
     if re.fullmatch(r"[^=]+\.npz", given):
         own = "input" if "input" in fields else "data=arrays data.train"
         return f"{given}: a file is given as {own}={given}"
@@ -84,8 +86,14 @@ def _no_override(arguments: Sequence[str], place: int, fields: Fields) -> str | 
         return None
     key, value = parts[1], parts[2] or _following(arguments[place + 1 :])
     if key in fields:
-        return f"{given}: write {key}={value or 'VALUE'}"
+        return f"{given}: write {_written(key, value, fields)}"
     return _of_others(given, key, value, fields)
+
+
+def _written(key: str, value: str, fields: Fields) -> str:
+    from classifier.runs.nearest import value_to_write
+
+    return f"{key}={value_to_write(key, value, fields)}"
 
 
 def _of_others(given: str, key: str, value: str, fields: Fields) -> str | None:
