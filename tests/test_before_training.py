@@ -163,7 +163,7 @@ def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(start, tmp
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ("lr=1e3", "lr=1000 is very large beside lr=auto"),
+        ("lr=1e3", "The step of lr=1000 is 3.1e+02 times the largest that is sure to be stable"),
         ("lr=1e-8", "lr=1e-08 is very small beside lr=auto"),
         ("reg=1e4", "reg=1e+04 outweighs the data"),
     ],
@@ -174,7 +174,8 @@ def test_a_setting_far_outside_what_the_run_computes_is_warned_of(setting, words
 
 
 def test_what_is_near_is_not_warned_of(command):
-    settings = ["data=blobs", "epochs=1", "report.plots=false", "lr_scale=10", "reg=1e-2"]
+    settings = ["data=blobs", "epochs=1", "report.plots=false", "lr_scale=3.9", "reg=1e-2"]
     said = command("train.py", *settings).stdout
     assert "beside lr=auto" not in said
+    assert "The step of" not in said
     assert "outweighs" not in said

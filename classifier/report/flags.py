@@ -1,4 +1,7 @@
-"""What is wrong with a model that is bad but finite, and what to do about it."""
+"""What is wrong with a model that is bad but finite, and what to do about it.
+
+The page of a run and its log say the same sentences.
+"""
 
 import math
 from typing import Any
@@ -6,39 +9,106 @@ from typing import Any
 from classifier.report.text import reported_split
 
 CALIBRATION = 0.1  # an expected calibration error from which it is flagged
-# Momentum m makes steps stable up to (1 + m) times 2 / L, which is less than this.
-FAR = 2.0
+# Momentum m makes steps stable up to (1 + m) times 2 / L, which is less than this times 2 / L.
+UNSTABLE = 2.0
+FAR = 100  # times lr=auto, or the curvature of the data: what lies beyond is flagged
+ROUNDING = 1e-6  # relative; what a loss that is equal to that of guessing may be below it
 
 
 def flags(report: dict[str, Any]) -> list[str]:
-    """Return a sentence for each thing that is wrong, from the content of report.json.
+    """Return a sentence for each thing that is wrong, from the content of report.json."""
+    if report.get("status") != "diverged":
+        return [*settings_flags(report), *figures_flags(report)]
+    diverged = f"Training diverged; the weights are those of epoch {report['best_epoch']}."
+    return [diverged, *figures_flags(report)]
 
-    What they say of the figures, they say of the split that speaks for new examples.
+
+def settings_flags(report: dict[str, Any]) -> list[str]:
+    """Return a sentence for each setting that is far outside what the data ask for.
+
+    Parameters
+    ----------
+    report : lr, auto_lr and largest_stable_lr, null where they are not known, reg and smoothness.
     """
+    return [*_of_step(report), *_of_penalty(report)]
+
+
+def figures_flags(report: dict[str, Any]) -> list[str]:
+    """Return a sentence for each figure that is bad, of the split that speaks for new examples."""
     name, split = reported_split(report["metrics"])
-    return [*_of_training(report), *_of_accuracy(name, split), *_of_calibration(name, split)]
+    return [*_of_loss(report), *_of_accuracy(name, split), *_of_calibration(name, split)]
 
 
-def _of_training(report: dict[str, Any]) -> list[str]:
-    lr, stable = report.get("lr"), report.get("largest_stable_lr")
-    if report.get("status") == "diverged":
-        return [f"Training diverged; the weights are those of epoch {report['best_epoch']}."]
-    if lr is None or stable is None or lr <= FAR * stable:
+def _of_step(report: dict[str, Any]) -> list[str]:
+    lr, stable, auto = (report.get(key) for key in ("lr", "largest_stable_lr", "auto_lr"))
+    if lr is None:
+        return []
+    if stable is not None and lr > UNSTABLE * stable:
+        return [
+            f"The step of lr={lr:.4g} is {lr / stable:.2g} times the largest that is sure to be "
+            f"stable ({stable:.4g}): the loss may jump about, or diverge. Use lr=auto, or a "
+            "smaller lr."
+        ]
+    if auto is None or auto / FAR**2 <= lr <= auto * FAR:
+        return []
+    size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
+    return [f"lr={lr:.4g} is very {size} beside lr=auto, {auto:.4g} here: training may {end}."]
+
+
+def _of_penalty(report: dict[str, Any]) -> list[str]:
+    reg = report["reg"]
+    curvature = report["smoothness"] - 2 * reg  # of the data; rounding may leave nothing of it
+    if reg <= FAR / 2 * curvature:
         return []
     return [
-        f"The step of lr={lr:.4g} is {lr / stable:.2g} times the largest that is sure to be stable "
-        f"({stable:.4g}): the loss may jump about. Use lr=auto, or a smaller lr."
+        f"reg={reg:.4g} outweighs the data, whose curvature is {max(curvature, 0):.4g}: the "
+        "weights stay near zero."
     ]
 
 
+def _of_loss(report: dict[str, Any]) -> list[str]:
+    n_classes = report["data"]["n_classes"]
+    guessing = math.log(n_classes)
+    splits = [reported_split(report["metrics"]), ("train", report["metrics"]["train"])]
+    for name, split in splits:
+        if split["loss"] >= (1 - ROUNDING) * guessing:
+            return [
+                f"The loss of {split['loss']:.4g} on {name} is no better than that of guessing, "
+                f"ln {n_classes} = {guessing:.4g}{_why(split, guessing)}"
+            ]
+    return []
+
+
+def _why(split: dict[str, Any], guessing: float) -> str:
+    """Return how the sentence about a bad loss ends, which may stand beside a good accuracy.
+
+    The loss is convex in a factor of all scores, and at 0 it is that of guessing: where it is more
+    than that at 1, the best factor is less than 1.
+    """
+    if split["loss"] <= (1 + ROUNDING) * guessing:
+        return ": all classes are about as probable. Use lr=auto, less reg, or more epochs."
+    if split["accuracy"] <= _largest_share(split):
+        return ". Use lr=auto, or a smaller lr."
+    return (
+        f", while the accuracy is {split['accuracy']:.2%}: the model is far too sure where it is "
+        "wrong. Use calibrate=true, lr=auto, or a smaller lr."
+    )
+
+
 def _of_accuracy(name: str, split: dict[str, Any]) -> list[str]:
-    share = max((c["support"] for c in split.get("per_class", [])), default=0) / max(split["n"], 1)
+    share = _largest_share(split)
     if share in {0, 1} or split["accuracy"] > share:
         return []
     return [
         f"The accuracy of {split['accuracy']:.2%} on {name} is no better than always naming the "
         f"largest class ({share:.2%}): try a smaller lr, less reg, more epochs, or other features."
     ]
+
+
+def _largest_share(split: dict[str, Any]) -> float:
+    """Return the accuracy of always naming the largest class."""
+    most = max((c["support"] for c in split.get("per_class", [])), default=split["n"])
+    return float(most / max(split["n"], 1))
 
 
 def _of_calibration(name: str, split: dict[str, Any]) -> list[str]:

@@ -79,7 +79,7 @@ def conclude(
         with synced_together():
             for member, result in written:
                 with errors.of([member]):
-                    finish(result)
+                    finish(result, of_sweep=of_sweep)
                     reports.append(result.report)
     errors.raise_first()
     return reports

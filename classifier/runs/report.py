@@ -18,6 +18,7 @@ from classifier.runs.config import Config
 from classifier.runs.job import Job
 from classifier.runs.preparation import Prepared
 from classifier.runs.trained import Trained
+from classifier.runs.trainer import step_figures
 from classifier.stacked_loss import penalty
 
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
@@ -40,9 +41,6 @@ def gather(
     """
     config, dataset, fit = job.config, prepared.dataset, trained.fit
     square_norm = float(penalty(fit.theta[:, None], np.ones(1))[0])
-    stable = None
-    if isinstance(config.optimizer, MinibatchOptimizer):
-        stable = config.optimizer.stable_lr(prepared.scale, config.reg)
     report = {
         "status": fit.status,
         "metrics": metrics,
@@ -50,10 +48,7 @@ def gather(
         "certificate": _certificate(fit.certificate),
         "weight_norm": math.sqrt(square_norm),
         "config": job.plain,
-        "lr": None if math.isnan(fit.lr) else fit.lr,
-        "reg": config.reg,
-        "smoothness": prepared.scale.smoothness(config.reg),
-        "largest_stable_lr": stable,
+        **step_figures(config, fit.lr, prepared.scale),
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
         "ended": _ended(config, fit, prepared.scale),

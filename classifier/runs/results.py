@@ -1,5 +1,6 @@
 """What a trained model leaves: every file of its run."""
 
+import logging
 import math
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 
 from classifier.fit import STUCK, Fit
 from classifier.model import LinearModel
+from classifier.report.flags import figures_flags
 from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
 from classifier.report.text import (
     calibration_text,
@@ -80,11 +82,14 @@ def write_results(evaluated: Evaluated, dataset: Dataset) -> None:
     write_text(folder / "report.txt", report_text(report))
 
 
-def finish(evaluated: Evaluated) -> None:
-    """Write the status, which comes last, when all else stands; log what came of the run."""
+def finish(evaluated: Evaluated, *, of_sweep: bool) -> None:
+    """Write the status, which comes last, when all else stands; log what came of the run.
+
+    What is wrong with a model is a warning, but not of each job of a sweep, whose page has it.
+    """
     report = evaluated.report
     write_status(evaluated.job.folder, report["status"], report["ended"])
-    _log_outcome(evaluated.job, report)
+    _log_outcome(evaluated.job, report, logging.INFO if of_sweep else logging.WARNING)
 
 
 def selection_metric(report: dict[str, Any], name: str) -> float:
@@ -116,7 +121,7 @@ def write_mistakes(folder: Path, metrics: dict[str, Any], dataset: Dataset) -> N
     write_whole(folder / MISTAKES, lambda file: np.savez(file, X=images))
 
 
-def _log_outcome(job: Job, report: dict[str, Any]) -> None:
+def _log_outcome(job: Job, report: dict[str, Any], flagged: int) -> None:
     folder = job.folder
     own = {"folder": folder}
     if report["status"] == "diverged":
@@ -129,8 +134,8 @@ def _log_outcome(job: Job, report: dict[str, Any]) -> None:
         more = "" if report["ended"] == STUCK else "more epochs, "
         advice = f"give {more}a larger optimizer.tol, or a larger reg"
         log.warning("%s: %s", certified(report), advice, extra=own)
-    if report["metrics"]["train"]["loss"] >= math.log(report["data"]["n_classes"]):
-        log.warning("the kept weights are no better than guessing", extra=own)
+    for sentence in figures_flags(report):  # those of the settings were logged before training
+        log.log(flagged, "%s", sentence, extra=own)
     if "calibration" in report:
         log.info("%s", calibration_text(report), extra=own)
         if report["calibration"]["temperature"] == 1:

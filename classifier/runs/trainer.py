@@ -1,13 +1,14 @@
 """The training of some jobs: by minibatches or on all examples, with the numbers of each model."""
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from classifier.curvature import Scale
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
+from classifier.report.flags import settings_flags
 from classifier.runs.config import Config
 from classifier.runs.job import Job
 from classifier.runs.log import log
@@ -16,7 +17,6 @@ from classifier.training import Training
 from classifier.training_state import Trainer
 from data.errors import InputError
 
-FAR = 100  # times lr=auto, or the curvature of the data: of what lies beyond, a line warns
 FLOAT32 = np.finfo(np.float32)
 
 
@@ -35,10 +35,13 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Trainer:
             "L-BFGS to %.2g above the optimum, in %d passes at most", optimizer.tol, config.epochs
         )
         rng = generator(config.seed, "curvature")
-        models = per_model(jobs, np.full(len(jobs), np.nan), prepared)
+        lr = np.full(len(jobs), np.nan)
+        _warn_of_settings(jobs, lr, prepared.scale)
+        models = per_model(jobs, lr, prepared)
         return FullBatchTraining(*own, models, optimizer=optimizer, epochs=config.epochs, rng=rng)
     assert isinstance(optimizer, MinibatchOptimizer)
     lr = np.array([_resolve_lr(job, optimizer, prepared.scale) for job in jobs])
+    _warn_of_settings(jobs, lr, prepared.scale)
     training = Training(
         *own,
         per_model(jobs, lr, prepared),
@@ -80,24 +83,31 @@ def _resolve_lr(job: Job, optimizer: MinibatchOptimizer, scale: Scale) -> float:
     chosen = " (auto)" if auto else ""
     own = {"folder": job.folder}
     log.info("lr %.4g%s%s", lr, chosen, bound, extra=own)
-    _warn_of_what_is_far(lr, optimizer.auto_lr(scale, config.reg), config, scale, own)
     return lr
 
 
-def _warn_of_what_is_far(
-    lr: float, auto: float, config: Config, scale: Scale, own: dict[str, Path]
-) -> None:
-    """Say where a setting is far outside what the data ask for."""
-    if not auto / FAR**2 <= lr <= auto * FAR:
-        size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
-        log.warning(
-            "lr=%.4g is very %s beside lr=auto, %.4g here: training may %s",
-            *(lr, size, auto, end),
-            extra=own,
-        )
-    if 4 * config.reg > FAR * scale.eigenvalue:
-        log.warning(
-            "reg=%.4g outweighs the data, whose curvature is %.4g: the weights stay near zero",
-            *(config.reg, scale.eigenvalue / 2),
-            extra=own,
-        )
+def _warn_of_settings(jobs: Sequence[Job], lr: np.ndarray, scale: Scale) -> None:
+    """Log before training what the pages of the runs say of their settings."""
+    for job, step in zip(jobs, lr, strict=True):
+        for sentence in settings_flags(step_figures(job.config, float(step), scale)):
+            log.warning("%s", sentence, extra={"folder": job.folder})
+
+
+def step_figures(config: Config, lr: float, scale: Scale) -> dict[str, float | None]:
+    """Return lr, reg and what they are measured by: keys of report.json.
+
+    Parameters
+    ----------
+    lr : nan where the optimizer has none.
+    """
+    optimizer, reg = config.optimizer, config.reg
+    stable = auto = None
+    if isinstance(optimizer, MinibatchOptimizer):
+        stable, auto = optimizer.stable_lr(scale, reg), optimizer.auto_lr(scale, reg)
+    return {
+        "lr": None if math.isnan(lr) else lr,
+        "auto_lr": auto,
+        "largest_stable_lr": stable,
+        "reg": reg,
+        "smoothness": scale.smoothness(reg),
+    }

@@ -7,6 +7,7 @@ from classifier.report.flags import calibration_by_chance, flags
 
 RIGHT = {
     "n": 100,
+    "loss": 0.3,
     "accuracy": 0.9,
     "expected_calibration_error": 0.05,
     "reliability": {"n": [0, 100], "confidence": [None, 0.9], "accuracy": [None, 0.9]},
@@ -14,16 +15,25 @@ RIGHT = {
 }
 
 
-def report(lr=0.1, stable=0.2, status="completed", **figures):
-    metrics = {"train": RIGHT, "val": RIGHT | figures, "test": None}
-    own = {"lr": lr, "largest_stable_lr": stable, "best_epoch": 3, "status": status}
-    return own | {"metrics": metrics}
+def report(lr=0.1, stable=0.2, auto=0.1, reg=0.0, status="completed", **figures):
+    return {
+        "metrics": {"train": RIGHT, "val": RIGHT | figures, "test": None},
+        "data": {"n_classes": 2},
+        "best_epoch": 3,
+        "status": status,
+        "lr": lr,
+        "largest_stable_lr": stable,
+        "auto_lr": auto,
+        "reg": reg,
+        "smoothness": 10 + 2 * reg,
+    }
 
 
 def test_nothing_is_flagged_of_a_good_model():
     assert flags(report()) == []
     assert flags(report(lr=None, stable=None)) == []
-    assert flags(report(lr=7.0, stable=None)) == []  # as of Adam, of whose steps nothing is known
+    assert flags(report(lr=7.0, stable=None)) == []  # as of Adam, whose stable step is not known
+    assert flags(report(lr=7.0, stable=None, auto=None)) == []
 
 
 @pytest.mark.parametrize(("lr", "n"), [(0.4, 0), (0.41, 1), (400.0, 1)])
@@ -42,6 +52,44 @@ def test_an_accuracy_that_the_largest_class_gives_is_flagged(accuracy, n):
     found = flags(report(accuracy=accuracy))
     assert len(found) == n
     assert all("largest class (70.00%)" in said and "on val" in said for said in found)
+
+
+@pytest.mark.parametrize(
+    ("far", "near", "words"),
+    [
+        ({"lr": 10.1}, {"lr": 9.9}, "lr=10.1 is very large beside lr=auto, 0.1 here"),
+        ({"lr": 0.9e-5}, {"lr": 1.1e-5}, "lr=9e-06 is very small beside lr=auto, 0.1 here"),
+        ({"reg": 501.0}, {"reg": 499.0}, "reg=501 outweighs the data, whose curvature is 10:"),
+        ({"reg": 1e30}, {}, "reg=1e+30 outweighs the data, whose curvature is 0:"),
+    ],
+)
+def test_a_setting_far_from_what_the_data_ask_for_is_flagged(far, near, words):
+    (said,) = flags(report(stable=None, **far))
+    assert said.startswith(words)
+    assert flags(report(stable=None, **near)) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "words"),
+    [
+        (0.6931, 0.9, ""),
+        (np.log(2), 0.9, "ln 2 = 0.6931: all classes are about as probable."),
+        (1.5, 0.83, "The loss of 1.5 on val is no better than that of guessing, ln 2 = 0.6931, "
+         "while the accuracy is 83.00%: the model is far too sure where it is wrong."),
+        (1.5, 0.7, "The loss of 1.5 on val is no better than that of guessing, ln 2 = 0.6931. Use"),
+    ],
+)  # fmt: skip
+def test_a_loss_that_guessing_gives_is_flagged_as_a_loss(loss, accuracy, words):
+    said = [line for line in flags(report(loss=loss, accuracy=accuracy)) if "loss" in line]
+    assert len(said) == bool(words)
+    assert words in "".join(said)
+
+
+def test_where_the_loss_of_new_examples_is_good_that_of_training_is_flagged():
+    own = report()
+    own["metrics"]["train"] = RIGHT | {"loss": 3.0}
+    (said,) = flags(own)
+    assert said.startswith("The loss of 3 on train is no better than that of guessing")
 
 
 def test_of_one_class_every_model_is_right():

@@ -1,5 +1,7 @@
 import dataclasses
+import html
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from classifier import gradient_check
 from classifier.model import LinearModel
+from classifier.report.pages.run import write_run_page
 from classifier.runs import evaluated
 from classifier.runs.history import read_history
 from classifier.runs.log import RunError
@@ -278,7 +281,7 @@ def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["lr=1000", "epochs=5"], "no better than guessing"),
+        (["lr=1000", "epochs=5"], "no better than that of guessing, ln 10 = 2.303, while the "),
         (["data.val_fraction=0", "data.test_fraction=0"], "no example is held out"),
         (["schedule.warmup_steps=100000", "epochs=3"], "lr is never reached"),
     ],
@@ -286,6 +289,26 @@ def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
 def test_what_makes_a_run_doubtful_is_told(overrides, words, job_of, tmp_path, caplog):
     run([job_of(tmp_path, *overrides)])
     assert words in caplog.text
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["lr=10", "epochs=3"],
+        ["lr=1e3", "epochs=3"],
+        ["data=blobs", "lr=1e-7", "epochs=1"],
+        ["data=blobs", "reg=1e4", "epochs=1"],
+        ["data=blobs", "reg=1e4", "optimizer=lbfgs"],
+        ["optimizer=adam", "lr=1", "epochs=2"],
+    ],
+)
+def test_the_log_and_the_page_warn_of_the_same(overrides, job_of, tmp_path, caplog):
+    run([job_of(tmp_path, *overrides)])
+    write_run_page(tmp_path)
+    page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
+    warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert warned
+    assert warned == re.findall(r'<p class="flag">⚑ (.*?)</p>', page)
 
 
 def test_values_that_float32_cannot_hold_are_told(job_of, tmp_path):

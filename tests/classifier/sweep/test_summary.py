@@ -45,6 +45,9 @@ def sweep(tmp_path):
                 report = {
                     "config": config,
                     "lr": 0.25,
+                    "reg": 0.0,
+                    "smoothness": 1.0,
+                    "data": {"n_classes": 1000},
                     "best_epoch": 3,
                     "seconds": {"data": 1.0, "training": 2.5},
                     "metrics": {"train": val, "val": val, "test": test},
