@@ -85,7 +85,7 @@ def folder_with_run(folder, model, n=400):
         },
     }
     kept = "smoothness largest_stable_lr gradient_check machine versions".split()
-    write_json(folder / "report.json", report | dict.fromkeys(kept))
+    write_json(folder / "report.json", report | dict.fromkeys(kept) | {"smoothness": 1.0})
     write_history(folder / "history.csv", history_of(2.0, 1.0, 0.5))
     model.save(folder / "model.npz")
     return report
