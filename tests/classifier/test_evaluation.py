@@ -2,12 +2,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from sklearn import metrics
 
-from classifier.evaluation import Measured, evaluate, evaluate_stack, minimised
+from classifier.certificate import Certificate
+from classifier.counts import Pairs
+from classifier.evaluation import MATRIX_CLASSES, Measured, evaluate, evaluate_stack, minimised
+from classifier.held_out import evaluate_held_out
 from classifier.model import LinearModel
+from data.dataset import Split
 from data.errors import InputError
+from data.labels import class_weights
 from data.preprocessing import AffineMap
 
 
@@ -291,3 +298,53 @@ def test_an_example_that_is_not_finite_is_named_by_its_row():
     X[33, 2] = np.nan
     with pytest.raises(InputError, match=r"example 33 holds nan"):
         evaluate(model_of(5, 3), X, np.zeros(50, int), 2)
+
+
+def test_pairs_are_counted_whatever_the_blocks():
+    rng = np.random.default_rng(0)
+    true, predicted = rng.integers(0, 7, (2, 400_000))
+    pairs = Pairs(7)
+    for start in range(0, len(true), 30_000):
+        pairs.add(true[start : start + 30_000], predicted[start : start + 30_000])
+    matrix = np.zeros((7, 7), dtype=int)
+    matrix[pairs.true, pairs.predicted] = pairs.counts
+    assert matrix.tolist() == metrics.confusion_matrix(true, predicted).tolist()
+
+
+def test_the_matrix_is_of_the_classes_with_the_most_errors_of_either_kind():
+    n = MATRIX_CLASSES + 20
+    rng = np.random.default_rng(0)
+    y, guess = rng.integers(0, n // 2, 2000), rng.integers(n // 3, n, 2000)  # not of equal classes
+    features = AffineMap(np.zeros(n), np.ones(n))
+    eye, zeros = np.eye(n, dtype=np.float32), np.zeros(n, dtype=np.float32)
+    model = LinearModel(eye, zeros, np.arange(n), features, None, {})
+    found = evaluate(model, 9.0 * np.eye(n)[guess], y, top_k=1)
+    matrix = metrics.confusion_matrix(y, guess, labels=np.arange(n))
+    errors = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    shown = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
+    assert found["confusion_classes"] == list(map(str, shown))
+    assert found["confusion_matrix"] == matrix[np.ix_(shown, shown)].tolist()
+
+
+def test_weighted_held_out_examples_have_the_error_of_weighted_losses():
+    rng = np.random.default_rng(0)
+    X, theta = rng.standard_normal((50, 4)), rng.standard_normal((3, 1, 4))
+    y, weights = rng.integers(0, 3, 50), rng.uniform(0.2, 4, 50)
+    found = evaluate_held_out(Split(X, y, weights), theta)
+    losses = -log_softmax(X @ theta[:, 0].T, axis=1)[np.arange(50), y]
+    mean = np.average(losses, weights=weights)
+    error = np.sqrt(np.average((losses - mean) ** 2, weights=weights) / (weights.sum() - 1))
+    assert found.loss.item() == pytest.approx(mean)
+    assert found.error.item() == pytest.approx(error)
+
+
+def test_a_certificate_is_relative_to_the_lowest_objective_there_can_be():
+    assert Certificate(4.0, 0.1, 3.0, 1.0, 0.5).relative == 3.0
+    assert Certificate(3.0, 0.1, 3.0, 1.0, 0.5).relative == np.inf
+
+
+@given(st.lists(st.floats(1e-6, 1e6), min_size=2, max_size=9))
+def test_balanced_classes_count_the_same_however_small_their_weights(totals):
+    totals = np.array(totals)
+    weights = class_weights("balanced", np.arange(len(totals)), totals)
+    np.testing.assert_allclose(weights * totals, totals.sum() / len(totals))

@@ -87,3 +87,8 @@ def test_a_paired_interval_is_that_of_students_paired_test(n, level):
 def test_an_accuracy_has_the_interval_of_so_many_right(accuracy, right):
     expected = stats.binomtest(right, 20).proportion_ci(method="wilson")
     assert accuracy_interval(accuracy, 20) == pytest.approx([expected.low, expected.high])
+
+
+def test_an_accuracy_has_the_interval_of_its_right_answers():
+    pairs = [(right, n) for n in range(1, 121) for right in range(n + 1)]
+    assert [accuracy_interval(right / n, n) for right, n in pairs] == [wilson(*p) for p in pairs]

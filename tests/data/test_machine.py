@@ -97,7 +97,7 @@ def test_a_mount_that_shows_ones_own_group_is_taken_before_others(groups):
 
 
 @pytest.mark.parametrize(
-    ("quota", "n"), [("1000 100000", 1), ("100000 100000", 1), ("150000 100000", 2), ("9 3", 3)]
+    ("quota", "n"), [("1000 100000", 1), ("100000 100000", 1), ("120000 100000", 2), ("9 3", 3)]
 )
 def test_a_quota_is_rounded_up_to_whole_cores(groups, monkeypatch, quota, n):
     monkeypatch.setattr(machine, "_affinity", lambda: 64)

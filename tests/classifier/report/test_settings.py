@@ -148,3 +148,15 @@ def test_the_strongest_penalty_within_one_standard_error():
     settings, _ = chosen(jobs, ["reg"])
     assert [row["reg"] for row in near_best(settings, "val_loss")] == [1e-3, 1e-2]
     assert strongest_near(settings, "val_loss")["reg"] == 1e-2
+
+
+def test_of_accuracies_the_lower_one_is_worse():
+    _, best = chosen(sweep([[0.5, 0.51, 0.52], [6.0, 6.01, 6.02]]), objective="val_accuracy")
+    settings, _ = chosen(sweep([[0.5, 0.51, 0.52], [6.0, 6.01, 6.02]]), objective="val_accuracy")
+    assert best["reg"] == 1.0
+    assert [row["worse"] for row in sorted(settings, key=lambda r: -r["reg"])] == [False, True]
+
+
+def test_one_standard_error_away_is_near():
+    rows = [job("a", 0.1, 0, 1.0, val_loss_error=0.5), job("b", 0.2, 0, 1.5), job("c", 0.3, 0, 1.6)]
+    assert [row["job"] for row in near_best(rows, "val_loss")] == ["a", "b"]
