@@ -48,14 +48,12 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return labels
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
-        """Return log p (N, C)."""
-        scores = self._scores(X)
-        return log_softmax(scores).astype(scores.dtype)
+        """Return log p (N, C), in float64."""
+        return log_softmax(self._scores(X))
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return p (N, C)."""
-        scores = self._scores(X)
-        probabilities: np.ndarray = np.exp(log_softmax(scores)).astype(scores.dtype)
+        """Return p (N, C), in float64."""
+        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
         return probabilities
 
     def _check(
@@ -154,13 +152,23 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.coef_, self.intercept_ = self._unprepared(theta)
 
     def _unprepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients and intercepts for features as they come, in the type of theta."""
+        """Return coefficients and intercepts for features as they come, in float64.
+
+        Float32 would lose the spread of features that lie far from zero, as times in seconds do.
+        """
         # x W / scale + (b - shift / scale W)
-        coef = theta[:, :-1] / self._features.scale
-        intercept = (theta[:, -1] - coef @ self._features.shift) * self.fit_intercept
+        with np.errstate(over="ignore", invalid="ignore"):
+            coef = theta[:, :-1] / self._features.scale
+            intercept = (theta[:, -1] - coef @ self._features.shift) * self.fit_intercept
+        held = np.isfinite(coef).all() and np.isfinite(intercept).all()
+        if np.isfinite(theta).all() and not held:
+            raise InputError(
+                f"X holds features with a spread of {self._features.scale.min():.1e}, for which "
+                "float64 cannot hold coefficients; give them in other units"
+            )
         if len(self.classes_) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
-        return coef.astype(theta.dtype), intercept.astype(theta.dtype)
+        return coef, intercept
 
     def _theta(self) -> np.ndarray:
         """Return the weights (C, D + 1) of prepared features that say the same, in float64."""
@@ -172,9 +180,8 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return np.column_stack([coef * self._features.scale, bias])
 
     def _scores(self, X: Any) -> np.ndarray:
-        """Return f (N, C), by way of prepared features: they are small, and lose fewer digits."""
+        """Return f (N, C) in float64, of prepared features: they are small, and lose few digits."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        dtype = np.result_type(X, self.coef_).type
-        scores: np.ndarray = self._features.design_matrix(X, dtype) @ self._theta().astype(dtype).T
+        scores: np.ndarray = self._features.design_matrix(X, np.float64) @ self._theta().T
         return scores

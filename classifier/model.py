@@ -14,6 +14,7 @@ from data.errors import InputError, one_line
 from data.features import check_features, check_kind
 from data.files.npy import NpyRows
 from data.files.sealed import read_sealed, write_sealed
+from data.labels import check_labels
 from data.preprocessing import AffineMap
 
 FORMAT = 3  # of model.npz; another number is another layout
@@ -107,11 +108,14 @@ class LinearModel:
     def folded(self) -> tuple[np.ndarray, np.ndarray]:
         """Return coef (C, D) and intercept (C,), in float64, of flat examples as they come.
 
-        Preprocessing and temperature are in them: p = softmax(X coef^T + intercept).
+        Preprocessing and temperature are in them: p = softmax(X coef^T + intercept). They are not
+        finite where the features are so small that float64 cannot hold their coefficients.
         """
-        coef = self.W.T / (self.features.scale * self.temperature)
-        # Of the rounded coefficients, which then cost a large mean no digit.
-        return coef, self.b.astype(np.float64) / self.temperature - coef @ self.features.shift
+        with np.errstate(over="ignore", invalid="ignore"):
+            coef = self.W.T.astype(np.float64) / self.temperature / self.features.scale
+            # Of the rounded coefficients, which then cost a large mean no digit.
+            moved = coef @ self.features.shift
+            return coef, self.b.astype(np.float64) / self.temperature - moved
 
     def save(self, path: Path) -> None:
         """Write the model as an .npz file that loads without pickles."""
@@ -145,23 +149,31 @@ class LinearModel:
 
     @classmethod
     def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> "LinearModel":
-        W, b, shift, scale = (arrays[name] for name in ("W", "b", "shift", "scale"))
-        shapes = (b.shape, arrays["classes"].shape, shift.shape, scale.shape)
+        W, b, classes, shift, scale = (arrays[n] for n in ("W", "b", "classes", "shift", "scale"))
+        shapes = (b.shape, classes.shape, shift.shape, scale.shape)
         if W.ndim != 2 or shapes != (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1]):
             raise ValueError("its arrays do not fit together")
+        if 0 in W.shape:
+            raise ValueError("it has no features or no classes")
         if not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (W, b, shift, scale)):
             raise ValueError("its arrays hold values that are not finite")
-        if (scale == 0).any():
-            raise ValueError("its scale holds zeros")
+        with np.errstate(over="ignore"):
+            shift, scale = shift.astype(np.float64), scale.astype(np.float64)
+        if not (np.isfinite(shift) & np.isfinite(scale) & (scale != 0)).all():
+            raise ValueError("its shift or scale is no number that float64 holds, or its scale 0")
+        if classes.dtype.kind not in "iuU":
+            raise ValueError("its classes are neither whole numbers nor text")
+        check_labels(classes, "its classes")
         image_shape = tuple(int(n) for n in arrays["image_shape"].reshape(-1)) or None
-        if image_shape is not None and math.prod(image_shape) != len(W):
+        if image_shape is not None and (math.prod(image_shape) != len(W) or min(image_shape) < 1):
             raise ValueError("its image shape is not that of its weights")
-        config = json.loads(str(arrays["config"]))
+        # JSON has no word for these; exports write the config again.
+        config = json.loads(str(arrays["config"]), parse_constant=lambda _: None)
         temperature = float(arrays["temperature"])
         if not 0 < temperature < math.inf:
             raise ValueError("its temperature is not a positive number")
         features = AffineMap(shift, scale)
-        return cls(W, b, arrays["classes"], features, image_shape, config, temperature)
+        return cls(W, b, classes, features, image_shape, config, temperature)
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -100,16 +100,15 @@ class Workspace:
 
     def __init__(self, features: AffineMap, sizes: Sizes) -> None:
         self.sizes = sizes
-        self._shift, self._inverse = _rounded_map(features)
+        self._features = features
         self._tile = np.empty(sizes.classes * sizes.models * sizes.block, dtype=np.float32)
         self._design = np.ones((sizes.block, sizes.n_columns), dtype=np.float32)
 
     def prepare(self, raw: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the design matrix (B, D + 1) of raw examples, and the norms of its rows (B,)."""
         x = self._design[: len(raw)]
+        self._features.fill(flatten(raw), x[:, :-1])
         with np.errstate(over="ignore", invalid="ignore"):
-            np.subtract(flatten(raw), self._shift, out=x[:, :-1], casting="same_kind")
-            x[:, :-1] *= self._inverse
             return x, np.sqrt(np.einsum("bd,bd->b", x, x))
 
     def scores(self, theta: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -131,15 +130,13 @@ class Rounded:
     """
 
     def __init__(self, models: Sequence[LinearModel], top_k: np.ndarray, *, smoothed: bool) -> None:
-        features, (n_features, n_classes) = models[0].features, models[0].W.shape
+        n_features, n_classes = models[0].W.shape
         self._top_k = top_k[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
-            # What float32 takes from a mean, which may be large, goes to the bias.
-            moved = (_rounded_map(features)[0] - features.shift) / features.scale
             self._theta = np.empty((n_classes, len(models), n_features + 1), dtype=np.float32)
             for theta, model in zip(self._theta.swapaxes(0, 1), models, strict=True):
                 theta[:, :-1] = model.W.T / np.float32(model.temperature)
-                theta[:, -1] = (model.b + moved @ model.W) / model.temperature
+                theta[:, -1] = model.b / np.float32(model.temperature)
             self._mean = self._theta.mean(axis=0) if smoothed else None
             squares = np.einsum("cgd,cgd->cg", self._theta, self._theta, dtype=np.float64)
             self._reach = np.sqrt(squares.max(axis=0)).astype(np.float32)[:, None]
@@ -182,12 +179,6 @@ class Rounded:
                 own if self._mean is None else own - self._mean @ x.T,
             )
         return said, so_far.sure().reshape(shape) & (bound < LARGE)
-
-
-def _rounded_map(features: AffineMap) -> tuple[np.ndarray, np.ndarray]:
-    """Return shift and 1 / scale of a preprocessing, in float32."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        return features.shift.astype(np.float32), (1 / features.scale).astype(np.float32)
 
 
 class _SoFar:

@@ -12,13 +12,18 @@ from data.options import Options, option
 from data.statistics import Statistics
 from data.threads import do_all, row_parts
 
-CACHED_BYTES = 2**20  # of bytes prepared as float32: they stay in the processor's cache
-CHUNK_BYTES = 2**23  # of float64 intermediates; a minibatch at once, or threads wait for each other
+CACHED_BYTES = 2**21  # of float64 intermediates: they stay in the processor's cache
+CHUNK_BYTES = 2**23  # of rows that a thread prepares at a time, as float64
 
 
 @dataclasses.dataclass(frozen=True)
 class AffineMap:
     """x -> (x - shift) / scale, feature by feature.
+
+    It is computed in float64 on the values as they come, whatever their type, and its result is
+    rounded once: float32 would round a shift that is large beside the spread, and training would
+    see other features than prediction. For 50,000 images of 3,072 bytes and two threads that takes
+    0.11 s in place of the 0.05 s of float32, of a run of about 5 s.
 
     shift and scale are (D,) float64; scale is never zero.
     """
@@ -29,9 +34,6 @@ class AffineMap:
     def transform(self, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the prepared (N, D) features of X (N, ...), float32 or of the type of `out`.
 
-        The subtraction is done in float32, or in float64 where X or `out` has more bits than
-        float32 keeps, so that a large mean does not swallow a small spread.
-
         Raises
         ------
         InputError
@@ -40,36 +42,28 @@ class AffineMap:
         flat = flatten(X)
         if out is None:
             out = np.empty(flat.shape, dtype=np.float32)
-        if X.dtype == np.uint8 and out.dtype == np.float32:
-            self._transform_bytes(flat, out)
-            return out
-        precision = np.result_type(X.dtype, out.dtype)
-        shift, scale = self.shift.astype(precision), self.scale.astype(precision)
+        self.fill(flat, out)
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows in row_parts(len(flat), self._chunk):
-                work = out[rows] if precision == out.dtype else None
-                work = np.subtract(flat[rows], shift, out=work)
-                np.divide(work, scale, out=out[rows], casting="same_kind")
-                # Column by column, for numpy adds whole rows to each other at the speed of memory.
-                if not np.isfinite(np.add.reduce(out[rows], axis=0)).all():
-                    _check_finite(flat[rows], out[rows])
+            # Column by column, for numpy adds whole rows to each other at the speed of memory.
+            if not np.isfinite(np.add.reduce(out, axis=0)).all():
+                _check_finite(flat, out)
         return out
 
-    def _transform_bytes(self, flat: np.ndarray, out: np.ndarray) -> None:
-        """Put the prepared features of bytes (N, D) into `out`; none of them overflows.
-
-        A difference of bytes and floats takes numpy twice as long as that of floats.
-        """
-        shift, scale = self.shift.astype(np.float32), self.scale.astype(np.float32)
-        for rows in row_parts(len(flat), max(1, CACHED_BYTES // (4 * len(shift)))):
-            work = out[rows]
-            work[...] = flat[rows]
-            work -= shift
-            work /= scale
+    def fill(self, flat: np.ndarray, out: np.ndarray) -> None:
+        """Put the prepared features of (N, D) into `out`; what its type cannot hold is infinite."""
+        size = max(1, CACHED_BYTES // (8 * len(self.shift)))
+        work = np.empty((min(size, len(flat)), len(self.shift)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for rows in row_parts(len(flat), size):
+                values = work[: rows.stop - rows.start]
+                values[...] = flat[rows]
+                values -= self.shift
+                values /= self.scale
+                out[rows] = values
 
     @property
     def _chunk(self) -> int:
-        """Rows that are prepared at a time."""
+        """Rows that a thread prepares at a time."""
         return max(1, CHUNK_BYTES // (8 * len(self.shift)))
 
     def design_matrix(self, X: Examples, dtype: type[np.floating] = np.float32) -> Examples:
@@ -163,9 +157,10 @@ def _check_finite(given: np.ndarray, prepared: np.ndarray) -> None:
     """Raise InputError where prepared values are not finite; their sum may be so alone."""
     wrong = given[~np.isfinite(prepared)]
     if wrong.size and np.isfinite(wrong).all():
+        largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
         raise InputError(
-            f"X holds values (up to {np.abs(wrong).max():.1e}) that {prepared.dtype} cannot hold "
-            "after preprocessing; give them in other units"
+            f"X holds values (up to {largest}) that {prepared.dtype} cannot hold after "
+            "preprocessing; give them in other units"
         )
     if wrong.size:
         raise InputError(f"X holds {wrong.size} values that are not finite; replace them")

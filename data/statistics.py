@@ -168,12 +168,14 @@ def _measure_block(
     low, high = block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         _refuse(start, block, X)
+    # A wider float than float64 has no more to say: the map of the features is of float64.
+    scaled = block.astype(np.float64)  # a copy
     if block.dtype.kind == "f" and block.itemsize > 4:
         largest = np.maximum(high, -low)
         unit = np.where(largest > 0, largest, 1.0)
-        scaled = block / unit
+        scaled /= unit
     else:  # half the time
-        unit, scaled = np.ones(len(low)), block.astype(np.float64)
+        unit = np.ones(len(low))
     if weights is None:
         mean = scaled.mean(axis=0)
         scaled -= mean

@@ -46,6 +46,11 @@ def export(run: str, to: str, output: str | None = None) -> str:
         content = form.export(model)
     except ModuleNotFoundError as error:
         raise InputError(f"--to {to}: {error.name} is not installed: {form.install}") from error
+    except (InputError, MemoryError) as error:
+        raise InputError(f"--to {to}: {source}: {one_line(error)}") from error
+    except Exception as error:  # whoever writes a model can write anything into it
+        reason = f"{type(error).__name__}: {one_line(error)}"
+        raise InputError(f"--to {to}: {source} cannot be exported ({reason})") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(content))
     D, C = model.W.shape
@@ -56,8 +61,9 @@ def export(run: str, to: str, output: str | None = None) -> str:
         said.append(f"Beware: {status}")
     if to == "onnx" and (rounded := input_error(model)) > FLOAT32_TOLERANCE:
         said.append(
-            "Beware: the graph takes float32, and of features that have more digits it sees so few "
-            f"that probabilities may differ by {min(rounded, 1):.0e}; --to sklearn keeps them all"
+            "Beware: the graph takes float32, which rounds features of more digits and cannot hold "
+            f"very large or small ones: probabilities may differ by {rounded:.0e}; --to sklearn "
+            "takes features as they are"
         )
     if form.folded and (rounded := folding_error(model)) > TOLERANCE:
         said.append(

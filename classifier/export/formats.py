@@ -1,7 +1,8 @@
 """The formats of other programs that a model can be exported to.
 
 Every export gives predict.py's probabilities to within TOLERANCE, for like that it computes in
-float64; where the preprocessing is folded into the weights, `folding_error` says how nearly.
+float64; where the preprocessing is folded into the weights, or features are rounded to float32,
+`folding_error` and `input_error` measure how nearly.
 """
 
 import collections
@@ -14,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from classifier.model import LinearModel
+from data.errors import InputError
 
 TOLERANCE = 1e-6  # of a probability
-FLOAT32_TOLERANCE = 1e-3  # of an estimate for features that are no float32 numbers: most are
+FLOAT32_TOLERANCE = 1e-3  # where features are no float32 numbers: most are
+PROBES, PROBED = 64, 2**22  # examples that an export is measured on; features of them, at most
 
 
 def to_onnx(model: LinearModel) -> bytes:
@@ -85,7 +88,8 @@ def to_sklearn(model: LinearModel) -> bytes:
     to_float64 = FunctionTransformer(np.positive, validate=True, kw_args={"dtype": "float64"})
     scaler = StandardScaler()
     scaler.mean_, scaler.scale_ = model.features.shift, model.features.scale
-    scaler.var_ = scaler.scale_**2
+    with np.errstate(over="ignore"):  # of features of 1e300, as in scikit-learn
+        scaler.var_ = scaler.scale_**2
     linear = LogisticRegression()
     linear.coef_, linear.intercept_, linear.classes_ = coef, intercept, model.classes
     for step in (to_float64, scaler, linear):
@@ -119,13 +123,13 @@ def to_safetensors(model: LinearModel) -> bytes:
 
 def to_json(model: LinearModel) -> bytes:
     """Return classes, coef (C, D) and intercept (C,), float64 to the last digit, as strict JSON."""
-    coef, intercept = model.folded()
+    folded = _folded(model)
     content = {
         "formula": "p = softmax(coef x + intercept), of an example x as it comes, flattened",
         "classes": model.classes.tolist(),
         "image_shape": model.image_shape,
-        "intercept": intercept.tolist(),
-        "coef": coef.tolist(),
+        "intercept": folded["bias"].tolist(),
+        "coef": folded["weight"].tolist(),
     }
     return _json(content).encode()
 
@@ -175,8 +179,16 @@ FORMATS = {
 
 
 def input_error(model: LinearModel) -> float:
-    """Return about how much a probability differs at most where features are rounded to float32."""
-    return folding_error(model) * float(np.finfo(np.float32).eps / np.finfo(np.float64).eps)
+    """Return about how much a probability differs at most where features are rounded to float32.
+
+    It is 1 where float32 cannot hold them at all.
+    """
+
+    def scores(X: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return _scores(model, X.astype(np.float32))
+
+    return _deviation(model, scores)
 
 
 def folding_error(model: LinearModel) -> float:
@@ -185,14 +197,42 @@ def folding_error(model: LinearModel) -> float:
     Float64 rounds each of the D products of coefficient and feature, and the features are about
     as large as their means.
     """
-    coef, _ = model.folded()
-    sizes = np.abs(coef) @ np.abs(model.features.shift)
-    return float(np.finfo(np.float64).eps / 4 * sizes.max())
+    coef, intercept = model.folded()
+    return _deviation(model, lambda X: X @ coef.T + intercept)
+
+
+def _deviation(model: LinearModel, other: Callable[[np.ndarray], np.ndarray]) -> float:
+    """Return about how much the probabilities of other scores of raw examples differ at most.
+
+    They are measured on examples with the mean and spread that the preprocessing has. Where the
+    scores f of an example differ by d, p changes by at most p (1 - p) (max d - min d), a quarter
+    of that range, which tells more of other examples than what is measured where p is near 1.
+    """
+    n = max(2, min(PROBES, PROBED // len(model.W)))
+    drawn = np.random.default_rng(0).standard_normal((n, len(model.W)))
+    largest = np.finfo(np.float64).max
+    with np.errstate(over="ignore", invalid="ignore"):
+        X = np.clip(model.features.shift + model.features.scale * drawn, -largest, largest)
+        try:
+            error = float(np.ptp(other(X) - _scores(model, X), axis=1).max()) / 4
+        except InputError:  # what is infinite to one of them
+            error = 1.0
+    return error if error < 1 else 1.0
+
+
+def _scores(model: LinearModel, X: np.ndarray) -> np.ndarray:
+    """Return the scores (N, C) of raw examples X (N, D)."""
+    return np.concatenate([scores.copy() for _, scores in model.score_blocks(X)])
 
 
 def _folded(model: LinearModel) -> dict[str, np.ndarray]:
     """Return what torch.nn.Linear calls the weight (C, D) and the bias (C,)."""
     coef, intercept = model.folded()
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise InputError(
+            f"features with a spread of {model.features.scale.min():.1e} have coefficients that "
+            "float64 cannot hold; --to sklearn keeps the preprocessing apart"
+        )
     return {"weight": np.ascontiguousarray(coef), "bias": intercept}
 
 

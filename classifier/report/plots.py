@@ -172,7 +172,7 @@ def weight_templates(model: LinearModel) -> Figure:
 def decision_regions(model: LinearModel, shown: Shown, report: dict[str, Any]) -> Figure:
     """Draw examples of two features, and the class that the model gives to each place."""
     name, split = reported_split(report["metrics"])
-    found = regions(*model.folded(), shown.X, size=500)
+    found = regions(model, shown.X, size=500)
     figure = Figure(figsize=(7, 4.5), dpi=DPI)
     axes = figure.add_axes((0.11, 0.11, 0.86, 0.81))
     colours = np.array([to_rgb(hue) for hue in HUES])

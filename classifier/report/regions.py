@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from classifier.model import LinearModel
 from classifier.report.charts import Axis, span
 
 # Of the classes, which share them where they are more; the eye tells few more apart. The style
@@ -42,21 +43,21 @@ class Regions(NamedTuple):
     predicted: np.ndarray
 
 
-def regions(coef: np.ndarray, intercept: np.ndarray, X: np.ndarray, size: int) -> Regions:
-    """Return the class argmax_c (coef_c . x + intercept_c) at each place of a picture.
+def regions(model: LinearModel, X: np.ndarray, size: int) -> Regions:
+    """Return the class that a model of two features gives to each place of a picture.
 
     Parameters
     ----------
-    coef, intercept : (C, 2) and (C,) of raw examples.
-    X : (n, 2) examples that are in the picture.
+    model : the model.
+    X : (n, 2) raw examples that are in the picture.
     size : its width in pixels; its height is 3/5 of that.
     """
     x, y = (span([float(value) for value in column]) for column in X.T)
-    # The centres of the pixels.
-    places = [
-        axis.low + (np.arange(n) + 0.5) / n * (axis.high - axis.low)
-        for axis, n in ((x, size), (y, 3 * size // 5))
-    ]
-    across, up = coef[:, :1] * places[0], coef[:, 1:] * places[1] + intercept[:, None]
+    W, features = model.W.astype(np.float64), model.features
+    scores = []
+    for d, (axis, n) in enumerate(((x, size), (y, 3 * size // 5))):
+        centres = axis.low + (np.arange(n) + 0.5) / n * (axis.high - axis.low)  # of the pixels
+        scores.append(W[d][:, None] * ((centres - features.shift[d]) / features.scale[d]))
+    across, up = scores[0], scores[1] + model.b[:, None]
     winner = np.array([np.argmax(across + row[:, None], axis=0) for row in up.T[::-1]])
-    return Regions(x, y, winner, np.argmax(X @ coef.T + intercept, axis=1))
+    return Regions(x, y, winner, np.argmax(model.predict_proba(X), axis=1))

@@ -26,6 +26,7 @@ from data.statistics import check_finite, measure
 from data.streamed import window_bytes
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
+UNIT, ROUNDED = 2.0**-24, 1e-3  # what float32 rounds, relatively; of a spread, what is told
 # Arrays of a model's size: weights, gradient, best weights, up to two moments, scratch;
 MINIBATCH = 6
 FULL_BATCH = 16 + 2 * MEMORY  # or the pairs of L-BFGS, and the sums of a pass in float64.
@@ -105,6 +106,7 @@ def prepare(
         _check_size(
             (statistics.low - features.shift) / features.scale,
             (statistics.high - features.shift) / features.scale,
+            statistics.spread / features.scale,
         )
     error = gradient_error
     if config.check_gradient and not checked:
@@ -184,9 +186,15 @@ def find_class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
     return class_weights(given, classes, counts).astype(np.float32)
 
 
-def _check_size(low: np.ndarray, high: np.ndarray) -> None:
-    """Say when the prepared features, from low to high, are of a size that no step can suit."""
-    largest = float(np.maximum(high, -low).max())
+def _check_size(low: np.ndarray, high: np.ndarray, spread: np.ndarray) -> None:
+    """Say when prepared features, from low to high, suit no step, or have few digits in float32."""
+    sizes = np.maximum(high, -low)
+    largest = float(sizes.max())
+    if (UNIT * sizes > ROUNDED * spread)[low != high].any():
+        log.warning(
+            "some prepared features lie so far from zero for their spread that training sees them "
+            "rounded to float32; use preprocessing=standardize"
+        )
     if (low == high).all():
         log.warning("every feature is constant: only the frequencies of the classes can be learned")
     elif not SIZES[0] <= largest <= SIZES[1]:

@@ -355,3 +355,26 @@ def test_a_wrong_parameter_is_named_in_one_line(wine, wrong):
     with pytest.raises(ValueError, match=re.escape(f"{name}={value}: must be ")) as caught:
         SoftmaxClassifier(**wrong).fit(*wine)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "sgd"])
+def test_times_in_seconds_as_float32_are_told_apart(optimizer):
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 1000)
+    X = (1.7e9 + 300 * (rng.standard_normal((1000, 2)) + 2 * y[:, None])).astype(np.float32)
+    model = SoftmaxClassifier(optimizer=optimizer, random_state=0).fit(X, y)
+    exact = SoftmaxClassifier(optimizer=optimizer, random_state=0).fit(X.astype(np.float64), y)
+    p, expected = model.predict_proba(X), exact.predict_proba(X)
+    np.testing.assert_allclose(p, expected, rtol=0, atol=5e-3)
+    by_coef = X.astype(np.float64) @ model.coef_[0] + model.intercept_[0]
+    np.testing.assert_allclose(by_coef, model.decision_function(X), rtol=0, atol=1e-6)
+    best = 0.921  # of new examples: Phi(sqrt(2)), for means 2 sqrt(2) spreads apart
+    assert model.score(X, y) == pytest.approx(best, abs=0.02)
+    if optimizer == "sgd":
+        assert model.partial_fit(X, y).score(X, y) == pytest.approx(best, abs=0.02)
+
+
+def test_features_that_have_no_coefficients_in_float64_are_refused():
+    X = 1e-310 * np.random.default_rng(0).standard_normal((50, 2))
+    with pytest.raises(ValueError, match=r"spread of .*e-3\d+, for which float64 cannot hold"):
+        SoftmaxClassifier().fit(X, np.arange(50) % 2)

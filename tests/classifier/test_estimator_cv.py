@@ -155,7 +155,7 @@ def test_it_agrees_with_single_fits_of_each_penalty():
     X, y = load_digits(return_X_y=True)
     X = X[:400].astype(np.float32)
     model = SoftmaxClassifierCV(reg=6, cv=3, tol=1e-4).fit(X, y[:400])
-    assert model.coef_.dtype == model.coefs_paths_.dtype == np.float32
+    assert model.coef_.dtype == model.coefs_paths_.dtype == np.float64
     alone = SoftmaxClassifier(reg=model.reg_, tol=1e-4).fit(X, y[:400])
     assert model.objective_ == pytest.approx(alone.objective_, rel=2e-4)
     again = clone(model).fit(X, y[:400])

@@ -18,7 +18,7 @@ def region_chart(folder: Path) -> Chart | None:
     if not (folder / EXAMPLES).exists():
         return None
     shown, model = read_examples(folder / EXAMPLES), LinearModel.load(folder / "model.npz")
-    found = regions(*model.folded(), shown.X, PIXELS)
+    found = regions(model, shown.X, PIXELS)
     chart = Chart("Examples and decision regions", "feature 1", "feature 2", found.x, found.y)
     chart.picture = region_picture(found.winner, HUES)
     if len(model.classes) <= len(HUES):

@@ -261,3 +261,69 @@ def test_features_that_float32_cannot_hold_are_told(embeddings, tmp_path):
     far = AffineMap(1e4 * model.features.shift, model.features.scale)
     dataclasses.replace(model, features=far).save(tmp_path / "far.npz")
     assert "Beware: the graph takes float32" in export(str(tmp_path / "far.npz"), "onnx")
+
+
+ODD = {
+    "NaN in the config": {"config": {"lr": float("nan"), "more": [float("inf")]}},
+    "infinity as a large number in the config": {"config": json.loads("[1e999]")},
+    "a config of another kind": {"config": ["text"]},
+    "long doubles": {
+        "features": AffineMap(np.zeros(5, np.longdouble), np.full(5, 2, np.longdouble)),
+        "W": np.eye(5, 3, dtype=np.longdouble),
+    },
+    "big-endian": {"W": np.eye(5, 3, dtype=">f8"), "classes": np.arange(3, dtype=">i2")},
+    "half precision": {"W": np.eye(5, 3, dtype=np.float16)},
+    "a tiny temperature": {"temperature": 5e-324},
+    "a large temperature": {"temperature": 1e308},
+    "large weights": {"W": np.full((5, 3), 3e38, np.float32)},
+    "a negative scale": {"features": AffineMap(np.zeros(5), np.full(5, -1.0))},
+    "the smallest scale": {"features": AffineMap(np.zeros(5), np.full(5, 5e-324))},
+    "the largest scale": {"features": AffineMap(np.full(5, 1e308), np.full(5, 1.7e308))},
+    "one class": {"W": np.ones((5, 1), np.float32), "b": np.ones(1), "classes": np.arange(1)},
+    "names of numbers": {"classes": np.array(["", "nan", "1"])},
+    "negative classes": {"classes": np.array([-(2**63), 0, 2**63 - 1])},
+}
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("to", FORMATS)
+def test_odd_models_are_exported_or_refused_in_one_line(to, odd, tmp_path):
+    pytest.importorskip({"sklearn": "skops"}.get(to, to))
+    features, classes = AffineMap(np.zeros(5), np.ones(5)), np.array(["a", "b", "c"])
+    plain = LinearModel(np.eye(5, 3), np.zeros(3, np.float32), classes, features, None, {})
+    dataclasses.replace(plain, **ODD[odd]).save(tmp_path / "model.npz")
+    path = (tmp_path / "model").with_suffix(FORMATS[to].suffix)
+    try:
+        words = export(str(tmp_path), to)
+    except InputError as error:
+        words = str(error)
+        assert not path.exists()
+    assert "Traceback" not in words
+    assert len(words.splitlines()) <= 3
+    if odd in ("NaN in the config", "long doubles", "big-endian", "half precision"):
+        assert path.exists()
+        assert "Beware" not in words
+
+
+def test_an_export_of_long_doubles_is_right(tmp_path):
+    shift, scale = np.arange(5, dtype=np.longdouble), np.full(5, 3, np.longdouble)
+    features, classes = AffineMap(shift, scale), np.array(["a", "b", "c"])
+    model = LinearModel(np.eye(5, 3, dtype=np.longdouble), np.zeros(3), classes, features, None, {})
+    model.save(tmp_path / "model.npz")
+    assert LinearModel.load(tmp_path / "model.npz").features.scale.dtype == np.float64
+    export(str(tmp_path), "json")
+    content = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
+    X = np.random.default_rng(0).standard_normal((20, 5))
+    p = softmax(X @ np.array(content["coef"]).T + content["intercept"], axis=1)
+    expected = softmax(((X - np.arange(5)) / 3)[:, :3], axis=1)
+    np.testing.assert_allclose(p, expected, atol=1e-14)
+
+
+@pytest.mark.parametrize("size", [1e-300, 1e-46, 1e39, 1e300])
+def test_features_of_a_size_that_float32_has_not_are_told(size, tmp_path):
+    pytest.importorskip("onnx")
+    features, classes = AffineMap(np.full(5, size), np.full(5, size)), np.array(["a", "b", "c"])
+    LinearModel(np.eye(5, 3), np.zeros(3), classes, features, None, {}).save(tmp_path / "model.npz")
+    assert "probabilities may differ by" in export(str(tmp_path), "onnx")
+    assert "Beware" not in export(str(tmp_path), "sklearn")

@@ -130,3 +130,41 @@ def test_preparing_late_changes_no_bit(job_of, memory, pair, tmp_path, monkeypat
         ]
     for name, array in models[0].items():
         np.testing.assert_array_equal(array, models[1][name])
+
+
+@pytest.mark.parametrize(
+    ("method", "shift", "is_told"),
+    [
+        ("none", 1e9, True),
+        ("scale", 1e9, True),
+        ("scale", 1e6, True),
+        ("scale", 100, False),
+        ("none", 100, False),
+        ("center", 1e9, False),
+        ("standardize", 1e9, False),
+    ],
+)
+def test_features_that_training_sees_rounded_are_told(
+    method, shift, is_told, job_of, tmp_path, caplog
+):
+    y = np.arange(100) % 2
+    X = np.random.default_rng(0).standard_normal((100, 3)) + y[:, None] + [shift, 0, 0]
+    np.savez(tmp_path / "x.npz", X=X, y=y)
+    arguments = ["data=arrays", f"data.train={tmp_path / 'x.npz'}", f"preprocessing={method}"]
+    config = job_of(tmp_path, *arguments).config
+    prepare(load_dataset(config), [config])
+    assert ("training sees them rounded to float32" in caplog.text) == is_told
+
+
+def test_long_doubles_in_a_file_train_as_float64(job_of, tmp_path):
+    X, y = np.random.default_rng(0).standard_normal((300, 4)) + 1e6, np.arange(300) % 3
+    np.save(tmp_path / "y.npy", y.astype(np.longdouble))
+    found = []
+    for dtype in (np.float64, np.longdouble):
+        np.save(tmp_path / "X.npy", X.astype(dtype))
+        files = [f"data.train_{name}={tmp_path / name}.npy" for name in "Xy"]
+        config = job_of(tmp_path, "data=arrays", *files).config
+        prepared = prepare(load_dataset(config), [config])
+        assert prepared.features.shift.dtype == prepared.features.scale.dtype == np.float64
+        found.append(prepared.train.X[np.arange(len(prepared.train))])
+    np.testing.assert_array_equal(*found)
