@@ -12,6 +12,7 @@ from classifier.estimator_fits import (
     NOT_GIVEN,
     SCHEDULES,
     by_minibatches,
+    certified,
     choose_optimizer,
     generator,
     look_up,
@@ -20,7 +21,6 @@ from classifier.estimator_fits import (
     to_optimum,
 )
 from classifier.fit import EarlyStopping, Fit
-from classifier.full_loss import certify_weights
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
 from classifier.optimizers import Lbfgs, MinibatchOptimizer, State
@@ -28,7 +28,7 @@ from classifier.schedules import Schedule
 from classifier.training import Training
 from data.dataset import Split
 from data.errors import InputError
-from data.statistics import measure
+from data.labels import check_exact
 
 PASSES = 1000  # epochs of training to the optimum, which as a rule takes some tens
 MINIBATCHES: dict[str, Any] = {
@@ -154,7 +154,7 @@ class SoftmaxClassifier(LinearEstimator):
         self._set_classes(np.unique(y))
         random = check_random_state(self.random_state)
         train, val = self._hold_out(self._weighted(X, y, weights), random)
-        self._set_features(measure(train.X, train.weights))
+        self._set_features(self._measured(train))
         train, val, rng = self._design(train), self._design(val), generator(random)
         theta = self._theta()[:, None] if goes_on else None
         numbers = self._numbers(optimizer)
@@ -165,9 +165,8 @@ class SoftmaxClassifier(LinearEstimator):
         else:
             bold = not goes_on and not self.early_stopping
             fit = self._by_minibatches(self._training(train, val, optimizer, rng, bold), theta)
-            (fit.certificate,) = certify_weights(train, fit.theta[:, None], models)
-        assert fit.certificate is not None
-        self.objective_, self.excess_ = fit.certificate.objective, fit.certificate.relative
+        found = certified(fit, train, models, lr_is_auto=self.lr == "auto")
+        self.objective_, self.excess_ = found.objective, found.relative
         self._forget()
         self._keep(fit)
         return self
@@ -193,14 +192,14 @@ class SoftmaxClassifier(LinearEstimator):
         X, y, weights = self._check(X, y, sample_weight, reset=first)
         if first and classes is None:
             raise InputError("classes must be passed on the first call to partial_fit")
+        if classes is not None:
+            check_exact(np.asarray(classes), "classes")
         if first:
             self._set_classes(np.unique(classes))
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise InputError(f"classes={classes} are not those of the first call: {self.classes_}")
-        if len(unknown := np.setdiff1d(y, self.classes_)):
-            raise InputError(f"y holds {unknown[0]}, which is not among the classes")
-        given = self._weighted(X, y, weights)
-        statistics = measure(given.X, given.weights)
+        given = self._weighted(X, self._named(y), weights)
+        statistics = self._measured(given)
         if first:
             self._set_features(statistics)
             self._forget()

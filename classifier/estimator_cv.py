@@ -12,7 +12,7 @@ from sklearn.utils import check_random_state
 from classifier import blas
 from classifier.estimator import PASSES
 from classifier.estimator_fits import generator, per_model, to_optimum
-from classifier.fit import SKIPPED, Fit
+from classifier.fit import DIVERGED, SKIPPED, Fit
 from classifier.held_out import evaluate_held_out
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
@@ -21,7 +21,7 @@ from classifier.optimizers import Lbfgs
 from data.dataset import Split
 from data.errors import InputError
 from data.preprocessing import AffineMap
-from data.statistics import Statistics, measure
+from data.statistics import Statistics
 
 SCORINGS = ("neg_log_loss", "accuracy")
 CHOICES = ("best", "1se")
@@ -116,7 +116,7 @@ class SoftmaxClassifierCV(LinearEstimator):
         self._set_classes(np.unique(y))
         given = self._weighted(X, y, weights, _folds(self.cv, X, y))
         n_folds = _check_folds(given)
-        self._set_features(statistics := measure(given.X, given.weights))
+        self._set_features(statistics := self._measured(given))
         train = self._design(given)
         self.regs_ = _penalties(self.reg, statistics, self._features)
         fold = np.repeat(np.arange(-1, n_folds), len(self.regs_))
@@ -124,7 +124,8 @@ class SoftmaxClassifierCV(LinearEstimator):
         reg = np.tile(self.regs_, n_folds + 1)
         models = per_model(train, reg, numbers.label_smoothing, fold)
         fits = self._train(train, models, numbers.epochs)
-        self.Cs_ = 1 / (self.regs_ * statistics.weight * min(2, len(self.classes_) - 1))
+        inverse = self.regs_ * statistics.weight * min(2, len(self.classes_) - 1)
+        self.Cs_ = np.ldexp(1 / inverse, -statistics.exponent)
         self._score(train, fits, models)
         self._choose(fits)
         return self
@@ -159,10 +160,10 @@ class SoftmaxClassifierCV(LinearEstimator):
             held_out = evaluate_held_out(train, theta, models.fold[own])
             scores.append(held_out.accuracy if self.scoring == "accuracy" else -held_out.loss)
             paths.append([np.column_stack(self._unprepared(fit.theta)) for fit in fits[own]])
-        skipped = np.reshape([fit.status == SKIPPED for fit in fits], (-1, n_regs))
+        missing = np.reshape([fit.status in (SKIPPED, DIVERGED) for fit in fits], (-1, n_regs))
         self.scores_, self.coefs_paths_ = np.array(scores), np.array(paths)
         for array in (self.scores_, self.coefs_paths_):
-            array[:, skipped.any(axis=0)] = math.nan
+            array[:, missing.any(axis=0)] = math.nan
 
     def _choose(self, fits: list[Fit]) -> None:
         """Keep the model on all examples that the scores speak for."""

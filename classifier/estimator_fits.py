@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
+from classifier.certificate import Certificate
 from classifier.curvature import measure_scale
-from classifier.fit import DONE, STUCK, EarlyStopping, Fit
+from classifier.fit import DIVERGED, DONE, STUCK, EarlyStopping, Fit
 from classifier.full_batch import FullBatchTraining
+from classifier.full_loss import certify_weights
 from classifier.hyperparameters import Hyperparameters
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Adam, Lbfgs, MinibatchOptimizer, Sgd
@@ -125,6 +127,9 @@ def to_optimum(
     if theta is not None:
         training.start_from(theta.astype(train.X.dtype))
     fits = training.run(_teller(verbose, _bounds))
+    for fit in fits:
+        if fit.status == DIVERGED:
+            _warn(fit.ended)
     short = [fit for fit in fits if fit.ended in (DONE, STUCK)]
     if short:
         which = f"{len(short)} of {len(fits)} models: " if len(fits) > 1 else ""
@@ -174,10 +179,25 @@ def minibatch_training(
 def by_minibatches(training: Training, *, lr_is_auto: bool, verbose: int = 0) -> Fit:
     """Train a model; warn where it diverges."""
     (fit,) = training.run(_teller(verbose, _losses))
-    if fit.status == "diverged":
-        advice = "use a smaller one" if lr_is_auto else "use lr='auto' or a smaller one"
-        _warn(f"{fit.ended} with lr={fit.lr:.4g}: {advice}")
+    if fit.status == DIVERGED:
+        _warn_of_step(fit, lr_is_auto=lr_is_auto, stacklevel=7)
     return fit
+
+
+def certified(fit: Fit, train: Split, models: PerModel, *, lr_is_auto: bool) -> Certificate:
+    """Return how far a model is from its optimum; warn where its last step was a divergence."""
+    found = fit.certificate
+    if found is None:
+        (found,) = certify_weights(train, fit.theta[:, None], models)
+        if fit.status != DIVERGED and not fit.keeps(fit.theta, found.objective, loss=found.loss):
+            fit.ended = f"diverged in epoch {len(fit.history)}"
+            _warn_of_step(fit, lr_is_auto=lr_is_auto)
+    return found
+
+
+def _warn_of_step(fit: Fit, *, lr_is_auto: bool, stacklevel: int = 6) -> None:
+    advice = "use a smaller one" if lr_is_auto else "use lr='auto' or a smaller one"
+    _warn(f"{fit.ended} with lr={fit.lr:.4g}: {advice}", stacklevel=stacklevel)
 
 
 def look_up(
@@ -197,8 +217,8 @@ def generator(random: np.random.RandomState) -> np.random.Generator:
     return np.random.default_rng(random.randint(2**31 - 1, size=4))
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, ConvergenceWarning, stacklevel=5)
+def _warn(message: str, stacklevel: int = 5) -> None:
+    warnings.warn(message, ConvergenceWarning, stacklevel=stacklevel)
 
 
 def _teller(verbose: int, words: Callable[[list[Fit]], str]) -> Callable[[list[Fit]], None]:
@@ -222,6 +242,8 @@ def _losses(fits: list[Fit]) -> str:
 def _bounds(fits: list[Fit]) -> str:
     """Say where a model is; of several, the one that is the farthest from its optimum."""
     found = [fit.certificate for fit in fits if fit.certificate is not None]
+    if not found:
+        return DIVERGED
     worst = max(found, key=lambda c: c.relative)
     several = f"{len(fits)} models, the farthest with " if len(fits) > 1 else ""
     known = f"at most {worst.relative:.2g} of it above the lowest"

@@ -10,6 +10,8 @@ from classifier.certificate import Certificate
 from data.options import Options, option
 
 DONE = "all epochs done"
+DIVERGED = "diverged"  # the status of a model that `keeps` refused weights
+LARGEST = 100  # times the loss of guessing, log C: a training loss above it is a divergence
 SKIPPED = "skipped"  # the status of a model that turned out not to be needed
 STUCK = "no step lowers the objective any more: float32 shows no difference"
 
@@ -50,6 +52,21 @@ class Fit:
     status: str = "completed"
     ended: str = DONE
     certificate: Certificate | None = None
+
+    def keeps(self, theta: np.ndarray, *figures: float | None, loss: float = 0.0) -> bool:
+        """Return whether weights (C, D + 1) may be kept; if not, the model has diverged.
+
+        Parameters
+        ----------
+        theta : what may be kept, which must be finite.
+        figures : of these weights, which must be finite, or None where they are not known.
+        loss : of the training examples, which must not be far above that of guessing.
+        """
+        known = [figure for figure in figures if figure is not None]
+        finite = all(map(math.isfinite, known)) and np.isfinite(theta).all()
+        if not (finite and loss <= LARGEST * math.log(len(theta))):
+            self.status = DIVERGED
+        return self.status != DIVERGED
 
     @property
     def W(self) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from classifier import blas
 from classifier.certificate import Certificate, certify
-from classifier.fit import DONE, SKIPPED, STUCK, Epoch, Fit
+from classifier.fit import DIVERGED, DONE, SKIPPED, STUCK, Epoch, Fit
 from classifier.full_loss import FullLoss
 from classifier.held_out import evaluate_held_out
 from classifier.lbfgs import Search
@@ -180,7 +180,6 @@ class FullBatchTraining:
         for a, g in enumerate(stack.models):
             fit, n = self.fits[g], len(self.fits[g].history) + 1
             if moved[a] or self._is_near(found[a]):
-                fit.theta[...], fit.certificate, fit.best_epoch = trial[:, a], found[a], n
                 row = Epoch(
                     n,
                     n,
@@ -191,6 +190,8 @@ class FullBatchTraining:
                     None if held_out is None else float(held_out.accuracy[a]),
                     seconds,
                 )
+                if fit.keeps(trial[:, a], found[a].objective, row.val_loss):
+                    fit.theta[...], fit.certificate, fit.best_epoch = trial[:, a], found[a], n
             else:
                 row = fit.history[-1]._replace(epoch=n, step=n, lr=float(steps[a]), seconds=seconds)
             fit.history.append(row)
@@ -222,6 +223,8 @@ class FullBatchTraining:
 
     def _end(self, fit: Fit, reg: float, search: Search) -> str:
         """Return why a model has ended, or nothing while it goes on."""
+        if fit.status == DIVERGED:
+            return f"diverged in epoch {len(fit.history)}: use a larger reg"
         if fit.certificate is not None and self._is_near(fit.certificate):
             return f"as near to the optimum as was asked for, tol={self.optimizer.tol:g}"
         # Zero is a bound too: the lowest value where one class alone has examples that count.
@@ -258,7 +261,7 @@ class FullBatchTraining:
 
     def _judge(self, g: int, going_on: set[int]) -> tuple[float, float] | None:
         """Return the held-out loss of a model that has ended, and its standard error, if known."""
-        if g not in self._judged:
+        if g not in self._judged and self.fits[g].status != DIVERGED:
             folds = folds_of(self.models, g)
             if folds and going_on.isdisjoint(folds):
                 theta = np.stack([self.fits[f].theta for f in folds], axis=1)

@@ -12,9 +12,9 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from classifier.model import log_softmax
 from data.dataset import Split
 from data.errors import InputError
-from data.labels import class_weights
+from data.labels import check_exact, class_indices, class_weights, places_of, scaled
 from data.preprocessing import AffineMap, Preprocessing
-from data.statistics import Statistics
+from data.statistics import Statistics, measure
 
 GROWN = 10  # times its earlier scale, for a feature to be another one
 
@@ -35,6 +35,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     intercept_: np.ndarray
     _statistics: Statistics
     _features: AffineMap
+    _exponent: int
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores (N, C) of X (N, D); of two classes the difference, (N,)."""
@@ -56,11 +57,18 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
         return probabilities
 
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Return the accuracy on X (N, D) and labels y (N,), with sample weights (N,) or None."""
+        if sample_weight is not None:  # of which the sum may be more than a float holds
+            sample_weight, _ = scaled(np.asarray(sample_weight, dtype=np.float64))
+        return float(super().score(X, y, sample_weight))
+
     def _check(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Return examples (N, D), labels (N,), and weights (N,) where any are given."""
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
+        check_exact(y, "y")
         check_classification_targets(y)
         if not isinstance(self.fit_intercept, bool | np.bool_):
             raise InputError(f"fit_intercept={self.fit_intercept}: must be True or False")
@@ -77,6 +85,17 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(f"a classifier needs two classes or more, y has 1 class: {classes}")
         self.classes_ = classes
 
+    def _named(self, y: np.ndarray) -> np.ndarray:
+        """Return the classes (N,) that labels name, of which one may be text and one numbers."""
+        kinds = {y.dtype.kind, self.classes_.dtype.kind}
+        if len(kinds & {*"biuf"}) == 1 < len(kinds) or kinds == {"i", "u"}:
+            labels = y if y.dtype.kind in "iu" else y.astype(str)
+            named: np.ndarray = self.classes_[class_indices(labels, self.classes_, "y")]
+            return named
+        if len(unknown := np.setdiff1d(y, self.classes_)):
+            raise InputError(f"y holds {unknown[0]}, which is not among the classes")
+        return y
+
     def _check_is_like_the_last(self, X: np.ndarray, y: np.ndarray) -> None:
         """Raise InputError where a warm start has no weights for these examples."""
         classes, n_features = np.unique(y), np.shape(self.coef_)[1]
@@ -92,11 +111,19 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         weights: np.ndarray | None,
         folds: np.ndarray | None = None,
     ) -> Split:
-        """Return the examples that count at all, with class indices and all that they weigh."""
+        """Return the examples that count at all, with class indices and all that they weigh.
+
+        The weights are times 2 ** `_exponent`, which their sums might not be.
+        """
+        self._exponent = 0
+        if weights is not None:
+            weights, self._exponent = scaled(weights)
         examples = Split(X, np.searchsorted(self.classes_, y), weights, folds)
         of_class = self._class_weights(examples)
         if of_class is not None:
-            weights = of_class[examples.y] * (1 if weights is None else weights)
+            own, of_own = scaled(of_class)
+            weights, of_both = scaled(own[examples.y] * (1 if weights is None else weights))
+            self._exponent += of_own + of_both
             examples = dataclasses.replace(examples, weights=weights)
         if weights is None:
             return examples
@@ -104,14 +131,20 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError("sample_weight, class_weight: all are zero, no example counts")
         return examples if counts.all() else examples.select(counts)
 
+    def _measured(self, examples: Split) -> Statistics:
+        """Return the statistics of examples that `_weighted` returned, or of some of them."""
+        return measure(examples.X, examples.weights, self._exponent)
+
     def _class_weights(self, examples: Split) -> np.ndarray | None:
-        given, names = self.class_weight, self.classes_.tolist()
+        given, n_classes = self.class_weight, len(self.classes_)
         if given is None:
             return None
-        if isinstance(given, Mapping) and all(name in given for name in names):
+        if isinstance(given, Mapping):
+            places = places_of(self.classes_)
+            own = {name: given[name] for name in given if name in places or str(name) in places}
             # OneVsRestClassifier gives each of its problems the weights of all classes.
-            given = {name: given[name] for name in names}
-        totals = np.bincount(examples.y, weights=examples.weights, minlength=len(names))
+            given = own if len(own) >= n_classes else given
+        totals = np.bincount(examples.y, weights=examples.weights, minlength=n_classes)
         return class_weights(given, self.classes_, totals, zero_allowed=True)
 
     def _set_features(self, statistics: Statistics) -> None:

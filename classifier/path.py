@@ -111,9 +111,9 @@ def _interpolated(
     reg: np.ndarray, g: int, own: list[int], known: dict[int, np.ndarray]
 ) -> np.ndarray:
     """Return the weights at a penalty of the curve through those of others, sorted by it."""
-    if reg[g] <= 0 or len({float(reg[k]) for k in own}) < 2:
-        return known[own[0]]
     places = {_at(reg[k]): k for k in own if reg[k] > 0}
+    if reg[g] <= 0 or len(places) < 2:  # no penalty has no logarithm, and one point no curve
+        return known[own[0]]
     shares = CubicSpline(list(places), np.eye(len(places)))(_at(reg[g]))
     weights = np.zeros_like(known[own[0]])
     for share, k in zip(shares, places.values(), strict=True):

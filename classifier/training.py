@@ -6,13 +6,12 @@ and never notice. An ordinary run is a stack of one.
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from classifier.fit import EarlyStopping, Epoch, Fit
+from classifier.fit import DIVERGED, EarlyStopping, Epoch, Fit
 from classifier.model_stack import PerModel, of_mean_one
 from classifier.optimizers import MinibatchOptimizer, State
 from classifier.parallel_stack import EachPart, Members, ParallelStack, take_models
@@ -21,8 +20,6 @@ from classifier.training_state import TrainingState, like
 from data.dataset import Split
 from data.minibatches import Batch
 from data.streamed import minibatches
-
-DIVERGED = 100  # times the loss at the start, log C
 
 
 class Training:
@@ -219,10 +216,9 @@ class Training:
                 seconds,
             )
             fit.history.append(row)
-            if not loss[g] <= DIVERGED * math.log(self.n_classes):
-                fit.status = "diverged"
             cost = self.early_stopping.cost(row)
-            if cost < fit.best_value and fit.status != "diverged":
+            kept = fit.keeps(weights[g], row.val_loss, loss=row.train_loss)
+            if kept and cost < fit.best_value:
                 fit.best_epoch, fit.best_value = self.epoch, cost
                 fit.theta[...] = weights[g]
         return True
@@ -276,7 +272,7 @@ class Training:
         if not fit.history:
             return False
         patience, epoch = self.early_stopping.patience, fit.history[-1].epoch
-        if fit.status == "diverged":
+        if fit.status == DIVERGED:
             fit.ended = f"diverged in epoch {epoch}"
         elif patience is not None and epoch - fit.best_epoch >= patience and epoch < self.epochs:
             monitor = self.early_stopping.monitor

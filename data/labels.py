@@ -1,7 +1,9 @@
 """Labels as the user has them, the classes they name, and their indices."""
 
-import math
+import re
+import sys
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -12,6 +14,7 @@ from data.files.npy import NpyRows
 
 BLOCK = 2**20  # labels of a file that are read at a time
 ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 
 Labels = np.ndarray | NpyRows  # (N,)
 
@@ -32,16 +35,33 @@ def check_labels(y: np.ndarray, where: str) -> np.ndarray:
         return text
     if y.dtype.kind in "iu":
         return y
-    # A float tells whole numbers apart up to 2 ** 53.
-    whole = np.isfinite(y) & (y == np.floor(y)) & (np.abs(y) <= 2**53)
+    whole = np.isfinite(y) & (y == np.floor(y))
     if not whole.all():
         first = int(np.flatnonzero(~whole)[0])
         raise InputError(f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text")
+    check_exact(y, where)
     return y.astype(np.int64)
+
+
+def check_exact(y: np.ndarray, where: str) -> None:
+    """Refuse floats (N,) that are so large that their type cannot tell whole numbers apart."""
+    if y.dtype.kind != "f":
+        return
+    digits = min(np.finfo(y.dtype).nmant + 1, 63)  # binary; 2 ** 63 is the limit of int64
+    merged = np.abs(y) >= y.dtype.type(2) ** digits
+    if merged.any():
+        first = int(np.flatnonzero(merged)[0])
+        raise InputError(
+            f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text, and as "
+            f"{y.dtype} below 2**{digits}, from where on it merges them; save them as integers"
+        )
 
 
 def find_classes(labels: dict[str, Labels]) -> np.ndarray:
     """Return the classes (C,), in order, that the first labels name.
+
+    Numbers are in the order of numbers, also where all names are texts of numbers. A label of the
+    others has the name of a class, whichever of the two is a number and whichever is text.
 
     Parameters
     ----------
@@ -53,37 +73,62 @@ def find_classes(labels: dict[str, Labels]) -> np.ndarray:
         When labels are no class names, or others name a class that the first do not.
     """
     distinct = {where: _distinct(y, where) for where, y in labels.items()}
-    text = [where for where, names in distinct.items() if names.dtype.kind == "U"]
-    if 0 < len(text) < len(distinct):
-        named = ", ".join(text)
-        raise InputError(f"{named}: labels are text, those of the other files are numbers")
     first, *others = distinct
-    classes = distinct[first]
+    classes = _in_order(distinct[first])
     if len(classes) == len(labels[first]) > 2:
         raise InputError(
             f"{first}: {len(classes)} different labels for as many examples; a class needs several "
             "examples (for numbers to be predicted use a regression)"
         )
+    places = places_of(classes)
     for where in others:
-        unknown = np.setdiff1d(distinct[where], classes)
-        if len(unknown):
+        unknown = [name for name in distinct[where].tolist() if str(name) not in places]
+        if unknown:
             raise InputError(
-                f"{where}: label {unknown[0]} is in no example of data.train; add some there or "
-                "leave it out here"
+                f"{where}: label {unknown[0]} is in no example of data.train ({listed(classes)}); "
+                "add some there or leave it out here"
             )
     return classes
 
 
-def class_indices(y: Labels, classes: np.ndarray) -> np.ndarray:
-    """Return the index of each label among the sorted classes: of a file, in as few bytes as do."""
-    if isinstance(y, np.ndarray):
-        return np.searchsorted(classes, y)
-    indices = np.empty(len(y), dtype=np.min_scalar_type(len(classes) - 1))
+def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
+    """Return the index of the class that each label names: of a file, in as few bytes as do.
+
+    A name is a text: 2 and "2" are one name, "2" and "02" are two.
+
+    Raises
+    ------
+    InputError
+        When a label is no name of a class.
+    """
+    places = places_of(classes)
+    in_memory = isinstance(y, np.ndarray)
+    indices = np.empty(len(y), np.int64 if in_memory else np.min_scalar_type(len(classes) - 1))
     start = 0
-    for block in _blocks(y, str(y.path)):
-        indices[start : start + len(block)] = np.searchsorted(classes, block)
+    for block in _blocks(y, where):
+        distinct = np.unique(block)
+        found = [places.get(str(name)) for name in distinct.tolist()]
+        if None in found:
+            unknown = distinct[found.index(None)]
+            raise InputError(
+                f"{where}: label {unknown} is not a class of the model ({listed(classes)})"
+            )
+        rows = slice(start, start + len(block))
+        indices[rows] = np.array(found, dtype=indices.dtype)[np.searchsorted(distinct, block)]
         start += len(block)
     return indices
+
+
+def listed(classes: np.ndarray) -> str:
+    """Return the names of the classes, or the first ten of them, as one text."""
+    return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+
+
+def _in_order(names: np.ndarray) -> np.ndarray:
+    """Return sorted names (C,), those that are all texts of numbers in the order of numbers."""
+    if names.dtype.kind != "U" or not all(map(NUMBER.fullmatch, names.tolist())):
+        return names
+    return np.array(sorted(names.tolist(), key=lambda name: (Decimal(name), name)), names.dtype)
 
 
 def _distinct(y: Labels, where: str) -> np.ndarray:
@@ -111,8 +156,8 @@ def class_weights(
 
     Parameters
     ----------
-    given : 'balanced', for classes that count the same in all, or weights by class, of which
-        those that are missing are 1.
+    given : 'balanced', for classes that count the same in all, or weights by the names of
+        classes, as numbers or as text, of which those that are missing are 1.
     classes : (C,) labels.
     totals : (C,), how many examples each class has, or the sum of their own weights.
     zero_allowed : whether a class may weigh nothing.
@@ -125,16 +170,43 @@ def class_weights(
     if isinstance(given, str):
         if given != "balanced":
             raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
-        balanced: np.ndarray = totals.sum() / (len(classes) * np.where(totals > 0, totals, np.inf))
+        with np.errstate(over="ignore"):
+            found = totals.sum() / (len(classes) * np.where(totals > 0, totals, np.inf))
+        if not np.isfinite(found).all():
+            raise InputError(
+                "class_weight=balanced: the examples of some classes weigh too little beside others"
+            )
+        balanced: np.ndarray = found
         return balanced
     if not isinstance(given, Mapping):
         raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
-    names = classes.tolist()
-    if unknown := [name for name in given if name not in names]:
-        raise InputError(f"class_weight: there is no class {unknown[0]}")
-    for weight in given.values():
-        fits = isinstance(weight, Real) and 0 <= weight < math.inf
+    weights: dict[int, float] = {}
+    places = places_of(classes)
+    for name, weight in given.items():
+        place = places.get(name, places.get(str(name)))
+        if place is None:
+            raise InputError(f"class_weight: there is no class {name} ({listed(classes)})")
+        if place in weights:
+            raise InputError(f"class_weight: class {name} has two weights")
+        fits = isinstance(weight, Real) and 0 <= weight <= sys.float_info.max
         if not fits or (weight == 0 and not zero_allowed):
             limit = "of 0 or more" if zero_allowed else "above 0"
             raise InputError(f"class_weight: {weight} is not a number {limit}")
-    return np.array([given.get(name, 1.0) for name in names], dtype=np.float64)
+        weights[place] = float(weight)
+    return np.array([weights.get(i, 1.0) for i in range(len(classes))])
+
+
+def places_of(classes: np.ndarray) -> dict[Any, int]:
+    """Return the index of each class by its name as it is, and as text."""
+    names = classes.tolist()
+    return {str(name): i for i, name in enumerate(names)} | {n: i for i, n in enumerate(names)}
+
+
+def scaled(weights: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return weights (N,) whose largest is in [1/2, 1), and the power of 2 that they are times of.
+
+    Their sums and products are then neither too large for a float nor too small, and all that they
+    say of each other is the same to the last bit.
+    """
+    exponent = int(np.frexp(weights.max(initial=0.0))[1])
+    return np.ldexp(weights, -exponent), exponent

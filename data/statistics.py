@@ -23,8 +23,8 @@ PART, PART_ROWS = 32, 64
 class Statistics:
     """Of each feature, (D,) float64: smallest and largest value, mean, and standard deviation.
 
-    A spread that is nothing but rounding is 0. weight is the number of examples, or the sum of
-    their weights.
+    A spread that is nothing but rounding is 0. weight times 2 ** exponent is the number of
+    examples, or the sum of their weights, which may be more than a float holds.
     """
 
     low: np.ndarray
@@ -32,20 +32,24 @@ class Statistics:
     mean: np.ndarray
     spread: np.ndarray
     weight: float
+    exponent: int = 0
 
     def merge(self, other: "Statistics") -> "Statistics":
         """Return those of the examples of both."""
-        weight = self.weight + other.weight
-        own, added = self.weight / weight, other.weight / weight
+        exponent = max(self.exponent, other.exponent)
+        before, new = (math.ldexp(s.weight, s.exponent - exponent) for s in (self, other))
+        weight = before + new
+        own, added = before / weight, new / weight
         apart = other.mean - self.mean
         low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
         within = np.hypot(math.sqrt(own) * self.spread, math.sqrt(added) * other.spread)
         spread = np.hypot(within, math.sqrt(own * added) * apart)
         mean = np.where(low == high, low, self.mean + added * apart)
-        return Statistics(low, high, mean, np.where(low == high, 0.0, spread), weight)
+        spread = np.where(low == high, 0.0, spread)
+        return Statistics(low, high, mean, spread, weight, exponent)
 
 
-def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
+def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -> Statistics:
     """Measure X (N, ...), in float64.
 
     The means and squares of blocks are merged pair by pair, those of bytes are exact before.
@@ -54,6 +58,7 @@ def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
     ----------
     X : the examples.
     weights : (N,), what each counts in mean and spread, above 0; or None, where all count the same.
+    exponent : of the power of 2 that the weights are times of.
 
     Raises
     ------
@@ -69,7 +74,7 @@ def measure(X: Examples, weights: np.ndarray | None = None) -> Statistics:
     rounding = 10 * np.finfo(float).eps * np.maximum(whole.high, -whole.low)
     spread = np.where(spread <= rounding, 0.0, spread)
     mean = np.where(whole.low == whole.high, whole.low, whole.mean)
-    return Statistics(whole.low, whole.high, mean, spread, whole.weight)
+    return Statistics(whole.low, whole.high, mean, spread, whole.weight, exponent)
 
 
 def check_finite(X: Examples) -> None:

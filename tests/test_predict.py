@@ -9,8 +9,11 @@ import pytest
 from sklearn.metrics import accuracy_score
 
 from classifier.model import LinearModel
-from classifier.runs.prediction import class_indices
+from classifier.runs.config import PredictConfig
+from classifier.runs.prediction import predict
 from data.errors import InputError
+from data.labels import class_indices
+from data.preprocessing import AffineMap
 
 NAMES = np.array(["ant", "bee", "cat"])
 
@@ -138,18 +141,71 @@ def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, comm
     assert "(the run's status is diverged: in epoch 1); name a finished run" in done.stderr
 
 
-def test_labels_are_names_or_indices():
+def test_labels_are_names_and_never_indices():
     def indices(labels, classes=NAMES):
         return class_indices(np.array(labels), np.array(classes), "x.npz").tolist()
 
     assert indices(["cat", "ant", "cat"]) == [2, 0, 2]
-    assert indices([2, 0, 1]) == [2, 0, 1]
     assert indices([-3, 8], [-3, 5, 8]) == [0, 2]
     assert indices(["5", "-3"], [-3, 5, 8]) == [1, 0]
-    with pytest.raises(InputError, match="label 3 is not a class"):
-        indices([0, 3])
-    with pytest.raises(InputError, match="label 0 is not a class"):
-        indices([0], [-3, 5, 8])
+    assert indices([2, 10], ["10", "2"]) == [1, 0]
+    assert indices(["7", "007"], ["007", "7"]) == [1, 0]
+    assert indices(np.array([7], np.uint8), ["007", "7"]) == [1]
+    assert indices(np.array([2**63], np.uint64), [str(2**63), "1"]) == [0]
+    for labels, classes in (
+        ([0], NAMES),
+        ([7], ["007", "8"]),
+        (["1.0"], [0, 1]),
+        ([1], ["0.0", "1.0"]),
+        ([" 1"], [0, 1]),
+        ([""], [0, 1]),
+        (["True"], [0, 1]),
+        ([2**60 + 1], [2**60, 2**60 + 2]),
+    ):
+        with pytest.raises(InputError, match="is not a class of the model"):
+            indices(labels, classes)
+
+
+@pytest.mark.parametrize("names", ["0 1 2 3 4 5 6 7 8 9 10 11", "-10 -9 2 5 10 20"])
+def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(names, tmp_path, command):
+    numbers = np.array(names.split(), dtype=int)
+    y = numbers[np.arange(240) % len(numbers)]
+    X = np.random.default_rng(0).standard_normal((240, len(numbers))) / 9
+    X[y[:, None] == numbers] += 9
+    np.savez(tmp_path / "train.npz", X=X, y=y.astype(str))
+    weights = f"class_weight={{{numbers[-1]}: 2}}"
+    arguments = ["data=arrays", "data.train=train.npz", "epochs=5", "report.plots=false", weights]
+    assert command("train.py", *arguments).returncode == 0
+    for labels in (y, y.astype(np.int8), y.astype(np.float16), y.astype(str), y.astype(bytes)):
+        np.savez(tmp_path / "new.npz", X=X, y=labels)
+        done = command("predict.py", "input=new.npz")
+        assert done.returncode == 0, done.stderr
+        rows = read_csv(tmp_path / "predictions.csv")
+        assert [row["label"] for row in rows] == y.astype(str).tolist()
+        assert [row["prediction"] for row in rows] == y.astype(str).tolist()
+        assert list(rows[0])[2:] == [f"probability_{name}" for name in names.split()]
+
+
+@pytest.mark.parametrize("config", [{}, {"data": {"version": "cifar10"}}, [], {"data": [1]}])
+@pytest.mark.parametrize("names", [["ship", "frog", "cat"], ["1", "0", "2"]])
+def test_only_cifar_numbers_its_classes(config, names, tmp_path):
+    W = np.eye(3, dtype=np.float32)
+    features = AffineMap(np.zeros(3), np.ones(3))
+    model = LinearModel(W, W[0] * 0, np.array(names), features, None, config)
+    model.save(tmp_path / "model.npz")
+    y = np.array([0, 1, 2, 2])
+    np.savez(tmp_path / "new.npz", X=9 * np.eye(3)[y], y=y)
+    output = str(tmp_path / "out.csv")
+    own = PredictConfig(
+        str(tmp_path / "model.npz"), str(tmp_path / "new.npz"), output, "outputs", 5
+    )
+    if names[0] == "ship" and config != {"data": {"version": "cifar10"}}:
+        with pytest.raises(InputError, match=r"label 0 is not a class of the model \(ship, frog"):
+            predict(own)
+        return
+    predict(own)
+    expected = np.array(names)[y] if names[0] == "ship" else y.astype(str)
+    assert [row["label"] for row in read_csv(tmp_path / "out.csv")] == expected.tolist()
 
 
 def test_the_model_file_names_the_config_of_its_run(trained):

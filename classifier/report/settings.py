@@ -39,20 +39,26 @@ def settings_of(jobs: list[Row], swept: list[str], objective: str) -> list[Row]:
 
     Besides the fields of a job's row it has:
 
-    repetitions : how many of its jobs completed.
+    repetitions : how many of its jobs completed, those that were given twice counted once.
     jobs : the names of all its jobs.
     <metric>_error : the standard error of each metric: over repetitions, where there are two or
         more, else that of the job.
     """
-    own = [key for key in swept if key not in REPETITIONS]
-    groups: dict[str, list[Row]] = {}
+    keys = [key for key in swept if key not in REPETITIONS]
+    groups: dict[tuple[Any, ...], list[Row]] = {}
     for job in jobs:
-        groups.setdefault(repr([job[key] for key in own]), []).append(job)
-    return [_setting(group, objective) for group in groups.values()]
+        groups.setdefault(_values(job, keys), []).append(job)
+    return [_setting(group, swept, objective) for group in groups.values()]
 
 
-def _setting(group: list[Row], objective: str) -> Row:
-    ranked = rank(group, objective)
+def _values(job: Row, keys: list[str]) -> tuple[Any, ...]:
+    """Return the values of keys, of which 1 is 1.0, however they were written."""
+    return tuple(job[key] if is_number(job[key]) else repr(job[key]) for key in keys)
+
+
+def _setting(group: list[Row], swept: list[str], objective: str) -> Row:
+    # A job that was given twice says nothing that it has not said before: it is one repetition.
+    ranked = list({_values(job, swept): job for job in rank(group, objective)[::-1]}.values())[::-1]
     # Of an even number the better one of the two in the middle.
     row = dict(ranked[(len(ranked) - 1) // 2] if ranked else group[0])
     row |= {"repetitions": len(ranked), "jobs": [job["job"] for job in group]}

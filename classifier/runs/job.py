@@ -61,12 +61,20 @@ def plain_config(
     """
     known = known or {}
     plain: dict[str, Any] = {
-        key: known[key] if key in known else json.loads(json.dumps(plain_value(composed, key)))
+        key: known[key] if key in known else json.loads(json.dumps(_named(composed, key)))
         for key in map(str, composed)
     }
     others = ("hydra", "schema")
     own = {group: name for group, name in choices.items() if not group.startswith(others)}
     return plain | {"choices": own}
+
+
+def _named(composed: DictConfig, key: str) -> Value:
+    """Return the value of a key with names as text: JSON would make `true` of a class True."""
+    value = plain_value(composed, key)
+    if key == "class_weight" and isinstance(value, dict):
+        return {str(name): weight for name, weight in value.items()}
+    return value
 
 
 def plain_value(composed: DictConfig, key: str) -> Value:
@@ -88,7 +96,10 @@ def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
         if name == "choices":
             flat |= value
         elif name == "class_weight" and isinstance(value, dict):
-            flat[name] = ", ".join(f"{label}: {weight}" for label, weight in value.items())
+            weights = {label: str(weight).removesuffix(".0") for label, weight in value.items()}
+            flat[name] = ", ".join(
+                f"{label}: {weights[label]}" for label in sorted(weights, key=str)
+            )
         else:
             flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
     return flat

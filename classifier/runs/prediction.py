@@ -23,7 +23,8 @@ from data.features import check_features
 from data.files.npz import read_npz
 from data.files.places import is_folder, is_plain_file, is_there
 from data.files.whole import write_whole
-from data.labels import check_labels
+from data.labels import NUMBER, check_labels, class_indices
+from data.sources.cifar import LAYOUTS
 
 
 def predict_composed(composed: DictConfig) -> None:
@@ -56,7 +57,7 @@ def predict(config: PredictConfig) -> str:
             raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
     _refuse_foreign(output)
     model = LinearModel.load(path)
-    X, y = _read_examples(config.input, model.classes)
+    X, y = _read_examples(config.input, model)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, lambda file: _write_csv(file, model, X, y))
@@ -84,16 +85,28 @@ def _refuse_foreign(output: Path) -> None:
         )
 
 
-def _read_examples(path: str, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return X, and the class indices of y where the file has labels."""
+def _read_examples(path: str, model: LinearModel) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return X, and the class indices of y where the file has labels.
+
+    A label is the name of a class. The official files of CIFAR alone number their classes.
+    """
     arrays = read_npz(path, ["X"], optional=["y"])
     X = check_features(arrays["X"], path)
     if "y" not in arrays:
         return X, None
-    labels = check_labels(arrays["y"], path)
+    labels, classes = check_labels(arrays["y"], path), model.classes
     if len(labels) != len(X):
         raise InputError(f"{path}: X holds {len(X)} examples and y {len(labels)} labels")
+    if labels.dtype.kind in "iu" and _are_numbered(model):
+        classes = np.arange(len(classes))
     return X, class_indices(labels, classes, path)
+
+
+def _are_numbered(model: LinearModel) -> bool:
+    """Return whether the data of a model number its classes, and no number is a name of one."""
+    source = model.config.get("data") if isinstance(model.config, dict) else None
+    is_cifar = isinstance(source, dict) and str(source.get("version")) in LAYOUTS
+    return is_cifar and not any(map(NUMBER.fullmatch, map(str, model.classes)))
 
 
 def find_model(run: str, outputs: Path) -> Path:
@@ -124,27 +137,6 @@ def incomplete_status(model: Path) -> str:
     if status["status"] in ("completed", "not begun"):  # a model may have left its run's folder
         return ""
     return printable(f"the run's status is {status['status']}: {status['reason']}")
-
-
-def class_indices(labels: np.ndarray, classes: np.ndarray, where: str) -> np.ndarray:
-    """Return the index of each label among the classes.
-
-    A label is a class's name, or its index where the classes are text and the label is whole.
-
-    Raises
-    ------
-    InputError
-        When a label is neither.
-    """
-    index = {str(name): i for i, name in enumerate(classes)}
-    if classes.dtype.kind == "U" and labels.dtype.kind != "U":
-        index = {str(i): i for i in range(len(classes))}
-    distinct, inverse = np.unique(labels, return_inverse=True)
-    unknown = [str(label) for label in distinct if str(label) not in index]
-    if unknown:
-        known = ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
-        raise InputError(f"{where}: label {unknown[0]} is not a class of the model ({known})")
-    return np.array([index[str(label)] for label in distinct], dtype=np.int64)[inverse]
 
 
 def _write_csv(file: BinaryIO, model: LinearModel, X: np.ndarray, y: np.ndarray | None) -> None:

@@ -16,7 +16,7 @@ from data.console import printable
 from data.dataset import Dataset, Examples, Split, class_counts
 from data.errors import InputError
 from data.files.npy import NpyRows
-from data.labels import class_weights
+from data.labels import class_weights, scaled
 from data.machine import memory
 from data.preprocessing import AffineMap, PreparedRows
 from data.room import STREAMED, check_room
@@ -174,16 +174,25 @@ def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
 def find_class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
     """Return what an example of each class counts, (C,) float32, or None where all count the same.
 
-    Names are compared as text: YAML reads 1 as a number whatever the labels are.
+    The largest is in [1/2, 1), for only what they say of each other counts. Names are compared as
+    text: YAML reads 1 as a number, and JSON as text, whatever the labels are.
     """
     if given is None:
         return None
-    classes = dataset.classes
     if isinstance(given, Mapping):
-        named = {str(name): name for name in classes.tolist()}
-        given = {named.get(str(name), name): weight for name, weight in given.items()}
-    counts = class_counts(dataset.train.y, len(classes))
-    return class_weights(given, classes, counts).astype(np.float32)
+        texts = {str(name): weight for name, weight in given.items()}
+        if len(texts) < len(given):
+            raise InputError(f"class_weight={dict(given)}: a class has two weights")
+        given = texts
+    counts = class_counts(dataset.train.y, len(dataset.classes))
+    weights = scaled(class_weights(given, dataset.classes, counts))[0].astype(np.float32)
+    if not weights.all():
+        name = dataset.classes[int(np.argmin(weights))]
+        raise InputError(
+            f"class_weight: the examples of class {name} would not count beside those with the "
+            "largest weight; let the largest be at most 1e38 times the smallest"
+        )
+    return weights
 
 
 def _check_size(low: np.ndarray, high: np.ndarray, spread: np.ndarray) -> None:

@@ -1,11 +1,12 @@
 """What is known of models once they are trained: how near their optimum, how good on folds."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from classifier.fit import Fit
+from classifier.fit import DIVERGED, Fit
 from classifier.full_loss import certify_weights
 from classifier.held_out import evaluate_held_out
 from classifier.model_stack import PerModel
@@ -45,18 +46,46 @@ def judge(
         after_block()
         return ""
 
-    unknown = [g for g in range(n_jobs) if fits[g].certificate is None and fits[g].history]
-    size = max(1, AT_ONCE // fits[0].theta.size)
-    for chosen in (unknown[i : i + size] for i in range(0, len(unknown), size)):
-        theta = np.stack([fits[g].theta for g in chosen], axis=1)
-        found = certify_weights(prepared.train, theta, models.select(chosen), stop)
-        for g, certificate in zip(chosen, found, strict=True):
-            fits[g].certificate = certificate
+    _certify(fits[:n_jobs], models, prepared.train, stop)
+    wrong = [g for g, fit in enumerate(fits[:n_jobs]) if not _is_kept(fit)]
+    for g in wrong:  # what the last step made of it was in no epoch's figures
+        fits[g].theta[...], fits[g].best_epoch, fits[g].certificate = 0, 0, None
+        fits[g].ended = f"diverged in epoch {len(fits[g].history)}"
+    if wrong:
+        _certify(fits[:n_jobs], models, prepared.train, stop)
     if prepared.train.folds is None:
         return [Trained(fit) for fit in fits[:n_jobs]]
     losses, accuracies = _on_folds(fits, models, n_jobs, prepared.train, after_block)
     columns = zip(fits[:n_jobs], losses.T.tolist(), accuracies.T.tolist(), strict=True)
-    return [Trained(*column) for column in columns]
+    return [_of_folds(*own, fits[g::n_jobs][1:]) for g, own in enumerate(columns)]
+
+
+def _certify(fits: Sequence[Fit], models: PerModel, train: Split, stop: Callable[[], str]) -> None:
+    """Give each model that took part in an epoch the certificate that it lacks."""
+    unknown = [g for g, fit in enumerate(fits) if fit.certificate is None and fit.history]
+    size = max(1, AT_ONCE // fits[0].theta.size)
+    for chosen in (unknown[i : i + size] for i in range(0, len(unknown), size)):
+        theta = np.stack([fits[g].theta for g in chosen], axis=1)
+        found = certify_weights(train, theta, models.select(chosen), stop)
+        for g, certificate in zip(chosen, found, strict=True):
+            fits[g].certificate = certificate
+
+
+def _is_kept(fit: Fit) -> bool:
+    if fit.status != "completed" or fit.certificate is None:
+        return True
+    return fit.keeps(fit.theta, fit.certificate.objective, loss=fit.certificate.loss)
+
+
+def _of_folds(
+    fit: Fit, losses: list[float], accuracies: list[float], without: Sequence[Fit]
+) -> Trained:
+    """Return a job's model with its figures on the folds, unless one diverged without its fold."""
+    finite = [math.isfinite(loss) for loss in losses]
+    lost = [k for k, own in enumerate(without) if own.status == DIVERGED or not finite[k]]
+    if lost and fit.status == "completed":
+        fit.status, fit.ended = DIVERGED, f"the model without fold {lost[0] + 1} diverged"
+    return Trained(fit, losses, accuracies) if all(finite) else Trained(fit)
 
 
 def _on_folds(

@@ -66,10 +66,13 @@ def config_key(config: dict[str, Value]) -> str:
 
     Where a run is put and who hears of it does not matter, and 1 is 1.0.
     """
-    return json.dumps(settings(_with_floats(config)), sort_keys=True)
+    return json.dumps(settings(with_whole_numbers(config)), sort_keys=True)
 
 
-def _with_floats(value: Value) -> Value:
+def with_whole_numbers(value: Value) -> Value:
+    """Return a config in which every number that is written in several ways is written in one."""
     if isinstance(value, dict):
-        return {key: _with_floats(own) for key, own in value.items()}
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        return {key: with_whole_numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [with_whole_numbers(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value

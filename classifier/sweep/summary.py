@@ -31,7 +31,7 @@ from classifier.runs.folder import FINISHED, read_report
 from classifier.runs.job import flatten
 from classifier.runs.report import falls_short
 from classifier.sweep.edges import find_edges
-from classifier.sweep.records import Record, read_records, settings
+from classifier.sweep.records import Record, read_records, settings, with_whole_numbers
 from classifier.sweep.reg_path import path_rows
 from classifier.sweep.table import table
 from classifier.sweep.winner import check_best, copy_best, crown
@@ -127,7 +127,7 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
 
 def swept_keys(records: list[Record]) -> list[str]:
     """Return the keys that all jobs have and in which they differ, in the order of the config."""
-    configs = [settings(record.config) for record in records if record.config]
+    configs = [settings(with_whole_numbers(r.config)) for r in records if r.config]
     names = {name: None for config in configs for name in config}
     shared = [name for name in names if all(name in config for config in configs)]
     return [name for name in shared if len({repr(config[name]) for config in configs}) > 1]

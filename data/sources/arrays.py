@@ -54,7 +54,10 @@ class Source(SeededSource):
         last = {split: list(keys.items())[-1] for split, keys in places.items()}
         labels = {f"data.{k}={path}": read[split][1] for split, (k, path) in last.items()}
         classes = find_classes(labels)
-        splits = {n: Split(X, class_indices(y, classes)) for n, (X, y) in read.items()}
+        splits = {
+            split: Split(read[split][0], class_indices(y, classes, where))
+            for split, (where, y) in zip(read, labels.items(), strict=True)
+        }
         origin = next(iter(places["train"].values()))
         return make_dataset(
             splits["train"],

@@ -321,6 +321,7 @@ def test_a_diverged_fit_warns_and_names_its_step(wine):
         ({"preprocessing": "pca"}, "preprocessing=pca: must be one of standardize"),
         ({"class_weight": "fair"}, "class_weight=fair: must be balanced or"),
         ({"class_weight": {"green": 1}}, "there is no class green"),
+        ({"class_weight": {"red": 10**400}}, "is not a number of 0 or more"),
     ],
 )
 def test_what_cannot_be_used_is_told_in_one_line(parameters, message, wine):
@@ -378,3 +379,74 @@ def test_features_that_have_no_coefficients_in_float64_are_refused():
     X = 1e-310 * np.random.default_rng(0).standard_normal((50, 2))
     with pytest.raises(ValueError, match=r"spread of .*e-3\d+, for which float64 cannot hold"):
         SoftmaxClassifier().fit(X, np.arange(50) % 2)
+
+
+@pytest.mark.parametrize("size", [1e307, 1e308, 1e-300, 1e-320])
+@pytest.mark.parametrize("class_weight", [None, "balanced", {"red": 2.0}])
+def test_weights_of_any_size_say_what_they_say_of_each_other(size, class_weight, wine):
+    X, y = wine
+    weights = 1.0 + np.arange(len(y)) % 3 / 2
+    of_class, larger = class_weight, class_weight
+    if isinstance(class_weight, dict):
+        of_class = {"red": 2.0, "rose": 1.0, "white": 1.0}
+        larger = {name: weight * (size / 2) for name, weight in of_class.items()}
+    model = SoftmaxClassifier(class_weight=of_class, tol=1e-6).fit(X, y, weights)
+    large = SoftmaxClassifier(class_weight=larger, tol=1e-6).fit(X, y, weights * (size / 2))
+    # Of 1e-320 a float has a dozen binary digits left.
+    np.testing.assert_allclose(large.coef_, model.coef_, atol=1e-3 if size == 1e-320 else 1e-12)
+    expected = model.score(X[::5], y[::5], weights[::5])
+    found = large.score(X[::5], y[::5], weights[::5] * (size / 2))
+    assert found == pytest.approx(expected, rel=1e-3)
+
+
+def test_parts_of_an_epoch_weigh_what_their_examples_do(wine):
+    X, y = wine
+    models = []
+    for size in (1.0, 2.0**1020, 2.0**-1060):
+        model = SoftmaxClassifier(random_state=0)
+        for k, rows in enumerate((slice(None, None, 2), slice(1, None, 2))):
+            weights = np.full(len(X[rows]), size * (1 + k))
+            model.partial_fit(X[rows] + k, y[rows], np.unique(y), weights)
+        models.append(model.coef_)
+    np.testing.assert_array_equal(models[1], models[0])
+    np.testing.assert_array_equal(models[2], models[0])
+
+
+def test_a_class_is_meant_by_its_name_as_a_number_or_as_text(wine):
+    X, names = wine
+    y = np.searchsorted(np.unique(names), names) * 5 + 2  # 2, 7, 12: as text 12 comes first
+    expected = SoftmaxClassifier(class_weight={12: 3}).fit(X, y)
+    for labels, key in (
+        (y, "12"),
+        (y.astype(str), 12),
+        (y.astype(float), 12),
+        (y.astype("U"), "12"),
+    ):
+        model = SoftmaxClassifier(class_weight={key: 3}).fit(X, labels)
+        columns = np.argsort(model.classes_.astype(float))
+        np.testing.assert_allclose(model.coef_[columns], expected.coef_, atol=1e-12)
+    with pytest.raises(ValueError, match="class 12 has two weights"):
+        SoftmaxClassifier(class_weight={"12": 3, 12: 2}).fit(X, y)
+    for wrong in ("012", "12.0", 3, " 12"):
+        with pytest.raises(ValueError, match=rf"no class {wrong} \(2, 7, 12\)"):
+            SoftmaxClassifier(class_weight={wrong: 3}).fit(X, y)
+    first = SoftmaxClassifier(random_state=0).partial_fit(X, y, classes=np.unique(y))
+    text = SoftmaxClassifier(random_state=0).partial_fit(X, y.astype(str), classes=np.unique(y))
+    np.testing.assert_array_equal(text.coef_, first.coef_)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("kind", "digits"), [("f2", 11), ("f4", 24), ("f8", 53)])
+def test_labels_that_their_type_merges_are_refused(kind, digits, wine):
+    X, names = wine
+    y = (2.0**digits + 2 * np.searchsorted(np.unique(names), names)).astype(kind)
+    with pytest.raises(ValueError, match=rf"as float\d+ below 2\*\*{digits}"):
+        SoftmaxClassifier().fit(X, y)
+    with pytest.raises(ValueError, match=rf"classes: .* below 2\*\*{digits}"):
+        SoftmaxClassifier().partial_fit(X, names == "red", np.unique(y))
+
+
+def test_a_last_step_that_diverged_is_told(wine):
+    X, y = wine
+    with pytest.warns(ConvergenceWarning, match=r"diverged in epoch 1 with lr=1e\+20"):
+        SoftmaxClassifier(lr=1e20, epochs=1, batch_size=len(y)).fit(X, y)

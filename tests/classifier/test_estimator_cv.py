@@ -204,3 +204,11 @@ def test_folds_without_an_example_that_counts_are_named():
         SoftmaxClassifierCV(reg=2, cv=splits).fit(X, y, sample_weight=fold > 0)
     groups = GroupKFold(3).split(X, y, groups=np.arange(len(y)) // 2)
     assert SoftmaxClassifierCV(reg=2, cv=list(groups)).fit(X, y).scores_.shape == (3, 2)
+
+
+def test_penalties_are_the_same_for_weights_of_any_size():
+    X, y = load_wine(return_X_y=True)
+    plain = SoftmaxClassifierCV(reg=[1e-1, 1e-2]).fit(X, y)
+    large = SoftmaxClassifierCV(reg=[1e-1, 1e-2]).fit(X, y, np.full(len(y), 2.0**1015))
+    np.testing.assert_array_equal(large.coefs_paths_, plain.coefs_paths_)
+    np.testing.assert_array_equal(large.Cs_, plain.Cs_ * 2.0**-1015)

@@ -54,6 +54,14 @@ def test_the_curve_goes_through_any_cubic_in_the_logarithm():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+def test_no_penalty_starts_from_the_weakest():
+    regs = [1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 0.0, 1e-6]
+    known = {g: np.full((1, 2), g, np.float32) for g in range(5)}
+    np.testing.assert_array_equal(start(models_of(regs), [5], known)[0, 0], [4, 4])
+    known = {0: known[0], 5: np.full((1, 2), 9, np.float32)}
+    np.testing.assert_array_equal(start(models_of(regs), [6], known)[0, 0], [9, 9])
+
+
 def test_each_smoothing_has_a_curve_of_its_own():
     regs = np.tile(np.logspace(-1, -5, 9), 2)
     models = models_of(regs, smoothing=np.repeat([0.0, 0.1], 9))

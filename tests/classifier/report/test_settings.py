@@ -53,6 +53,16 @@ def test_a_setting_has_mean_and_standard_error_and_the_median_job():
     assert (best["job"], best["jobs"]) == ("0-0", ["0-0", "0-1", "0-2"])
 
 
+def test_a_job_given_twice_is_one_repetition():
+    jobs = [job(str(i), *own) for i, own in enumerate([(1, 0, 0.5), (1.0, 0.0, 0.5), (1, 1, 0.7)])]
+    (setting,), _ = chosen(jobs)
+    assert (setting["repetitions"], setting["jobs"]) == (2, ["0", "1", "2"])
+    assert setting["val_loss"] == pytest.approx(0.6)
+    (twice,), _ = chosen(jobs[:2])
+    assert twice["repetitions"] == 1
+    assert twice.get("val_loss_error") is None
+
+
 def test_the_lucky_seed_does_not_win():
     _, best = chosen(sweep([[0.1, 0.9, 0.8], [0.5, 0.5, 0.5]]))
     assert best["reg"] == 0.1

@@ -117,6 +117,31 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
     assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
 
 
+@pytest.mark.parametrize("weight", ["1e308", "1e-300", "1e-320"])
+def test_class_weights_of_any_size_say_what_they_say_of_each_other(weight, job_of, tmp_path):
+    all_alike = "{" + ",".join(f"{name}: {weight}" for name in range(10)) + "}"
+    for place, own in (("one", "null"), ("large", all_alike)):
+        run([job_of(tmp_path / place, f"class_weight={own}", "epochs=3")])
+    one, large = (LinearModel.load(tmp_path / place / "model.npz") for place in ("one", "large"))
+    np.testing.assert_allclose(large.W, one.W, atol=1e-6)
+    found = read(tmp_path / "large", "report.json")["metrics"]["test"]
+    assert found["weighted_loss"] == pytest.approx(found["loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("{3: 1e308}", "the examples of class 0 would not count beside those with the largest"),
+        ("{3.0: 2}", r"there is no class 3.0 \(0, 1, 2"),
+        ("{03: 2}", r"there is no class 03 \(0, 1, 2"),
+        ("{true: 2}", r"there is no class True \(0, 1, 2"),
+    ],
+)
+def test_class_weights_that_cannot_be_meant_are_refused(weights, words, job_of, tmp_path):
+    with pytest.raises(InputError, match=words):
+        run([job_of(tmp_path, f"class_weight={weights}", "epochs=1")])
+
+
 def test_label_smoothing_is_part_of_what_is_minimised(job_of, tmp_path):
     job = job_of(tmp_path, "label_smoothing=0.2", "epochs=5")
     run([job])
@@ -337,3 +362,46 @@ def test_the_seed_and_nothing_else_decides_the_weights(job_of, tmp_path):
     np.testing.assert_array_equal(first, weights("b"))
     np.testing.assert_array_equal(first, weights("c", "check_gradient=false"))
     assert not np.array_equal(first, weights("d", "seed=1"))
+
+
+STEP = ["lr=1e20", "epochs=1", "batch_size=2000", "data.val_fraction=0"]
+
+
+@pytest.mark.parametrize("more", [[], ["cv=3"], ["label_smoothing=0.1"]])
+def test_a_model_whose_last_step_diverged_is_not_completed(more, job_of, tmp_path):
+    with pytest.raises(RunError, match=r"diverged in epoch 1 with lr=1e\+20"):
+        run([job_of(tmp_path, *STEP, *more)])
+    assert read(tmp_path, "status.json")["status"] == "diverged"
+    report = read(tmp_path, "report.json")
+    assert (report["status"], report["best_epoch"]) == ("diverged", 0)
+    assert report["objective"] == pytest.approx(np.log(10))
+    np.testing.assert_array_equal(LinearModel.load(tmp_path / "model.npz").W, 0)
+
+
+@pytest.mark.parametrize("more", [[], ["cv=2"]])
+def test_a_path_that_leads_to_no_number_is_not_completed(more, job_of, tmp_path, monkeypatch):
+    def start(models, wanted, known):
+        return np.full((10, len(wanted), 65), np.nan, np.float32)
+
+    monkeypatch.setattr("classifier.full_batch.start", start)
+    regs = [1e-1, 1e-2, 1e-3, 9e-4, 1e-4, 0]  # without a penalty the curve is needed
+    own = ["optimizer=lbfgs", "epochs=200", *more]
+    jobs = [job_of(tmp_path / str(reg), *own, f"reg={reg}") for reg in regs]
+    with pytest.raises(RunError, match="diverged"):
+        run(jobs, of_sweep=True)
+    statuses = {reg: read(tmp_path / str(reg), "status.json")["status"] for reg in regs}
+    # Of a cross-validation the folds start from others, too.
+    expected = {reg: "diverged" if more or reg == 0 else "completed" for reg in regs}
+    assert statuses == expected
+    for reg in regs:
+        assert read(tmp_path / str(reg), "report.json")["status"] == statuses[reg]
+        assert np.isfinite(LinearModel.load(tmp_path / str(reg) / "model.npz").W).all()
+
+
+def test_a_run_is_not_completed_where_a_fold_has_no_finite_loss(job_of, tmp_path, monkeypatch):
+    losses = iter([0.5, np.nan, 0.5])
+    found = lambda *_: (np.array([next(losses)]), np.array([0.5]))  # noqa: E731
+    monkeypatch.setattr("classifier.runs.trained.evaluate_held_out", found)
+    with pytest.raises(RunError, match="the model without fold 2 diverged"):
+        run([job_of(tmp_path, "cv=3", "epochs=2")])
+    assert "cross_validation" not in read(tmp_path, "report.json")

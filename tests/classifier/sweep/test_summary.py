@@ -318,6 +318,18 @@ def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
     assert flatten({"class_weight": {"cat": 2, "dog": 0.5}}) == {"class_weight": "cat: 2, dog: 0.5"}
 
 
+def test_one_setting_written_in_several_ways_is_one_setting(sweep):
+    weights = [{"2": 1, "10": 3.0}, {"10": 3, "2": 1.0}]
+    spellings = [(1, 0, weights[0]), (1.0, 0, weights[1]), (1.0, 0.0, weights[0])]
+    jobs = [{"lr": lr, "seed": seed, "class_weight": w} for lr, seed, w in spellings]
+    summary = summarise(
+        sweep(*[(own | {"reg": r}, "completed", 0.5) for own in jobs for r in (0, 1)])
+    )
+    assert summary["swept"] == ["reg"]
+    assert [row["repetitions"] for row in summary["settings"]] == [1, 1]
+    assert len({config_key(CONFIG | own) for own in jobs}) == 1
+
+
 def test_records_come_in_the_order_of_their_numbers(sweep):
     records = read_records(sweep(*grid()))
     assert [record.folder.name for record in records] == [str(i) for i in range(12)]

@@ -43,6 +43,12 @@ Y = np.arange(40) % 4
         (Y.astype(np.uint64) + 2**63, [2**63 + i for i in range(4)]),
         (np.array(list("dcba"))[Y], ["a", "b", "c", "d"]),
         (np.array([b"x", b"y"])[Y % 2], ["x", "y"]),
+        (np.array(["10", "-1", "2", "1.5"])[Y], ["-1", "1.5", "2", "10"]),
+        (np.array(["10", "2", "007", "7"])[Y], ["2", "007", "7", "10"]),
+        (np.array([str(2**63 + 1), str(2**63), "9"])[Y % 3], ["9", str(2**63), str(2**63 + 1)]),
+        (np.array(["10", "2", "none", ""])[Y], ["", "10", "2", "none"]),
+        (Y.astype(np.float16) + 2044, [2044, 2045, 2046, 2047]),
+        (Y.astype(np.longdouble) + 2**52, [2**52 + i for i in range(4)]),
     ],
 )
 def test_labels_of_every_kind_become_classes(y, classes, save):
@@ -51,6 +57,46 @@ def test_labels_of_every_kind_become_classes(y, classes, save):
     rows = dataset.train.X[:, 0].astype(int) // 3
     given = np.char.decode(y) if y.dtype.kind == "S" else y
     np.testing.assert_array_equal(dataset.classes[dataset.train.y], given[rows])
+
+
+LONG = min(np.finfo(np.longdouble).nmant + 1, 63)  # digits that a label may have
+NUMBERS = np.arange(40) % 4 * 3 + 2  # 2, 5, 8, 11
+
+
+@pytest.mark.parametrize("kind", [str, bytes, np.uint64, np.int8, np.float16, ">i4"])
+@pytest.mark.parametrize("train_kind", [str, np.int64])
+def test_held_out_labels_are_those_of_the_same_name(train_kind, kind, save):
+    dataset = load(
+        save(X=X, y=NUMBERS.astype(train_kind)), save("val.npz", X=X, y=NUMBERS.astype(kind))
+    )
+    assert dataset.classes.tolist() == np.array([2, 5, 8, 11]).astype(train_kind).tolist()
+    assert dataset.classes[dataset.val.y].astype(str).tolist() == NUMBERS.astype(str).tolist()
+
+
+@pytest.mark.parametrize("other", [np.array(["02"]), np.array(["2.0"]), np.array([0]), [2**60 + 1]])
+def test_a_held_out_label_of_another_name_is_refused(other, save):
+    train = save(X=X, y=np.where(NUMBERS == 11, 2**60, NUMBERS))
+    test = save("test.npz", X=X, y=np.resize(np.array(other), 40))
+    with pytest.raises(InputError, match=r"is in no example of data.train \(2, 5, 8, 1152921504"):
+        load(train, test=test)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "digits"), [("f2", 11), ("f4", 24), ("f8", 53), (">f4", 24), (np.longdouble, LONG)]
+)
+def test_floats_that_merge_labels_are_refused(kind, digits, streamed, save, tmp_path):
+    y = (np.array(2, dtype=kind) ** digits * np.array([-1, 1, 1, 1])[Y] + Y).astype(kind)
+    refused = rf"y\[0\]=-.*e?.*: labels must be whole.* below 2\*\*{digits}"
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    places = {"train": save(X=X, y=y)}
+    if streamed:
+        places = {f"train_{name}": str(tmp_path / f"{name}.npy") for name in "Xy"}
+    source = Source(**places, val_fraction=0, test_fraction=0)
+    with pytest.raises(InputError, match=refused):
+        source.load(np.random.default_rng(0))
 
 
 @pytest.mark.parametrize(
@@ -152,8 +198,8 @@ def test_splits_must_fit_together(save):
     train = save(X=X, y=Y)
     with pytest.raises(InputError, match=r"data.val=.*its examples have shape \(2,\), those of"):
         load(train, val=save("val.npz", X=X[:, :2], y=Y))
-    with pytest.raises(InputError, match="labels are text, those of the other files are numbers"):
-        load(train, test=save("test.npz", X=X, y=Y.astype(str)))
+    with pytest.raises(InputError, match=r"label 4 is in no example of data.train \(0, 1, 2, 3\);"):
+        load(train, test=save("test.npz", X=X, y=(Y + 1).astype(str)))
     with pytest.raises(InputError, match=r"data.test=.*: label 9 is in no example of data.train"):
         load(train, test=save("test.npz", X=X[:2], y=np.array([0, 9])))
 
