@@ -1,6 +1,7 @@
 """The classifier as a scikit-learn estimator, trained as train.py trains."""
 
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ class SoftmaxClassifier(LinearEstimator):
         None is 'cosine'.
     early_stopping : whether to hold out a part of the data, keep the epoch with the lowest loss on
         it, and end after `patience` epochs without a better one.
-    patience, validation_fraction : of early stopping.
+    patience, validation_fraction : of early stopping; the fraction is above 0 and below 1.
     label_smoothing : share of a label that is spread over all classes.
     preprocessing : 'standardize', 'center', 'scale' or 'none'.
     fit_intercept : whether there is a bias. Without one the preprocessing does not shift features
@@ -237,14 +238,20 @@ class SoftmaxClassifier(LinearEstimator):
 
     def _hold_out(self, given: Split, random: np.random.RandomState) -> tuple[Split, Split]:
         """Return what is trained on, and what early stopping looks at."""
+        share = self.validation_fraction
+        if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share < 1:
+            raise InputError(f"validation_fraction={share}: must be a number above 0 and below 1")
         if not self.early_stopping:
             return given, given.select(slice(0, 0))
-        kept, held_out = train_test_split(
-            np.arange(len(given)),
-            test_size=self.validation_fraction,
-            stratify=given.y,
-            random_state=random,
-        )
+        try:
+            kept, held_out = train_test_split(
+                np.arange(len(given)), test_size=float(share), stratify=given.y, random_state=random
+            )
+        except ValueError as error:
+            raise InputError(
+                f"validation_fraction={share}: {len(given)} examples cannot be parted so that both "
+                "parts hold each class; give more examples or set early_stopping=False"
+            ) from error
         return given.select(kept), given.select(held_out)
 
     def _training(

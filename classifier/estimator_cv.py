@@ -1,7 +1,7 @@
 """The penalty chosen by cross-validation, as a scikit-learn estimator: one training for all."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -19,7 +19,7 @@ from classifier.linear_estimator import LinearEstimator
 from classifier.model_stack import PerModel
 from classifier.optimizers import Lbfgs
 from data.dataset import Split
-from data.errors import InputError
+from data.errors import InputError, one_line
 from data.preprocessing import AffineMap
 from data.statistics import Statistics
 
@@ -41,8 +41,8 @@ class SoftmaxClassifierCV(LinearEstimator):
     ----------
     reg : penalties, or how many, from 1e-1 to 1e-5 in equal steps of the logarithm, times the mean
         square of the preprocessed features that vary, which is one of standardised ones.
-    cv : number of stratified folds, or a splitter or pairs of indices, whose test parts hold each
-        example once.
+    cv : number of stratified folds, or a splitter or pairs of indices or masks, whose test parts
+        hold each example once.
     scoring : 'neg_log_loss' or 'accuracy' on the fold left out, weighted as in training.
     choice : 'best', or '1se' for the strongest penalty within one standard error of the best score.
     all_penalties : whether to train also those that are weaker than needed: after the loss on the
@@ -199,16 +199,34 @@ def _penalties(given: Any, statistics: Statistics, features: AffineMap) -> np.nd
 
 def _folds(cv: Any, X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the fold that each example is left out in, (N,)."""
-    folds = np.full(len(y), -1)
-    count = np.zeros(len(y), dtype=np.int64)
-    for k, (train, test) in enumerate(check_cv(cv, y, classifier=True).split(X, y)):
+    folds, count = np.full(len(y), -1), np.zeros(len(y), dtype=np.int64)
+    are_pairs = isinstance(cv, Iterable) and not isinstance(cv, str)
+    name = "cv" if are_pairs else f"cv={cv}"  # pairs would fill pages
+    try:
+        splits = [(train, test) for train, test in check_cv(cv, y, classifier=True).split(X, y)]
+    except (TypeError, ValueError) as error:
+        reason = "must be pairs of a train and a test part" if are_pairs else one_line(error)
+        raise InputError(f"{name}: {reason}") from error
+    for k, split in enumerate(splits):
+        train, test = (_rows(part, len(y), f"{name}: fold {k + 1}") for part in split)
         folds[test] = k
         np.add.at(count, test, 1)
         if len(np.setdiff1d(np.arange(len(y)), train)) != len(test) or np.isin(test, train).any():
-            raise InputError(f"cv={cv}: fold {k + 1} is not trained on all examples but its own")
+            raise InputError(f"{name}: fold {k + 1} is not trained on all examples but its own")
     if not (count == 1).all():
-        raise InputError(f"cv={cv}: the test parts must hold each example once")
+        raise InputError(f"{name}: the test parts must hold each example once")
     return folds.astype(np.int64)
+
+
+def _rows(part: Any, n: int, where: str) -> np.ndarray:
+    """Return the indices of examples that are given by their indices, or by a mask."""
+    rows = np.asarray(part)
+    if rows.dtype == bool and rows.shape == (n,):
+        return np.flatnonzero(rows)
+    if rows.ndim != 1 or rows.dtype.kind not in "iu" or not ((rows >= -n) & (rows < n)).all():
+        raise InputError(f"{where} must be indices of {n} examples, or masks of {n} booleans")
+    counted: np.ndarray = rows.astype(np.int64) % n  # below zero from the end
+    return counted
 
 
 def _check_folds(examples: Split) -> int:

@@ -129,7 +129,7 @@ def not_npz(folder):
         ("cut.npz", "cut.npz: an .npz file cut short"),
         ("text.npz", "text.npz: not an .npz file; numpy.savez"),
         ("empty.npz", "empty.npz: not an .npz file; numpy.savez"),
-        ("renamed.npz", "renamed.npz: not an .npz file; numpy.savez"),
+        ("renamed.npz", "renamed.npz: one array, an .npy file; "),
         ("pickled.npz", "pickled.npz: X holds Python objects"),
         ("folder.npz", "folder.npz: not a file but a folder"),
         ("none.npz", "none.npz: no such file"),

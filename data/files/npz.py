@@ -1,13 +1,15 @@
 """Read .npz files: arrays and nothing else, no larger than they say, never a pickle."""
 
+import collections
 import contextlib
+import io
 import math
 import os
 import struct
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +20,18 @@ from data.files.places import check_file
 from data.room import check_room
 from data.threads import ahead, row_parts
 
+LISTED = 2**20  # bytes of the list of arrays: of 15,000 with short names, read in a quarter second
 PART = 2**20  # bytes of an array that are read, and then checked, at a time
+NPY = b"\x93NUMPY"  # with which an .npy file begins
 LOCAL = 26  # bytes of a member's own header before the sizes of its name and of what follows it
 HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+SAVEZ = "numpy.savez(path, X=X, y=y) writes one"
 
 
-def array_names(path: str) -> list[str]:
-    """Return the names of the arrays in an .npz file; raises as `read_npz` does."""
-    with _opened(path) as archive:
-        return _names(archive)
+def array_names(path: str, advice: str) -> list[str]:
+    """Return the names of the arrays in an .npz file; raises as `read_npz` does, with advice."""
+    with _opened(path, advice) as archive:
+        return list(_members(archive))
 
 
 def listed(names: list[str]) -> str:
@@ -52,10 +57,10 @@ def read_npz(
         Python objects, or is larger than the file says or than the memory that may be used.
     """
     with _opened(path) as archive:
-        there = _names(archive)
-        _check_names(there, names, path)
-        wanted = [*names, *(name for name in optional if name in there)]
-        return {name: _read(archive, name, path) for name in wanted}
+        members = _members(archive)
+        _check_names(members, names, path)
+        wanted = [*names, *(name for name in optional if name in members)]
+        return {name: _read(archive, members[name], name, path) for name in wanted}
 
 
 class Kind(NamedTuple):
@@ -84,23 +89,39 @@ def array_kind(path: str, name: str) -> Kind:
         As `read_npz` does, but for arrays that do not fit into the memory.
     """
     with _opened(path) as archive:
-        _check_names(_names(archive), [name], path)
-        return _kind(archive, _member(archive, name), name, path)
+        members = _members(archive)
+        _check_names(members, [name], path)
+        return _kind(archive, members[name], name, path)
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which no more than a limit is read at once, which may be lifted."""
+
+    limit: float = LISTED
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read as a file does."""
+        if size is not None and size > self.limit:
+            raise InputError(
+                f"{self.name}: its list of arrays has {size} bytes, and {LISTED} are read at most; "
+                "save only the arrays that are needed"
+            )
+        return super().read(size)
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+def _opened(path: str, advice: str = SAVEZ) -> Iterator[zipfile.ZipFile]:
     check_file(path)
-    with Path(path).open("rb") as file:
+    with _Bounded(io.FileIO(path)) as file:
         if not zipfile.is_zipfile(file):
-            cut = file.seek(0) == 0 and file.read(2) == b"PK"
-            raise InputError(
-                f"{path}: "
-                + ("an .npz file cut short" if cut else "not an .npz file")
-                + "; numpy.savez(path, X=X, y=y) writes one"
-            )
+            file.seek(0)
+            head = file.read(len(NPY))
+            kind = "one array, an .npy file" if head == NPY else "not an .npz file"
+            kind = "an .npz file cut short" if head.startswith(b"PK") else kind
+            raise InputError(f"{path}: {kind}; {advice}")
         try:
             with zipfile.ZipFile(file) as archive:
+                file.limit = math.inf
                 yield archive
         except (InputError, MemoryError):
             raise
@@ -108,22 +129,27 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
             raise InputError(f"{path}: a damaged .npz file ({one_line(error)[:120]})") from error
 
 
-def _names(archive: zipfile.ZipFile) -> list[str]:
-    names = [name.removesuffix(".npy") for name in archive.namelist()]
-    twice = {name for name in names if names.count(name) > 1}
-    if twice:
-        raise ValueError(f"it holds {min(twice)} twice")
-    return names
+def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """Return what a file holds, by the names of the arrays."""
+    names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+    members = dict(zip(names, archive.infolist(), strict=True))
+    if len(members) < len(names):
+        raise ValueError(f"it holds {collections.Counter(names).most_common(1)[0][0]} twice")
+    return members
 
 
-def _check_names(held: list[str], names: Iterable[str], path: str) -> None:
-    for name in names:
-        if name not in held:
-            raise InputError(f"{path}: no array named {name}; it holds {listed(held)}")
-
-
-def _member(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    return next(m for m in archive.infolist() if m.filename.removesuffix(".npy") == name)
+def _check_names(members: Mapping[str, zipfile.ZipInfo], names: Iterable[str], path: str) -> None:
+    missing = [name for name in names if name not in members]
+    if not missing:
+        return
+    if any(name.endswith("/data.pkl") for name in members):
+        raise InputError(
+            f"{path}: a file of torch.save; numpy.savez(path, X=X.numpy(), y=y.numpy()) writes one "
+            "that is read"
+        )
+    if members and not any(member.filename.endswith(".npy") for member in members.values()):
+        raise InputError(f"{path}: a zip file without arrays, of {listed([*members])}; {SAVEZ}")
+    raise InputError(f"{path}: no array named {missing[0]}; it holds {listed([*members])}")
 
 
 def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str) -> Kind:
@@ -142,8 +168,7 @@ def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: st
     return kind
 
 
-def _read(archive: zipfile.ZipFile, name: str, path: str) -> np.ndarray:
-    member = _member(archive, name)
+def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str) -> np.ndarray:
     kind = _kind(archive, member, name, path)
     check_room(path, {name: kind.nbytes}, "fewer examples, or a smaller type")
     if kind.nbytes > PART and member.compress_size == member.file_size:

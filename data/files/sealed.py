@@ -52,7 +52,7 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
         When there is no such file; when it is something else, of another version, cut short or
         changed since it was written.
     """
-    names = array_names(str(path))
+    names = array_names(str(path), f"train.py writes a {kind} file")
     if "format" not in names:
         raise InputError(f"{path}: not a {kind} file; it holds {listed(names)}")
     if not _is_sealed(path):

@@ -16,6 +16,7 @@ from data.errors import InputError
 
 BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError)
 MAX_TOTAL = 2**29  # bytes, unpacked; the largest archive that is read here has 186 MB
+MAX_MEMBERS = 10_000  # which take half a second; the published archives have ten
 
 
 def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
@@ -29,13 +30,16 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     Raises
     ------
     InputError
-        When the file is not such an archive, is damaged or unpacks to too much; when a member
-        asked for is a link, is there twice, is too large or has a path out of its folder.
+        When the file is not such an archive, is damaged, unpacks to too much or holds too many
+        files; when a member asked for is a link, is there twice, is too large or has a path out of
+        its folder.
     """
     files: dict[str, bytes] = {}
     try:
         with path.open("rb") as file, tarfile.open(fileobj=_unpacked(file), mode="r:") as archive:
-            for member in archive:
+            for count, member in enumerate(archive):
+                if count == MAX_MEMBERS:
+                    raise InputError(f"{path}: an archive of more than {MAX_MEMBERS} files")
                 name = PurePosixPath(member.name)
                 if name.name in limits:
                     where = f"{path}: {member.name[:100]!r}"

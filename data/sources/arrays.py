@@ -12,7 +12,8 @@ from data.dataset import Dataset, Examples, Split
 from data.errors import InputError
 from data.features import check_features, check_kind
 from data.files.npy import open_npy
-from data.files.npz import array_kind, read_npz
+from data.files.npz import NPY, array_kind, read_npz
+from data.files.places import check_file
 from data.labels import Labels, check_labels, class_indices, find_classes
 from data.options import option
 from data.room import STREAMED, check_loading
@@ -48,6 +49,8 @@ class Source(SeededSource):
         """Read the files, number the classes, and split off what has no file of its own."""
         places = self._places()
         _check_distinct([(key, path) for keys in places.values() for key, path in keys.items()])
+        for split, keys in places.items():
+            _check_forms(split, keys)
         self._check_room(places)
         read = {split: _read_split(keys) for split, keys in places.items()}
         _check_shapes(places, read)
@@ -108,6 +111,24 @@ class Source(SeededSource):
                 "data.train_y=FILE.npy"
             )
         return places
+
+
+def _check_forms(split: str, keys: dict[str, str]) -> None:
+    """Refuse an .npy file where an .npz file stands, and the other way round."""
+    for key, path in keys.items():
+        check_file(path)
+        with Path(path).open("rb") as file:
+            head = file.read(len(NPY))
+        if head == NPY and key == split:
+            raise InputError(
+                f"data.{key}={path}: one array, an .npy file; give data.{key}_X=FILE.npy and "
+                f"data.{key}_y=FILE.npy in its place"
+            )
+        if head.startswith(b"PK") and key != split:
+            raise InputError(
+                f"data.{key}={path}: a zip file, as .npz files are, and not an .npy file; give "
+                f"data.{split}={path} in the place of data.{split}_X and data.{split}_y"
+            )
 
 
 def _read_split(keys: dict[str, str]) -> tuple[Examples, Labels]:

@@ -5,6 +5,7 @@ version holds pickled dicts, the binary version records of label bytes and 3,072
 both the pixels are the red, then the green, then the blue 32 x 32 plane.
 """
 
+import codecs
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
@@ -197,7 +198,7 @@ def _read_batch(name: str, file: bytes, layout: Layout, labels: str) -> Batch:
     pixels, y = content.get(b"data"), content.get(labels.encode())
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
-    if not isinstance(y, list) or not all(type(label) is int and 0 <= label < 256 for label in y):
+    if not isinstance(y, list | tuple) or not all(type(n) is int and 0 <= n < 256 for n in y):
         raise InputError(f"{name}: it has no list of {labels}, bytes all")
     if len(y) != len(pixels):
         raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
@@ -236,13 +237,20 @@ def _images(batches: Sequence[Batch]) -> Split:
 def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.ndarray:
     name = layout.names[labels]
     if layout.label_columns:
-        names: Any = files[name].split()
+        lines = files[name].removeprefix(codecs.BOM_UTF8).splitlines()
+        names: Any = list(filter(None, map(bytes.strip, lines)))
     else:
         key = labels.removesuffix("s").encode() + b"_names"  # fine_labels -> fine_label_names
         names = read_pickle(files[name], name).get(key)
-    if not isinstance(names, list) or not all(isinstance(n, bytes) for n in names) or not names:
+    if not isinstance(names, list | tuple) or not names:
         raise InputError(f"{name}: it has no class names")
-    return np.array([n.decode("utf-8", errors="replace") for n in names])
+    if other := [type(n).__name__ for n in names if not isinstance(n, bytes)]:
+        raise InputError(f"{name}: its class names are no text: one is of type {other[0]}")
+    classes = np.array([n.decode("utf-8", errors="replace") for n in names])
+    distinct, counts = np.unique(classes, return_counts=True)
+    if len(distinct) < len(classes):
+        raise InputError(f"{name}: it names {counts.max()} classes {distinct[counts.argmax()]!s}")
+    return classes
 
 
 def _check_labels(y: np.ndarray, n_classes: int, where: str) -> None:

@@ -1,5 +1,7 @@
+import math
 import pickle
 import re
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from classifier import SoftmaxClassifier
 from classifier.estimator import MINIBATCHES
 from classifier.estimator_fits import OPTIMIZERS, SCHEDULES
 from classifier.optimizers import Sgd
+from data.errors import InputError
 
 
 @parametrize_with_checks([SoftmaxClassifier()])
@@ -251,6 +254,36 @@ def test_partial_fit_goes_on_after_a_fit_in_another_precision_and_after_a_diverg
     assert (model.partial_fit(X, y).coef_ != kept).any()
     with pytest.raises(ValueError, match="class_weight='balanced' needs all examples"):
         clone(model).set_params(class_weight="balanced").partial_fit(X, y, np.unique(y))
+
+
+@pytest.mark.parametrize("early_stopping", [True, False])
+@pytest.mark.parametrize(
+    "fraction", [0, 1, 2.5, 20, None, 0.0, 1.0, -0.1, math.nan, math.inf, True, "0.1", [0.1]]
+)
+def test_a_validation_fraction_that_is_none_is_named(fraction, early_stopping, wine):
+    model = SoftmaxClassifier(early_stopping=early_stopping, validation_fraction=fraction)
+    words = (
+        rf"^validation_fraction={re.escape(str(fraction))}: must be a number above 0 and below 1$"
+    )
+    with pytest.raises(InputError, match=words):
+        model.fit(*wine)
+
+
+@pytest.mark.parametrize("fraction", [1e-3, 0.999])
+def test_a_part_without_all_classes_is_named_in_one_line(fraction, wine):
+    model = SoftmaxClassifier(early_stopping=True, validation_fraction=fraction)
+    with pytest.raises(InputError, match=rf"^validation_fraction={fraction}: 178 examples cannot"):
+        model.fit(*wine)
+
+
+def test_a_validation_fraction_may_be_of_any_type_of_number(wine):
+    scores = [
+        SoftmaxClassifier(early_stopping=True, validation_fraction=kind(0.25), random_state=0)
+        .fit(*wine)
+        .validation_scores_
+        for kind in (float, np.float32, Fraction)
+    ]
+    assert scores[0] == scores[1] == scores[2]
 
 
 def test_early_stopping_keeps_the_best_epoch(wine):

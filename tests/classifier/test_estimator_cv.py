@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from sklearn.base import clone
@@ -10,6 +12,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from classifier import SoftmaxClassifier, SoftmaxClassifierCV
+from data.errors import InputError
 
 
 @parametrize_with_checks([SoftmaxClassifierCV(reg=5, cv=3)])
@@ -212,3 +215,54 @@ def test_penalties_are_the_same_for_weights_of_any_size():
     large = SoftmaxClassifierCV(reg=[1e-1, 1e-2]).fit(X, y, np.full(len(y), 2.0**1015))
     np.testing.assert_array_equal(large.coefs_paths_, plain.coefs_paths_)
     np.testing.assert_array_equal(large.Cs_, plain.Cs_ * 2.0**-1015)
+
+
+ROWS = np.arange(60)
+in_fold = ROWS % 3
+PAIRS = [(ROWS[in_fold != k], ROWS[in_fold == k]) for k in range(3)]
+
+
+@pytest.mark.parametrize(
+    "cv",
+    [
+        [(in_fold != k, in_fold == k) for k in range(3)],
+        [((in_fold != k).tolist(), (in_fold == k).tolist()) for k in range(3)],
+        [(train, in_fold == k) for k, (train, _) in enumerate(PAIRS)],
+        [(train, test - 60) for train, test in PAIRS],
+        [(train.astype(np.uint8), test.tolist()) for train, test in PAIRS],
+    ],
+    ids=["masks", "lists of booleans", "one of each", "from the end", "bytes and lists"],
+)
+def test_splits_may_be_masks(cv):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    models = [SoftmaxClassifierCV(reg=2, cv=splits).fit(X, ROWS // 3 % 3) for splits in (cv, PAIRS)]
+    np.testing.assert_array_equal(models[0].scores_, models[1].scores_)
+
+
+@pytest.mark.parametrize(
+    ("cv", "words"),
+    [
+        (
+            [(train[:50] >= 0, test) for train, test in PAIRS],
+            "fold 1 must be indices of 60 examples",
+        ),
+        ([(train, test + 0.5) for train, test in PAIRS], "fold 1 must be indices of 60 examples"),
+        ([(train, [*test, 60]) for train, test in PAIRS], "fold 1 must be indices of 60 examples"),
+        ([(train[:, None], test) for train, test in PAIRS], "fold 1 must be indices of 60"),
+        ([train for train, _ in PAIRS], "must be pairs of a train and a test part"),
+        ([(train, train, test) for train, test in PAIRS], "must be pairs of a train and a test"),
+        ([(ROWS >= 0, test) for _, test in PAIRS], "fold 1 is not trained on all examples but"),
+        (PAIRS[:2], "the test parts must hold each example once"),
+        ([], "the test parts must hold each example once"),
+    ],
+)
+def test_splits_that_cannot_be_used_are_named_in_one_line(cv, words):
+    with pytest.raises(InputError, match=f"^cv: {words}") as caught:
+        SoftmaxClassifierCV(reg=2, cv=cv).fit(np.eye(60), ROWS // 3 % 3)
+    assert len(str(caught.value)) < 100
+
+
+@pytest.mark.parametrize("cv", [1, 0, True, 2.5, "five", 100, GroupKFold(3)])
+def test_a_cv_that_cannot_be_used_is_named_in_one_line(cv):
+    with pytest.raises(InputError, match=f"^cv={re.escape(str(cv))}: .*$"):
+        SoftmaxClassifierCV(reg=2, cv=cv).fit(np.eye(60), ROWS // 3 % 3)

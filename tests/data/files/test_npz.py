@@ -1,10 +1,14 @@
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
 
+from classifier.model import LinearModel
+from classifier.runs.checkpoint import read_checkpoint
 from data.errors import InputError
-from data.files.npz import PART, read_npz
+from data.files.npz import PART, array_kind, read_npz
+from data.sources.arrays import read_examples
 
 N = PART // 4
 
@@ -52,3 +56,50 @@ def test_an_array_takes_no_more_than_itself(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 20 * PART + PART
+
+
+def with_members(path, count):
+    """Write X and y, and then so many members of no bytes."""
+    np.savez(path, X=np.eye(3), y=np.arange(3))
+    with zipfile.ZipFile(path, "a") as archive:
+        for i in range(count):
+            archive.writestr(f"{i}.npy", b"")
+
+
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
+    path = tmp_path_factory.mktemp("crowded") / "x.npz"
+    with_members(path, 20_000)
+    return path
+
+
+def test_thousands_of_arrays_beside_those_asked_for_do_no_harm(tmp_path):
+    with_members(tmp_path / "x.npz", 10_000)
+    np.testing.assert_array_equal(read_npz(str(tmp_path / "x.npz"), ["X"])["X"], np.eye(3))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda path: read_npz(path, ["X"]),
+        lambda path: array_kind(path, "X"),
+        read_examples,
+        LinearModel.load,
+        read_checkpoint,
+    ],
+)
+def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(read, crowded):
+    place = crowded if read in (LinearModel.load, read_checkpoint) else str(crowded)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes, and 10"):
+        read(place)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**19
+
+
+def test_an_array_of_large_values_is_read(tmp_path):
+    """Whose values numpy reads one at a time, each larger than the list of arrays may be."""
+    y = np.array(["a" * 300_000, "b"])
+    np.savez_compressed(tmp_path / "x.npz", y=y)
+    np.testing.assert_array_equal(read_npz(str(tmp_path / "x.npz"), ["y"])["y"], y)

@@ -1,6 +1,7 @@
 import os
 import re
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -179,8 +180,6 @@ def test_a_flipped_byte_is_one_line_or_no_harm(savez, place, tmp_path):
 def test_other_files_are_told_apart(tmp_path, save):
     with pytest.raises(FileNotFoundError, match="no such file"):
         load(tmp_path / "none.npz")
-    np.save(tmp_path / "x.npy", X)
-    (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
     (tmp_path / "text.npz").write_text("hello", encoding="utf-8")
     whole = save(X=X, y=Y)
     content = (tmp_path / "mine.npz").read_bytes()
@@ -188,10 +187,47 @@ def test_other_files_are_told_apart(tmp_path, save):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InputError, match=r"cut\.npz: an \.npz file cut short"):
         load(tmp_path / "cut.npz")
-    for name in ("renamed.npz", "text.npz", ".", "pipe"):
+    for name in ("text.npz", ".", "pipe"):
         with pytest.raises(InputError, match=r"not (an \.npz|a) file"):
             load(tmp_path / name)
     assert load(whole).n_features == 3
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_one_npy_file_is_sent_to_the_pair_of_keys(split, tmp_path, save):
+    np.save(tmp_path / "x.npy", X)
+    (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
+    files = {"train": save(X=X, y=Y), split: str(tmp_path / "renamed.npz")}
+    words = f"one array, an .npy file; give data.{split}_X=FILE.npy and data.{split}_y=FILE.npy in"
+    with pytest.raises(InputError, match=rf"^data\.{split}=.*renamed\.npz: {words}"):
+        load(**files)
+
+
+@pytest.mark.parametrize("key", ["train_X", "train_y"])
+def test_an_npz_file_in_a_pair_is_sent_to_the_key_of_its_own(key, tmp_path, save):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    files = {"train_X": str(tmp_path / "x.npy"), "train_y": str(tmp_path / "y.npy")}
+    files[key] = save(X=X, y=Y)
+    with pytest.raises(
+        InputError, match=rf"^data.{key}=.*: a zip file.*give data.train={files[key]}"
+    ):
+        Source(**files, val_fraction=0.1, test_fraction=0.1).load(np.random.default_rng(0))
+
+
+def test_other_zip_files_are_named(tmp_path):
+    for name, member, words in [
+        ("e.pt", "e/data.pkl", r"a file of torch.save; numpy.savez\(path, X=X.numpy\(\)"),
+        (
+            "e.xlsx",
+            "xl/workbook.xml",
+            r"a zip file without arrays, of xl/workbook.xml; numpy.savez",
+        ),
+    ]:
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, b"")
+        with pytest.raises(InputError, match=rf"{name}: {words}"):
+            load(tmp_path / name)
 
 
 def test_splits_must_fit_together(save):

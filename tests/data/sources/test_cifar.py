@@ -1,3 +1,4 @@
+import gzip
 import io
 import os
 import pickle
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from data.errors import InputError
+from data.sources.archive import MAX_MEMBERS
 from data.sources.cifar import MAX_BYTES, Source
 from data.sources.restricted_pickle import read_pickle
 
@@ -170,6 +172,85 @@ def test_an_archive_without_the_files_is_named(tmp_path):
     with tarfile.open(path, "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("readme"), io.BytesIO(b""))
     with pytest.raises(InputError, match=r"holds no test_batch or test_batch\.bin"):
+        load(path)
+
+
+NAMES = ["airplane", "café", "a truck", *"defghij"]
+
+
+def with_names(folder, names, protocol):
+    path = folder / ("meta" if "100" in folder.name else "batches.meta")
+    keys = ["fine_label_names", "coarse_label_names"] if "100" in folder.name else ["label_names"]
+    path.write_bytes(pickle.dumps(dict.fromkeys(keys, names), protocol))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("layout", ["cifar-10-batches-py", "cifar-100-python"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        NAMES,
+        tuple(NAMES),
+        [name.encode() for name in NAMES],
+        tuple(name.encode() for name in NAMES),
+        [name.encode() if i % 2 else name for i, name in enumerate(NAMES)],
+    ],
+    ids=["str", "a tuple of str", "bytes", "a tuple of bytes", "mixed"],
+)
+def test_names_may_be_saved_again_by_python_3(names, layout, protocol, tmp_path, write_cifar):
+    folder = write_cifar(tmp_path, layout)
+    with_names(folder, names, protocol)
+    assert load(folder, *LAYOUTS[layout]).classes.tolist() == NAMES
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ([], "it has no class names"),
+        ("airplane", "it has no class names"),
+        ({"airplane": 0}, "it has no class names"),
+        ([*NAMES[:9], 9], "its class names are no text: one is of type int"),
+        ([*NAMES[:9], None], "its class names are no text: one is of type NoneType"),
+        ([*NAMES[:9], ["j"]], "its class names are no text: one is of type list"),
+        ([*NAMES[:9], "a truck"], "it names 2 classes a truck"),
+    ],
+)
+def test_what_is_no_list_of_names_is_refused(names, words, tmp_path, write_cifar):
+    folder = write_cifar(tmp_path, "cifar-10-batches-py")
+    with_names(folder, names, 2)
+    with pytest.raises(InputError, match=f"^batches.meta: {words}$"):
+        load(folder)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", " \n"])
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [
+        ("cifar-10-batches-bin", ("cifar10", "labels")),
+        ("cifar-100-binary", ("cifar100", "fine_labels")),
+    ],
+)
+def test_a_name_with_a_blank_is_one_name(layout, kind, end, tmp_path, write_cifar):
+    folder = write_cifar(tmp_path, layout)
+    for path in [*folder.glob("*meta.txt"), *folder.glob("*names.txt")]:
+        path.write_bytes((end.join(NAMES) + end).encode("utf-8-sig"))
+    assert load(folder, *kind).classes.tolist() == NAMES
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_labels_may_be_a_tuple(protocol, tmp_path, write_cifar):
+    folder = write_cifar(tmp_path, "cifar-10-batches-py")
+    batch = pickle.loads((folder / "test_batch").read_bytes(), encoding="bytes")
+    batch = {key.decode(): value for key, value in batch.items()}
+    content = pickle.dumps(batch | {"labels": tuple(batch["labels"])}, protocol)
+    (folder / "test_batch").write_bytes(content)
+    assert load(folder).test.y.tolist() == batch["labels"]
+
+
+def test_an_archive_of_very_many_files_is_refused(tmp_path):
+    path = tmp_path / "x.tar.gz"
+    path.write_bytes(gzip.compress(tarfile.TarInfo("x").tobuf() * (MAX_MEMBERS + 1)))
+    with pytest.raises(InputError, match=r"x.tar.gz: an archive of more than 10000 files$"):
         load(path)
 
 
