@@ -6,6 +6,7 @@ from omegaconf import DictConfig
 from classifier.runs.config import Config, register_schemas
 from classifier.shell.command import run_command
 from classifier.shell.hydra_versions import ENTRY
+from data.console import console
 
 
 @hydra.main(config_path="configs", config_name="train", **ENTRY)
@@ -18,4 +19,5 @@ def main(composed: DictConfig) -> None:
 
 if __name__ == "__main__":
     register_schemas()
-    run_command(main, Config)
+    with console():
+        run_command(main, Config)

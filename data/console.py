@@ -1,8 +1,14 @@
 """What the program prints, on whatever the user looks at it with."""
 
+import contextlib
 import io
+import os
 import re
 import sys
+from collections.abc import Iterator
+from typing import Any, ClassVar, TextIO
+
+STDOUT, STDERR = 1, 2  # the numbers of their files
 
 # What a terminal obeys instead of showing it, what turns the order of a line around, and what UTF-8
 # has no code for: parts of file names that are no text.
@@ -17,11 +23,75 @@ def printable(text: object) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
-def escape_unknown_characters() -> None:
-    """Print a character that the console's encoding lacks as an escape, instead of ending there.
+@contextlib.contextmanager
+def console() -> Iterator[None]:
+    """Let the program say what it has to say within this block, whatever its streams are.
 
-    Consoles of Windows, and output to a file or a pipe there, know some 250 characters.
+    A stream that is closed leads nowhere. A character that the encoding lacks, of which consoles of
+    Windows know some 250, becomes an escape. What cannot be written ends no work: a reader that has
+    gone away, as `head` does, has seen what it wants, and a full disk is told at the end.
+
+    Raises
+    ------
+    SystemExit
+        With one line, at the end of the block, where stdout could not take everything.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _open_closed()
+    sys.stdout, sys.stderr = _lasting(sys.stdout), _lasting(sys.stderr)
+    yield
+    sys.stdout.flush()
+    error = _Lasting.errors.get(STDOUT)
+    if error is not None and not isinstance(error, BrokenPipeError):
+        sys.exit(f"stdout: {error.strerror}: not all that was printed there has been written")
+
+
+def _open_closed() -> None:
+    """Open what is closed of the standard streams, so that no file of the program gets its number.
+
+    A file is given the lowest number that is free.
+    """
+    while (null := os.open(os.devnull, os.O_RDWR)) <= STDERR:
+        os.set_inheritable(null, True)
+    os.close(null)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _lasting(stream: TextIO) -> TextIO:
+    """Return a standard stream that takes every character, and whatever becomes of its file."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    stream.reconfigure(errors="backslashreplace")
+    if not isinstance(getattr(stream.buffer, "raw", stream.buffer), io.FileIO):
+        return stream  # a console of Windows
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Lasting(stream.fileno(), "wb", closefd=False)),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        newline=os.linesep,
+        line_buffering=True,
+    )
+
+
+class _Lasting(io.FileIO):
+    """A file of a standard stream: where it takes no more, what follows is written elsewhere.
+
+    What stdout does not take is lost; what stderr does not take is told on stdout.
+    """
+
+    errors: ClassVar[dict[int, OSError]] = {}  # the first of each stream, by its number
+
+    def write(self, data: Any, /) -> int:
+        """Write data, or the part for which there is room."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            number = self.fileno()
+            is_first = self.errors.setdefault(number, error) is error
+            if number == STDERR and is_first:
+                os.dup2(STDOUT, STDERR)
+            else:
+                with open(os.devnull, "wb") as null:  # noqa: PTH123
+                    os.dup2(null.fileno(), number)
+            return self.write(data)

@@ -179,3 +179,58 @@ def test_what_is_near_is_not_warned_of(command):
     assert "beside lr=auto" not in said
     assert "The step of" not in said
     assert "outweighs" not in said
+
+
+def write_arrays(folder):
+    """Write train.npz, and files beside it in which something is wrong."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(["a", "b", "c"], 30)
+    X = rng.normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)
+    np.savez(folder / "good.npz", X=X, y=y)
+    np.savez(folder / "features.npz", features=X, y=y)
+    np.savez(folder / "narrow.npz", X=X[:, :3], y=y)
+    np.savez(folder / "labels.npz", X=X, y=np.repeat(["a", "b", "z"], 30))
+    np.save(folder / "nan_X.npy", np.where(X > 3, np.nan, X))
+    np.save(folder / "y.npy", np.arange(90) // 30)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (["data.train=features.npz"], "features.npz: no array named X; it holds features, y"),
+        (["data.train=missing.npz"], "missing.npz: no such file"),
+        (["data.train_X=nan_X.npy", "data.train_y=y.npy"], "nan_X.npy: example "),
+        (["data.train=good.npz", "data.val=narrow.npz"], "data.val=narrow.npz: its examples"),
+        (["data.train=good.npz", "data.val=labels.npz"], "data.val=labels.npz: label z is in no"),
+        (["data.train=good.npz", "class_weight={q:2}"], "class_weight: there is no class q"),
+        (["data.train=good.npz", "cv=400"], "cv=400: there are "),
+        (["data.train=good.npz", "data.val_fraction=0", "calibrate=true"], "calibrate=true: there"),
+        (["data=cifar10", "data.root=nowhere"], "data.root=nowhere: there is no such folder"),
+    ],
+)
+def test_a_mistake_in_the_data_of_all_jobs_makes_no_job(wrong, words, command, tmp_path):
+    write_arrays(tmp_path)
+    sweep = ["-m", *QUICK[:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
+    done = command("train.py", *sweep, *wrong)
+    (line,) = done.stderr.splitlines()
+    assert (done.returncode, done.stdout) == (1, "")
+    assert line.startswith(words)
+    assert line.endswith("(so it is with all 2 jobs)")
+    assert not [path for path in (tmp_path / "s").iterdir() if path.is_dir()]
+    if "features.npz" in words:
+        done = command("train.py", *sweep, "data.train=good.npz")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert {path.parent.name for path in tmp_path.rglob("status.json")} == {"0", "1"}
+
+
+@pytest.mark.parametrize("files", ["features.npz,good.npz", "good.npz,features.npz"])
+def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_path):
+    write_arrays(tmp_path)
+    done = command("train.py", "-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={files}")
+    assert done.returncode == 1
+    for number, file in enumerate(files.split(",")):
+        status = read_status(tmp_path / f"s/{number}")
+        expected = "completed" if file == "good.npz" else "failed"
+        assert status["status"] == expected
+        if expected == "failed":
+            assert status["reason"] == "features.npz: no array named X; it holds features, y"

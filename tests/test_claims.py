@@ -1,6 +1,7 @@
 """The program writes into a folder that is new, empty or its own, however many start at once."""
 
 import contextlib
+import datetime
 import importlib.util
 import json
 import shutil
@@ -9,6 +10,8 @@ import sys
 import time
 
 import pytest
+
+from classifier.sweep.summary import finish_sweep
 
 pytestmark = pytest.mark.slow  # many real processes
 
@@ -78,11 +81,47 @@ def test_a_sweep_overwrites_nothing_of_a_run(command, tmp_path):
     assert content(tmp_path / "s") == before
 
 
+def need(launcher):
+    package = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
+    if launcher not in ("stacked", "basic") and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
+
+
+@pytest.mark.parametrize("given", ["", "hydra.sweep.dir='outputs/sweeps/${now:%H-%M-%S}'"])
+@pytest.mark.parametrize("launcher", ["stacked", "basic", "joblib", "submitit_local"])
+def test_jobs_get_the_folder_that_was_claimed_whatever_the_clock_says(
+    launcher, given, command, tmp_path
+):
+    """As where two sweeps start in one second, or the clock was set back to that of an earlier."""
+    need(launcher)
+    now, taken = datetime.datetime.now().astimezone(), []
+    for second in range(0 if given else 60):
+        moment = now + datetime.timedelta(seconds=second)
+        taken.append(tmp_path / moment.strftime("outputs/sweeps/%Y-%m-%d/%H-%M-%S"))
+        (taken[-1] / "0").mkdir(parents=True)
+        (taken[-1] / ".softmax").write_text("sweep\n", encoding="utf-8")
+        (taken[-1] / "0/train.log").write_text("mine", encoding="utf-8")
+    before = [content(folder) for folder in taken]
+    own = ["-m", *QUICK, f"hydra/launcher={launcher}", "lr=0.1,0.2", *filter(None, [given])]
+    done = command("train.py", *own)
+    assert (done.returncode, done.stderr) == (0, "")
+    (sweep,) = [path.parent for path in tmp_path.rglob("sweep.json")]
+    assert (sweep.name.endswith("-2"), sweep in taken) == (not given, False)
+    assert statuses(sweep) == ["completed"] * 2
+    assert [content(folder) for folder in taken] == before
+    logs = {path.parent for path in tmp_path.rglob("train.log")} - {path / "0" for path in taken}
+    assert logs == {sweep / name for name in ("0", "1", "best")}
+
+
+def test_a_sweep_without_jobs_is_no_success(tmp_path, capsys):
+    (tmp_path / ".softmax").write_text("sweep\n", encoding="utf-8")
+    assert finish_sweep(tmp_path) == f"{tmp_path}: no job of this sweep has begun"
+    assert "0 jobs" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib", "submitit_local"])
 def test_another_launcher_overwrites_no_jobs(launcher, command, tmp_path):
-    package = f"hydra_plugins.hydra_{launcher.partition('_')[0]}_launcher"
-    if launcher != "basic" and importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed")
+    need(launcher)
     assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
     before = content(tmp_path / "s")
     done = command("train.py", *SWEEP, "lr=0.3,0.4", f"hydra/launcher={launcher}")
@@ -219,7 +258,11 @@ def test_folders_of_earlier_versions_are_resumed(command, tmp_path):
     [
         (
             ["-m", "lr=0.1,0.2", "hydra.sweep.subdir=all"],
-            "hydra.sweep.subdir=all: folders of stacked jobs are numbers",
+            "hydra.sweep.subdir=all: the folder of a job is its number",
+        ),
+        (
+            ["-m", "lr=0.1,0.2", "hydra.sweep.subdir=../all", "hydra/launcher=basic"],
+            "hydra.sweep.subdir=../all: the folder of a job is its number",
         ),
         (["hydra.output_subdir=../proj"], "hydra.output_subdir=../proj: must be .hydra, "),
     ],

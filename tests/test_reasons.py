@@ -204,7 +204,12 @@ class Mine(Callback):
             ["-m", "lr=0.1,0.2", "hydra.sweep.subdir=job_${hydra.job.num}"],
             "hydra.sweep.subdir=job_",
         ),
-        (["-m", "lr=0.1,0.2", "hydra.job.chdir=true"], "hydra.job.chdir=true: the jobs of a stack"),
+        (["hydra.job.chdir=true"], "hydra.job.chdir=true: data, outputs and the run to resume"),
+        (["-m", "lr=0.1,0.2", "hydra.job.chdir=true"], "hydra.job.chdir=true: data, outputs"),
+        (
+            ["-m", "lr=0.1,0.2", "hydra.job.chdir=true", "hydra/launcher=basic"],
+            "hydra.job.chdir=true: data, outputs",
+        ),
         (["-m", "lr=0.1,0.2", "hydra.output_subdir=null"], "hydra.output_subdir=null: must be"),
         (["hydra.output_subdir=null"], "hydra.output_subdir=null: must be .hydra"),
     ],

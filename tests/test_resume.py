@@ -292,11 +292,14 @@ def test_a_full_disk_is_told_and_costs_no_earlier_file(size, command, repository
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_small_disk_that_fills_up(command, tmp_path):
+@pytest.mark.parametrize("size", ["20k", "64k"])  # it takes no status, or no checkpoint
+def test_a_small_disk_that_fills_up(size, command, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk],
+        capture_output=True,
+        check=False,
     )
     if mounted.returncode:
         pytest.skip("this user cannot mount a disk")

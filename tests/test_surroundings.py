@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from classifier.runs.folder import read_status
+
 pytestmark = pytest.mark.slow  # real processes
 
 NOBODY = 54321  # a user without a name
@@ -109,6 +111,67 @@ def test_commands_work_and_say_nothing_on_stderr(place, request, tmp_path):
         return done.stdout
 
     check(run, place.outputs, tmp_path, PARTS.get(request.node.callspec.params["place"], EVERY))
+
+
+LOST = "stdout: No space left on device: not all that was printed there has been written\n"
+WRONG = "lr=-1: must be auto or a number above 0 and at most 1e+30\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the shell or the device is not here")
+@pytest.mark.parametrize(
+    ("arguments", "streams", "code", "stderr"),
+    [
+        ("", "2>&-", 0, ""),
+        ("", ">&- 2>&- <&-", 0, ""),
+        ("-m reg=0,1", ">&-", 0, ""),
+        ("-m reg=0,1 hydra.launcher.backend=loky", ">&- 2>&- <&-", 0, ""),
+        ("", ">/dev/full", 1, LOST),
+        ("-m reg=0,1", ">/dev/full", 1, LOST),
+        ("quiet=true", ">/dev/full", 1, LOST),
+        ("", "2>/dev/full", 0, ""),
+        ("lr=-1", ">/dev/full", 1, WRONG),
+        ("-m reg=0,1", "| head -1; exit ${PIPESTATUS[0]}", 0, ""),
+    ],
+)
+def test_no_stream_ends_a_run(arguments, streams, code, stderr, repository, tmp_path):
+    own = "data=blobs epochs=2 report.plots=none hydra.run.dir=r hydra.sweep.dir=r"
+    line = f'"{sys.executable}" "{repository}/train.py" {own} {arguments} {streams}'
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (code, stderr)
+    statuses = [read_status(path.parent)["status"] for path in tmp_path.rglob("status.json")]
+    assert statuses == ["completed"] * (0 if "lr" in arguments else 2 if "-m" in arguments else 1)
+
+
+def test_a_mistake_that_stderr_does_not_take_is_told_on_stdout(repository, tmp_path):
+    line = f'"{sys.executable}" "{repository}/train.py" lr=-1 2>/dev/full'
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, WRONG, "")
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none"])
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are not chosen here")
+@pytest.mark.parametrize("cores", [1, 2])
+def test_no_backend_is_asked_for_to_draw_files(backend, cores, repository, tmp_path):
+    """With a process beside it that draws, and without; the notebook's backend is not there."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nsys.modules['matplotlib_inline'] = None\n"
+        f"os.sched_setaffinity(0, [*os.sched_getaffinity(0)][:{cores}])\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, repository / "train.py", "data=blobs", "epochs=2", "hydra.run.dir=r"],
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": backend, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "r/loss_curve.png").exists()
 
 
 def test_commands_work_without_asserts(make_fork_server, repository, tmp_path, request):

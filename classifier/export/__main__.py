@@ -12,7 +12,7 @@ from classifier.export.formats import (
 )
 from classifier.model import LinearModel
 from classifier.runs.prediction import find_model, incomplete_status
-from data.console import escape_unknown_characters, printable
+from data.console import console, printable
 from data.errors import InputError, one_line
 from data.files.whole import write_whole
 from data.parser import Parser
@@ -92,5 +92,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    escape_unknown_characters()
-    main(sys.argv[1:])
+    with console():
+        main(sys.argv[1:])

@@ -17,7 +17,7 @@ from classifier.report.pages.sweep import NAME as SWEEP_PAGE
 from classifier.runs.claim import kind_of
 from classifier.runs.closed import open_test
 from classifier.sweep.summary import summarise
-from data.console import escape_unknown_characters, printable
+from data.console import console, printable
 from data.errors import InputError, one_line
 from data.files.places import is_folder, refuse_links
 from data.parser import Parser
@@ -112,5 +112,5 @@ def write_page(folder: Path, *, look_at_test: bool = False) -> Path:
 
 
 if __name__ == "__main__":
-    escape_unknown_characters()
-    main(sys.argv[1:])
+    with console():
+        main(sys.argv[1:])

@@ -1,10 +1,12 @@
 """Matplotlib imported to draw with, not to be read about."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
+BACKEND = "MPLBACKEND"  # the variable of the environment
 DESCRIBING = "Artist._update_set_signature_and_docstring"
 
 
@@ -17,10 +19,26 @@ def import_matplotlib() -> None:
     """
     if "matplotlib.figure" in sys.modules:
         return
-    from matplotlib import artist
+    with _without_backend():
+        from matplotlib import artist
 
     with _silent(artist, "kwdoc"), _silent(artist.Artist, DESCRIBING.split(".")[1]):
         import matplotlib.figure  # noqa: F401
+
+
+@contextlib.contextmanager
+def _without_backend() -> Iterator[None]:
+    """Hide the backend that the environment names, which may not be there, from matplotlib.
+
+    A notebook hands its own to the commands that it runs. A backend shows windows; what is drawn
+    here is written to files.
+    """
+    backend = os.environ.pop(BACKEND, None)
+    try:
+        yield
+    finally:
+        if backend is not None:
+            os.environ[BACKEND] = backend
 
 
 @contextlib.contextmanager

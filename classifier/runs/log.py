@@ -27,39 +27,37 @@ def reason_of(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
-    """Write why runs ended early into their statuses and logs, and let the error go on."""
-    with train_logs(folders):
-        try:
-            yield
-        except BaseException as error:
-            reason = reason_of(error)
-            status = "failed"
-            if isinstance(error, KeyboardInterrupt):
-                status, reason = "interrupted", str(error) or "stopped by Ctrl-C"
-            log.error("%s", reason)
-            log.debug("traceback", exc_info=error)
-            for folder in folders:
-                with contextlib.suppress(OSError):  # a full disk: the line on stderr must do
-                    write_status(folder, status, reason)
-            raise
+    """Write why runs ended early into their statuses and logs, and let the error go on.
 
+    Within the block, what is logged of these runs is written to the train.log of each. A record
+    with a `folder` goes to that run's file alone, any other to all of them.
 
-@contextlib.contextmanager
-def train_logs(folders: Sequence[Path]) -> Iterator[None]:
-    """Write what is logged of these runs to the train.log of each.
-
-    A record with a `folder` goes to that run's file alone, any other to all of them.
+    Raises
+    ------
+    OSError
+        When such a file cannot be written: before the block, or at its end.
     """
-    handler, level = _TrainLogs(folders), log.level
+    logs, level = _TrainLogs(folders), log.level
     log.setLevel(logging.DEBUG)
-    log.addHandler(handler)
+    log.addHandler(logs)
     try:
+        logs.raise_first()
         yield
+        logs.raise_first()
+    except BaseException as error:
+        reason = reason_of(error)
+        status = "failed"
+        if isinstance(error, KeyboardInterrupt):
+            status, reason = "interrupted", str(error) or "stopped by Ctrl-C"
+        log.error("%s", reason)
+        log.debug("traceback", exc_info=error)
+        for folder in folders:
+            with contextlib.suppress(OSError):  # a full disk: the line on stderr must do
+                write_status(folder, status, reason)
+        raise
     finally:
-        log.removeHandler(handler)
+        log.removeHandler(logs)
         log.setLevel(level)
-    if handler.error is not None:
-        raise handler.error
 
 
 class _TrainLogs(logging.Handler):
@@ -68,19 +66,29 @@ class _TrainLogs(logging.Handler):
     def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
         self.folders = dict.fromkeys(folders)
-        self.error: BaseException | None = None
+        self._error: OSError | None = None
         self.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
+        for folder in folders:
+            self._write(folder, "")  # before a model is trained that could not tell of itself
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record of one run, or of all; keep an error for `train_logs` to raise."""
+        """Write a record of one run, or of all; keep an error for `raise_first`."""
         own = getattr(record, "folder", None)
         line = self.format(record) + "\n"
         for folder in self.folders if own is None else self.folders.keys() & {own}:
-            try:
-                with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
-                    file.write(line)
-            except OSError as error:
-                self.error = error
+            self._write(folder, line)
+
+    def raise_first(self) -> None:
+        """Raise the first error that a file gave, if there is one."""
+        if self._error is not None:
+            raise self._error
+
+    def _write(self, folder: Path, text: str) -> None:
+        try:
+            with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
+                file.write(text)
+        except OSError as error:
+            self._error = self._error or error
 
 
 @contextlib.contextmanager

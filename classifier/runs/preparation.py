@@ -63,6 +63,23 @@ def load_source(source: SeededSource) -> Dataset:
     return source.load(generator(source.split_seed, "data"))
 
 
+def check_dataset(dataset: Dataset, config: Config) -> None:
+    """Refuse data that a config asks for more than they hold, before anything is prepared.
+
+    Raises
+    ------
+    InputError
+        When there is no such class or no validation split, or there are fewer examples than folds.
+    """
+    if config.calibrate and len(dataset.val) == 0:
+        raise InputError("calibrate=true: there is no validation split; see data.val_fraction")
+    if config.cv is not None and config.cv > len(dataset.train):
+        raise InputError(
+            f"cv={config.cv}: there are {len(dataset.train)} training examples; use fewer folds"
+        )
+    find_class_weights(config.class_weight, dataset)
+
+
 def prepare(
     dataset: Dataset,
     configs: Sequence[Config],
@@ -86,8 +103,7 @@ def prepare(
     config = configs[0]
     seconds: dict[str, float] = {}
     _log_dataset(dataset)
-    if config.calibrate and len(dataset.val) == 0:
-        raise InputError("calibrate=true: there is no validation split; see data.val_fraction")
+    check_dataset(dataset, config)
     _check_room(dataset, configs)
     with timed(seconds, "preprocessing"):
         statistics = measure(dataset.train.X)
@@ -118,8 +134,6 @@ def prepare(
 
 def _folds(y: np.ndarray, config: Config) -> np.ndarray:
     assert config.cv is not None
-    if config.cv > len(y):
-        raise InputError(f"cv={config.cv}: there are {len(y)} training examples; use fewer folds")
     return stratified_folds(y, config.cv, generator(config.seed, "folds"))
 
 

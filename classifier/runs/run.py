@@ -64,7 +64,7 @@ def run(
     folders = [job.folder for job in jobs]
     place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
     with _locked(folders, place.parent), blas.within_cores(), contextlib.ExitStack() as exits:
-        with _as_it_was(folders), failures_recorded(folders):
+        with _as_it_was(folders):
             prepared, training, checkpoints = _begin(jobs, place, dataset)
         with failures_recorded(folders):
             seconds = dict(prepared.seconds)
@@ -85,13 +85,14 @@ def run(
 
 @contextlib.contextmanager
 def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
-    """Set the statuses to running; a run that was finished stays so where this block fails."""
+    """Set the statuses to running, and record failures; a run that was finished stays so then."""
     before = {folder: read_status(folder) for folder in folders}
-    with synced_together():
-        for folder in folders:
-            write_status(folder, "running")
     try:
-        yield
+        with failures_recorded(folders):
+            with synced_together():
+                for folder in folders:
+                    write_status(folder, "running")
+            yield
     except BaseException:
         for folder, earlier in before.items():
             if earlier["status"] in FINISHED:
@@ -122,17 +123,17 @@ def _begin(
 @contextlib.contextmanager
 def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
     """Make the folders, where they are not there, and keep other processes out of them."""
-    for folder in folders:
-        folder.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as exits:
         try:
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
             exits.enter_context(locked_runs(folders, stack))
-        except InputError as error:  # not recorded in the folder: it is another process's
+            with synced_together():
+                for folder in folders:
+                    mark(folder, "run")
+        except (InputError, OSError) as error:  # not recorded: it is another process's, or no place
             log.error("%s", one_line(error))
             raise
-        with synced_together():
-            for folder in folders:
-                mark(folder, "run")
         yield
 
 

@@ -29,7 +29,6 @@ from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.shell.settle import settle_run, settle_sweep
 from classifier.shell.sweep_choice import check_sweep_choice, check_swept_keys
 from classifier.tracking.track import check_tracker, track
-from data.console import escape_unknown_characters
 from data.errors import InputError
 from data.options import Options
 
@@ -45,7 +44,6 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     main : the function that `hydra.main` made.
     schema : of its config.
     """
-    escape_unknown_characters()
     refuse_arguments(sys.argv[1:], schema)
     if {"--help", "-h"} & {*sys.argv[1:]}:
         print(_help(schema))

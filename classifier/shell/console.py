@@ -1,18 +1,8 @@
 """What of the program's words reaches the terminal, and by which stream."""
 
 import logging
-import os
-from typing import TextIO
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
-
-
-class Console(logging.StreamHandler[TextIO]):
-    """Stdout; a reader that has gone away, as `head` does, does not end a run."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Let what follows go nowhere."""
-        os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 class BelowError(logging.Filter):
@@ -26,7 +16,7 @@ class BelowError(logging.Filter):
 def hush() -> None:
     """With quiet=true: warnings and errors alone, on stderr; stdout is for the folder of a run."""
     for handler in logging.getLogger().handlers:
-        quietest = logging.CRITICAL + 1 if isinstance(handler, Console) else logging.WARNING
+        quietest = logging.CRITICAL + 1 if handler.name == "console" else logging.WARNING
         handler.setLevel(quietest)
 
 

@@ -36,6 +36,19 @@ def check_hydra(config: DictConfig) -> None:
             f"hydra.output_subdir={_text(subdir)}: must be .hydra, where resume and the summary of "
             "a sweep find the settings of a run"
         )
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    if sweep["subdir"] != SUBDIR:
+        raise InputError(
+            f"hydra.sweep.subdir={sweep['subdir']}: the folder of a job is its number, by which "
+            "the summary of a sweep finds it; leave it out, and name the folder of the sweep by "
+            "hydra.sweep.dir"
+        )
+    if config.hydra.job.chdir:
+        raise InputError(
+            f"hydra.job.chdir={_text(config.hydra.job.chdir)}: data, outputs and the run to resume "
+            "are found from the folder where the program starts; leave it out, or start the "
+            "program elsewhere"
+        )
 
 
 def check_size(config: DictConfig) -> None:
@@ -86,16 +99,6 @@ def check_stacked(config: DictConfig) -> None:
     """
     if config.hydra.runtime.choices["hydra/launcher"] != STACKED:
         return
-    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    if sweep["subdir"] != SUBDIR:
-        raise InputError(
-            f"hydra.sweep.subdir={sweep['subdir']}: folders of stacked jobs are numbers; {PLAIN}"
-        )
-    if config.hydra.job.chdir:
-        raise InputError(
-            f"hydra.job.chdir={_text(config.hydra.job.chdir)}: the jobs of a stack share one "
-            f"process and its folder; {PLAIN}"
-        )
     for name, callback in (config.hydra.callbacks or {}).items():
         for hook in ("on_job_start", "on_job_end"):
             if _overrides(str(callback.get("_target_")), hook):

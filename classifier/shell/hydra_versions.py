@@ -19,7 +19,7 @@ VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
 ENTRY: dict[str, Any] = VERSION_BASE or {
     "execution_whitelist": [
         "classifier.shell.command.Guard",
-        *(f"classifier.shell.console.{name}" for name in ("Console", "BelowError")),
+        "classifier.shell.console.BelowError",
         "hydra_plugins.*",
         "hydra._internal.core_plugins.*",
     ]

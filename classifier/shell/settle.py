@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.runs.claim import Kind, claim
@@ -23,7 +24,8 @@ def settle_run(config: DictConfig) -> None:
         claim(folder, "run")
         _refuse_second_run(folder)  # another process may have been faster
     else:
-        _put(config, "run", _claim_new(folder, "run"))
+        folder = _claim_new(folder, "run")
+    _put(config, "run", folder)
 
 
 def settle_sweep(config: DictConfig) -> None:
@@ -35,16 +37,17 @@ def settle_sweep(config: DictConfig) -> None:
         When the folder that was named is not a sweep's, or its launcher would begin anew there.
     """
     folder = _named(config, "sweep")
-    if not _is_chosen(config, "sweep"):
-        _put(config, "sweep", _claim_new(folder, "sweep"))
-        return
-    claim(folder, "sweep")
-    launcher = config.hydra.runtime.choices["hydra/launcher"]
-    if launcher != STACKED and any(path.is_dir() for path in folder.iterdir()):
-        raise InputError(
-            f"hydra/launcher={launcher}: would write job 0 again, and {folder} has jobs; leave out "
-            "hydra/launcher, or name a new folder"
-        )
+    if _is_chosen(config, "sweep"):
+        claim(folder, "sweep")
+        launcher = config.hydra.runtime.choices["hydra/launcher"]
+        if launcher != STACKED and any(path.is_dir() for path in folder.iterdir()):
+            raise InputError(
+                f"hydra/launcher={launcher}: would write job 0 again, and {folder} has jobs; leave "
+                "out hydra/launcher, or name a new folder"
+            )
+    else:
+        folder = _claim_new(folder, "sweep")
+    _put(config, "sweep", folder)
 
 
 def _named(config: DictConfig, kind: Kind) -> Path:
@@ -59,8 +62,17 @@ def _is_chosen(config: DictConfig, kind: Kind) -> bool:
 
 
 def _put(config: DictConfig, kind: Kind, folder: Path) -> None:
+    """Let the config name the folder that was claimed, also where it is composed again.
+
+    Every launcher composes the config of each job anew from the overrides of the sweep, and a
+    folder that is named after the time would then be another one, which nobody has claimed.
+    """
+    key = f"hydra.{kind}.dir="
+    quoted = QuotedString(str(folder), Quote.single).with_quotes()
+    others = [o for o in config.hydra.overrides.hydra if not o.startswith(key)]
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra[kind].dir = str(folder)
+        config.hydra.overrides.hydra = [*others, f"{key}{quoted}"]
 
 
 def _refuse_second_run(folder: Path) -> None:

@@ -20,7 +20,7 @@ from classifier.runs.interruption import SweepStopped, stop_at_once
 from classifier.runs.job import Job, public
 from classifier.runs.log import failures_recorded
 from classifier.runs.log import log as job_log
-from classifier.runs.preparation import load_dataset
+from classifier.runs.preparation import check_dataset, load_dataset
 from classifier.runs.results import selection_metric
 from classifier.sweep.composer import Composer
 from classifier.sweep.drawing import drawing_processes
@@ -31,10 +31,13 @@ from classifier.sweep.records import each_record
 from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
 from classifier.sweep.workers import BACKENDS
 from data.console import printable
+from data.dataset import Dataset
 from data.errors import InputError, one_line
+from data.files.npy import NpyRows
 from data.files.whole import remove_parts
 from data.machine import processes
 from data.room import shared
+from data.statistics import check_finite
 
 log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one
@@ -57,6 +60,7 @@ class StackedLauncher(Launcher):
     ) -> None:
         self.backend, self.max_stack, self.address = backend, max_stack, address
         self.n_jobs = processes(WORKER) if n_jobs is None else n_jobs
+        self._opened: dict[str, Dataset | Exception] = {}  # data, or why there are none, by key
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -102,7 +106,8 @@ class StackedLauncher(Launcher):
         remove_parts(sweep)  # folders of jobs that a kill left half made
         places = JobFolders(sweep, each_record(sweep))
         composer = Composer(self.context, self.config)
-        _refuse_what_all_share(composer, job_overrides)
+        is_new = next(each_record(sweep), None) is None
+        self._opened = _refuse_what_all_share(composer, job_overrides, is_new=is_new)
         waiting = []
         for number, overrides in enumerate(job_overrides, start=first):
             folder, job = self._prepare(composer, places, overrides, number)
@@ -149,11 +154,11 @@ class StackedLauncher(Launcher):
         For workers all are kept, and handed over by way of a file that may stand in memory too.
         """
         workers, kept = 1 if self.backend == "local" else self.n_jobs, 0
-        for members in group(jobs, map(data_key, jobs)).values():
+        for key, members in group(jobs, map(data_key, jobs)).items():
             keep(None)
             try:
                 with shared(kept=kept):
-                    dataset = load_dataset(members[0].config)
+                    dataset = self._load(key, members[0])
                 keep(dataset)  # its winner is evaluated on the test split, at the sweep's end
             except Exception as error:
                 for job in members:
@@ -172,20 +177,63 @@ class StackedLauncher(Launcher):
                 kept += 2 * dataset.nbytes
             del dataset
 
+    def _load(self, key: str, job: Job) -> Dataset:
+        """Return the data of a job, and let go of what was opened."""
+        opened = self._opened.get(key)
+        self._opened.clear()
+        if isinstance(opened, Exception):
+            raise opened
+        return load_dataset(job.config) if opened is None else opened
 
-def _refuse_what_all_share(composer: Composer, job_overrides: Sequence[Sequence[str]]) -> None:
-    """Refuse jobs that all fail for one and the same reason, before any of them has a folder."""
+
+def _refuse_what_all_share(
+    composer: Composer, job_overrides: Sequence[Sequence[str]], *, is_new: bool
+) -> dict[str, Dataset | Exception]:
+    """Refuse jobs that all fail for one and the same reason, before any of them has a folder.
+
+    Where none has one yet, data are opened too, until there are some that a job can be trained on.
+
+    Returns
+    -------
+    By the key of the data what was opened: a data set, or why there is none.
+    """
+    opened: dict[str, Dataset | Exception] = {}
     reasons = set()
     for overrides in job_overrides:
         try:
-            refuse_unused(composer.compose(overrides).config(), overrides)
-            return
+            composed = composer.compose(overrides)
+            config = composed.config()
+            refuse_unused(config, overrides)
+            if is_new:
+                _open(Job(config, public(composed.plain()), Path()), opened)
+            return opened
         except Exception as error:
             reasons.add(explain(error, Config))
         if len(reasons) > 1:
-            return
+            return opened
     if len(job_overrides) > 1:
         raise InputError(f"{reasons.pop()} (so it is with all {len(job_overrides)} jobs)")
+    if opened:  # its config is right: another trial of a search would fail with these data too
+        raise InputError(reasons.pop())
+    return opened
+
+
+def _open(job: Job, opened: dict[str, Dataset | Exception]) -> None:
+    """Open the data of a job, once for all with the same; raise what keeps it from them."""
+    key = data_key(job)
+    if key not in opened:
+        opened.clear()  # one data set fits into the memory
+        try:
+            opened[key] = dataset = load_dataset(job.config)
+            for split in dataset.splits().values():
+                if isinstance(split.X, NpyRows):  # others were checked when they were read
+                    check_finite(split.X)
+        except Exception as error:
+            opened[key] = error.with_traceback(None)  # which would keep the data
+    data = opened[key]
+    if isinstance(data, Exception):
+        raise data
+    check_dataset(data, job.config)
 
 
 def _draw_missing(folders: Sequence[Path]) -> None:

@@ -35,7 +35,7 @@ from classifier.sweep.records import Record, read_records, settings, with_whole_
 from classifier.sweep.reg_path import path_rows
 from classifier.sweep.table import table
 from classifier.sweep.winner import check_best, copy_best, crown
-from data.console import escape_unknown_characters, printable
+from data.console import console, printable
 from data.errors import InputError, one_line
 from data.files.places import refuse_links
 from data.files.whole import write_json, write_text
@@ -117,6 +117,8 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
     if not quiet:
         print(table(summary, sweep))
     counts = status_counts(summary["jobs"])
+    if not counts:
+        return f"{printable(sweep)}: no job of this sweep has begun"
     lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
     if not lost:
         return ""
@@ -210,5 +212,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    escape_unknown_characters()
-    main(sys.argv[1:])
+    with console():
+        main(sys.argv[1:])

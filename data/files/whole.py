@@ -45,9 +45,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.strerror:
-            error.filename = str(path)  # the place the user knows
-            del error.filename2
+        _name(error, path)
         raise
 
 
@@ -69,8 +67,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
         if path.exists():  # where a rename would take the place of an empty folder
             raise FileExistsError(errno.EEXIST, "is there already", str(path))
         _when_closed(lambda: beside.rename(path))
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(beside, ignore_errors=True)
+        _name(error, path)
         raise
 
 
@@ -110,6 +109,13 @@ def from_here(path: Path) -> str:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Let an error of the system name the place that the user knows."""
+    if isinstance(error, OSError) and error.strerror:
+        error.filename = str(path)
+        del error.filename2
 
 
 def _when_closed(change: Callable[[], object]) -> None:

@@ -219,6 +219,7 @@ os.mkdir, os.symlink, os.open = making(os.mkdir), no_link, opening_descriptor(os
 os.path.relpath = relative(os.path.relpath)
 builtins.__import__ = without_modules(builtins.__import__)
 builtins.open = io.open = opening(io.open)
+os.linesep = "\r\n"
 for stream in (sys.stdout, sys.stderr):
     if stream is not None:
         stream.reconfigure(newline="\r\n")
