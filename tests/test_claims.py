@@ -141,8 +141,22 @@ def test_the_jobs_of_another_launcher_are_gone_on_with(command, tmp_path):
 
 def test_what_someone_puts_into_best_stays(command, tmp_path):
     assert command("train.py", *SWEEP, "lr=0.1,0.2").returncode == 0
-    (tmp_path / "s/best/model.onnx").write_text("an export of the model", encoding="utf-8")
-    assert command("train.py", *SWEEP, "lr=0.1,0.2,0.3").returncode == 0
+    names = ("model.onnx", "model.json", "model.pt", "weights.png")
+    for name in names:
+        (tmp_path / "s/best" / name).write_text("mine", encoding="utf-8")
+    before = content(tmp_path / "s/best")
+    for module in ("classifier.report", "classifier.sweep.summary"):  # the winner is unchanged
+        assert command("-m", module, "s").stderr == ""
+        assert {name: content(tmp_path / "s/best").get(name) for name in before} == before
+    (tmp_path / "s/best/weights.png").unlink()
+    done = command("train.py", *SWEEP, "lr=0.1,0.2,0.3")
+    assert done.returncode == 0
+    winner = json.loads((tmp_path / "s/sweep.json").read_text(encoding="utf-8"))["best"]["folder"]
+    assert winner == "2"  # a new one
+    exports = ", ".join(f"s/best/{name}" for name in sorted(names[:3]))
+    assert f"{exports}: stays, and is not of the new winner; export that: " in done.stdout
+    assert all(content(tmp_path / "s/best")[name] == b"mine" for name in names[:3])
+    assert content(tmp_path / "s/best")["model.npz"] == content(tmp_path / "s/2")["model.npz"]
     (tmp_path / "s/best/thesis.txt").write_text("mine", encoding="utf-8")
     done = command("train.py", *SWEEP, "lr=0.1,0.2,0.3,0.4")
     assert refused(done).startswith("s/best/thesis.txt: stands where the best model is put; move")

@@ -546,6 +546,39 @@ def test_a_table_that_goes_on_at_a_side_fades_there(show):
     assert browser.execute_script(faded, box) == []
 
 
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_the_reason_of_a_failed_run_is_seen_at_once(show, width):
+    browser = show("index", width)
+    row = "[...document.querySelectorAll('td')].find((e) => e.dataset.value.startsWith('none.npz'))"
+    left, right, height, shown = browser.execute_script(
+        f"""const cell = {row}, box = cell.closest('.scroll').getBoundingClientRect();
+        const {{ left, right }} = cell.getBoundingClientRect();
+        const rows = [...cell.closest('tbody').rows].map((row) => row.offsetHeight);
+        return [left, right, Math.max(...rows), box.right]"""
+    )
+    assert left < shown - 40
+    assert height < 60
+    if width > 600:
+        assert right <= shown
+    if width == 1920:
+        assert shown > 1800
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("name", ["digits", "odd", "compare", "sweep", "index"])
+def test_captions_and_ticks_are_seen_whole(show, name, width):
+    browser = show(name, width)
+    beyond = """for (const e of document.querySelectorAll('details')) e.open = true;
+        return [...document.querySelectorAll('caption, .chart:not(.wide) svg text')]
+        .map((e) => [e, document.createRange()])
+        .filter(([e, range]) => (range.selectNodeContents(e), e.checkVisibility()))
+        .filter(([e, range]) => range.getBoundingClientRect().right > innerWidth - 4
+            || range.getBoundingClientRect().left < 0
+            || (e.ownerSVGElement && getComputedStyle(e.ownerSVGElement).overflow !== 'visible'))
+        .map(([e]) => e.textContent)"""
+    assert browser.execute_script(beyond) == []
+
+
 def test_a_name_is_text_and_takes_two_lines(show):
     browser = show("named", 390)
     name = browser.find_element("css selector", "h1 .name")

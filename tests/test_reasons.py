@@ -291,6 +291,81 @@ def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, repository):
     assert all((tmp_path / "s" / name).exists() for name in drawn)
 
 
+# A program, and the processes that draw for it, in which a figure has a bug.
+BUG = """
+from classifier.report import plots
+
+def loss_curve(*_):
+    raise ValueError("a bug")
+
+plots.loss_curve = loss_curve
+"""
+NOT_MADE = "{}: its {} not made, its results stand: {}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sweep", [[], ["-m", "lr=0.1,0.2"]])
+def test_a_picture_with_a_bug_costs_no_result(sweep, repository, tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text(BUG, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, repository))))
+    given = [*sweep, "data=blobs", "epochs=2", "report.plots=all"]
+    program = start(repository, tmp_path, *given, "hydra.run.dir=r", "hydra.sweep.dir=r")
+    told = "".join(program.communicate(timeout=100))
+    assert program.returncode == 0
+    folders = ["r/0", "r/1", "r/best"] if sweep else ["r"]
+    reason = "internal error: ValueError('a bug')"
+    for folder in folders[:2]:
+        assert read_status(tmp_path / folder)["status"] == "completed"
+        assert NOT_MADE.format(folder, "pictures are", reason) in told
+    for folder in folders:
+        names = {path.name for path in (tmp_path / folder).iterdir()}
+        assert {"report.json", "report.html", "model.npz", "confusion_matrix.png"} <= names
+        assert "loss_curve.png" not in names
+    if not sweep:
+        assert "a bug" in (tmp_path / "r/train.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_what_stands_where_a_page_or_a_picture_belongs_costs_no_result(command_in, tmp_path):
+    """And whoever asks for the page itself is refused, in one line."""
+
+    def call(*arguments, code=0):
+        done = command_in(tmp_path, *arguments)
+        assert done.returncode == code, done.stderr
+        return done
+
+    def block(folder, *names):
+        for name in names:
+            (folder / name).unlink()
+            (folder / name).mkdir()
+
+    run, sweep = tmp_path / "r", tmp_path / "s"
+    given = ["train.py", "data=blobs", "epochs=2"]
+    call(*given, "hydra.run.dir=r")
+    block(run, "report.html", "loss_curve.png")
+    done = call("train.py", "resume=r", "epochs=4")
+    assert sorted(done.stderr.splitlines()) == [
+        NOT_MADE.format("r", what, f"{run / name}: is not a regular file; name another")
+        for what, name in (("page is", "report.html"), ("pictures are", "loss_curve.png"))
+    ]
+    assert json.loads((run / "report.json").read_text(encoding="utf-8"))["epochs"] == 4
+    assert read_status(run)["status"] == "completed"
+    call(*given, "-m", "lr=0.1,0.2", "hydra.sweep.dir=s")
+    block(sweep, "sweep.html", "sweep.png")
+    for name in ("report.html", "loss_curve.png"):  # of the next winner, if it is the first job
+        (sweep / "0" / name).unlink(missing_ok=True)
+        (sweep / "0" / name).mkdir()
+    done = call(*given, "-m", "lr=0.1,0.2", "seed=0,1", "hydra.sweep.dir=s")
+    summary = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+    assert len(summary["jobs"]) == 4
+    for what, name in (("page is", "sweep.html"), ("pictures are", "sweep.png")):
+        assert f"s: its {what} not made, its results stand: {sweep / name}" in done.stdout
+    for folder, name in (("r", "report.html"), ("s", "sweep.html")):
+        done = call("-m", "classifier.report", folder, code=1)
+        told = f"{tmp_path / folder / name}: is not a regular file; name another\n"
+        assert (done.stdout, done.stderr) == ("", told)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere file names are text")
 def test_a_file_name_that_is_no_text_is_escaped_wherever_it_is_shown(command, tmp_path):
     X = np.random.default_rng(0).normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)

@@ -100,14 +100,16 @@ def write_page(folder: Path, *, look_at_test: bool = False) -> Path:
         return write_index(folder)
     refuse_links(folder)
     if kind == "sweep":
-        summarise(folder)
+        summarise(folder, must_show=True)
         return folder / SWEEP_PAGE
     if not (folder / "report.json").exists():
         raise InputError(f"{folder}: this run left no report; its train.log says why")
     if look_at_test:
         open_test(folder)
-    draw("run", folder)
-    write_run_page(folder)
+    try:
+        draw("run", folder)
+    finally:  # one of them may fail alone
+        write_run_page(folder)
     return folder / RUN_PAGE
 
 

@@ -2,7 +2,9 @@
 
 from matplotlib.figure import Figure
 
+from classifier.report.charts import span
 from classifier.report.sweep_look import LINE, POINT, SOFT
+from classifier.report.sweep_plots import log_ticks
 from classifier.report.sweep_values import Row
 
 
@@ -18,7 +20,7 @@ def path_figure(rows: list[Row], best: float, strongest: float | None) -> Figure
     figure = Figure(figsize=(14.5, 4.4), dpi=110)
     regs = [row["reg"] for row in rows]
     # Fixed places: a layout engine would draw all twice.
-    room = {"left": 0.042, "right": 0.995, "bottom": 0.115, "top": 0.98, "wspace": 0.22}
+    room = {"left": 0.05, "right": 0.995, "bottom": 0.115, "top": 0.98, "wspace": 0.22}
     panels = figure.subplots(1, 3, gridspec_kw=room)
     for axes, name, unit in zip(panels, ("loss", "accuracy"), (1.0, 100.0), strict=False):
         train, held_out, error = (
@@ -33,10 +35,13 @@ def path_figure(rows: list[Row], best: float, strongest: float | None) -> Figure
     panels[1].set_ylabel("accuracy (% of examples)")
     norms = [row["weight_norm"] for row in rows]
     panels[2].plot(regs, norms, color=POINT)
-    panels[2].set_yscale("log" if min(norms) > 0 else "linear")
+    if max(norms) > 10 * min(norms) > 0:
+        panels[2].set_yscale("log")
+        log_ticks(panels[2].yaxis, span(norms, log=True).ticks())
     panels[2].set_ylabel("length of the weights, |W|")
     for axes in panels:
         axes.set_xscale("log")
+        log_ticks(axes.xaxis, span(regs, log=True).ticks())
         axes.set_xlabel("reg")
         axes.grid(alpha=0.25)
         axes.axvline(best, color=SOFT, linewidth=1, linestyle="--", label=f"best: {best:.3g}")

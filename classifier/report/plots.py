@@ -73,8 +73,8 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     figure.colorbar(image, cax=bar, label="share of the true class")
     font = 9 if n <= ANNOTATED else 6
     rotation = 90 if n > ANNOTATED or max(map(len, classes)) > 3 else 0
-    axes.set_xticks(range(n), classes, rotation=rotation, fontsize=font, parse_math=False)
-    axes.set_yticks(range(n), classes, fontsize=font, parse_math=False)
+    axes.set_xticks(range(n), classes, rotation=rotation, fontsize=font)
+    axes.set_yticks(range(n), classes, fontsize=font)
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if n <= ANNOTATED:
@@ -85,8 +85,8 @@ def confusion_matrix(report: dict[str, Any]) -> Figure:
     part = ""
     if n < report["data"]["n_classes"]:
         part = f" (the {n} of {report['data']['n_classes']} classes with the most errors)"
-    title = f"{report['data']['name']}: {name} accuracy {split['accuracy']:.2%}{part}"
-    axes.set_title(title, y=1, parse_math=False)
+    title = f"{_data_name(report)}: {name} accuracy {split['accuracy']:.2%}{part}"
+    axes.set_title(title, y=1)
     return figure
 
 
@@ -118,7 +118,7 @@ def reliability_diagram(report: dict[str, Any]) -> Figure:
     axes.set_ylim(-5, 105)
     axes.grid(alpha=0.25)
     figure.legend(loc="lower center")  # on the axes it would cover points
-    axes.set_title(f"{report['data']['name']}: {name} reliability", y=1, parse_math=False)
+    axes.set_title(f"{_data_name(report)}: {name} reliability", y=1)
     return figure
 
 
@@ -153,8 +153,8 @@ def weight_templates(model: LinearModel) -> Figure:
             aspect="auto",
             extent=(left, left + 1, top - height, top),
         )
-        label: dict[str, Any] = {"ha": "center", "va": "bottom", "fontsize": 9, "parse_math": False}
-        axes.text(left + 0.5, top + 0.03, _short(str(name)), **label)
+        at = left + 0.5, top + 0.03
+        axes.text(*at, _short(str(name)), ha="center", va="bottom", fontsize=9)
     axes.set_xlim(0, 1.08 * columns - 0.08)
     axes.set_ylim(-rows * (height + TITLE) + TITLE, TITLE)
     if not colour:
@@ -184,14 +184,17 @@ def decision_regions(model: LinearModel, shown: Shown, report: dict[str, Any]) -
         own, (x, y) = colours[shown.y[some] % len(HUES)], shown.X[some].T
         axes.scatter(x, y, size, own, edgecolors=edge, linewidths=0.8)
         axes.scatter([], [], size, BEST, edgecolors=edge, label=SPLIT_NAMES[is_val])
-    if len(model.classes) <= len(HUES):
-        for label, hue in zip(model.classes, HUES, strict=False):
-            axes.scatter([], [], 60, hue, marker="s", label=_short(str(label)))
+    names = list(map(str, model.classes)) if len(model.classes) <= len(HUES) else []
+    for hue, _ in zip(HUES, names, strict=False):
+        axes.scatter([], [], 60, hue, marker="s", label="a class")
     axes.set_xlabel("feature 1")
     axes.set_ylabel("feature 2")
-    axes.legend()
+    # Named once it is made: a legend leaves out what begins with "_", and what is empty.
+    entries = axes.legend().get_texts()[len(SPLIT_NAMES) :]
+    for entry, name_of_class in zip(entries, names, strict=True):
+        entry.set_text(_short(name_of_class))
     accuracy = f"{name} accuracy {split['accuracy']:.2%}"
-    axes.set_title(f"{report['data']['name']}: {accuracy}", y=1, parse_math=False)
+    axes.set_title(f"{_data_name(report)}: {accuracy}", y=1)
     return figure
 
 
@@ -201,9 +204,9 @@ def _curve_axes(report: dict[str, Any], figure_name: str, form: str) -> tuple[Fi
     split_name, split = reported_split(report["metrics"])
     value = form.format(split[figure_name])
     diverged = ", diverged" * (report["status"] == "diverged")
-    title = f"{report['data']['name']}: {split_name} {figure_name} {value}{diverged}"
+    title = f"{_data_name(report)}: {split_name} {figure_name} {value}{diverged}"
     lr = "" if report["lr"] is None else f"lr {report['lr']:.3g}, "
-    axes.set_title(f"{title}  ({lr}reg {report['reg']:g})", y=1, parse_math=False)
+    axes.set_title(f"{title}  ({lr}reg {report['reg']:g})", y=1)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     axes.grid(alpha=0.25)
@@ -230,8 +233,13 @@ def _mark_best(axes: Axes, report: dict[str, Any]) -> None:
     axes.legend()
 
 
+def _data_name(report: dict[str, Any]) -> str:
+    """Return the name of the data, which a title has room for."""
+    return _short(report["data"]["name"], 30)
+
+
 def _short(name: str, length: int = 18) -> str:
-    """Cut a long name in its middle, for names often differ at their end."""
-    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    """Cut a long name in its middle, for names often differ at their end; an empty one is ""."""
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name) or '""'
     half = length // 2
     return name if len(name) <= length else f"{name[:half]}…{name[1 - half :]}"

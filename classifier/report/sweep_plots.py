@@ -5,11 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import Colormap, LinearSegmentedColormap, LogNorm, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullFormatter, NullLocator
 
+from classifier.report.charts import Axis as Scale
 from classifier.report.sweep_look import (
     CARD,
     FAINTEST,
@@ -168,7 +170,7 @@ def _name_categories(axes: Axes, values: list[str]) -> None:
     rotation = 90 if max(map(len, names), default=0) * len(names) > 40 else 0
     step = -(-len(names) // MOST)
     places = range(0, len(names), step or 1)
-    axes.set_xticks(places, names[:: step or 1], rotation=rotation, parse_math=False)
+    axes.set_xticks(places, names[:: step or 1], rotation=rotation)
     axes.set_xlim(-0.5, len(names) - 0.5)
     if rotation:
         _make_room(axes, bottom=_longest(names, 10))
@@ -202,8 +204,8 @@ def _draw_heat_map(
     ticks = [float(value) for value in norm.inverse(np.linspace(0, 1, 6))]
     colours = figure.colorbar(image, cax=bar, label=objective, ticks=ticks, format="%.3g")
     colours.minorticks_off()
-    axes.set_xticks(range(len(columns)), names[0], rotation=90, fontsize=8, parse_math=False)
-    axes.set_yticks(range(len(lines)), names[1], fontsize=8, parse_math=False)
+    axes.set_xticks(range(len(columns)), names[0], rotation=90, fontsize=8)
+    axes.set_yticks(range(len(lines)), names[1], fontsize=8)
     axes.set_xlabel(pair[0])
     axes.set_ylabel(pair[1])
     axes.set_title("best of the others; white: none completed", fontsize=8, y=1)
@@ -225,17 +227,33 @@ def _same(row: Row, winner: Row) -> bool:
 def _set_scale(axes: Axes, values: list[float]) -> None:
     """Take the scale on which a key was swept; a linear piece leads to 0, as wide as a decade."""
     scale = scale_of(values)
-    smallest = next((value for value in values if value > 0), 0.0)
+    if scale == "linear":
+        return
+    smallest = next(value for value in values if value > 0)
     if scale == "log":
         axes.set_xscale("log")
-    elif scale == "symlog":
+    else:
         axes.set_xscale("symlog", linthresh=smallest, linscale=0.9)
-    if scale != "linear" and len(values) <= FEW:
-        logs = [math.log10(value or smallest / 10) for value in values]
-        place = dict(zip(values, np.subtract(logs, logs[0]) / (logs[-1] - logs[0]), strict=True))
-        ticks = spaced([(value, f"{value:.3g}") for value in values], place.__getitem__, GAP)
-        axes.set_xticks([value for value, _ in ticks], [text for _, text in ticks])
-        axes.minorticks_off()
+    few = len(values) <= FEW
+    round_values = Scale(smallest, values[-1], log=True).ticks()
+    log_ticks(axes.xaxis, values if few else [*values[: scale == "symlog"], *round_values])
+
+
+def log_ticks(axis: Axis, values: list[float]) -> None:
+    """Put ticks at sorted values of a logarithmic axis, of which the first may be 0.
+
+    Their texts are plain numbers: matplotlib's own for such an axis are formulas.
+    """
+    smallest = next((value for value in values if value > 0), 1.0)
+    logs = {value: math.log10(value or smallest / 10) for value in values}
+    low, high = min(logs.values(), default=0.0), max(logs.values(), default=0.0)
+
+    def place(value: float) -> float:
+        return (logs[value] - low) / ((high - low) or 1.0)
+
+    ticks = spaced([(value, f"{value:.3g}") for value in values], place, GAP)
+    axis.set_ticks([value for value, _ in ticks], labels=[text for _, text in ticks])
+    axis.set_minor_locator(NullLocator())
 
 
 def _mark(

@@ -8,16 +8,13 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from classifier.report.pages.draw import Kind, draw
+from classifier.report.pages.show import failure_told
 from classifier.report.pages.spare import Drawer, started
-from classifier.runs.log import reason_of
-from data.console import printable
-from data.files.whole import from_here
 from data.machine import processes
 
 log = logging.getLogger(__name__)
 DRAWING = 2**31  # bytes of memory for each process that draws: they take a sixteenth of it
 
-NAMES: dict[Kind, str] = {"page": "page", "run": "pictures", "sweep": "pictures"}
 
 Make = Callable[[Kind, Path], object]  # makes the page or the plots of a job's folder, soon
 
@@ -30,10 +27,13 @@ def drawing_processes(*, plots: bool) -> Iterator[Make]:
     there is a process for each core; for pages alone, that of the program, and at the end this one.
     What a process that is killed, as for want of memory, has not made is made in this one.
     """
-    own = [Drawer() for _ in range(processes(DRAWING))] if plots else []
+    own: list[Drawer] = []
+    with contextlib.suppress(OSError):  # no memory, too many processes: with fewer, or none
+        while plots and len(own) < processes(DRAWING):
+            own.append(Drawer())
     drawers = own or started()
     if not drawers:
-        yield draw
+        yield _make_here
         return
     free: SimpleQueue[Drawer] = SimpleQueue()
     for drawer in drawers:
@@ -76,8 +76,5 @@ def drawing_processes(*, plots: bool) -> Iterator[Make]:
 
 def _make_here(kind: Kind, folder: Path) -> None:
     """Make a page or plots in this process; tell of an error, for the job itself is complete."""
-    try:
+    with failure_told(folder, "page is" if kind == "page" else "pictures are"):
         draw(kind, folder)
-    except Exception as error:
-        place = printable(from_here(folder))
-        log.error("%s: its %s is not made: %s", place, NAMES[kind], reason_of(error))

@@ -4,16 +4,17 @@ It works as well on a sweep that is still running or was killed. The best job is
 best validation figure; the test split never takes part in the choice.
 """
 
+import contextlib
 import csv
 import io
 import math
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from classifier.fit import SKIPPED
 from classifier.report.flags import flags
+from classifier.report.pages.show import failure_told
 from classifier.report.pages.spare import draw_beside
 from classifier.report.pages.sweep import write_sweep_page
 from classifier.report.settings import mark_worse, near_best, settings_of, strongest_near
@@ -41,7 +42,7 @@ from data.files.places import refuse_links
 from data.files.whole import write_json, write_text
 
 
-def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
+def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> dict[str, Any]:
     """Write a sweep's tables, picture, page and best/; return the content of sweep.json.
 
     Parameters
@@ -49,6 +50,7 @@ def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
     sweep : a folder with a folder a job.
     ended : whether it has just come to its end. If so, and no job is left to be trained, the winner
         is evaluated on the test split, and drawn.
+    must_show : whether an error of the page or of a picture is raised; otherwise it is told.
 
     Returns
     -------
@@ -68,7 +70,7 @@ def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
     Raises
     ------
     InputError
-        When best/ holds what was not made here, and would be removed.
+        When something else stands at best/, or in it, than the files of a winner and exports.
     """
     check_best(sweep / "best")
     records = read_records(sweep)
@@ -104,8 +106,22 @@ def summarise(sweep: Path, *, ended: bool = False) -> dict[str, Any]:
     write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
     if best is not None:
         copy_best(sweep, sweep / best["folder"])
-    draw_beside("sweep", sweep, meanwhile=partial(write_sweep_page, sweep, summary))
+    _show(sweep, summary, must_show=must_show)
     return summary
+
+
+def _show(sweep: Path, summary: dict[str, Any], *, must_show: bool) -> None:
+    """Write the page and the pictures of a sweep; tell of what cannot be made, or raise it."""
+
+    def guarded(what: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if must_show else failure_told(sweep, what)
+
+    def page() -> None:
+        with guarded("page is"):
+            write_sweep_page(sweep, summary)
+
+    with guarded("pictures are"):
+        draw_beside("sweep", sweep, meanwhile=page)
 
 
 def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> str:

@@ -74,8 +74,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file, where it is there."""
-    _when_closed(lambda: path.unlink(missing_ok=True))
+    """Remove a file, where it is there; a folder that stands in its place stays."""
+    if path.is_symlink() or not path.is_dir():
+        _when_closed(lambda: path.unlink(missing_ok=True))
 
 
 def remove_parts(folder: Path) -> None:

@@ -138,13 +138,16 @@ def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[Ce
 
 
 def _templates(runs: Sequence[Compared], found: Recalls) -> list[tuple[str, list[str]]]:
-    """Return classes, and of each the templates of all runs; none where examples are no images.
+    """Return classes, and of each the templates of all runs.
+
+    None where the runs share no class, or their examples are no images of one shape.
 
     Of many classes those in which the runs differ most, and of large images not every pixel: the
     page stays small enough to be sent.
     """
     shape = runs[0].report["data"]["image_shape"]
-    if not shape or any(run.report["data"]["image_shape"] != shape for run in runs):
+    shapes = [run.report["data"]["image_shape"] for run in runs]
+    if not shape or not found.names or shapes != [shape] * len(runs):
         return []
     step = -(-max(shape[:2]) // PIXELS)
     height, width = (-(-side // step) for side in shape[:2])

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from classifier.model import LinearModel
 from classifier.report.names import EXAMPLES, PATH, REGIONS, SWEEP_PLOT, TEMPLATES
@@ -29,6 +29,13 @@ Kind = Literal["page", "run", "sweep"]  # a run's page, its plots, those of a sw
 COPIED = ("confusion_matrix.png", "reliability_diagram.png")  # take half of a run's time
 LAST = "loss_curve.png"  # of the plots that one process draws: where it stands, all do
 PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
+# No text of a user, as the name of a class, is read as a formula, whatever the user's matplotlibrc
+# says. None of matplotlib's own texts is one, for the ticks of logarithmic axes are given.
+PLAIN: dict[Any, bool] = {
+    "text.parse_math": False,
+    "text.usetex": False,
+    "axes.formatter.use_mathtext": False,
+}
 DRAWN = "drawn\n"  # an answer; any other says that nothing was
 
 
@@ -44,12 +51,20 @@ def draw(kind: Kind, folder: Path) -> None:
 
 
 def _write(folder: Path, figures: "Mapping[str, Callable[[], Figure]]") -> None:
-    """Make figures, and put each into its file."""
-    with warnings.catch_warnings():
+    """Make figures, and put each into its file; raise the first error when all were tried."""
+    from matplotlib import rc_context
+
+    errors = []
+    with warnings.catch_warnings(), rc_context(PLAIN):
         # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         for name, make in figures.items():
-            write_whole(folder / name, partial(make().savefig, format="png", pil_kwargs=PNG))
+            try:
+                write_whole(folder / name, partial(make().savefig, format="png", pil_kwargs=PNG))
+            except Exception as error:
+                errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 def _of_run(folder: Path) -> "dict[str, Callable[[], Figure]]":

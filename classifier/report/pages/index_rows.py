@@ -18,8 +18,8 @@ from classifier.runs.labels import Labels, labels_of
 from classifier.uncertainty import accuracy_interval
 
 RUNS = (
-    *("run", "name", "tags", "data", "status", "split", "accuracy", "loss", "val_loss"),
-    *("lr", "reg", "epochs", "seconds", "reason"),
+    *("run", "status", "reason", "name", "tags", "data", "split", "accuracy", "loss", "val_loss"),
+    *("lr", "reg", "epochs", "seconds"),
 )
 SWEEPS = (
     *("sweep", "name", "tags", "swept", "settings", "jobs", "completed", "objective", "best"),
@@ -55,8 +55,9 @@ def run_row(folder: Path, outputs: Path) -> list[Cell]:
     except Exception:  # none, or not one of ours
         labels, data, figures = Labels("", []), cell(""), [cell(None)] * (len(RUNS) - 6)
     run = _ticked(folder, place, page, place if report else "")
-    reason = cell(status["reason"] or "")
-    return [run, *_labelled(labels), data, cell(status["status"]), *figures, reason]
+    reason = status["reason"] or ""
+    why = Cell(_clamped(reason), reason)
+    return [run, cell(status["status"]), why, *_labelled(labels), data, *figures]
 
 
 def _figures(report: dict[str, Any]) -> list[Cell]:

@@ -45,7 +45,7 @@ def _chart(
     errors = [unit * row.get(f"{name}_error", 0.0) for row in rows]
     train = [unit * row[f"train_{name}"] for row in rows if f"train_{name}" in row]
     bounds = [[v + s * e for v, e in zip(values, errors, strict=True)] for s in (-1, 1)]
-    log = name == "weight_norm" and min(values) > 0
+    log = name == "weight_norm" and max(values) > 10 * min(values) > 0
     y = span([*values, *train, *(v for bound in bounds for v in bound)], log=log)
     chart = Chart(f"{title} by reg", "reg", label, x=span(regs, log=True), y=y)
     chart.x_ticks = [(tick, f"{tick:.0e}") for tick in _decades(chart.x)]

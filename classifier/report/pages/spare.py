@@ -100,6 +100,9 @@ def draw_beside(kind: Kind, folder: Path, meanwhile: Callable[[], object] = lamb
     drawer = _spare[0] if _spare else None
     if drawer is not None:
         drawer.ask(kind, folder, twofold=True)
-    meanwhile()
-    if drawer is None or not drawer.is_drawn():
+    try:
+        meanwhile()
+    finally:  # the next answer is to be that of the next question
+        is_drawn = drawer is not None and drawer.is_drawn()
+    if not is_drawn:
         draw(kind, folder)

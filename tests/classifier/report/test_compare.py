@@ -470,3 +470,13 @@ def test_names_from_data_are_shown_and_not_run(leave, tmp_path):
     assert hostile not in text
     assert text.count("<script") == 1
     assert json.dumps("<b>")[1:-1] in page.text
+
+
+def test_runs_of_images_that_share_no_class_are_compared(leave, tmp_path):
+    for name in "ab":
+        leave(name)
+    report = tmp_path / "b/report.json"
+    text = report.read_text(encoding="utf-8")
+    report.write_text(text.replace('"class ', '"other '), encoding="utf-8")
+    page = write_comparison([tmp_path / "a", tmp_path / "b"], tmp_path / "compare.html")
+    assert "What each class looks for" not in page.read_text(encoding="utf-8")

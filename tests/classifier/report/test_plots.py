@@ -4,7 +4,10 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import RendererAgg
 from matplotlib.image import imread
+from matplotlib.mathtext import MathTextParser
 from scipy.special import softmax
 from sklearn import metrics
 
@@ -236,6 +239,84 @@ def test_every_plot_can_be_drawn_again_from_the_files(tmp_path):
         pixels = imread(tmp_path / name)
         assert min(pixels.shape[:2]) >= 200
         assert pixels[..., :3].std() > 0.02
+
+
+NAMES = [
+    "$^$",
+    "${$",
+    "a$\\foo$",
+    "$\\mathrm{K}^{0}_{L}$",
+    "_background",
+    "$0-$50k",
+    "",
+    "two\nlines",
+]
+
+
+def odd_run_in(folder):
+    """A run on two features whose classes and data have names that matplotlib may read."""
+    model = model_of(len(NAMES), (2, 1), sorted(NAMES))
+    rng = np.random.default_rng(2)
+    y = np.arange(80) % len(NAMES)
+    write_history(folder / "history.csv", history_of((2.0, 1.0, 0.1)))
+    report = report_of(model)
+    report["data"]["name"] = "$^$ ${"
+    write_json(folder / "report.json", report)
+    model.save(folder / "model.npz")
+    np.savez(folder / "examples.npz", X=rng.normal(size=(80, 2)), y=y, is_val=y == 0)
+
+
+def odd_sweep_in(folder):
+    """A sweep over the penalty, over nine decades and 0, and over data with such names."""
+    regs = [0.0, *(float(reg) for reg in np.geomspace(1e-8, 10, 14))]
+    done = {"status": "completed", "seed": 0}
+    jobs = [
+        done | {"job": str(k), "reg": reg, "data.train": NAMES[k % 8], "val_loss": 10.0 ** (-k % 5)}
+        for k, reg in enumerate(regs)
+    ]
+    keys = {"swept": ["reg", "data.train"], "keys": ["reg", "data.train"], "objective": "val_loss"}
+    names = ("loss", "accuracy", "train_loss", "train_accuracy", "loss_error", "accuracy_error")
+    path = [dict.fromkeys(names, 0.5) | {"reg": r, "weight_norm": 1 / r} for r in regs[1:]]
+    own = {"jobs": jobs, "settings": jobs, "best": jobs[4], "path": path}
+    write_json(folder / "sweep.json", keys | own | {"one_standard_error": None})
+
+
+@pytest.mark.parametrize("asked", [{}, {"text.usetex": True, "axes.formatter.use_mathtext": True}])
+@pytest.mark.parametrize("kind", ["run", "sweep"])
+def test_no_text_of_a_user_is_read_as_a_formula(kind, asked, tmp_path, monkeypatch):
+    drawn = []
+
+    def refuse(*_, **__):
+        pytest.fail("a text is read as a formula")
+
+    def draw_text(self, gc, x, y, text, *rest, **options):
+        drawn.append(text)
+        return own(self, gc, x, y, text, *rest, **options)
+
+    own = RendererAgg.draw_text
+    monkeypatch.setattr(RendererAgg, "draw_text", draw_text)
+    monkeypatch.setattr(MathTextParser, "parse", refuse)
+    monkeypatch.setattr(RendererAgg, "draw_tex", refuse)
+    (odd_run_in if kind == "run" else odd_sweep_in)(tmp_path)
+    with rc_context(asked):
+        draw(kind, tmp_path)
+    assert not [text for text in drawn if "mathdefault" in text]
+    if kind == "sweep":
+        assert {*NAMES[:6]} <= {*drawn}
+        return
+    assert (tmp_path / "decision_regions.png").exists()
+    cut = {"$\\mathrm{…{0}_{L}$", "two\N{REPLACEMENT CHARACTER}lines", '""'}
+    shown = {*NAMES[:3], *NAMES[4:6], *cut}
+    # In the legend of the regions, over its template, and at both sides of the matrix.
+    assert {text: drawn.count(text) for text in shown} == dict.fromkeys(shown, 4)
+
+
+def test_a_picture_that_fails_costs_no_other(tmp_path):
+    run_in(tmp_path)
+    (tmp_path / "confusion_matrix.png").mkdir()
+    with pytest.raises(FileExistsError, match="not a regular file"):
+        draw("run", tmp_path)
+    assert len([path for path in tmp_path.glob("*.png") if path.is_file()]) == 4
 
 
 def test_the_spare_process_draws_a_run_on_two_cores_and_tells_of_an_error_in_its_copy(
