@@ -119,18 +119,17 @@ class LinearModel:
 
     def save(self, path: Path) -> None:
         """Write the model as an .npz file that loads without pickles."""
-        write_sealed(
-            path,
-            FORMAT,
-            W=np.ascontiguousarray(self.W),
-            b=self.b,
-            classes=self.classes,
-            shift=self.features.shift,
-            scale=self.features.scale,
-            image_shape=np.array(self.image_shape or (), dtype=np.int64),
-            config=np.array(json.dumps(self.config)),
-            temperature=np.array(self.temperature),
-        )
+        arrays = {
+            "W": np.ascontiguousarray(self.W),
+            "b": self.b,
+            "classes": self.classes,
+            "shift": self.features.shift,
+            "scale": self.features.scale,
+            "image_shape": np.array(self.image_shape or (), dtype=np.int64),
+            "config": np.array(json.dumps(self.config)),
+            "temperature": np.array(self.temperature),
+        }
+        write_sealed(path, FORMAT, arrays)
 
     @classmethod
     def load(cls, path: Path) -> "LinearModel":

@@ -1,9 +1,9 @@
 """The memory and the cores that this process may use: in a container fewer than the machine has.
 
-Linux limits processes by control groups, which form a tree of folders, version 1 or 2; a process
-has the lowest limit of its group and of all groups above.
+Linux limits processes by control groups (version 2), which form a tree of folders; a process has
+the lowest limit of its group and of all groups above.
 
-Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst of the Linux kernel.
+Source: Documentation/admin-guide/cgroup-v2.rst of the Linux kernel.
 """
 
 import math
@@ -19,14 +19,14 @@ def memory() -> int:
     """Return the bytes of memory that this process may use: the machine's, or the container's."""
     import psutil  # takes as long to import as a small run has to spare
 
-    files = "memory.max", "memory.limit_in_bytes"
-    limits = [n for group in _groups("memory") for file in files for n in _numbers(group / file)]
+    limits = [n for group in _groups() for n in _numbers(group / "memory.max")]
     return min([int(psutil.virtual_memory().total), *(n for n in limits if n > 0)])
 
 
 def cores() -> int:
     """Return the cores that this process may use, by its affinity and its share of their time."""
-    quotas = [quota for group in _groups("cpu") for quota in _quotas(group)]
+    times = [_numbers(group / "cpu.max") for group in _groups()]  # of a quota, and of its period
+    quotas = [time[0] / time[1] for time in times if len(time) == 2 and min(time) > 0]
     return max(1, math.ceil(min([_affinity(), *quotas])))
 
 
@@ -45,14 +45,6 @@ def _affinity() -> int:
     return len(allowed()) if allowed else os.cpu_count() or 1
 
 
-def _quotas(group: Path) -> Iterator[float]:
-    """Yield the cores whose time a group has, where that is limited."""
-    legacy = (_numbers(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
-    for numbers in (_numbers(group / "cpu.max"), [n for found in legacy for n in found]):
-        if len(numbers) == 2 and min(numbers) > 0:
-            yield numbers[0] / numbers[1]
-
-
 def _numbers(file: Path) -> list[int]:
     """Return the numbers in a file, without "max", which is no limit; none without the file."""
     try:
@@ -61,31 +53,28 @@ def _numbers(file: Path) -> list[int]:
         return []
 
 
-def _groups(controller: str) -> Iterator[Path]:
+def _groups() -> Iterator[Path]:
     """Yield the folders of the groups that this process is in, each before the one above it."""
     try:
         lines = (PROC / "cgroup").read_text(encoding="utf-8").splitlines()
-        mounts = _mounts(controller)
-        groups = [line.split(":", 2)[1:] for line in lines]
-    except (OSError, ValueError):  # not Linux, or a Linux unlike any known
+        path = next(line.removeprefix("0::") for line in lines if line.startswith("0::"))
+        mounts = _mounts()
+    except (OSError, ValueError, StopIteration):  # not Linux, or a Linux unlike any known
         return
-    for controllers, path in groups:
-        if controllers == "" or controller in controllers.split(","):
-            yield from _upwards(path, mounts["cgroup" if controllers else "cgroup2"])
+    yield from _upwards(path, mounts)
 
 
-def _mounts(controller: str) -> dict[str, list[tuple[PurePosixPath, Path]]]:
-    """Return (group, folder) of each mount, of the groups of version 2 and of a controller's of 1.
+def _mounts() -> list[tuple[PurePosixPath, Path]]:
+    """Return (group, folder) of each mount of the groups.
 
     Source: the manual page proc_pid_mountinfo(5).
     """
-    mounts: dict[str, list[tuple[PurePosixPath, Path]]] = {"cgroup": [], "cgroup2": []}
+    mounts = []
     for line in (PROC / "mountinfo").read_text(encoding="utf-8").splitlines():
         before, _, after = line.partition(" - ")
         group, folder = before.split()[3:5]
-        kind, *_, options = after.split()
-        if kind == "cgroup2" or (kind == "cgroup" and controller in options.split(",")):
-            mounts[kind].append((PurePosixPath(group), Path(folder)))
+        if after.startswith("cgroup2 "):
+            mounts.append((PurePosixPath(group), Path(folder)))
     return mounts
 
 

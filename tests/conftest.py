@@ -45,8 +45,8 @@ def note():
 class ForkServer:
     """What runs programs without the second that importing packages takes."""
 
-    def __init__(self, environment, encoding="utf-8", before=(), imports=()):
-        self.encoding, self._lock = encoding, threading.Lock()
+    def __init__(self, environment, before=(), imports=()):
+        self._lock = threading.Lock()
         self.process = subprocess.Popen(
             [*before, sys.executable, str(REPOSITORY / "tests/fork_server.py"), *imports],
             env=environment,
@@ -105,7 +105,7 @@ class Program:
         return self._read("stderr")
 
     def _read(self, stream):
-        return (self._said / stream).read_bytes().decode(self._server.encoding)
+        return (self._said / stream).read_text(encoding="utf-8")
 
     def poll(self, *, block=False):
         """Return the exit code, or None while it runs."""
@@ -146,7 +146,7 @@ class Program:
 
 @pytest.fixture(scope="session")
 def make_fork_server():
-    """Start a server of programs in an environment, whose outputs have an encoding.
+    """Start a server of programs in an environment.
 
     `before` is a command that starts it, `imports` are modules that its programs will need.
     """

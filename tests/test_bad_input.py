@@ -313,8 +313,8 @@ def test_a_model_that_is_damaged_or_old_is_told_by_name(command, tmp_path, model
         arrays = dict(file)
     np.savez(tmp_path / "old.npz", **arrays | {"format": np.array(1)})
     kept = {name: array for name, array in arrays.items() if name != "format"}
-    write_sealed(tmp_path / "future.npz", 99, **kept)
-    write_sealed(tmp_path / "nan.npz", FORMAT, **kept | {"W": np.full((4, 3), np.nan)})
+    write_sealed(tmp_path / "future.npz", 99, kept)
+    write_sealed(tmp_path / "nan.npz", FORMAT, kept | {"W": np.full((4, 3), np.nan)})
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 4
     (tmp_path / "flipped.npz").write_bytes(flipped)

@@ -58,7 +58,7 @@ def test_every_private_name_has_a_reason_and_every_reason_a_use(repository, allo
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("from joblib._dask import Backend", ["joblib._dask.Backend"]),
+        ("from joblib._store import Backend", ["joblib._store.Backend"]),
         ("from sklearn.utils import _safe", ["sklearn.utils._safe"]),
         ("import hydra._internal.utils", ["hydra._internal.utils"]),
         ("parser._actions", ["_actions"]),

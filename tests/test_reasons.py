@@ -66,67 +66,6 @@ def test_no_file_stays_open_for_a_job(tmp_path, repository):
     assert statuses(tmp_path / "s") == ["completed"] * 100
 
 
-@pytest.mark.slow
-@missing("distributed")
-@pytest.mark.parametrize("knows", [True, False])
-def test_workers_elsewhere_are_asked_before_the_first_stack(knows, command, tmp_path, repository):
-    """A scheduler that does not know the program, and a worker in another folder, of one core."""
-    bare = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    place = tmp_path / "scheduler.json"
-    common = ("--no-dashboard",)
-    scheduler = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"]
-    programs = [
-        subprocess.Popen(
-            [*scheduler, "--port", "0", "--scheduler-file", place, *common],
-            cwd="/",
-            env=bare,
-            stderr=subprocess.DEVNULL,
-        )
-    ]
-    try:
-        until(lambda: place.exists() and place.stat().st_size)
-        address = json.loads(place.read_text(encoding="utf-8"))["address"]
-        worker = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1"]
-        programs.append(
-            subprocess.Popen(
-                [*worker, "--local-directory", tmp_path / "w", "--no-nanny", *common],
-                cwd="/",
-                env=bare | ({"PYTHONPATH": str(repository)} if knows else {}),
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        cluster = ["hydra.launcher.backend=dask", f"hydra.launcher.address={address}"]
-        done = command("train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster, "hydra.launcher.n_jobs=1")
-    finally:
-        for program in reversed(programs):
-            program.kill()  # asked to end it would first look for its scheduler
-        for program in programs:
-            program.wait(30)
-    if knows:
-        assert done.returncode == 0, done.stderr
-        assert statuses(tmp_path / "s") == ["completed"] * 2
-        made = json.loads((tmp_path / "s/0/report.json").read_text(encoding="utf-8"))["machine"]
-        assert made["process"] == programs[1].pid
-    else:
-        assert done.returncode == 1
-        (line,) = done.stderr.splitlines()
-        assert "1 of 1 workers cannot take part: tcp://127.0.0.1" in line
-        assert "cannot import the program" in line
-        assert f"PYTHONPATH={repository}" in line
-
-
-@pytest.mark.slow
-@missing("distributed")
-def test_a_cluster_that_does_not_answer_is_named_with_the_likely_cause(command_in, tmp_path):
-    quickly = {"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "1s"}
-    cluster = ["hydra.launcher.backend=dask", "hydra.launcher.address=127.0.0.1:9"]
-    done = command_in(tmp_path, "train.py", "-m", "lr=0.1,0.2", *QUICK, *cluster, **quickly)
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("hydra.launcher.address=127.0.0.1:9: no dask cluster answers there")
-    assert "`dask scheduler` runs" in line
-
-
 LONG = ["lr=0.1,0.2", "epochs=100000", "early_stopping.patience=null"]
 
 
@@ -135,7 +74,6 @@ LONG = ["lr=0.1,0.2", "epochs=100000", "early_stopping.patience=null"]
     "backend",
     [
         "loky",
-        pytest.param("dask", marks=missing("distributed")),
         pytest.param("ray", marks=missing("ray")),
     ],
 )

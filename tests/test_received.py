@@ -487,7 +487,7 @@ def model(edit):
         path = place.run / "model.npz"
         arrays = read_sealed(path, "model", 3)
         edit(arrays)
-        write_sealed(path, 3, **arrays)
+        write_sealed(path, 3, arrays)
 
     return change_arrays
 

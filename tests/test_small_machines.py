@@ -22,17 +22,6 @@ from data import machine
 pytestmark = pytest.mark.slow  # real processes
 
 GIB, MIB = 2**30, 2**20
-CORE = (
-    {"cpu.max": "100000 100000"},
-    {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "100000"},
-)
-
-
-def limits(controller, memory):
-    """Return the files that set a limit, and what is written into them, for either version."""
-    if controller == "cpu":
-        return CORE
-    return {"memory.max": str(memory)}, {"memory.limit_in_bytes": str(memory)}
 
 
 @pytest.fixture
@@ -41,20 +30,19 @@ def group():
     made = []
 
     def make(controller, memory):
-        # From the top: with version 2 a group that has processes cannot have limited groups too.
-        for above in reversed([*machine._groups(controller)]):
-            for files in limits(controller, memory):
-                folder = above / f"softmax-test-{os.getpid()}"
-                try:
-                    folder.mkdir()
-                    made.append(folder)
-                    for name, limit in files.items():
-                        (folder / name).write_text(limit, encoding="utf-8")
-                    (folder / "cgroup.procs").open("a", encoding="utf-8").close()
-                except OSError:
-                    made.pop().rmdir() if made else None
-                else:
-                    return folder
+        limit = "100000 100000" if controller == "cpu" else str(memory)
+        # From the top: a group that has processes cannot have limited groups too.
+        for above in reversed([*machine._groups()]):
+            folder = above / f"softmax-test-{os.getpid()}"
+            try:
+                folder.mkdir()
+                made.append(folder)
+                (folder / f"{controller}.max").write_text(limit, encoding="utf-8")
+                (folder / "cgroup.procs").open("a", encoding="utf-8").close()
+            except OSError:
+                made.pop().rmdir() if made else None
+            else:
+                return folder
         pytest.skip(f"no control group for {controller} can be made here")
 
     yield make
@@ -120,14 +108,9 @@ def resident_at_most(process):
 
 def killed(folder):
     """Return how many processes of a group were killed for memory."""
-    names = [folder / name for name in ("memory.events", "memory.oom_control")]
-    lines = [
-        line.split()
-        for file in names
-        if file.exists()
-        for line in file.read_text(encoding="utf-8").splitlines()
-    ]
-    return sum(int(n) for name, n in lines if name == "oom_kill")
+    file = folder / "memory.events"
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return sum(int(line.split()[1]) for line in lines if line.startswith("oom_kill "))
 
 
 def save(path, n, d, dtype):

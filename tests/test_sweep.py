@@ -7,8 +7,6 @@ import os
 import random
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 
@@ -308,8 +306,8 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, start, tmp
     ("overrides", "words"),
     [
         (
-            ["lr=0.1,0.2", "hydra.launcher.backend=spark"],
-            "hydra.launcher.backend=spark: must be one",
+            ["lr=0.1,0.2", "hydra.launcher.backend=dask"],
+            "hydra.launcher.backend=dask: must be one of local, loky, ray",
         ),
         (["lr=1,2", "hydra.launcher.max_stack=0"], "hydra.launcher.max_stack=0: must be at least"),
         (["lr=1,2", "hydra.launcher.n_jobs=-1"], "hydra.launcher.n_jobs=-1: must be at least 1"),
@@ -350,11 +348,10 @@ def missing(package):
 
 
 RAY = pytest.param("ray", marks=missing("ray"))
-DASK = pytest.param("dask", marks=missing("distributed"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["loky", RAY, DASK])
+@pytest.mark.parametrize("backend", ["loky", RAY])
 def test_engines_train_in_processes_of_their_own(backend, start, tmp_path):
     program = start(
         *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "hydra.sweep.dir=s"),
@@ -365,49 +362,6 @@ def test_engines_train_in_processes_of_their_own(backend, start, tmp_path):
     processes = {report(tmp_path / f"s/{n}")["machine"]["process"] for n in range(4)}
     assert program.pid not in processes
     assert 1 <= len(processes) <= 2
-
-
-@pytest.mark.slow
-@missing("distributed")
-def test_a_dask_cluster_of_separate_processes_by_its_address(command, tmp_path, repository):
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    scheduler = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1"),
-            *("--port", "0", "--no-dashboard", "--scheduler-file", tmp_path / "scheduler.json"),
-        ],
-        stderr=subprocess.DEVNULL,
-    )
-    programs = [scheduler]
-    try:
-        deadline = time.monotonic() + 30
-        while not (tmp_path / "scheduler.json").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
-        address = json.loads((tmp_path / "scheduler.json").read_text(encoding="utf-8"))["address"]
-        programs += [
-            subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "distributed.cli.dask_worker", address),
-                    *("--nthreads", "1", "--no-dashboard", "--local-directory", tmp_path / "w"),
-                ],
-                env=environment,
-                cwd="/",
-                stderr=subprocess.DEVNULL,
-            )
-            for _ in range(2)
-        ]
-        done = command(
-            *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32"),
-            *(f"hydra.sweep.dir={tmp_path / 's'}", "hydra.launcher.backend=dask"),
-            *(f"hydra.launcher.address={address}", "hydra.launcher.n_jobs=2", *QUICK),
-        )
-        assert done.returncode == 0, done.stderr
-        assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
-    finally:
-        for program in reversed(programs):
-            program.terminate()
-        for program in programs:
-            program.wait(20)
 
 
 def loky_workers(parent):

@@ -65,7 +65,8 @@ class Checkpoints:
         start = time.perf_counter()
         arrays = training.state().to_arrays()
         state = {f"{STATE}{name}": array for name, array in arrays.items()}
-        write_sealed(self.path, FORMAT, **self.whose, **state)
+        # It takes the place of the only other one: the machine itself may stop now.
+        write_sealed(self.path, FORMAT, self.whose | state, on_disk=True)
         self._written = time.perf_counter()
         self._cost = self._written - start
 

@@ -24,7 +24,6 @@ from classifier.runs.received import read_received
 from classifier.runs.results import MODEL, predictions, write_mistakes
 from data.dataset import Dataset
 from data.errors import InputError, one_line
-from data.files.synced import synced_together
 from data.files.whole import remove, write_json, write_text
 
 _kept: list[Dataset] = []  # that of the last jobs of a sweep in this process, if there is one
@@ -64,10 +63,9 @@ def open_test(folder: Path) -> None:
             return
         found = _add_figures(report, model, config, dataset)
         said = _kept_predictions(folder) | predictions(dataset, {"test": found})
-        with synced_together():
-            write_text(folder / "report.txt", report_text(report))
-            write_mistakes(folder, report["metrics"], dataset)
-            write_predictions(folder, said)
+        write_text(folder / "report.txt", report_text(report))
+        write_mistakes(folder, report["metrics"], dataset)
+        write_predictions(folder, said)
         for name in (PAGE, *PLOTS):  # of the figures so far: whoever comes next makes them again
             remove(folder / name)
         write_json(folder / "report.json", report)  # last: where it has the figures, all have them

@@ -1,8 +1,7 @@
 """What becomes of a stack that was trained: models, evaluations, files and statuses of its jobs.
 
-The order makes a kill or a crash of the machine harmless. The models are written first, for an
-evaluation may fail; a status says that a job is completed when all its other files are on the disk.
-Files of many jobs are flushed together.
+The order makes a kill harmless. The models are written first, for an evaluation may fail; the
+status, which says that a job is completed, is written when all its other files stand there.
 """
 
 import contextlib
@@ -21,7 +20,6 @@ from classifier.runs.progress import said_when_long
 from classifier.runs.results import finish, keep_fit, write_results
 from classifier.runs.trained import Trained
 from data.errors import InputError, one_line
-from data.files.synced import synced_together
 from data.files.whole import from_here
 
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
@@ -67,20 +65,15 @@ def conclude(
         evaluating = said_when_long("trained; evaluates the model", log)
         with errors.of(some), _trained_already(some), evaluating:
             found = evaluate_jobs(some, prepared, own, after_block, of_sweep=of_sweep)
-        written = []
-        with synced_together():
-            for member, result in zip(some, found, strict=False):
-                with errors.of([member]), _trained_already([member]):
+        for member, result in zip(some, found, strict=False):
+            with errors.of([member]):
+                with _trained_already([member]):
                     if isinstance(result, InputError):
                         raise result
                     write_results(result, prepared.dataset)
                     show(result.job.folder, is_drawn(result.job.config, of_sweep=of_sweep))
-                    written.append((member, result))
-        with synced_together():
-            for member, result in written:
-                with errors.of([member]):
-                    finish(result, of_sweep=of_sweep)
-                    reports.append(result.report)
+                finish(result, of_sweep=of_sweep)
+                reports.append(result.report)
     errors.raise_first()
     return reports
 
@@ -95,13 +88,12 @@ def _keep(
 ) -> list[Member]:
     """Write the models; return those that are to be evaluated."""
     members = []
-    with synced_together():
-        for job, own in zip(jobs, trained, strict=True):
-            if own.fit.status == SKIPPED:
-                write_status(job.folder, SKIPPED, own.fit.ended)
-                continue
-            with errors.of([job]):
-                members.append(Member(job, own, keep_fit(job, own.fit, prepared)))
+    for job, own in zip(jobs, trained, strict=True):
+        if own.fit.status == SKIPPED:
+            write_status(job.folder, SKIPPED, own.fit.ended)
+            continue
+        with errors.of([job]):
+            members.append(Member(job, own, keep_fit(job, own.fit, prepared)))
     return members
 
 

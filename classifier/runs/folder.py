@@ -16,8 +16,12 @@ FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again wou
 
 
 def write_status(folder: Path, status: str, reason: str | None = None) -> None:
-    """Write status.json: running, completed, diverged, skipped, interrupted or failed; why."""
-    write_json(folder / "status.json", {"status": status, "reason": reason})
+    """Write status.json: running, completed, diverged, skipped, interrupted or failed; why.
+
+    It is written last, so it alone is flushed: a journal keeps the order of what came before.
+    """
+    content = {"status": status, "reason": reason}
+    write_json(folder / "status.json", content, on_disk=status != "running")
 
 
 def read_status(folder: Path) -> dict[str, Any]:

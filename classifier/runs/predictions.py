@@ -51,7 +51,7 @@ def write_predictions(folder: Path, splits: Mapping[str, Predictions]) -> None:
         arrays[f"{split}_labels"] = _small(said.labels)
         arrays[f"{split}_predicted"] = _small(said.predicted)
         arrays[f"{split}_log_p"] = np.maximum(said.log_p, lowest).astype(np.float32)
-    write_sealed(folder / NAME, FORMAT, **arrays)
+    write_sealed(folder / NAME, FORMAT, arrays)
 
 
 def read_predictions(folder: Path) -> dict[str, Predictions]:

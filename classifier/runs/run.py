@@ -23,7 +23,6 @@ from classifier.runs.trainer import make_trainer
 from classifier.training_state import Trainer
 from data.dataset import Dataset
 from data.errors import InputError, one_line
-from data.files.synced import synced_together
 
 
 def run(
@@ -89,9 +88,8 @@ def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
     before = {folder: read_status(folder) for folder in folders}
     try:
         with failures_recorded(folders):
-            with synced_together():
-                for folder in folders:
-                    write_status(folder, "running")
+            for folder in folders:
+                write_status(folder, "running")
             yield
     except BaseException:
         for folder, earlier in before.items():
@@ -128,9 +126,8 @@ def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
             for folder in folders:
                 folder.mkdir(parents=True, exist_ok=True)
             exits.enter_context(locked_runs(folders, stack))
-            with synced_together():
-                for folder in folders:
-                    mark(folder, "run")
+            for folder in folders:
+                mark(folder, "run")
         except (InputError, OSError) as error:  # not recorded: it is another process's, or no place
             log.error("%s", one_line(error))
             raise

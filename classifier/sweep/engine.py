@@ -1,4 +1,4 @@
-"""Where the stacks of a sweep are trained: here, in processes, or on a Ray or Dask cluster."""
+"""Where the stacks of a sweep are trained: here, in processes, or on a Ray cluster."""
 
 import contextlib
 import dataclasses
@@ -63,9 +63,9 @@ def run_stacks(
     Parameters
     ----------
     stacks : what is trained together.
-    backend : local (this process, plots in spare ones), loky, ray or dask.
+    backend : local (this process, plots in spare ones), loky or ray.
     n_jobs : stacks trained at once; local trains one with all cores.
-    address : of an existing ray or dask cluster; None starts a local one.
+    address : of an existing ray cluster; None starts a local one.
     progress : is told of epochs here, and of jobs that have ended.
 
     A stack whose worker is killed is run again, on its own; if that worker is killed too, its

@@ -48,11 +48,11 @@ class StackedLauncher(Launcher):
 
     Parameters
     ----------
-    backend : where stacks are trained: local, loky, ray or dask.
+    backend : where stacks are trained: local, loky or ray.
     n_jobs : stacks trained at once by a backend other than local; None: one for each core, and
         half a GiB of memory.
     max_stack : models in a stack at most; None: as many as fit the memory set aside for them.
-    address : of an existing ray or dask cluster; None: start a local one.
+    address : of an existing ray cluster; None: start a local one.
     """
 
     def __init__(

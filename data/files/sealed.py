@@ -7,6 +7,7 @@ it reads any other, and here a byte that was changed or lost anywhere is noticed
 import hashlib
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,7 +22,9 @@ DIGITS = 64  # of a SHA-256 in hexadecimal
 CHUNK = 2**20
 
 
-def write_sealed(path: Path, version: int, **arrays: np.ndarray) -> None:
+def write_sealed(
+    path: Path, version: int, arrays: Mapping[str, np.ndarray], *, on_disk: bool = False
+) -> None:
     """Write arrays as `numpy.savez` does, with the version of their layout, and seal the file."""
 
     def write(file: BinaryIO) -> None:
@@ -34,7 +37,7 @@ def write_sealed(path: Path, version: int, **arrays: np.ndarray) -> None:
         file.seek(-DIGITS, os.SEEK_END)
         file.write(digest)
 
-    write_whole(path, write)
+    write_whole(path, write, on_disk=on_disk)
 
 
 def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: written beside their place, flushed and renamed."""
+"""Files that appear whole or not at all: written beside their place and renamed."""
 
 import contextlib
 import errno
@@ -14,16 +14,18 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from data.files.synced import sync_later
-
 # Windows refuses to replace a file that another program has open, and says so as one of these:
 # access denied, sharing violation. Most readers are gone soon.
 IN_USE = (5, 32)
 PATIENCE = 5.0  # seconds
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], *, on_disk: bool = False) -> None:
     """Give `write` a file beside path and put it in path's place when it is complete.
+
+    Whatever kills the process, the file is whole. Where the machine itself stops, a file of the
+    last seconds may be cut short, but for those that are to be on the disk first: each costs
+    milliseconds.
 
     Raises
     ------
@@ -38,8 +40,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     try:
         with beside.open("w+b") as file:
             write(file)
-            file.flush()
-            if not sync_later(path):
+            if on_disk:
+                file.flush()
                 os.fsync(file.fileno())
         _when_closed(lambda: beside.replace(path))
     except BaseException as error:
@@ -90,14 +92,16 @@ def remove_parts(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str, *, on_disk: bool = False) -> None:
     """Write text as UTF-8; what it has no code for, as parts of odd file names, is escaped."""
-    write_whole(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    content = text.encode(errors="backslashreplace")
+    write_whole(path, lambda file: file.write(content), on_disk=on_disk)
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, on_disk: bool = False) -> None:
     """Write strict JSON; numpy values become plain ones, numbers that are not finite null."""
-    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
+    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    write_text(path, text, on_disk=on_disk)
 
 
 def from_here(path: Path) -> str:

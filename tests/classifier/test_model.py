@@ -108,6 +108,6 @@ def test_what_is_not_a_model_is_refused_by_name(model, tmp_path, change, words):
         arrays = {**file, **change}
     kept = {name: array for name, array in arrays.items() if array is not None}
     kept.pop("format")
-    write_sealed(tmp_path / "changed.npz", FORMAT, **kept)
+    write_sealed(tmp_path / "changed.npz", FORMAT, kept)
     with pytest.raises(InputError, match=words):
         LinearModel.load(tmp_path / "changed.npz")

@@ -8,7 +8,6 @@ import pytest
 from data import machine
 
 GIB = 2**30
-NONE = 9223372036854771712  # what version 1 says where there is no limit
 
 
 @pytest.fixture
@@ -35,7 +34,6 @@ def groups(tmp_path, monkeypatch):
 
 
 V2 = [("/", "unified", "cgroup2", "rw,nsdelegate")]
-V1 = [("/", "memory", "cgroup", "rw,memory"), ("/", "cpu", "cgroup", "rw,cpuacct,cpu")]
 
 
 def test_without_groups_it_is_all_of_the_machine(groups):
@@ -57,28 +55,27 @@ def test_the_lowest_limit_of_a_group_and_those_above_counts(groups, own, above):
 
 def test_a_group_beside_ones_own_does_not_count(groups):
     limits = {"unified/a/memory.max": str(2 * GIB), "unified/b/memory.max": str(GIB)}
-    groups(["0::/a"], V2, limits | {"unified/a/c/memory.max": "1000"})
+    # Nor do those of version 1, which a machine may have beside these.
+    groups(["5:memory:/b", "0::/a"], V2, limits | {"unified/a/c/memory.max": "1000"})
     assert machine.memory() == 2 * GIB
 
 
-def test_version_1_has_files_of_its_own(groups):
-    own = ["5:memory:/docker/a", "3:cpu,cpuacct:/docker/a", "1:name=systemd:/", "0::/"]
-    limits = {"memory/docker/a/memory.limit_in_bytes": str(GIB)}
-    limits["memory/docker/memory.limit_in_bytes"] = str(NONE)
-    limits["cpu/docker/a/cpu.cfs_quota_us"] = "50000"
-    limits["cpu/docker/a/cpu.cfs_period_us"] = "100000"
-    groups(own, [*V1, *V2], limits)
-    assert machine.memory() == GIB
-    assert machine.cores() == 1
-
-
-@pytest.mark.parametrize("limit", [str(NONE), "-1", "nonsense", ""])
-def test_what_is_no_limit_of_version_1(groups, limit):
-    own = ["5:memory:/a", "3:cpu:/a"]
-    limits = {"memory/a/memory.limit_in_bytes": limit, "cpu/a/cpu.cfs_quota_us": "-1"}
-    groups(own, V1, limits | {"cpu/a/cpu.cfs_period_us": "100000"})
+@pytest.mark.parametrize("limit", ["max", "-1", "0", "nonsense", ""])
+@pytest.mark.parametrize("own", [["0::/a"], ["5:memory:/a", "3:cpu:/a"]], ids=["own", "of others"])
+def test_what_is_no_limit(groups, own, limit):
+    groups(own, V2, {"unified/a/memory.max": limit, "unified/a/cpu.max": f"{limit} 100000"})
     assert machine.memory() == psutil.virtual_memory().total
     assert machine.cores() == len(psutil.Process().cpu_affinity())
+
+
+@pytest.mark.parametrize(
+    "text", ["nonsense\n", "0::/a\n"], ids=["no group", "a group that is nowhere"]
+)
+def test_a_linux_unlike_any_known_has_no_limit(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(machine, "PROC", tmp_path)
+    (tmp_path / "cgroup").write_text(text, encoding="utf-8")
+    (tmp_path / "mountinfo").write_text("nonsense - ext4\n", encoding="utf-8")
+    assert machine.memory() == psutil.virtual_memory().total
 
 
 # What a container sees: the path outside, with its own group mounted, by that path or by another.

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from classifier.runs.latest import latest_run, point_latest
+from data.files.whole import from_here
 
 
 @pytest.fixture
@@ -34,6 +35,19 @@ def test_where_links_are_not_to_be_had_the_file_will_do(runs, monkeypatch):
     point_latest(outputs, folder)
     assert latest_run(outputs) == folder
     assert not (outputs / "latest").exists()
+
+
+def test_outputs_on_another_drive_are_named_in_full(runs, monkeypatch):
+    outputs, (folder, _) = runs
+
+    def no_way(*_):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(os.path, "relpath", no_way)
+    point_latest(outputs, folder)
+    assert (outputs / "latest.txt").read_text(encoding="utf-8") == f"{folder}\n"
+    assert latest_run(outputs) == folder
+    assert from_here(folder) == str(folder)
 
 
 def test_what_someone_put_in_the_place_of_the_link_stays(runs):

@@ -56,7 +56,7 @@ def test_what_are_no_predictions_is_told(tmp_path, how):
     arrays = {"labels": np.zeros(4, np.int32), "predicted": np.zeros(4, np.int32)}
     arrays = arrays | {"log_p": np.zeros(4, np.float32)} | BROKEN[how]
     kept = {f"test_{name}": array for name, array in arrays.items() if array is not None}
-    write_sealed(tmp_path / NAME, 1, **kept)
+    write_sealed(tmp_path / NAME, 1, kept)
     with pytest.raises(InputError, match="are not predictions of the same examples"):
         read_predictions(tmp_path)
 

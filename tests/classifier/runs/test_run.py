@@ -1,7 +1,10 @@
 import dataclasses
 import html
 import json
+import os
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -351,6 +354,26 @@ def test_without_held_out_splits_there_are_no_figures_for_them(job_of, tmp_path)
     assert report["metrics"]["val"] is None
     assert report["metrics"]["test"] is None
     assert report["best_epoch"] == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_the_status_is_written_last_and_is_on_the_disk(job_of, tmp_path, monkeypatch):
+    flushed, replaced = [], []
+
+    def fsync(descriptor):
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+
+    replace = Path.replace
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", lambda *ab: replaced.append(ab[1]) or replace(*ab))
+    jobs = [job_of(tmp_path / f"{k}", f"reg={k}", "epochs=2") for k in range(2)]
+    run(jobs)
+    names = [path.name.split(".")[1] for path in flushed]
+    assert names == ["checkpoint"] * (len(names) - 2) + ["status"] * 2
+    for job in jobs:
+        own = [path.name for path in replaced if path.parent == job.folder]
+        assert own[-1] == "status.json"
+        assert read(job.folder, "status.json")["status"] == "completed"
 
 
 def test_the_seed_and_nothing_else_decides_the_weights(job_of, tmp_path):

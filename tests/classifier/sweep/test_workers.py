@@ -1,9 +1,7 @@
 """Clusters of real processes that are not as they should be: one line says what was tried."""
 
-import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -13,7 +11,7 @@ import psutil
 import pytest
 
 from classifier.runs.folder import read_status
-from classifier.sweep import workers
+from classifier.sweep.workers import _question, open_workers
 from data.errors import InputError
 
 pytestmark = [
@@ -51,29 +49,11 @@ def begin():
         program.wait(30)
 
 
-@pytest.fixture
-def scheduler(begin, tmp_path):
-    """Start a Dask scheduler, without workers; return its address."""
-    pytest.importorskip("distributed")
-    place = tmp_path / "scheduler.json"
-    begin(
-        *(sys.executable, "-m", "distributed.cli.dask_scheduler", "--no-dashboard"),
-        *("--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(place)),
-    )
-    until(lambda: place.exists() and place.stat().st_size)
-    return json.loads(place.read_text(encoding="utf-8"))["address"]
-
-
 def until(condition, seconds=90):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
-
-
-def dask_worker(address, folder):
-    program = (sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads", "1")
-    return (*program, "--no-nanny", "--no-dashboard", "--local-directory", str(folder))
 
 
 def is_not_seen(command, folder, cluster):
@@ -89,34 +69,40 @@ def is_not_seen(command, folder, cluster):
     assert not list(folder.with_name("other").iterdir())
 
 
-def test_a_dask_worker_that_does_not_see_the_sweep_is_named(
-    scheduler, begin, command, repository, tmp_path
-):
-    hidden = tmp_path / "hidden"
-    worker = (*elsewhere(hidden), *dask_worker(scheduler, tmp_path / "w"))
-    begin(*worker, PYTHONPATH=str(repository))
-    cluster = ["hydra.launcher.backend=dask", f"hydra.launcher.address={scheduler}"]
-    is_not_seen(command, hidden, cluster)
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("127.0.0.1:9", "refused"),
+        ("ray://127.0.0.1:9", "refused"),
+        ("[::1]:9", ""),
+        ("no.such.host.invalid:6379", ""),
+        ("127.0.0.1:99999999", ""),
+    ],
+)
+def test_a_cluster_that_does_not_answer_is_named_at_once(address, reason):
+    pytest.importorskip("ray")
+    words = f"hydra.launcher.address={address}: no ray cluster answers there ("
+    with pytest.raises(InputError) as caught, open_workers("ray", 1, address):
+        pass
+    assert str(caught.value).startswith(words)
+    assert reason in str(caught.value)
+    assert "`ray start --head` runs" in str(caught.value)
 
 
-def test_a_dask_cluster_that_does_not_answer_in_time_is_named(
-    scheduler, begin, repository, tmp_path, monkeypatch
-):
-    """First no worker joins it; then one joins, and hangs."""
-    (tmp_path / "seen").touch()
-    named = f"^hydra.launcher.address={scheduler}: "
-    with workers.open_workers("dask", 1, scheduler) as opened:
-        monkeypatch.setattr(workers, "ANSWER", 0.5)
-        with pytest.raises(InputError, match=f"{named}no worker joined the cluster within 0.5 s"):
-            opened.check([tmp_path / "seen"])
-        worker = begin(*dask_worker(scheduler, tmp_path / "w"), PYTHONPATH=str(repository))
-        monkeypatch.setattr(workers, "ANSWER", 90)
-        opened.check([tmp_path / "seen"])
-        os.kill(worker.pid, signal.SIGSTOP)
-        monkeypatch.setattr(workers, "ANSWER", 0.5)
-        with pytest.raises(InputError, match=f"{named}not every worker of the cluster answered"):
-            opened.check([tmp_path / "seen"])
-        os.kill(worker.pid, signal.SIGCONT)
+@pytest.mark.parametrize(
+    ("module", "name", "size", "reason"),
+    [
+        ("classifier", "seen", 3, ""),
+        ("no_such_program", "seen", 3, "cannot import the program (No module named"),
+        ("classifier", "hidden", 3, "does not see"),
+        ("classifier", "seen", 4, "sees another file at"),
+    ],
+)
+def test_a_worker_says_why_it_cannot_take_part(module, name, size, reason, tmp_path):
+    (tmp_path / "seen").write_bytes(b"abc")
+    answer = _question()("/of/the/program", module, [(str(tmp_path / name), size)])
+    assert answer.startswith(reason)
+    assert bool(answer) == bool(reason)
 
 
 def test_ray_at_an_address_trains_and_a_worker_that_does_not_see_the_sweep_is_named(

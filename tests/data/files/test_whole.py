@@ -32,7 +32,7 @@ def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_beside_it(tmp_pa
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
+def test_a_file_that_is_to_be_on_the_disk_is_so_before_it_takes_its_place(tmp_path, monkeypatch):
     path = tmp_path / "report.txt"
     done = []
     fsync, replace = os.fsync, Path.replace
@@ -47,7 +47,10 @@ def test_a_file_is_on_the_disk_before_it_takes_its_place(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", note_fsync)
     monkeypatch.setattr(Path, "replace", note_replace)
-    write_text(path, "new")
+    write_text(path, "before")  # and what need not be on the disk at once is not flushed
+    assert done == [("replaced", 6, path.stat().st_ino)]
+    done.clear()
+    write_text(path, "new", on_disk=True)
     number = path.stat().st_ino
     assert done == [("synced", 3, number), ("replaced", 3, number)]
 
