@@ -121,12 +121,12 @@ def _check_forms(split: str, keys: dict[str, str]) -> None:
             head = file.read(len(NPY))
         if head == NPY and key == split:
             raise InputError(
-                f"data.{key}={path}: one array, an .npy file; give data.{key}_X=FILE.npy and "
-                f"data.{key}_y=FILE.npy in its place"
+                f"{path}: one array, an .npy file; give data.{key}_X=FILE.npy and "
+                f"data.{key}_y=FILE.npy in the place of data.{key}"
             )
         if head.startswith(b"PK") and key != split:
             raise InputError(
-                f"data.{key}={path}: a zip file, as .npz files are, and not an .npy file; give "
+                f"{path}: a zip file, as .npz files are, and not an .npy file; give "
                 f"data.{split}={path} in the place of data.{split}_X and data.{split}_y"
             )
 

@@ -199,7 +199,7 @@ def test_one_npy_file_is_sent_to_the_pair_of_keys(split, tmp_path, save):
     (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
     files = {"train": save(X=X, y=Y), split: str(tmp_path / "renamed.npz")}
     words = f"one array, an .npy file; give data.{split}_X=FILE.npy and data.{split}_y=FILE.npy in"
-    with pytest.raises(InputError, match=rf"^data\.{split}=.*renamed\.npz: {words}"):
+    with pytest.raises(InputError, match=rf"renamed\.npz: {words}"):
         load(**files)
 
 
@@ -209,9 +209,7 @@ def test_an_npz_file_in_a_pair_is_sent_to_the_key_of_its_own(key, tmp_path, save
     np.save(tmp_path / "y.npy", Y)
     files = {"train_X": str(tmp_path / "x.npy"), "train_y": str(tmp_path / "y.npy")}
     files[key] = save(X=X, y=Y)
-    with pytest.raises(
-        InputError, match=rf"^data.{key}=.*: a zip file.*give data.train={files[key]}"
-    ):
+    with pytest.raises(InputError, match=rf"mine.npz: a zip file.*give data.train={files[key]}"):
         Source(**files, val_fraction=0.1, test_fraction=0.1).load(np.random.default_rng(0))
 
 
