@@ -103,7 +103,8 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
 
 def artifacts(folder: Path) -> list[Path]:
     """Return the files of a run or a sweep worth keeping elsewhere: all but its checkpoint."""
-    return sorted({path for pattern in ARTIFACTS for path in folder.glob(pattern)})
+    found = {path for pattern in ARTIFACTS for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def as_text(value: Value) -> str:

@@ -1,5 +1,6 @@
 """Plots drawn in a process beside this one."""
 
+import errno
 import signal
 import sys
 import threading
@@ -80,6 +81,37 @@ def test_without_a_second_core_this_process_draws(tmp_path, monkeypatch):
     picture = sweep_in(tmp_path / "s")
     spare.draw_beside("sweep", picture.parent)
     assert picture.exists()
+
+
+@pytest.mark.parametrize("plots", [True, False])
+def test_without_any_process_pages_are_made_here_and_a_failure_is_told(
+    plots, tmp_path, monkeypatch, caplog
+):
+    def no_memory():
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    spare.end()
+    monkeypatch.setattr(drawing, "Drawer", no_memory)
+    with drawing.drawing_processes(plots=plots) as ask:
+        ask("page", tmp_path)
+        ask("run", tmp_path)
+    (page, pictures) = caplog.messages
+    assert "its page is not made, its results stand: " in page
+    assert "its pictures are not made, its results stand: " in pictures
+
+
+def test_a_page_that_fails_leaves_the_spare_process_in_step(tmp_path):
+    drawn, broken = sweep_in(tmp_path / "s"), sweep_in(tmp_path / "b")
+    broken.mkdir()
+
+    def page():
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        spare.draw_beside("sweep", drawn.parent, meanwhile=page)
+    assert drawn.exists()
+    with pytest.raises(FileExistsError):  # this one's answer, not that of before
+        spare.draw_beside("sweep", broken.parent)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="processes cannot be stopped there")
