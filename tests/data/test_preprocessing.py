@@ -86,3 +86,19 @@ def test_the_input_is_left_alone(X):
     before = X.copy()
     AffineMap(np.ones(6), np.full(6, 2.0)).transform(X)
     np.testing.assert_array_equal(X, before)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32])
+@pytest.mark.parametrize("spread", [1e-30, 1e-3, 7.0, 1e30, 1e-300])
+def test_float32_results_are_those_of_float64_to_their_last_bits(dtype, spread):
+    """Also where the difference cancels: features beside the shift, and on it."""
+    rng = np.random.default_rng(0)
+    X = np.array([200, 201, 202, 255, 0])[:, None] + np.zeros(400)
+    X = (X * 1.7e9 / 200 if dtype == np.float32 else X).astype(dtype)
+    shift = X[0].astype(np.float64) * (1 + rng.uniform(-1, 1, 400) * np.geomspace(1e-16, 1e-2, 400))
+    features = AffineMap(shift, np.full(400, spread))
+    with np.errstate(over="ignore"):
+        expected = ((X.astype(np.float64) - shift) / spread).astype(np.float32)
+        found = np.empty_like(expected)
+        features.fill(X, found)
+    np.testing.assert_allclose(found, expected, rtol=5e-7)
