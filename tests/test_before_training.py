@@ -234,3 +234,20 @@ def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_
         assert status["status"] == expected
         if expected == "failed":
             assert status["reason"] == "features.npz: no array named X; it holds features, y"
+
+
+@pytest.mark.parametrize("name", ["train.log", "status.json"])
+def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, command, tmp_path):
+    sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
+    assert command("train.py", *sweep).returncode == 0
+    for number in ("0", "1"):
+        for written in ("report.json", "model.npz", "checkpoint.npz", "status.json"):
+            (tmp_path / "s" / number / written).unlink(missing_ok=True)
+    place = tmp_path / "s/0" / name
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    done = command("train.py", *sweep)
+    assert done.returncode == 1
+    assert f"s/0/{name}: Is a directory\n" in done.stdout
+    assert done.stderr.startswith("1 ")
+    assert read_status(tmp_path / "s/1")["status"] == "completed"

@@ -34,7 +34,7 @@ from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.npy import NpyRows
-from data.files.whole import remove_parts
+from data.files.whole import remove, remove_parts
 from data.machine import processes
 from data.room import shared
 from data.statistics import check_finite
@@ -139,13 +139,15 @@ class StackedLauncher(Launcher):
             folder, status = known
             if status in FINISHED:
                 return folder, None
-        (folder / "status.json").unlink(missing_ok=True)  # of a run that failed or was stopped
         try:
             with failures_recorded([folder]):
+                remove(folder / "status.json")  # of a run that failed or was stopped
                 config = composed.config()
                 refuse_unused(config, overrides)
                 return folder, Job(config, public(plain), folder)
-        except Exception:  # recorded in the folder
+        except Exception as error:  # recorded in the folder
+            if isinstance(error, OSError):  # where nothing may be written, it is told here alone
+                log.error("%s", one_line(error))
             return folder, None
 
     def _stacks(self, jobs: Sequence[Job], progress: SweepProgress) -> Iterator[Stack]:
