@@ -1,6 +1,6 @@
-"""The program beside what one would use instead, and beside what the machine can do at most.
+"""The program beside what one would use instead.
 
-    python -m benchmarks                    every case, some twenty minutes on two cores
+    python -m benchmarks                    every case, half an hour on two cores
     python -m benchmarks --only epoch_cifar commands
     python -m benchmarks --quick            small arrays, one round: that it all runs
     python -m benchmarks --write            every case, into benchmarks/RESULTS.md
@@ -12,6 +12,6 @@ are of medians. What a contender needs before it can start (arrays in its own la
 compilation) is made outside of the timing, for all alike. The objective that each has reached
 stands beside its time: who does less is seen to.
 
-The peers are PyTorch and JAX, left out by name where they are not installed (`pip install torch
-jax`), scikit-learn, and the loop in numpy that one writes as an exercise.
+The peers are those that came nearest: PyTorch and scikit-learn, and JAX (`pip install jax jaxopt`)
+on the way to the optimum. Those that are not installed are left out by name.
 """

@@ -3,15 +3,43 @@
 import argparse
 import datetime
 import gc
+import importlib.metadata
 import os
+import platform
 import re
+from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.cases import CASES
+from threadpoolctl import threadpool_info
+
+from benchmarks import commands, problems, training
+from benchmarks.measure import Table
+from benchmarks.peers import n_threads
+from data.machine import cores, memory
 
 KERNELS = os.environ.get("OPENBLAS_CORETYPE", "")  # chosen by hand: results of their own
 RESULTS = Path(__file__).parent / f"RESULTS{f'.{KERNELS}' if KERNELS else ''}.md"
+PACKAGES = ["numpy", "scipy", "scikit-learn", "torch", "jax", "hydra-core"]
+
+CASES: dict[str, Callable[[int, bool], Table]] = {
+    "epoch_digits": lambda n, q: training.epochs(problems.digits(), 64, 2 if q else 50, n),
+    "epoch_mnist": lambda n, q: training.epochs(problems.mnist(quick=q), 256, 1, n),
+    "epoch_cifar": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n),
+    "epoch_probe": lambda n, q: training.epochs(problems.embeddings(quick=q), 256, 1, n),
+    "stacks": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n, (64, 16, 4, 1)),
+    "optimum_mnist": lambda n, q: training.optimum(problems.mnist(quick=q), [1e-4], n, q),
+    "optimum_digits": lambda n, q: training.optimum(problems.digits(), [1e-2, 1e-4, 1e-6], n, q),
+    "path_mnist": lambda n, q: training.path(problems.mnist(quick=q), n, q),
+    "path_probe": lambda n, q: training.path(problems.probe(quick=q), n, q),
+    "path_digits": lambda n, q: training.path(problems.digits(), n, q),
+    "path_folds": lambda n, q: training.folds(problems.probe(quick=q), n, q),
+    "streamed": commands.streamed,
+    "commands": commands.commands,
+    "commands_images": commands.images,
+    "commands_probe": commands.probe,
+    "sweep": commands.sweep,
+    "sweep_thousand": commands.thousand,
+}
 
 
 def main() -> None:
@@ -34,16 +62,24 @@ def _dated(table: str, rounds: int, quick: bool) -> str:
     """Return a table that says when and on what it was measured."""
     kind = "a quick run on small arrays: its figures mean nothing" if quick else f"{rounds} rounds"
     heading, rest = table.split("\n", 1)
-    own = f"Measured {datetime.date.today():%Y-%m-%d}, {kind}; {machine.describe()[0]}."
-    return f"{heading}\n\n{own}\n{rest}"
+    machine = f"{_processor()}, {cores()} cores, {memory() / 2**30:.0f} GiB of memory"
+    return f"{heading}\n\nMeasured {datetime.date.today():%Y-%m-%d}, {kind}; {machine}.\n{rest}"
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    text = info.read_text(encoding="utf-8") if info.exists() else ""
+    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    return name[1] if name else platform.processor() or platform.machine()
 
 
 def _write(table: str) -> None:
     """Put a table in the place of the one with the same title, or at the end."""
     text = RESULTS.read_text(encoding="utf-8") if RESULTS.exists() else ""
     sections = {s.split("\n", 1)[0]: s for s in re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]}
-    sections[table.split("\n", 1)[0]] = table + "\n"
-    RESULTS.write_text("\n".join([_head(), *sections.values()]).rstrip() + "\n", encoding="utf-8")
+    sections[table.split("\n", 1)[0]] = table
+    whole = "\n".join(part.rstrip() + "\n" for part in [_head(), *sections.values()])
+    RESULTS.write_text(whole, encoding="utf-8")
 
 
 def _chosen(only: list[str] | None) -> list[str]:
@@ -53,35 +89,34 @@ def _chosen(only: list[str] | None) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description="Time this program beside its peers and beside the limits of the machine.",
+        prog="python -m benchmarks", description="Time this program beside its peers."
     )
-    groups = list(dict.fromkeys(name.partition("_")[0] for name in CASES))
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*groups, *CASES],
+        choices=[*CASES, *(name.partition("_")[0] for name in CASES)],
         metavar="CASE",
         help=f"{', '.join(CASES)}; the word before a _ chooses all that begin with it",
     )
     parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
-    parser.add_argument("--quick", action="store_true", help="small arrays, one round, no bars")
+    parser.add_argument("--quick", action="store_true", help="small arrays, one round")
     parser.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
     return parser
 
 
 def _head() -> str:
-    return "\n".join(
-        [
-            "# Benchmarks",
-            "",
-            "`python -m benchmarks`. Ratios are of medians, to the contender with ratio 1;",
-            "above 1 is slower. Versions and threads are those of the last table measured.",
-            "",
-            *(f"- {line}" for line in machine.describe()[1:]),
-            "",
-        ]
-    )
+    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
+    versions = [f"{name} {installed.get(name, 'not installed')}" for name in PACKAGES]
+    kernels = {str(pool.get("architecture", "")) for pool in threadpool_info()} - {""}
+    return f"""# Benchmarks
+
+`python -m benchmarks`. Ratios are of medians, to the contender with ratio 1;
+above 1 is slower. Versions and threads are those of the last table measured.
+
+- {platform.system()} {platform.release()}, Python {platform.python_version()}
+- {", ".join(versions)}
+- {n_threads()} threads for every contender, {" and ".join(sorted(kernels))} kernels
+"""
 
 
 if __name__ == "__main__":

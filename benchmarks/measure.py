@@ -1,26 +1,30 @@
-"""Times of several contenders, taken in turns."""
+"""Times of several contenders, taken in turns, and the table that shows them."""
 
 import dataclasses
 import gc
+import os
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, TypeVar
 
 R = TypeVar("R")
 Prepare = Callable[[], Callable[[], R]]  # makes everything ready; what it returns is timed
 
+OURS = "this program"
 REST = 0.2  # seconds before each run
 PATIENCE = 45.0  # seconds: who takes longer is not asked again
 TURN = 1.0  # seconds of runs in a turn: who is done sooner runs again, for short runs vary most
 MOST = 5  # runs in a turn
+HEADER = ["ratio", "median", "lowest to highest", "CPU", "runs", "contender", "remark"]
 
 
 @dataclasses.dataclass
 class Timing(Generic[R]):
-    """The seconds of each run of one contender, and what its last run returned."""
+    """The seconds of each run of one contender, by the clock and of all cores, and its result."""
 
     seconds: list[float]
+    cpu: list[float]
     result: R
 
     @property
@@ -30,11 +34,17 @@ class Timing(Generic[R]):
 
     def divided_by(self, parts: float) -> "Timing[R]":
         """Return the times of one of `parts` equal parts, as of an epoch."""
-        return Timing([seconds / parts for seconds in self.seconds], self.result)
+        seconds, cpu = ([value / parts for value in values] for values in (self.seconds, self.cpu))
+        return Timing(seconds, cpu, self.result)
 
 
-def time_once(prepare: Prepare[R]) -> tuple[float, R]:
-    """Return the seconds and the result of what `prepare` has made ready."""
+def _cpu() -> float:
+    """Return the seconds of all threads of this process, and of processes that it started."""
+    return time.process_time() + sum(os.times()[2:4])
+
+
+def time_once(prepare: Prepare[R]) -> Timing[R]:
+    """Return the time and the result of what `prepare` has made ready."""
     run = prepare()
     # Neither the garbage of the contender before is this one's, nor its threads, which look out
     # for more work for a while before they go to sleep.
@@ -42,30 +52,11 @@ def time_once(prepare: Prepare[R]) -> tuple[float, R]:
     time.sleep(REST)
     gc.disable()
     try:
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), _cpu()
         result = run()
-        return time.perf_counter() - start, result
+        return Timing([time.perf_counter() - start], [_cpu() - cpu], result)
     finally:
         gc.enable()
-
-
-def with_cpu(prepare: Prepare[R]) -> Prepare[tuple[R, float]]:
-    """Let what is timed return the seconds of all its threads too.
-
-    Beside other busy processes these say more than those of the clock.
-    """
-
-    def ready() -> Callable[[], tuple[R, float]]:
-        run = prepare()
-
-        def counted() -> tuple[R, float]:
-            start = time.process_time()
-            result = run()
-            return result, time.process_time() - start
-
-        return counted
-
-    return ready
 
 
 def take_turns(
@@ -80,20 +71,73 @@ def take_turns(
     warm_up : run every contender once before the first round, not counted: the first run of a
         library starts its threads and fills its caches. One round alone is one run, the first.
     """
-    timings: dict[str, Timing[R]] = {}
-    for name, prepare in contenders.items():
-        seconds, result = time_once(prepare)
-        timings[name] = Timing([seconds], result)
-    patient = [name for name in contenders if timings[name].median <= PATIENCE]
+    timings = {name: time_once(prepare) for name, prepare in contenders.items()}
     if rounds == 1:
         return timings
+    patient = [name for name in contenders if timings[name].median <= PATIENCE]
     for name in patient if warm_up else []:
-        timings[name].seconds.clear()
+        timings[name].seconds, timings[name].cpu = [], []
     for _ in range(rounds if warm_up else rounds - 1):
         for name in patient:
-            turn: list[float] = []
-            while not turn or (sum(turn) < TURN and len(turn) < MOST):
-                seconds, timings[name].result = time_once(contenders[name])
-                turn.append(seconds)
-            timings[name].seconds += turn
+            timing, turn = timings[name], 0.0
+            for _ in range(MOST):
+                once = time_once(contenders[name])
+                timing.seconds += once.seconds
+                timing.cpu += once.cpu
+                timing.result = once.result
+                turn += once.median
+                if turn >= TURN:
+                    break
     return timings
+
+
+@dataclasses.dataclass
+class Row:
+    """One contender's times and a word on what it has reached."""
+
+    name: str
+    timing: Timing
+    remark: str = ""
+
+
+@dataclasses.dataclass
+class Table:
+    """The rows of a case. Ratios are to the first row; above 1 is slower than it."""
+
+    title: str
+    setting: str
+    rows: list[Row]
+    notes: Sequence[str] = ()
+
+    def __str__(self) -> str:
+        """Markdown."""
+        base = self.rows[0].timing.median
+        lines = [HEADER, *(_cells(row, base) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = [[c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines]
+        padded.insert(1, ["-" * width for width in widths])
+        parts = [f"## {self.title}", "", self.setting, ""]
+        parts += [f"| {' | '.join(line)} |" for line in padded]
+        return "\n".join([*parts, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
+
+
+def _cells(row: Row, base: float) -> list[str]:
+    timing = row.timing
+    low, high = min(timing.seconds), max(timing.seconds)
+    return [
+        f"{timing.median / base:.2f}",
+        duration(timing.median),
+        f"{duration(low)} to {duration(high)}",
+        duration(statistics.median(timing.cpu)),
+        str(len(timing.seconds)),
+        row.name,
+        row.remark,
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Return seconds with three digits, in the unit that suits them."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} µs"

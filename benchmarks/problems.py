@@ -16,7 +16,6 @@ import dataclasses
 import numpy as np
 
 from classifier.curvature import measure_scale
-from data.dataset import Split
 from data.preprocessing import Preprocessing
 from data.statistics import measure
 
@@ -39,15 +38,6 @@ class Problem:
     n_classes: int
 
     @property
-    def split(self) -> Split:
-        """What this program trains on."""
-        return Split(self.design, self.y)
-
-    def select(self, rows: np.ndarray) -> "Problem":
-        """Return some of the examples."""
-        return Problem(self.name, self.X[rows], self.design[rows], self.y[rows], self.n_classes)
-
-    @property
     def shape(self) -> str:
         """N x D and C, to be read."""
         return f"{len(self.X):,} x {self.X.shape[1]:,}, {self.n_classes:,} classes"
@@ -58,13 +48,7 @@ class Problem:
 
 
 def make(
-    name: str,
-    n_examples: int,
-    n_features: int,
-    n_classes: int,
-    *,
-    decay: float,
-    apart: float,
+    name: str, n_examples: int, n_features: int, n_classes: int, *, decay: float, apart: float
 ) -> Problem:
     """Make a problem, the same for the same arguments.
 
@@ -90,29 +74,27 @@ def make(
     return _standardized(name, X, y, n_classes)
 
 
-def mnist(n_examples: int = 60_000, n_features: int = 784) -> Problem:
+def mnist(*, quick: bool = False) -> Problem:
     """Make 28 x 28 features with the spectrum and about the accuracy of MNIST."""
-    return make("MNIST-sized", n_examples, n_features, 10, decay=0.4, apart=1.2)
+    size = (1_000, 20, 10) if quick else (60_000, 784, 10)
+    return make("MNIST-sized", *size, decay=0.4, apart=1.2)
 
 
-def cifar(n_examples: int = 50_000, n_features: int = 3072) -> Problem:
+def cifar(*, quick: bool = False) -> Problem:
     """Make 32 x 32 x 3 features with the spectrum and about the accuracy of CIFAR-10."""
-    return make("CIFAR-sized", n_examples, n_features, 10, decay=0.75, apart=0.4)
+    return make("CIFAR-sized", 500 if quick else 50_000, 3_072, 10, decay=0.75, apart=0.4)
 
 
-def embeddings(n_examples: int = 100_000, n_features: int = 1024, n_classes: int = 1000) -> Problem:
+def embeddings(*, quick: bool = False) -> Problem:
     """Make features as a deep network leaves them, with a flatter spectrum."""
-    return make("embeddings", n_examples, n_features, n_classes, decay=0.3, apart=2.0)
+    size = (1_000, 64, 50) if quick else (100_000, 1_024, 1_000)
+    return make("embeddings", *size, decay=0.3, apart=2.0)
 
 
-def probe(n_examples: int = 5_085, n_features: int = 1_280) -> Problem:
+def probe(*, quick: bool = False) -> Problem:
     """Make embeddings of few examples, which ten classes nearly separate."""
-    return make("embeddings", n_examples, n_features, 10, decay=0.3, apart=2.0)
-
-
-def separable(n_examples: int = 20_000, n_features: int = 512, n_classes: int = 200) -> Problem:
-    """Make many classes that are nearly separable."""
-    return make("separable", n_examples, n_features, n_classes, decay=0.3, apart=3.0)
+    size = (300, 20, 10) if quick else (5_085, 1_280, 10)
+    return make("embeddings", *size, decay=0.3, apart=2.0)
 
 
 def digits() -> Problem:

@@ -25,10 +25,6 @@ def sampled():
     return model, X, y
 
 
-def test_the_temperature_that_drew_the_labels_is_found(sampled):
-    assert fit_temperature(*sampled) == pytest.approx(2.5, rel=0.02)
-
-
 def test_scipys_minimum_of_the_cross_entropy_is_the_same(sampled):
     model, X, y = sampled
     X, y = X[:500], y[:500]

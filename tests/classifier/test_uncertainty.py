@@ -17,6 +17,8 @@ from classifier.uncertainty import (
 counts = st.integers(0, 3000)
 
 
+@example(0, 20, 0.95)
+@example(20, 0, 0.95)
 @given(right=counts, wrong=counts, level=st.sampled_from([0.8, 0.95, 0.999]))
 def test_wilsons_interval_is_that_of_scipy(right, wrong, level):
     n = right + wrong
@@ -25,20 +27,6 @@ def test_wilsons_interval_is_that_of_scipy(right, wrong, level):
         return
     expected = stats.binomtest(right, n).proportion_ci(level, method="wilson")
     assert wilson(right, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
-
-
-def test_none_wrong_leaves_room_below_and_none_above():
-    z2 = stats.norm.ppf(0.975) ** 2
-    assert wilson(20, 20) == (pytest.approx(20 / (20 + z2)), 1.0)
-    assert wilson(0, 20) == (0.0, pytest.approx(z2 / (20 + z2)))
-
-
-def test_an_interval_holds_the_true_accuracy_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    for share in (0.5, 0.9, 0.98):
-        ends = np.array([wilson(right, 300) for right in rng.binomial(300, share, 4000)])
-        held = np.mean((ends[:, 0] <= share) & (share <= ends[:, 1]))
-        assert 0.93 < held < 0.97
 
 
 @given(only_a=counts, only_b=counts)
@@ -50,12 +38,6 @@ def test_mcnemars_test_is_a_binomial_one(only_a, only_b):
     n = only_a + only_b
     expected = stats.binomtest(only_a, n, 0.5).pvalue if n else 1.0
     assert mcnemar(only_a, only_b) == pytest.approx(expected, rel=1e-8, abs=1e-300)
-
-
-def test_equal_models_are_told_apart_in_no_more_than_one_of_twenty():
-    rng = np.random.default_rng(1)
-    found = [mcnemar(only_a, 60 - only_a) for only_a in rng.binomial(60, 0.5, 4000)]
-    assert np.mean(np.array(found) < 0.05) <= 0.05
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))

@@ -145,16 +145,6 @@ def test_one_tag_needs_no_brackets_and_what_anyone_wrote_is_read():
     assert "\x1b" not in labels_of({"name": "\x1b[1m", "tags": {"\x1b": 1}}).name
 
 
-@pytest.mark.parametrize("seed", [0, 7])
-def test_zero_is_a_seed(seed, config_of, tmp_path):
-    runs = [
-        _trained(config_of(f"seed={seed}", "data=blobs", "epochs=2"), tmp_path / str(i))
-        for i in range(2)
-    ]
-    assert runs[0]["data"]["fingerprint"] == runs[1]["data"]["fingerprint"]
-    assert runs[0]["metrics"] == runs[1]["metrics"]
-
-
 @pytest.mark.slow
 def test_what_a_new_user_would_try_works(config_of, tmp_path, write_cifar):
     """Each data set with each preprocessing and each optimizer, and those two, trains."""

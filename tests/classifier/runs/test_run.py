@@ -194,28 +194,21 @@ def test_the_surest_mistakes_are_kept_as_images(job_of, tmp_path):
         np.testing.assert_array_equal(file["X"], test.X[rows].reshape(-1, 8, 8))
 
 
-def test_calibration_needs_a_validation_split(job_of, tmp_path):
-    with pytest.raises(InputError, match="calibrate=true: there is no validation split"):
-        run([job_of(tmp_path, "calibrate=true", "data.val_fraction=0")])
-
-
-@pytest.mark.parametrize("given", ["5", "[1,2]", "fair"])
-def test_class_weights_are_balanced_or_named(given, job_of, tmp_path):
-    with pytest.raises(InputError, match="must be balanced or a weight for each class"):
-        run([job_of(tmp_path, f"class_weight={given}")])
-
-
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("overrides", "words"),
     [
-        ("{11: 2}", "there is no class 11"),
-        ("{3: -1}", "-1 is not a number above 0"),
-        ("{3: many}", "many is not a number above 0"),
+        (["calibrate=true", "data.val_fraction=0"], "calibrate=true: there is no validation split"),
+        (["class_weight=5"], "must be balanced or a weight for each class"),
+        (["class_weight=[1,2]"], "must be balanced or a weight for each class"),
+        (["class_weight=fair"], "must be balanced or a weight for each class"),
+        (["class_weight={11: 2}"], "class_weight: there is no class 11"),
+        (["class_weight={3: -1}"], "class_weight: -1 is not a number above 0"),
+        (["class_weight={3: many}"], "class_weight: many is not a number above 0"),
     ],
 )
-def test_class_weights_that_cannot_be_are_refused(given, words, job_of, tmp_path):
-    with pytest.raises(InputError, match=f"class_weight: {words}"):
-        run([job_of(tmp_path, f"class_weight={given}")])
+def test_settings_that_these_data_cannot_have_are_refused(overrides, words, job_of, tmp_path):
+    with pytest.raises(InputError, match=words):
+        run([job_of(tmp_path, *overrides)])
 
 
 def test_the_report_says_how_the_run_went(job_of, tmp_path):

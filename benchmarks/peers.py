@@ -1,0 +1,221 @@
+"""Everyone who trains: this program and its peers, all with the same mathematics.
+
+Each starts from zero and minimises mean cross-entropy + reg * sum(W ** 2). `SGDClassifier` alone
+fits one logistic regression a class (one against the rest), another objective and less work: the
+softmax objective of its scores stands beside its time for comparison only.
+"""
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, TypeVar
+
+import numpy as np
+from threadpoolctl import threadpool_info
+
+from benchmarks.measure import OURS
+from benchmarks.problems import Problem
+from classifier.fit import EarlyStopping, Fit
+from classifier.full_batch import FullBatchTraining
+from classifier.model_stack import PerModel, kept_share
+from classifier.optimizers import Lbfgs, Sgd
+from classifier.schedules import Constant
+from classifier.training import Training
+from data.dataset import Split
+from data.machine import cores
+
+Weights = tuple[np.ndarray, np.ndarray]  # W (D, C) and b (C,)
+P = TypeVar("P")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Numbers of minibatches with momentum.
+
+    lr is the effective step: the velocity, a sum of gradients, is multiplied by lr (1 - momentum).
+    """
+
+    lr: float
+    reg: float
+    batch_size: int
+    epochs: int
+    momentum: float = 0.9
+
+    def __str__(self) -> str:
+        """One line for the head of a table."""
+        return f"batch size {self.batch_size}, lr {self.lr:.3g}, reg {self.reg:g}"
+
+
+def n_threads() -> int:
+    """Return the threads that numpy's BLAS uses, which are everyone's."""
+    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return int(max(blas, default=cores()))
+
+
+def present(peers: Mapping[str, tuple[str, P]]) -> tuple[dict[str, P], list[str]]:
+    """Return the peers whose module can be imported, and a line on each of the others."""
+    there = {name: own for name, (module, own) in peers.items() if find_spec(module)}
+    return there, [f"left out, not installed: {name}" for name in peers if name not in there]
+
+
+def train_stack(problem: Problem, settings: Settings, n_models: int = 1) -> Callable[[], Weights]:
+    """Make this program's training of a stack of equal models ready; nothing ends it early."""
+    numbers = settings.lr, settings.reg, settings.momentum, 0.0
+    models = PerModel.whole(*(np.full(n_models, number) for number in numbers))
+    training = Training(
+        *_splits(problem),
+        models,
+        optimizer=Sgd(nesterov=False),
+        schedule=Constant(warmup_steps=0),
+        early_stopping=EarlyStopping(monitor="val_loss", patience=None),
+        batch_size=settings.batch_size,
+        epochs=settings.epochs,
+        rng=np.random.default_rng(0),
+    )
+    return lambda: next((fit.W, fit.b) for fit in training.run())
+
+
+def train_full_batch(
+    problem: Problem, regs: np.ndarray, tol: float, epochs: int = 5_000
+) -> Callable[[], list[Fit]]:
+    """Return this program's L-BFGS for some penalties: preconditioner, passes and certificate."""
+    zeros, whole = np.zeros(len(regs)), np.full(len(regs), -1)
+    train, val, n_classes = _splits(problem)
+    models = PerModel(zeros, regs, zeros, zeros, whole, kept_share(train, whole))
+    optimizer, rng = Lbfgs(all_penalties=True, tol=tol), partial(np.random.default_rng, 0)
+    prepare = partial(FullBatchTraining, train, val, n_classes, models, optimizer=optimizer)
+    return lambda: prepare(epochs=epochs, rng=rng()).run()
+
+
+def _lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
+    return partial(certified, problem, reg, 1e-9, passes)
+
+
+def _splits(problem: Problem) -> tuple[Split, Split, int]:
+    """Return what is trained on, nothing to validate on, and the number of classes."""
+    X, y = problem.design, problem.y
+    return Split(X, y), Split(X[:0], y[:0]), problem.n_classes
+
+
+def certified(problem: Problem, reg: float, tol: float, passes: int = 5_000) -> Weights:
+    """Return this program's weights at a certified optimum, or after so many passes."""
+    (fit,) = train_full_batch(problem, np.array([reg]), tol, passes)()
+    return fit.W, fit.b
+
+
+def _pytorch(problem: Problem, settings: Settings) -> Callable[[], Weights]:
+    """`nn.Linear`, `CrossEntropyLoss` and `SGD` on the same memory; minibatches are `X[rows]`."""
+    import torch
+
+    X, y, model = _torch_model(problem)
+    loss, rng = torch.nn.functional.cross_entropy, np.random.default_rng(0)
+    # The gradient of reg * sum(W ** 2) is 2 reg W; the bias has no penalty.
+    penalised = {"params": [model.weight], "weight_decay": 2 * settings.reg}
+    groups = [penalised, {"params": [model.bias], "weight_decay": 0.0}]
+    lr = settings.lr * (1 - settings.momentum)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
+
+    def run() -> Weights:
+        for _ in range(settings.epochs):
+            order = torch.from_numpy(rng.permutation(len(problem.y)))
+            for rows in order.split(settings.batch_size):
+                optimizer.zero_grad()
+                loss(model(X[rows]), y[rows]).backward()
+                optimizer.step()
+        return model.weight.detach().numpy().T, model.bias.detach().numpy()
+
+    return run
+
+
+def _torch_lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
+    import torch
+
+    X, y, model = _torch_model(problem)
+    never = {"max_eval": 4 * passes, "tolerance_grad": 0, "tolerance_change": 0}  # ends it early
+    search = {"line_search_fn": "strong_wolfe"}
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=passes, **never, **search)
+
+    def objective() -> Any:
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(model(X), y) + reg * (model.weight**2).sum()
+        value.backward()
+        return value
+
+    def run() -> Weights:
+        optimizer.step(objective)
+        return model.weight.detach().numpy().T, model.bias.detach().numpy()
+
+    return run
+
+
+def _torch_model(problem: Problem) -> tuple[Any, Any, Any]:
+    import torch
+
+    torch.set_num_threads(n_threads())
+    model = torch.nn.Linear(problem.X.shape[1], problem.n_classes)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    return torch.from_numpy(problem.X), torch.from_numpy(problem.y), model
+
+
+def _jax_lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
+    """Hand the data to JAX, and compile. JAX takes as many threads as there are cores."""
+    import jax
+    import jaxopt  # type: ignore[import-not-found,unused-ignore]
+
+    X, y = jax.device_put(problem.X), jax.device_put(problem.y)
+
+    def objective(weights: Any) -> Any:
+        log_p = jax.nn.log_softmax(X @ weights[0] + weights[1])
+        loss = -jax.numpy.take_along_axis(log_p, y[:, None], axis=1).mean()
+        return loss + reg * (weights[0] ** 2).sum()
+
+    shapes = (X.shape[1], problem.n_classes), (problem.n_classes,)
+    start = tuple(jax.numpy.zeros(shape, dtype=np.float32) for shape in shapes)
+    solver = jaxopt.LBFGS(objective, maxiter=passes, tol=0.0)
+    search = jax.jit(lambda weights: solver.run(weights).params).lower(start).compile()
+    return lambda: tuple(np.asarray(array) for array in search(start))  # type: ignore[return-value]
+
+
+def _sgd_classifier(problem: Problem, settings: Settings) -> Callable[[], Weights]:
+    """Make a classifier whose step an example is the minibatch's, divided among its examples."""
+    from sklearn.linear_model import SGDClassifier
+
+    step = {"learning_rate": "constant", "eta0": settings.lr / settings.batch_size, "tol": None}
+    own = {"alpha": 2 * settings.reg, "max_iter": settings.epochs, "random_state": 0}
+    model = SGDClassifier(loss="log_loss", n_jobs=n_threads(), **step, **own)
+    return lambda: _fit(model, problem)
+
+
+def _logistic(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
+    """Make a logistic regression of the same objective, which uses all its iterations."""
+    from sklearn.linear_model import LogisticRegression
+
+    C = 1 / (2 * reg * len(problem.y))
+    model = LogisticRegression(C=C, max_iter=passes, tol=1e-12)
+    return lambda: _fit(model, problem)
+
+
+def _fit(model: Any, problem: Problem) -> Weights:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is stopped on purpose before it has converged
+        model.fit(problem.X, problem.y)
+    return model.coef_.T, model.intercept_
+
+
+# A name, the module without which it is left out, and what makes it ready.
+LOGISTIC = "LogisticRegression, lbfgs"
+OF_EPOCHS: dict[str, tuple[str, Callable[[Problem, Settings], Callable[[], Weights]]]] = {
+    OURS: ("numpy", train_stack),
+    "PyTorch, index batches": ("torch", _pytorch),
+    "SGDClassifier": ("sklearn", _sgd_classifier),
+}
+# From a problem, a penalty and a number of passes over the examples.
+OF_OPTIMUM: dict[str, tuple[str, Callable[[Problem, float, int], Callable[[], Weights]]]] = {
+    OURS: ("numpy", _lbfgs),
+    LOGISTIC: ("sklearn", _logistic),
+    "PyTorch's LBFGS": ("torch", _torch_lbfgs),
+    "JAX, jaxopt's LBFGS": ("jaxopt", _jax_lbfgs),
+}

@@ -1,0 +1,186 @@
+"""Cases of training, from Python: epochs, stacks, the way to the optimum, paths of penalties.
+
+The optimum is where L-BFGS of this program has certified that it is within a millionth of that. For
+each contender the smallest number of passes that gets close enough is searched for, and fits of
+that many are then timed, in turns; its time includes all that it needs, as the preconditioner.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from benchmarks import peers
+from benchmarks.measure import OURS, Prepare, Row, Table, Timing, take_turns, time_once
+from benchmarks.peers import LOGISTIC, Settings, Weights, certified, n_threads
+from benchmarks.problems import Problem, objective
+
+REG = 1e-4  # the program's default
+CLOSE = 1e-3  # a relative distance from the optimum
+ROUNDING = 1e-6  # of the optimum, which is certified to this
+LIMIT = 60.0  # seconds of a fit
+LARGE = 4096  # rows and columns of a product that is as fast as can be
+FOLDS = 5
+
+
+def epochs(
+    problem: Problem, batch_size: int, n_epochs: int, rounds: int, sizes: Sequence[int] = (1,)
+) -> Table:
+    """Time epochs of stacks of some sizes, of peers and of bare products; all times are of a model.
+
+    The objective that each ends with stands beside its time, and the rate of its two products.
+    """
+    settings = Settings(problem.auto_lr(REG), REG, batch_size, n_epochs)
+    stacks = {f"{OURS}, {n} models" if n > 1 else OURS: n for n in sizes}
+    there, absent = peers.present(peers.OF_EPOCHS)
+    contenders: dict[str, Prepare[Weights | None]] = {
+        **{name: partial(peers.train_stack, problem, settings, n) for name, n in stacks.items()},
+        **{name: partial(prepare, problem, settings) for name, prepare in there.items()},
+        "limit: the two products, X W and X^T S": partial(_products, problem, settings),
+    }
+    rows = []
+    for name, timing in take_turns(contenders, rounds).items():
+        of_one = timing.divided_by(n_epochs * stacks.get(name, 1))
+        value = timing.result and f"objective {objective(problem, timing.result, REG):.5f}, "
+        rate = (
+            4.0 * problem.X.size * problem.n_classes / of_one.median
+        )  # two products, 2 flops each
+        rows.append(Row(name, of_one, f"{value or ''}{rate / 1e9:.0f} GFLOP/s"))
+    A = np.full((LARGE, LARGE), 1e-3, dtype=np.float32)
+    most = 2.0 * LARGE**3 / min(time_once(lambda: lambda: A @ A).median for _ in range(3))
+    title = f"{'Stacks: an' if len(sizes) > 1 else 'An'} epoch: {problem.name}, {problem.shape}"
+    setting = f"{settings}, constant, float32, {n_threads()} threads, objective after {n_epochs} "
+    setting += f"epoch{'s' * (n_epochs > 1)}. A large product: {most / 1e9:.0f} GFLOP/s."
+    return Table(title, setting, rows, absent)
+
+
+def _products(problem: Problem, settings: Settings) -> Callable[[], None]:
+    """Multiply contiguous minibatches by weights and by scores: no shuffle, softmax or update."""
+    X, size = problem.X, settings.batch_size
+    W = np.full((X.shape[1], problem.n_classes), 1e-3, dtype=np.float32)
+    S, dW = np.empty((size, problem.n_classes), dtype=np.float32), np.empty_like(W)
+
+    def run() -> None:
+        for start in list(range(0, len(X), size)) * settings.epochs:
+            rows = X[start : start + size]
+            np.matmul(rows, W, out=S[: len(rows)])
+            np.matmul(rows.T, S[: len(rows)], out=dW)
+
+    return run
+
+
+def fewest(
+    prepare: Callable[[int], Callable[[], Weights]], close: Callable[[Weights], bool], limit: float
+) -> tuple[int, Timing[Weights]]:
+    """Return the fewest passes that come close, or up to a fifth more, and the time of these.
+
+    The search is given up when twice the passes that were not enough would take longer than
+    `limit` seconds: they are returned all the same.
+    """
+    low, passes = 0, 1
+    while not close((timing := time_once(partial(prepare, passes))).result):
+        if 2 * timing.median > limit:
+            return passes, timing
+        low, passes = passes, 2 * passes
+    while passes - low > max(1, low // 5):
+        middle = (low + passes) // 2
+        if close((tried := time_once(partial(prepare, middle))).result):
+            passes, timing = middle, tried
+        else:
+            low = middle
+    return passes, timing
+
+
+def optimum(problem: Problem, regs: Sequence[float], rounds: int, quick: bool) -> Table:
+    """Time everyone to within 0.1 % of the optimum, and this program until it is certified."""
+    there, notes = peers.present(peers.OF_OPTIMUM)
+    rows = []
+    for reg in regs:
+        lowest = objective(problem, certified(problem, reg, ROUNDING), reg)
+
+        def above(weights: Weights) -> float:
+            return objective(problem, weights, reg) / lowest - 1  # noqa: B023
+
+        def close(weights: Weights) -> bool:
+            return above(weights) <= CLOSE
+
+        ready: dict[str, Prepare[Weights]] = {
+            f"{OURS}, certified": partial(partial, certified, problem, reg, CLOSE)
+        }
+        passes = dict.fromkeys(ready, "")
+        for name, prepare in there.items():
+            n, timing = fewest(partial(prepare, problem, reg), close, 0.1 if quick else LIMIT)
+            passes[name] = f"{n} passes, "
+            if close(timing.result):
+                ready[name] = partial(prepare, problem, reg, n)
+            else:
+                notes.append(
+                    f"{name}, reg {reg:g}: given up after {n} passes, {timing.median:.1f} s"
+                )
+        # The search has warmed everyone.
+        for name, timing in take_turns(ready, rounds, warm_up=False).items():
+            remark = f"{passes[name]}{above(timing.result):.3%} above"
+            rows.append(Row(f"{name}, reg {reg:g}", timing, remark))
+    title = f"To within {CLOSE:.1%} of the optimum: {problem.name}, {problem.shape}"
+    return Table(title, f"float32, {n_threads()} threads.", rows, notes)
+
+
+def path(problem: Problem, rounds: int, quick: bool) -> Table:
+    """Time 45 penalties, each certified, beside one of scikit-learn's."""
+    lowest = objective(problem, certified(problem, REG, ROUNDING), REG)
+    prepare = partial(peers.OF_OPTIMUM[LOGISTIC][1], problem, REG)
+
+    def close(weights: Weights) -> bool:
+        return objective(problem, weights, REG) <= lowest * (1 + CLOSE)
+
+    n, timing = fewest(prepare, close, LIMIT)
+    theirs = f"{LOGISTIC}, one penalty{'' if close(timing.result) else ', given up'}"
+    regs = np.logspace(-1, -5, 5 if quick else 45)
+    contenders: dict[str, Prepare[Any]] = {
+        OURS: partial(peers.train_full_batch, problem, regs, CLOSE),
+        theirs: partial(prepare, n),
+    }
+    timings = take_turns(contenders, rounds, warm_up=False)
+    fits = timings[OURS].result
+    worst = max(fit.certificate.relative for fit in fits)
+    passes = sum(len(fit.history) for fit in fits)
+    rows = [
+        Row(OURS, timings[OURS], f"{passes} passes of a model, at most {worst:.2%} above"),
+        Row(theirs, timings[theirs], f"{n} passes"),
+    ]
+    setting = f"reg 1e-1 to 1e-5; {LOGISTIC}: reg {REG:g}, to {CLOSE:.1%} above the optimum; "
+    setting += f"float32, {n_threads()} threads."
+    title = f"{len(regs)} penalties, certified: {problem.name}, {problem.shape}"
+    return Table(title, setting, rows)
+
+
+def folds(problem: Problem, rounds: int, quick: bool) -> Table:
+    """Time ten penalties with five folds, the two estimators beside each other."""
+    from sklearn.linear_model import LogisticRegressionCV
+
+    from classifier import SoftmaxClassifierCV
+
+    regs = np.logspace(-1, -5, 3 if quick else 10)
+    kept = len(problem.y) * (1 - 1 / FOLDS)  # examples of a mean, where one fold is left out
+    ours = SoftmaxClassifierCV(reg=regs, cv=FOLDS, all_penalties=True, random_state=0)
+    theirs = LogisticRegressionCV(Cs=1 / (2 * regs * kept), cv=FOLDS, scoring="neg_log_loss")
+
+    def fit(model: Any) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # theirs ends after its 100 iterations
+            model.fit(problem.X, problem.y)
+
+    models = {OURS: ours, "LogisticRegressionCV": theirs}
+    ready = {name: partial(partial, fit, model) for name, model in models.items()}
+    timings = take_turns(ready, rounds, warm_up=False)
+    chosen = ours.reg_, 1 / (2 * np.ravel(theirs.C_)[0] * kept)
+    rows = [
+        Row(name, timing, f"reg {reg:.3g}")
+        for (name, timing), reg in zip(timings.items(), chosen, strict=True)
+    ]
+    setting = f"reg 1e-1 to 1e-5, chosen by the mean loss; ours to {CLOSE:.1%}, theirs with the "
+    setting += f"100 iterations of its default; float32, {n_threads()} threads."
+    title = f"{len(regs)} penalties and {FOLDS} folds: {problem.name}, {problem.shape}"
+    return Table(title, setting, rows)
