@@ -19,10 +19,10 @@ from benchmarks.measure import OURS
 from benchmarks.problems import Problem
 from classifier.fit import EarlyStopping, Fit
 from classifier.full_batch import FullBatchTraining
+from classifier.minibatch import MinibatchTraining
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, Sgd
 from classifier.schedules import Constant
-from classifier.training import Training
 from data.dataset import Split
 from data.machine import cores
 
@@ -64,7 +64,7 @@ def train_stack(problem: Problem, settings: Settings, n_models: int = 1) -> Call
     """Make this program's training of a stack of equal models ready; nothing ends it early."""
     numbers = settings.lr, settings.reg, settings.momentum, 0.0
     models = PerModel.whole(*(np.full(n_models, number) for number in numbers))
-    training = Training(
+    training = MinibatchTraining(
         *_splits(problem),
         models,
         optimizer=Sgd(nesterov=False),

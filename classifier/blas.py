@@ -8,6 +8,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from data.machine import cores
+from data.threads import Team
 
 CUT_HELPS = ("SkylakeX",)  # kernels of OpenBLAS that cut products were measured to be faster with
 
@@ -42,6 +43,17 @@ def one_thread() -> Iterator[None]:
     """Keep the libraries to one thread: beside another busy process each product waits for more."""
     with loaded().limit(limits=1):
         yield
+
+
+@contextlib.contextmanager
+def team(n_parts: int) -> Iterator[Team]:
+    """Yield threads for work of so many parts, each with a BLAS of one thread.
+
+    For small products BLAS gains little from a second thread, and waits for it where cores are
+    busy; large ones are cut into parts here, with all that is around them.
+    """
+    with Team(max(1, min(n_parts, n_threads()))) as threads, one_thread():
+        yield threads
 
 
 @functools.cache

@@ -4,6 +4,7 @@ Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -49,28 +50,27 @@ def fit_temperature(model: LinearModel, X: Examples, y: np.ndarray) -> float:
     return math.exp(brentq(slope, low, high))
 
 
-class Reliability:
-    """How often a model is right, beside how often it claims to be, by bins of confidence."""
+def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """Return how often a model is right, beside how often it claims to be, by bins of confidence.
 
-    def __init__(self) -> None:
-        self._sums = np.zeros((3, BINS))  # examples, their confidence, how many are right
+    Parameters
+    ----------
+    confidence : (N,) the probability of the predicted class.
+    right : (N,) whether it is the right one.
 
-    def add(self, confidence: np.ndarray, right: np.ndarray) -> None:
-        """Count examples by the probability of their predicted class and whether it is right."""
-        bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-        self._sums += [np.bincount(bins, w, BINS) for w in (None, confidence, right)]
-
-    @property
-    def expected_calibration_error(self) -> float:
-        """The mean over examples of the gap between confidence and accuracy in their bin."""
-        n, confidence, right = self._sums
-        return float(np.abs(confidence - right).sum() / n.sum())
-
-    def bins(self) -> dict[str, list[float | None]]:
-        """Return n, mean confidence and accuracy of each bin; None where there is no example."""
-        n, *sums = self._sums
-        confidence, accuracy = (
-            [float(total / k) if k else None for total, k in zip(totals, n, strict=True)]
-            for totals in sums
-        )
-        return {"n": [int(k) for k in n], "confidence": confidence, "accuracy": accuracy}
+    Returns
+    -------
+    reliability (n, mean confidence and accuracy of each bin; None where there is no example), and
+    expected_calibration_error, the mean over examples of the gap between the two in their bin.
+    """
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    n, *sums = (np.bincount(bins, weights, BINS) for weights in (None, confidence, right))
+    gaps = np.abs(sums[0] - sums[1])
+    means = [
+        [float(total / k) if k else None for total, k in zip(totals, n, strict=True)]
+        for totals in sums
+    ]
+    return {
+        "reliability": {"n": n.tolist(), "confidence": means[0], "accuracy": means[1]},
+        "expected_calibration_error": float(gaps.sum() / len(confidence)),
+    }

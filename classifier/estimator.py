@@ -24,9 +24,9 @@ from classifier.estimator_fits import (
 from classifier.fit import EarlyStopping, Fit
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
+from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer, State
 from classifier.schedules import Schedule
-from classifier.training import Training
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import check_exact
@@ -211,9 +211,8 @@ class SoftmaxClassifier(LinearEstimator):
         training = self._training(data, nothing, optimizer, rng, partial=True)
         theta = None if first else self._theta()[:, None]
         self._keep(self._by_minibatches(training, theta, epoch, self._optimizer_state))
-        state = training.state()
-        self._optimizer_epochs = state.epoch if state.stack else 0
-        self._optimizer_state = state.optimizer if state.stack else {}
+        self._optimizer_epochs = training.epoch if training.stack else 0
+        self._optimizer_state = training.arrays if training.stack else {}
         return self
 
     def _optimizer(self, *, partial: bool = False) -> Lbfgs | MinibatchOptimizer:
@@ -262,7 +261,7 @@ class SoftmaxClassifier(LinearEstimator):
         rng: np.random.Generator,
         bold: bool = False,
         partial: bool = False,
-    ) -> Training:
+    ) -> MinibatchTraining:
         """Return a training before its first step; a part of one is an epoch long."""
         numbers = self._numbers(optimizer)
         schedule = MINIBATCHES["schedule"] if self.schedule is None else self.schedule
@@ -280,7 +279,9 @@ class SoftmaxClassifier(LinearEstimator):
             bold=bold,
         )
 
-    def _by_minibatches(self, training: Training, theta: np.ndarray | None, *state: Any) -> Fit:
+    def _by_minibatches(
+        self, training: MinibatchTraining, theta: np.ndarray | None, *state: Any
+    ) -> Fit:
         if theta is not None:
             training.start_from(theta, *state)
         is_auto = self.lr == "auto"

@@ -13,11 +13,11 @@ from classifier import blas
 from classifier.estimator import PASSES
 from classifier.estimator_fits import generator, per_model, to_optimum
 from classifier.fit import DIVERGED, SKIPPED, Fit
-from classifier.held_out import evaluate_held_out
 from classifier.hyperparameters import Hyperparameters
 from classifier.linear_estimator import LinearEstimator
 from classifier.model_stack import PerModel
 from classifier.optimizers import Lbfgs
+from classifier.shards import evaluate_held_out
 from data.dataset import Split
 from data.errors import InputError, one_line
 from data.preprocessing import AffineMap
@@ -155,11 +155,12 @@ class SoftmaxClassifierCV(LinearEstimator):
         n_regs = len(self.regs_)
         scores, paths = [], []
         for first in range(n_regs, len(fits), n_regs):
-            own = slice(first, first + n_regs)
-            theta = np.stack([fit.theta for fit in fits[own]], axis=1)
-            held_out = evaluate_held_out(train, theta, models.fold[own])
+            fold = range(first, first + n_regs)
+            theta = np.stack([fits[g].theta for g in fold], axis=1)
+            held_out = evaluate_held_out(train, theta, models.select(fold))
             scores.append(held_out.accuracy if self.scoring == "accuracy" else -held_out.loss)
-            paths.append([np.column_stack(self._unprepared(fit.theta)) for fit in fits[own]])
+            thetas = [fits[g].theta for g in fold]
+            paths.append([np.column_stack(self._unprepared(theta)) for theta in thetas])
         missing = np.reshape([fit.status in (SKIPPED, DIVERGED) for fit in fits], (-1, n_regs))
         self.scores_, self.coefs_paths_ = np.array(scores), np.array(paths)
         for array in (self.scores_, self.coefs_paths_):

@@ -14,12 +14,12 @@ from classifier.certificate import Certificate
 from classifier.curvature import measure_scale
 from classifier.fit import DIVERGED, DONE, STUCK, EarlyStopping, Fit
 from classifier.full_batch import FullBatchTraining
-from classifier.full_loss import certify_weights
 from classifier.hyperparameters import Hyperparameters
+from classifier.minibatch import MinibatchTraining
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Adam, Lbfgs, MinibatchOptimizer, Sgd
 from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
-from classifier.training import Training
+from classifier.shards import certify_weights
 from data.dataset import Split
 from data.errors import InputError
 
@@ -151,7 +151,7 @@ def minibatch_training(
     rng: np.random.Generator,
     *,
     bold: bool,
-) -> Training:
+) -> MinibatchTraining:
     """Return a training before its first step; a bold one makes the most of lr='auto'."""
     lr = numbers.lr
     if lr == "auto":
@@ -162,7 +162,7 @@ def minibatch_training(
     models = dataclasses.replace(
         models, lr=np.array([float(lr)]), momentum=np.array([numbers.momentum])
     )
-    return Training(
+    return MinibatchTraining(
         train,
         val,
         n_classes,
@@ -176,7 +176,7 @@ def minibatch_training(
     )
 
 
-def by_minibatches(training: Training, *, lr_is_auto: bool, verbose: int = 0) -> Fit:
+def by_minibatches(training: MinibatchTraining, *, lr_is_auto: bool, verbose: int = 0) -> Fit:
     """Train a model; warn where it diverges."""
     (fit,) = training.run(_teller(verbose, _losses))
     if fit.status == DIVERGED:

@@ -1,25 +1,67 @@
-"""How good a model is on a split: every figure of the report."""
+"""How good a model is on a split: every figure of the report.
 
+An evaluation must cost no more than an epoch of training, so the scores of several models at once
+are made in float32, as training makes them. What float32 rounds away changes a mean loss by less
+than 1e-6, but it could change which of two classes is predicted. A bound of the rounding says of
+which examples it cannot; the few others, and those of scores so large that their probabilities
+suffer, are asked again in float64.
+"""
+
+import math
 from collections.abc import Callable, Iterator, Sequence
-from queue import SimpleQueue
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from classifier import blas
-from classifier.calibration import Reliability
-from classifier.counts import Losses, Mistakes, Pairs
+from classifier.calibration import reliability
+from classifier.kernel import Kernel
 from classifier.model import LinearModel
-from classifier.scoring import Rounded, Said, Sizes, Workspace, exact
 from data.dataset import Examples
 from data.errors import InputError
 from data.features import check_rows
-from data.threads import in_order, row_parts
+from data.preprocessing import flatten
+from data.threads import row_parts
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
+MISTAKES = 12  # of the most confident ones that a report shows
 AT_ONCE = 2**23  # features of the examples that are asked again at a time
 KEPT = 200_000  # examples of a split whose predictions are kept, at most
+MODELS = 256  # scores of an example that are made at a time, of as many models as that is
+SCORES, FEATURES = 2**18, 2**21  # of the examples that are asked about at a time
+LARGE = 256.0  # scores from which float32 rounds probabilities too much
+UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
+
+
+class Predictions(NamedTuple):
+    """What a model says of N examples, each (N,).
+
+    Attributes
+    ----------
+    predicted : the class with the highest score, the first of equal ones.
+    in_top : whether the right class is among those with the highest scores.
+    confidence : the probability of the predicted class.
+    log_p : the log-probability of the right class.
+    ahead : the score of the right class less the mean of all.
+    """
+
+    predicted: np.ndarray
+    in_top: np.ndarray
+    confidence: np.ndarray
+    log_p: np.ndarray
+    ahead: np.ndarray
+
+    @classmethod
+    def empty(cls, n: int) -> "Predictions":
+        """Return room for those of n examples."""
+        types = (np.int32, np.bool_, np.float32, np.float64, np.float64)
+        return cls(*(np.zeros(n, dtype) for dtype in types))
+
+    def put(self, places: np.ndarray | slice, found: "Predictions") -> None:
+        """Put what is said of some examples at their places."""
+        for array, values in zip(self, found, strict=True):
+            array[places] = values
 
 
 class Measured(NamedTuple):
@@ -119,125 +161,111 @@ def evaluate_stack(
     """
     if len(y) == 0:
         return [None] * len(stack)
-    X, counted = stack[0].model.examples(X), [_Counted(len(y), *measured) for measured in stack]
-    sizes = Sizes.of(stack[0].model, len(y))
-    threads = blas.n_threads() if len(y) > sizes.block else 1
-    with blas.one_thread():  # a thread for each block of examples
-        _count(counted, X, y, sizes, threads, after_block)
-        own = X, y, class_weights, after_block
-        return list(in_order(lambda model: model.finished(*own), counted, threads))
+    X, (n_features, n_classes) = stack[0].model.examples(X), stack[0].model.W.shape
+    tops = [max(1, min(measured.top_k, n_classes - 1)) for measured in stack]
+    found = [Predictions.empty(len(y)) for _ in stack]
+    sure = np.ones((len(stack), len(y)), dtype=bool)
+    n_models = max(1, MODELS // n_classes)
+    groups = [slice(g, g + n_models) for g in range(0, len(stack), n_models)]
+    asked = [_Asked(stack[group], tops[group]) for group in groups]
+    at_once = n_classes * min(n_models, len(stack))
+    blocks = row_parts(len(y), max(1, min(SCORES // at_once, FEATURES // n_features)))
 
+    def ask(rows: slice) -> None:
+        raw, labels = X[rows], y[rows].astype(np.int64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            design = np.ones((len(raw), n_features + 1), dtype=np.float32)
+            stack[0].model.features.fill(flatten(raw), design[:, :-1])
+            answers = [answer for models in asked for answer in models.ask(design, labels)]
+        for g, (said, is_sure) in enumerate(answers):
+            found[g].put(rows, said)
+            sure[g, rows] = is_sure
 
-class _Counted:
-    """What `evaluate_stack` counts of a model on n examples, and the figures that it comes to."""
-
-    def __init__(self, n: int, model: LinearModel, top_k: int, label_smoothing: float) -> None:
-        n_classes = len(model.classes)
-        self.model, self.top_k = model, max(1, min(top_k, n_classes - 1))
-        self.losses, self.pairs = Losses(n_classes, label_smoothing), Pairs(n_classes)
-        self.reliability, self.mistakes = Reliability(), Mistakes()
-        self.n = self.n_top = 0
-        self._unsure = [np.empty(0, dtype=np.int64)]
-        self._keeps = n <= KEPT
-        self._predicted = np.zeros(n * self._keeps, dtype=np.int32)
-        self._log_p = np.zeros(n * self._keeps, dtype=np.float32)
-
-    def add_sure(
-        self, places: np.ndarray, labels: np.ndarray, said: Said, sure: np.ndarray
-    ) -> None:
-        """Count the examples of which float32 is sure; keep the places of the others."""
-        if not sure.all():
-            self._unsure.append(places[~sure])
-            places, labels = places[sure], labels[sure]
-            said = Said(*(figure[sure] for figure in said))
-        self._add(places, labels, said)
-
-    def _add(self, places: np.ndarray, labels: np.ndarray, said: Said) -> None:
-        """Count examples by index in the split, class, and what is said of them, (B,)."""
-        self.n += len(labels)
-        self.n_top += int(said.in_top.sum())
-        self.losses.add(labels, said.log_p, said.ahead)
-        self.reliability.add(said.confidence, said.predicted == labels)
-        self.pairs.add(labels, said.predicted)
-        self.mistakes.add(places, labels, said.predicted, said.confidence)
-        if self._keeps:
-            self._predicted[places] = said.predicted
-            with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
-                self._log_p[places] = said.log_p
-
-    def finished(
-        self,
-        X: Examples,
-        y: np.ndarray,
-        class_weights: np.ndarray | None,
-        after_block: Callable[[], None],
-    ) -> Evaluation | InputError:
-        """Ask in float64 where float32 is not sure, and return what was found."""
+    def finish(g: int) -> Evaluation | InputError:
+        model, label_smoothing = stack[g].model, stack[g].label_smoothing
         try:
-            for places, scores in _scores(self.model, X, np.concatenate(self._unsure)):
-                labels = y[places].astype(np.int64)
-                self._add(places, labels, exact(scores, labels, self.top_k))
+            for places, scores in _scores(model, X, np.flatnonzero(~sure[g])):
+                found[g].put(places, exact(scores, y[places].astype(np.int64), tops[g]))
                 after_block()
-            figures = self._figures(self.model.classes, class_weights)
-            return Evaluation(figures, self._predicted, self._log_p)
+            own = found[g], tops[g], class_weights, label_smoothing
+            figures = _figures(model.classes, y, *own)
         except InputError as error:
             return error
+        kept = slice(len(y) if len(y) <= KEPT else 0)
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+            log_p = found[g].log_p[kept].astype(np.float32)
+        return Evaluation(figures, found[g].predicted[kept], log_p)
 
-    def _figures(self, classes: np.ndarray, class_weights: np.ndarray | None) -> dict[str, Any]:
-        """Return what `evaluate` returns."""
-        pairs, scores = self.pairs, self.pairs.class_scores()
-        occurs = (scores["support"] + scores["predicted"]) > 0
-        return {
-            "n": self.n,
-            **self.losses.means(scores["support"], class_weights),
-            "accuracy": float(pairs.counts[pairs.true == pairs.predicted].sum() / self.n),
-            "top_k": self.top_k,
-            "top_k_accuracy": self.n_top / self.n,
-            "macro_f1": float(scores["f1"][occurs].mean()),
-            "expected_calibration_error": self.reliability.expected_calibration_error,
-            "reliability": self.reliability.bins(),
-            "per_class": _per_class(scores, classes),
-            **_confusions(pairs, classes),
-            "mistakes": self.mistakes.worst(classes),
-        }
+    with blas.team(len(blocks)) as team:
+        for _ in team.map(ask, blocks):
+            after_block()
+        return list(team.map(finish, range(len(stack))))
 
 
-def _count(
-    counted: Sequence[_Counted],
-    X: Examples,
-    y: np.ndarray,
-    sizes: Sizes,
-    threads: int,
-    after_block: Callable[[], None],
-) -> None:
-    """Let each model count the examples of which float32 is sure."""
-    groups = [counted[g : g + sizes.models] for g in range(0, len(counted), sizes.models)]
-    rounded = [_rounded(group) for group in groups]
-    workspaces: SimpleQueue[Workspace] = SimpleQueue()
-    blocks = row_parts(len(y), sizes.block)
-    for _ in range(threads):
-        workspaces.put(Workspace(counted[0].model.features, sizes))
+class _Asked:
+    """Some models of one shape and one preprocessing, asked in float32."""
 
-    def ask(rows: slice) -> tuple[np.ndarray, list[tuple[Said, np.ndarray]]]:
-        raw, labels, workspace = X[rows], y[rows].astype(np.int64), workspaces.get()
-        try:
-            examples = workspace.prepare(raw)
-            return labels, [models.ask(workspace, *examples, labels) for models in rounded]
-        finally:
-            workspaces.put(workspace)
+    def __init__(self, stack: Sequence[Measured], tops: Sequence[int]) -> None:
+        thetas = [measured.model.theta() for measured in stack]
+        norms = [np.sqrt(np.einsum("cd,cd->c", theta, theta).max()) for theta in thetas]
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._theta = np.stack(thetas, axis=1).astype(np.float32)
+            self._reach = np.array(norms, dtype=np.float32)
+        self._tops = tops
 
-    for rows, (labels, answers) in zip(blocks, in_order(ask, blocks, threads), strict=True):
-        places = np.arange(rows.start, rows.stop)
-        for group, (said, sure) in zip(groups, answers, strict=True):
-            for g, own in enumerate(group):
-                own.add_sure(places, labels, Said(*(figure[g] for figure in said)), sure[g])
-        after_block()
+    def ask(self, x: np.ndarray, labels: np.ndarray) -> Iterator[tuple[Predictions, np.ndarray]]:
+        """Yield what each model says of examples (B, D + 1), and of which of them it is sure."""
+        scores = Kernel(self._theta.shape, len(x)).scores(self._theta, x)
+        norms = np.sqrt(np.einsum("bd,bd->b", x, x))
+        for g, top_k in enumerate(self._tops):
+            # No score is larger than this, and none is rounded by more than a part of it.
+            bound = self._reach[g] * norms
+            error = 2 * UNIT * (x.shape[1] + 12) * bound  # of the difference of two scores
+            said, sure = rounded(scores[:, g], labels, top_k, error)
+            yield said, sure & (bound < LARGE)
 
 
-def _rounded(group: Sequence[_Counted]) -> Rounded:
-    smoothed = any(own.losses.label_smoothing for own in group)
-    top_k = np.array([own.top_k for own in group])
-    return Rounded([own.model for own in group], top_k, smoothed=smoothed)
+def rounded(
+    scores: np.ndarray, labels: np.ndarray, top_k: int, error: np.ndarray
+) -> tuple[Predictions, np.ndarray]:
+    """Return what scores (C, B) in float32 say of examples, and of which it is sure, (B,).
+
+    Parameters
+    ----------
+    scores : overwritten.
+    labels : (B,) the right classes.
+    top_k : an example is in the top when less than `top_k` classes have a higher score.
+    error : (B,) by which the difference of two scores may be rounded.
+    """
+    right, best = scores[labels, np.arange(len(labels))], np.maximum.reduce(scores, axis=0)
+    # Sums by products: numpy's argmax over the leading axis takes ten times as long.
+    numbers = np.stack([np.ones(len(scores)), np.arange(len(scores))]).astype(np.float32)
+    rivals, predicted = numbers @ (scores >= best - error).astype(np.float32)
+    sure, predicted = rivals == 1, np.where(rivals == 1, predicted, 0).astype(np.int64)
+    higher, not_lower = (
+        numbers[0] @ found.astype(np.float32)
+        for found in (scores > right + error, scores >= right - error)
+    )
+    sure &= (higher >= top_k) | (not_lower <= top_k)
+    ahead = right - scores.mean(axis=0)
+    scores -= best
+    log_sum = np.log(np.add.reduce(np.exp(scores, out=scores), axis=0))
+    log_p = (right - best) - log_sum
+    return Predictions(predicted, not_lower <= top_k, np.exp(-log_sum), log_p, ahead), sure
+
+
+def exact(scores: np.ndarray, labels: np.ndarray, top_k: int) -> Predictions:
+    """Return what scores (B, C) in float64, which are overwritten, say; as `rounded`."""
+    each = np.arange(len(scores))
+    right, predicted = scores[each, labels], scores.argmax(axis=1)
+    best, mean = scores[each, predicted], scores.mean(axis=1)
+    # Equal scores rank in class order, as argmax decides too.
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    ranks = ((scores > right[:, None]) | ((scores == right[:, None]) & earlier)).sum(axis=1)
+    scores -= best[:, None]
+    log_sum = np.log(np.exp(scores, out=scores).sum(axis=1))
+    log_p = right - best - log_sum
+    return Predictions(predicted, ranks < top_k, np.exp(-log_sum), log_p, right - mean)
 
 
 def _scores(
@@ -258,26 +286,76 @@ def minimised(split: dict[str, Any]) -> float:
     return float(next(split[name] for name in names if name in split))
 
 
-def _per_class(scores: dict[str, np.ndarray], classes: np.ndarray) -> list[dict[str, Any]]:
-    return [
-        {
-            "class": str(name),
-            "precision": float(scores["precision"][c]),
-            "recall": float(scores["recall"][c]),
-            "f1": float(scores["f1"][c]),
-            "support": int(scores["support"][c]),
-        }
-        for c, name in enumerate(classes)
-    ]
-
-
-def _confusions(pairs: Pairs, classes: np.ndarray) -> dict[str, Any]:
-    n_classes = len(classes)
-    true, guess, counts = pairs.true, pairs.predicted, pairs.counts
-    wrong = true != guess
-    errors = np.bincount(true[wrong], counts[wrong], n_classes) + np.bincount(
-        guess[wrong], counts[wrong], n_classes
+def _figures(
+    classes: np.ndarray,
+    y: np.ndarray,
+    found: Predictions,
+    top_k: int,
+    class_weights: np.ndarray | None,
+    label_smoothing: float,
+) -> dict[str, Any]:
+    """Return what `evaluate` returns, of predictions for examples of classes y."""
+    n, n_classes = len(y), len(classes)
+    labels, right = y.astype(np.int64), found.predicted == y
+    support, n_predicted, hits = (
+        np.bincount(some, minlength=n_classes) for some in (labels, found.predicted, labels[right])
     )
+    f1 = 2 * hits / np.maximum(support + n_predicted, 1)
+    columns = {
+        "class": [str(name) for name in classes],
+        "precision": (hits / np.maximum(n_predicted, 1)).tolist(),
+        "recall": (hits / np.maximum(support, 1)).tolist(),
+        "f1": f1.tolist(),
+        "support": support.tolist(),
+    }
+    rows = zip(*columns.values(), strict=True)
+    return {
+        "n": n,
+        **_losses(labels, found, class_weights, label_smoothing, n_classes),
+        "accuracy": float(right.mean()),
+        "top_k": top_k,
+        "top_k_accuracy": float(found.in_top.mean()),
+        "macro_f1": float(f1[(support + n_predicted) > 0].mean()),
+        **reliability(found.confidence, right),
+        "per_class": [dict(zip(columns, row, strict=True)) for row in rows],
+        **_confusions(labels, found.predicted, classes),
+        "mistakes": _mistakes(labels, found, classes),
+    }
+
+
+def _losses(
+    labels: np.ndarray,
+    found: Predictions,
+    class_weights: np.ndarray | None,
+    label_smoothing: float,
+    n_classes: int,
+) -> dict[str, float]:
+    """Return loss and its error, and weighted_loss and smoothed_loss where there are such."""
+    n, losses = len(labels), -found.log_p
+    with np.errstate(over="ignore", invalid="ignore"):
+        means = {"loss": float(losses.mean())}
+        variance = float(np.square(losses - means["loss"]).sum()) / max(1, n - 1)
+        means["loss_error"] = math.sqrt(variance / n) if variance < math.inf else math.inf
+        weights = np.ones(n_classes) if class_weights is None else class_weights.astype(np.float64)
+        if class_weights is not None:
+            means["weighted_loss"] = float(np.average(losses, weights=weights[labels]))
+        if label_smoothing:
+            smoothed = losses + label_smoothing * found.ahead
+            means["smoothed_loss"] = float(np.average(smoothed, weights=weights[labels]))
+    if not all(map(math.isfinite, means.values())):
+        raise InputError("X holds values too large for a mean of losses")
+    return means
+
+
+def _confusions(labels: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
+    """Return the confusion matrix of the classes with the most errors, and the worst pairs."""
+    n_classes = len(classes)
+    pairs, counts = np.unique(labels * n_classes + predicted, return_counts=True)
+    true, guess = np.divmod(pairs, n_classes)
+    wrong = true != guess
+    errors = np.zeros(n_classes)
+    for side in (true, guess):
+        errors += np.bincount(side[wrong], counts[wrong], n_classes)
     shown = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
     place = np.full(n_classes, -1)
     place[shown] = np.arange(len(shown))
@@ -293,3 +371,21 @@ def _confusions(pairs: Pairs, classes: np.ndarray) -> dict[str, Any]:
             for t, p, n in zip(true[worst], guess[worst], counts[worst], strict=True)
         ],
     }
+
+
+def _mistakes(labels: np.ndarray, found: Predictions, classes: np.ndarray) -> list[dict[str, Any]]:
+    """Return the wrong predictions that the model is most sure of, the surest first."""
+    wrong = np.flatnonzero(labels != found.predicted)
+    if len(wrong) > MISTAKES:  # sorting them all would cost more than all else
+        least = np.partition(found.confidence[wrong], -MISTAKES)[-MISTAKES]
+        wrong = wrong[found.confidence[wrong] >= least]
+    worst = wrong[np.argsort(-found.confidence[wrong], kind="stable")[:MISTAKES]]
+    return [
+        {
+            "index": int(i),
+            "true": str(classes[labels[i]]),
+            "predicted": str(classes[found.predicted[i]]),
+            "probability": float(found.confidence[i]),
+        }
+        for i in worst
+    ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -96,3 +97,43 @@ class EarlyStopping(Options):
         if row.val_loss is None or row.val_accuracy is None:
             return -row.epoch
         return row.val_loss if self.monitor == "val_loss" else -row.val_accuracy
+
+
+def arrays_of_fits(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
+    """Return fits as arrays; figures that a history lacks are nan."""
+    rows = [row for fit in fits for row in fit.history]
+    nothing = (math.nan,) * len(dataclasses.fields(Certificate))
+    certificates = [f.certificate and dataclasses.astuple(f.certificate) for f in fits]
+    return {
+        "lr": np.array([fit.lr for fit in fits]),
+        "best_theta": np.stack([fit.theta for fit in fits]),
+        "best_epoch": np.array([fit.best_epoch for fit in fits]),
+        "best_value": np.array([fit.best_value for fit in fits]),
+        "status": np.array([fit.status for fit in fits]),
+        "ended": np.array([fit.ended for fit in fits]),
+        "certificates": np.array([numbers or nothing for numbers in certificates]),
+        "history": np.array(rows, dtype=np.float64).reshape(-1, len(Epoch._fields)),
+        "history_rows": np.array([len(fit.history) for fit in fits]),
+    }
+
+
+def fits_of_arrays(arrays: Mapping[str, np.ndarray]) -> list[Fit]:
+    """Return the fits that `arrays_of_fits` returned as arrays."""
+    ends = np.cumsum(arrays["history_rows"])
+    histories = np.split(arrays["history"], ends[:-1])
+    fits = []
+    for model, history in enumerate(histories):
+        numbers = arrays["certificates"][model].tolist()
+        fits.append(
+            Fit(
+                arrays["best_theta"][model].copy(),
+                float(arrays["lr"][model]),
+                int(arrays["best_epoch"][model]),
+                float(arrays["best_value"][model]),
+                [Epoch(int(epoch), int(step), *row) for epoch, step, *row in history.tolist()],
+                str(arrays["status"][model]),
+                str(arrays["ended"][model]),
+                None if math.isnan(numbers[0]) else Certificate(*numbers),
+            )
+        )
+    return fits

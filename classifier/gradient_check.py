@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from classifier.kernel import Kernel, penalty, smoothing_term, with_penalty_gradient
 from classifier.loss import softmax_loss_vectorized
-from classifier.many_classes import make_loss
-from classifier.stacked_loss import penalty, smoothing_term, with_penalty_gradient
 from data.dataset import Examples
 
 Function = Callable[[np.ndarray], float]
@@ -124,17 +123,19 @@ def check_stacked_gradient(
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
     X, labels = _slice(design, y, rng)
-    shape = n_classes, len(reg), X.shape[1] - 1, len(X)
-    loss = make_loss(*shape, np.float64, label_smoothing)
+    shape = n_classes, len(reg), X.shape[1]
+    kernel = Kernel(shape, len(X), np.float64, label_smoothing)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
-    theta = rng.standard_normal(loss.gradient.shape) * size[:, None]
-    outcome = loss.loss_and_gradient(theta, X, labels)
-    lesson = _error_of_the_lesson(theta, X, labels, label_smoothing, outcome.loss, loss.gradient)
-    analytic = with_penalty_gradient(loss.gradient, theta, 2 * reg[:, None])
+    theta = rng.standard_normal(shape) * size[:, None]
+    gradient = np.empty(shape)
+    losses, _ = kernel.forward(theta, X, labels)
+    kernel.backward(X, None, len(X), gradient)
+    lesson = _error_of_the_lesson(theta, X, labels, label_smoothing, losses, gradient)
+    analytic = with_penalty_gradient(gradient, theta, 2 * reg[:, None])
     largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
     floor = 1e-2 * largest
-    alone = make_loss(n_classes, 1, *shape[2:], np.float64)
+    alone = Kernel((n_classes, 1, X.shape[1]), len(X), np.float64)
 
     def error(entry: tuple[int, int, int]) -> float:
         """Return that of one entry: no other model's loss depends on it."""
@@ -146,7 +147,7 @@ def check_stacked_gradient(
             added = penalty(own, reg[[g]])
             if smoothing.any():  # it takes as long as the loss
                 added += smoothing_term(own, X, labels, smoothing)
-            return float(alone.loss(own, X, labels).loss.mean() + added[0])
+            return float(alone.forward(own, X, labels)[0].mean() + added[0])
 
         return grad_check_sparse(
             objective, theta[entry][None], analytic[entry][None], 1, STEP, rng, floor

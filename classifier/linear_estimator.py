@@ -9,7 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from classifier.model import log_softmax
+from classifier.model import log_softmax, score_blocks
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import check_exact, class_indices, class_weights, places_of, scaled
@@ -216,5 +216,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Return f (N, C) in float64, of prepared features: they are small, and lose few digits."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores: np.ndarray = self._features.design_matrix(X, np.float64) @ self._theta().T
+        scores = np.empty((len(X), max(2, len(self.classes_))))
+        for rows, block in score_blocks(self._features, self._theta(), X):
+            scores[rows] = block
         return scores

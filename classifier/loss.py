@@ -12,7 +12,7 @@ softmax, so logits of 1e4 give a finite and exact loss.
 
 Both functions take W (D, C), X (N, D), integer labels y (N,) and reg >= 0, leave them unchanged,
 and return the loss as a float and dW in W's shape and dtype. Training uses a third form of the
-same mathematics, `classifier.stacked_loss`, which has a bias and many models.
+same mathematics, `classifier.kernel`, which has a bias and many models.
 
 Derived step by step in docs/derivation.md, and with numbers in docs/softmax.ipynb.
 """

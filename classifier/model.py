@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from classifier.kernel import Kernel
 from data.dataset import Examples
 from data.errors import InputError, one_line
 from data.features import check_features, check_kind
@@ -16,6 +17,7 @@ from data.files.npy import NpyRows
 from data.files.sealed import read_sealed, write_sealed
 from data.labels import check_labels
 from data.preprocessing import AffineMap
+from data.threads import row_parts
 
 FORMAT = 3  # of model.npz; another number is another layout
 BLOCK_BYTES = 2**22  # of float64 features or scores at a time: what the cache holds
@@ -50,9 +52,7 @@ class LinearModel:
             yield rows, log_softmax(scores)
 
     def score_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (rows, scores (len(rows), C)) of raw examples X (N, ...), in float64.
-
-        The scores of a block may be overwritten, and are by those of the next.
+        """Yield (rows, scores (len(rows), C)) of raw examples X (N, ...), as `score_blocks` does.
 
         Raises
         ------
@@ -63,25 +63,15 @@ class LinearModel:
         X = self.examples(X)
         if isinstance(X, np.ndarray):
             check_features(X, "X")
-        n_features, n_classes = self.W.shape
-        # In float64, for float32 rounds large scores by more than probabilities should differ.
-        # Temperature and bias are in the factors: with many classes each pass over scores counts.
-        W = np.vstack([self.W, self.b]).astype(np.float64) / self.temperature
-        size = np.abs(W).sum(axis=0).max()  # no score is larger than it times the largest feature
-        block = max(1, BLOCK_BYTES // (8 * max(n_features, n_classes)))
-        buffer = np.ones((min(block, len(X)), n_features + 1))
-        buffered = np.empty((len(buffer), n_classes))
-        for start in range(0, len(X), block):
-            rows = slice(start, min(start + block, len(X)))
-            raw = X[rows]
-            self.features.transform(raw, buffer[: len(raw), :-1])
-            with np.errstate(over="ignore", invalid="ignore"):
-                scores = np.matmul(buffer[: len(raw)], W, out=buffered[: len(raw)])
-                bound = np.abs(buffer[: len(raw)]).max() * size
-            if not (np.isfinite(bound) or np.isfinite(scores).all()):
-                largest = np.abs(raw).max()
-                raise InputError(f"X holds values (up to {largest:.1e}) too large for any score")
-            yield rows, scores
+        return score_blocks(self.features, self.theta(), X)
+
+    def theta(self) -> np.ndarray:
+        """Return weights and bias (C, D + 1) of prepared features, in float64.
+
+        The temperature is in them.
+        """
+        theta: np.ndarray = np.vstack([self.W, self.b]).T.astype(np.float64) / self.temperature
+        return theta
 
     def examples(self, X: Examples) -> Examples:
         """Return raw examples X (N, ...), which must have as many features as the model.
@@ -173,6 +163,43 @@ class LinearModel:
             raise ValueError("its temperature is not a positive number")
         features = AffineMap(shift, scale)
         return cls(W, b, classes, features, image_shape, config, temperature)
+
+
+def score_blocks(
+    features: AffineMap, theta: np.ndarray, X: Examples
+) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield (rows, scores (len(rows), C)) of raw examples X (N, ...), in float64.
+
+    Float32 would round large scores by more than probabilities should differ. The scores of a block
+    may be overwritten, and are by those of the next.
+
+    Parameters
+    ----------
+    features : the preprocessing.
+    theta : (C, D + 1) weights and bias of prepared features.
+
+    Raises
+    ------
+    InputError
+        When values are too large for any score.
+    """
+    largest = (
+        np.abs(theta).sum(axis=1).max()
+    )  # no score is larger than it times the largest feature
+    size = max(1, BLOCK_BYTES // (8 * max(theta.shape)))
+    kernel = Kernel((len(theta), 1, theta.shape[1]), min(size, len(X)), np.float64)
+    design = np.ones((kernel.size, theta.shape[1]))
+    for rows in row_parts(len(X), size):
+        raw = X[rows]
+        x = design[: len(raw)]
+        features.transform(raw, x[:, :-1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = kernel.scores(theta, x)[:, 0].T
+            bound = np.abs(x).max() * largest
+        if not (np.isfinite(bound) or np.isfinite(scores).all()):
+            value = np.abs(raw).max()
+            raise InputError(f"X holds values (up to {value:.1e}) too large for any score")
+        yield rows, scores
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:

@@ -1,21 +1,24 @@
 """Models that take every step of training together."""
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from classifier.many_classes import make_loss
+from classifier.kernel import Kernel, with_penalty_gradient
 from classifier.optimizers import MinibatchOptimizer, State
-from classifier.outcome import Outcome, join
-from classifier.stacked_loss import with_penalty_gradient
-from classifier.team import Team, share
 from data.dataset import Split
-from data.minibatches import Batch
+from data.minibatches import Minibatch
+from data.threads import Team, row_parts
 
 CACHED = 2**17  # weights of each array that stay in the processor's cache
-PENDING = 2**14  # examples times models whose figures are kept until they are summed up
+# Multiplications of a step from which its rows are cut in two, and in four and so on; a gathered
+# number takes as long as GATHERED multiplications.
+LONG, GATHERED = 2**22, 16
+SHARDS = 8  # at most
+FEWEST = 128  # rows of a shard: products of fewer are slower
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,22 +65,30 @@ def kept_share(examples: Split, fold: np.ndarray) -> np.ndarray:
     return kept
 
 
+def n_shards(shape: tuple[int, ...], batch_size: int) -> int:
+    """Return into how many shards the rows of a minibatch are cut, for weights (C, G, D + 1)."""
+    n_classes, n_models, n_columns = shape
+    work = batch_size * n_columns * (n_classes * n_models + GATHERED)
+    shards = 1
+    while work >= shards * LONG and shards < SHARDS and batch_size >= 2 * shards * FEWEST:
+        shards *= 2
+    return shards
+
+
 class ModelStack:
     """The weights of G models, their optimizer's state, and one step for all of them.
+
+    The rows of a minibatch are cut into shards, whose number depends on the sizes alone. Each is
+    gathered and gives its gradient by itself, and the gradients are added in a fixed order.
 
     Parameters
     ----------
     models : the numbers of each.
     theta : (C, G, D + 1) weights and bias, C-contiguous; updated in place.
     state : the optimizer's, arrays of the same shape; updated in place.
-    sums : (2, G) loss and accuracy of the epoch so far, summed over its examples.
+    sums : (2, G) loss and accuracy of the epoch so far, summed over its examples; updated in place.
     optimizer : takes the steps.
-    batch_size, val_size : rows at most of what is trained on, and evaluated, at a time.
-    team : threads that share the work of each step.
-
-    Attributes
-    ----------
-    wants_to_fill : whether a step is faster where it fills X itself.
+    batch_size : rows at most of what is trained on at a time.
     """
 
     def __init__(
@@ -88,109 +99,89 @@ class ModelStack:
         sums: np.ndarray,
         optimizer: MinibatchOptimizer,
         batch_size: int,
-        val_size: int,
-        team: Team | None = None,
     ) -> None:
-        self.theta, self.state, self.optimizer = theta, state, optimizer
-        self._sums, self._fold = sums, models.fold[:, None]
+        self.models, self.theta, self.state, self.sums = models, theta, state, sums
+        self.optimizer = optimizer
+        self._fold = models.fold[:, None]
         self._scale = (1 / models.kept)[:, None]  # weights have a mean of one for each model
-        self._outcomes: list[Outcome] = []  # of the last steps, not yet in the sums
-        n_classes, n_models, n_columns = theta.shape
-        dtype = theta.dtype.type
-        shape = n_classes, n_models, n_columns - 1
-        self._team = team or Team(1)
+        dtype, (n_classes, n_models, n_columns) = theta.dtype.type, theta.shape
+        shards = range(n_shards(theta.shape, batch_size))
+        size = -(-batch_size // len(shards))
         smoothing = models.label_smoothing
-        self._loss = make_loss(*shape, batch_size, dtype, smoothing, self._team)
-        self.wants_to_fill = self._loss.wants_to_fill
-        self._val_loss = make_loss(*shape, val_size, dtype, team=self._team)
-        self._at_once = max(1, PENDING // max(1, n_models * batch_size))
+        self._kernels = [Kernel(theta.shape, size, dtype, smoothing) for _ in shards]
+        self._gathered = [np.empty((size, n_columns), dtype) for _ in shards]
+        self._gradients = [np.empty(theta.shape, dtype) for _ in shards]
         # The optimizer is given few enough weights at a time that they stay in the cache.
-        size = min(max(1, CACHED // n_columns), n_classes * n_models)
-        self._scratch = np.empty((self._team.n, size, n_columns), dtype=dtype)
+        n_rows = n_classes * n_models
+        numbers = [
+            _of_rows(number.astype(dtype), n_classes)
+            for number in (models.lr, models.momentum, 2 * models.reg)
+        ]
         self._pieces = [
             _Piece(
                 _rows(theta, rows),
-                _rows(self._loss.gradient, rows),
+                [_rows(gradient, rows) for gradient in self._gradients],
                 {name: _rows(array, rows) for name, array in state.items()},
-                *(
-                    _of_rows(numbers.astype(dtype), n_classes, rows)
-                    for numbers in (models.lr, models.momentum, 2 * models.reg)
-                ),
+                *(number if len(number) == 1 else number[rows] for number in numbers),
             )
-            for rows in (slice(r, r + size) for r in range(0, n_classes * n_models, max(1, size)))
+            for rows in row_parts(n_rows, max(1, CACHED // n_columns))
         ]
 
-    def step(self, batch: Batch, factor: float, number: int) -> None:
-        """Take step `number` with lr times `factor`, on a minibatch with X (B, D + 1)."""
-        X, y, weights, folds, fill = batch
-        if folds is not None:
-            weights = self._own_weights(weights, folds)
-        self._outcomes.append(self._loss.loss_and_gradient(self.theta, X, y, weights, fill))
-        if len(self._outcomes) == self._at_once:
-            self._sum_up()
-        if len(self._pieces) > 1:
-            self._team(lambda part: self._update(part, self._team.n, factor, number))
-        else:
-            self._update(0, 1, factor, number)
+    def step(self, batch: Minibatch, factor: float, number: int, team: Team) -> None:
+        """Take step `number` with lr times `factor`, on a minibatch; threads share the work."""
+        parts = row_parts(len(batch.rows), self._kernels[0].size)
+        sums = team.map(lambda k: self._sum_shard(batch, k, parts[k]), range(len(parts)))
+        for figures in sums:
+            self.sums += figures
+        move = functools.partial(self._move, len(parts), factor, number)
+        for _ in team.map(move, self._pieces):
+            pass
 
-    def _update(self, part: int, of: int, factor: float, number: int) -> None:
-        """Move part `part` of the weights, of so many: those of a thread."""
-        # Rows next to each other, as in the loss: they may still be in the cache of its core.
-        own = self._pieces[share(len(self._pieces), part, of)]
-        for theta, gradient, state, lr, momentum, twice_reg in own:
-            # Into a buffer that stays in the cache, where the gradient does not.
-            out = self._scratch[part, : len(theta)]
-            whole = with_penalty_gradient(gradient, theta, twice_reg, out)
-            self.optimizer.update(theta, whole, state, lr * factor, momentum, number)
+    def _sum_shard(self, batch: Minibatch, k: int, part: slice) -> np.ndarray:
+        """Leave the gradient of a shard of a minibatch; return the sums of its figures, (2, G)."""
+        examples, rows = batch.examples, batch.rows[part]
+        X, kernel = self._gathered[k][: len(rows)], self._kernels[k]
+        # mode="clip" lets take write into the buffer directly; every index is in range.
+        np.take(np.asarray(examples.X), rows, axis=0, out=X, mode="clip")
+        weights = None if examples.weights is None else examples.weights[rows]
+        if examples.folds is not None:  # what is in the fold left out weighs nothing
+            kept = self._scale * (self._fold != examples.folds[rows])
+            weights = (kept if weights is None else kept * weights).astype(X.dtype)
+        losses, right = kernel.forward(self.theta, X, examples.y[rows].astype(np.int64, copy=False))
+        kernel.backward(X, weights, len(batch.rows), self._gradients[k])
+        if weights is not None:
+            losses, right = losses * weights, right * weights
+        return np.array([losses.sum(axis=1, dtype=np.float64), right.sum(axis=1)])
 
-    def _own_weights(self, weights: np.ndarray | None, folds: np.ndarray) -> np.ndarray:
-        """Return what each example weighs for each model (G, B): nothing in the fold left out."""
-        own = self._scale * (self._fold != folds)
-        weights = own if weights is None else own * weights
-        return weights.astype(self.theta.dtype)
-
-    @property
-    def sums(self) -> np.ndarray:
-        """(2, G) weighted loss and accuracy, summed over the examples since they were zero."""
-        if self._outcomes:
-            self._sum_up()
-        return self._sums
-
-    def _sum_up(self) -> None:
-        """Add the last steps' figures; the numpy calls for it cost a small step a fifth."""
-        outcome = join(self._outcomes)
-        starts = np.cumsum([0, *(len(step.y) for step in self._outcomes[:-1])])
-        self._outcomes.clear()
-        for sums, figures in zip(self._sums, outcome.figures(), strict=True):
-            steps = np.add.reduceat(figures, starts, axis=1, dtype=np.float64)
-            # One step after the other, so that the sums do not depend on when this is done.
-            sums[...] = np.cumsum(np.column_stack([sums, steps]), axis=1)[:, -1]
-
-    def evaluate(self, batch: Batch) -> np.ndarray:
-        """Return weighted loss and accuracy (2, G), summed over examples with X (B, D + 1)."""
-        figures = self._val_loss.loss(self.theta, batch.X, batch.y, batch.weights).figures()
-        return np.stack([figure.sum(axis=1, dtype=np.float64) for figure in figures])
+    def _move(self, n_gradients: int, factor: float, number: int, piece: "_Piece") -> None:
+        """Move some of the weights, by the first so many gradients."""
+        theta, gradients, state, lr, momentum, twice_reg = piece
+        # In a buffer that stays in the cache, where the gradients of large stacks do not.
+        gradient = with_penalty_gradient(gradients[0], theta, twice_reg)
+        for other in gradients[1:n_gradients]:
+            gradient += other
+        self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
 
 
 class _Piece(NamedTuple):
     """Some rows of the weights of all classes and models, (rows, D + 1), and what moves them."""
 
     theta: np.ndarray
-    gradient: np.ndarray
+    gradients: list[np.ndarray]
     state: State
     lr: np.ndarray
     momentum: np.ndarray
     twice_reg: np.ndarray
 
 
-def _of_rows(numbers: np.ndarray, n_classes: int, rows: slice) -> np.ndarray:
-    """Return a number a model (G,) as a number a row (rows, 1), or as one (1, 1) for all.
+def _of_rows(numbers: np.ndarray, n_classes: int) -> np.ndarray:
+    """Return a number a model (G,) as a number a row (C * G, 1), or as one (1, 1) for all.
 
     Numpy multiplies a small array by one number in half the time.
     """
     if (numbers == numbers[:1]).all():
         return numbers[:1, None]
-    return np.tile(numbers, n_classes)[rows, None]
+    return np.tile(numbers, n_classes)[:, None]
 
 
 def _rows(array: np.ndarray, rows: slice) -> np.ndarray:

@@ -9,13 +9,12 @@ import numpy as np
 from data.dataset import Split
 from data.files.npy import NpyRows
 from data.machine import memory
-from data.minibatches import Batch, Minibatches, choose, equal_parts, gather
+from data.minibatches import Minibatch, Minibatches, equal_parts
 from data.preprocessing import PreparedRows
 from data.threads import ahead
 
 CHUNK_BYTES = 2**20  # prepared, of rows read in one piece; few, so that a window is a sample
 WINDOW_BYTES = 2**26  # of prepared examples that are shuffled together, at most
-IN_ORDER_BYTES = 2**22  # of prepared examples that are gone through in their order, at a time
 WINDOWS = 32  # that fill the memory: from 2 GiB on a window is as large as it may be
 
 
@@ -28,10 +27,8 @@ class StreamedMinibatches:
 
     Parameters
     ----------
-    design : (N, D + 1) prepared rows.
-    y : (N,) class indices.
+    examples : (N, D + 1) prepared rows of a file, class indices, weights and folds.
     batch_size : rows of a minibatch at most; some of an epoch may have fewer.
-    weights, folds : (N,) of the examples, or None.
 
     Attributes
     ----------
@@ -39,24 +36,18 @@ class StreamedMinibatches:
         be used: a training that is gone on with elsewhere sets it to what it was.
     """
 
-    def __init__(
-        self,
-        design: PreparedRows,
-        y: np.ndarray,
-        batch_size: int,
-        weights: np.ndarray | None = None,
-        folds: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, examples: Split, batch_size: int) -> None:
+        design = examples.X
+        assert isinstance(design, PreparedRows)
         assert isinstance(design.X, NpyRows)
-        self.X, self.features, self.y = design.X, design.features, y
-        self.weights, self.folds = weights, folds
-        self.batch_size = min(batch_size, len(y))
+        self.X, self.features, self.examples = design.X, design.features, examples
+        self.batch_size = min(batch_size, len(examples))
         row_bytes = design.shape[1] * design.dtype.itemsize
         # Whole minibatches, so that the only short ones are those of the last chunk's window.
         self._chunk = self.batch_size * math.ceil(CHUNK_BYTES / (row_bytes * self.batch_size))
         self._largest = math.ceil(WINDOW_BYTES / (row_bytes * self._chunk))
-        self._raw = np.empty((min(self._chunk, len(y)), *design.X.shape[1:]), design.X.dtype)
-        self._buffer = np.empty((self.batch_size, design.shape[1]), dtype=np.float32)
+        self._raw = np.empty((min(self._chunk, len(examples)), *design.X.shape[1:]), design.X.dtype)
+        self._n_columns = design.shape[1]
         self.window = math.ceil(window_bytes() / (row_bytes * self._chunk))
 
     @property
@@ -69,36 +60,32 @@ class StreamedMinibatches:
         if not 1 <= chunks <= self._largest:
             raise ValueError(f"a window of {chunks} chunks")
         self._window = chunks
-        rows = min(chunks * self._chunk, len(self.y))
+        rows = min(chunks * self._chunk, len(self.examples))
         self._windows = np.empty((0, 0, 0), dtype=np.float32)  # let the old ones go first
-        self._windows = np.ones((2, rows, self._buffer.shape[1]), dtype=np.float32)
+        self._windows = np.ones((2, rows, self._n_columns), dtype=np.float32)
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""
-        return math.ceil(len(self.y) / self.batch_size)
+        return math.ceil(len(self.examples) / self.batch_size)
 
-    def epoch(
-        self, rng: np.random.Generator, first: int = 0, *, to_fill: bool = False
-    ) -> Iterator[Batch]:
-        """Yield each minibatch; its X is a view that the next one overwrites.
+    def epoch(self, rng: np.random.Generator, first: int = 0) -> Iterator[Minibatch]:
+        """Yield each minibatch; its examples are a window that the next but one overwrites.
 
         Parameters
         ----------
         rng : draws the order of the chunks, and then that of each window when its turn comes.
         first : the minibatch to begin with, to go on in the middle of an epoch, or at its end.
-        to_fill : whether who asks fills X.
         """
-        make = choose if to_fill else gather
-        order = rng.permutation(math.ceil(len(self.y) / self._chunk))
+        order = rng.permutation(math.ceil(len(self.examples) / self._chunk))
         groups = [order[i : i + self.window] for i in range(0, len(order), self.window)]
         # A window that was trained on before is not read again, but its order is drawn.
         while groups and first >= (n_batches := self._n_batches(groups[0])):
             rng.permutation(self._n_rows(groups.pop(0)))
             first -= n_batches
         for window in ahead(self._read, groups, itertools.cycle(self._windows)):
-            shuffled = rng.permutation(len(window.y))
+            shuffled = rng.permutation(len(window))
             for part in equal_parts(len(shuffled), self.batch_size, first):
-                yield make(window, shuffled[part], self._buffer)
+                yield Minibatch(window, shuffled[part])
             first = 0
 
     def _n_batches(self, chunks: np.ndarray) -> int:
@@ -106,37 +93,23 @@ class StreamedMinibatches:
 
     def _n_rows(self, chunks: np.ndarray) -> int:
         starts = chunks * self._chunk
-        return int(np.minimum(self._chunk, len(self.y) - starts).sum())
+        return int(np.minimum(self._chunk, len(self.examples) - starts).sum())
 
-    def _read(self, chunks: np.ndarray, window: np.ndarray) -> Batch:
+    def _read(self, chunks: np.ndarray, window: np.ndarray) -> Split:
         """Read and prepare chunks one after the other; return the part of the window filled."""
-        end = 0
-        parts = [slice(i, i + self._chunk) for i in (chunks * self._chunk).tolist()]
-        for part in parts:
-            raw = self._raw[: len(self.y[part])]
+        end, rows = 0, []
+        for start in (chunks * self._chunk).tolist():
+            raw = self._raw[: min(self._chunk, len(self.examples) - start)]
             begin, end = end, end + len(raw)
-            self.X.fill(raw, part.start)
+            self.X.fill(raw, start)
             self.features.transform(raw, out=window[begin:end, :-1])
-        y = np.concatenate([self.y[part] for part in parts]).astype(np.int64)
+            rows.append(np.arange(start, start + len(raw)))
+        chosen = np.concatenate(rows)
         weights, folds = (
-            None if numbers is None else np.concatenate([numbers[part] for part in parts])
-            for numbers in (self.weights, self.folds)
+            None if numbers is None else numbers[chosen]
+            for numbers in (self.examples.weights, self.examples.folds)
         )
-        return Batch(window[:end], y, weights, folds)
-
-
-def row_windows(design: Split) -> Iterator[Batch]:
-    """Yield all rows of a design matrix in their order: at once, or what is read of a file.
-
-    A thread reads and prepares the next window while this one is in use.
-    """
-    if not isinstance(design.X, PreparedRows):
-        yield Batch(np.asarray(design.X), design.y, design.weights, design.folds)
-        return
-    size = max(1, IN_ORDER_BYTES // (design.X.shape[1] * design.X.dtype.itemsize))
-    windows = [slice(start, start + size) for start in range(0, len(design), size)]
-    for window in ahead(design.select, windows):
-        yield Batch(np.asarray(window.X), window.y, window.weights, window.folds)
+        return Split(window[:end], self.examples.y[chosen], weights, folds)
 
 
 def window_bytes() -> int:
@@ -144,8 +117,7 @@ def window_bytes() -> int:
     return min(WINDOW_BYTES, memory() // WINDOWS)
 
 
-def minibatches(split: Split, batch_size: int) -> Minibatches | StreamedMinibatches:
-    """Return the minibatches of a design matrix, in memory or in a file, and class indices."""
-    if isinstance(split.X, PreparedRows):
-        return StreamedMinibatches(split.X, split.y, batch_size, split.weights, split.folds)
-    return Minibatches(np.asarray(split.X), split.y, batch_size, split.weights, split.folds)
+def minibatches(examples: Split, batch_size: int) -> Minibatches | StreamedMinibatches:
+    """Return the minibatches of a design matrix, in memory or in a file."""
+    kind = StreamedMinibatches if isinstance(examples.X, PreparedRows) else Minibatches
+    return kind(examples, batch_size)

@@ -4,12 +4,15 @@ Numpy, zlib and hashlib let other threads work while they go through large array
 must not depend on the number of threads: then neither does what comes of it.
 """
 
-import collections
+import contextvars
+import functools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
-from typing import Any, TypeVar, cast
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import numpy as np
 
 from data.machine import cores
 
@@ -17,27 +20,97 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_order(do: Callable[[T], R], parts: Sequence[T], n_threads: int | None = None) -> Iterator[R]:
-    """Yield do(part) of each part, in their order; a few are done before they are asked for.
+class Team:
+    """Threads that share the parts of a job, that of the caller among them.
 
-    There are at most `n_threads` threads, or as many as cores.
+    In `with` they wait at a queue from one job to the next, for an executor's futures cost as much
+    as a short job; without it the caller does all parts. They have the context of who entered, and
+    with it what numpy is to be quiet about.
+
+    Parameters
+    ----------
+    n : threads, that of the caller among them.
     """
-    n_threads = min(len(parts), n_threads or cores()) if len(parts) > 1 else 1
-    if n_threads == 1:  # a small data set, which a pool would cost more than its parts
-        yield from map(do, parts)
-        return
-    waiting: collections.deque[Future[R]] = collections.deque()
-    with ThreadPoolExecutor(n_threads) as pool:
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def map(self, do: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
+        """Yield do(part) of each part, in their order; n are done ahead at most.
+
+        The first error in their order is raised, when all that was begun has ended.
+        """
+        if not self._threads or len(parts) < 2:
+            yield from map(do, parts)
+            return
+        done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
+
+        def attempt(number: int) -> None:
+            try:
+                done.put((number, do(parts[number]), None))
+            except BaseException as error:
+                done.put((number, None, error))
+
+        results: dict[int, tuple[Any, BaseException | None]] = {}
+        n_begun = 0
+
+        def wait() -> None:
+            self._help()
+            number, value, error = done.get()
+            results[number] = value, error
+
         try:
-            for part in parts:
-                waiting.append(pool.submit(do, part))
-                if len(waiting) > n_threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            for number in range(len(parts)):
+                while n_begun < min(len(parts), number + self.n + 1):
+                    self._jobs.put(functools.partial(attempt, n_begun))
+                    n_begun += 1
+                while number not in results:
+                    wait()
+                value, error = results[number]
+                results[number] = None, None
+                if error is not None:
+                    raise error
+                yield value
         finally:
-            for future in waiting:
-                future.cancel()
+            while len(results) < n_begun:
+                wait()
+
+    def _help(self) -> None:
+        """Do a part that no thread has begun, if there is one."""
+        try:
+            job = self._jobs.get_nowait()
+        except Empty:
+            return
+        assert job is not None
+        job()
+
+    def __enter__(self) -> "Team":
+        for _ in range(self.n - 1):
+            run = contextvars.copy_context().run
+            thread = threading.Thread(target=run, args=(self._work, np.geterr()), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def _work(self, quiet: dict[str, Any]) -> None:
+        with np.errstate(**quiet):  # numpy 1 keeps it in the thread, not in the context
+            for job in iter(self._jobs.get, None):
+                job()
+
+
+def in_order(do: Callable[[T], R], parts: Sequence[T], n_threads: int | None = None) -> Iterator[R]:
+    """Yield do(part) of each part, in their order, by so many threads, or as many as cores."""
+    with Team(min(len(parts), n_threads or cores())) as team:
+        yield from team.map(do, parts)
 
 
 def do_all(do: Callable[[T], object], parts: Sequence[T]) -> None:
@@ -53,35 +126,11 @@ def row_parts(stop: int, size: int, start: int = 0) -> list[slice]:
 
 def ahead(make: Callable[..., R], *items: Iterable[Any]) -> Iterator[R]:
     """Yield make(item, ...) as `map` does, each made by a thread while the one before is in use."""
-    # Simple queues: an executor's futures cost as much as the gathering of a minibatch.
-    wanted: SimpleQueue[tuple[Any, ...] | None] = SimpleQueue()
-    made: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-
-    def make_all() -> None:
-        for arguments in iter(wanted.get, None):
-            try:
-                made.put((make(*arguments), None))
-            except BaseException as error:
-                made.put((None, error))
-
-    def next_made() -> R:
-        value, error = made.get()
-        if error is not None:
-            raise error
-        return cast(R, value)
-
-    thread = threading.Thread(target=make_all, daemon=True)
-    thread.start()
-    try:
-        under_way = 0
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[R]] = []
         for arguments in zip(*items, strict=False):
-            wanted.put(arguments)
-            under_way += 1
-            if under_way == 2:
-                yield next_made()
-                under_way -= 1
-        if under_way:
-            yield next_made()
-    finally:
-        wanted.put(None)
-        thread.join()
+            waiting.append(pool.submit(make, *arguments))
+            if len(waiting) == 2:
+                yield waiting.pop(0).result()
+        if waiting:
+            yield waiting.pop().result()

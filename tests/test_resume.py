@@ -316,17 +316,17 @@ def test_a_small_disk_that_fills_up(size, command, tmp_path):
 def test_the_state_of_every_optimizer_goes_through_the_file():
     """What is restored is what was saved, for a stack of which one model has left."""
     from classifier.fit import EarlyStopping
+    from classifier.minibatch import MinibatchTraining
+    from classifier.model_stack import PerModel
     from classifier.optimizers import Adam
     from classifier.schedules import Cosine
-    from classifier.training import PerModel, Training
-    from classifier.training_state import TrainingState
     from data.dataset import Split
 
     X, y = load_iris(return_X_y=True)
     split = Split(np.column_stack([X - X.mean(axis=0), np.ones(150)]).astype(np.float32), y)
 
     def training():
-        return Training(
+        return MinibatchTraining(
             split,
             Split(split.X[::3], y[::3]),
             3,
@@ -352,11 +352,11 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
     # Again and again in the same epoch: after three minibatches of it, and before the next.
     for times in (5, 0, 3):
         resumed = training()
-        resumed.restore(TrainingState.from_arrays(stopped.state().to_arrays()), [0, 1, 2])
+        resumed.restore(stopped.state(), [0, 1, 2])
         resumed.run(stop=stop_after(times))
         stopped = resumed
     last = training()
-    last.restore(TrainingState.from_arrays(stopped.state().to_arrays()), [0, 1, 2])
+    last.restore(stopped.state(), [0, 1, 2])
     for found, expected in zip(last.run(), whole, strict=True):
         np.testing.assert_array_equal(found.theta, expected.theta)
         assert repr([r[:7] for r in found.history]) == repr([r[:7] for r in expected.history])
@@ -366,17 +366,17 @@ def test_the_state_of_every_optimizer_goes_through_the_file():
 def test_the_best_weights_so_far_go_through_the_file():
     """After the checkpoint validation gets worse: what was best before it must win."""
     from classifier.fit import EarlyStopping
+    from classifier.minibatch import MinibatchTraining
+    from classifier.model_stack import PerModel
     from classifier.optimizers import Sgd
     from classifier.schedules import Constant
-    from classifier.training import PerModel, Training
-    from classifier.training_state import TrainingState
     from data.dataset import Split
 
     X, y = load_iris(return_X_y=True)
     design = np.column_stack([X - X.mean(axis=0), np.ones(150)]).astype(np.float32)
 
     def training(epochs):
-        return Training(
+        return MinibatchTraining(
             *(Split(design[::5], y[::5]), Split(design[1::5], np.roll(y, 9)[1::5]), 3),
             PerModel.whole(np.array([0.3]), np.zeros(1), np.zeros(1), np.zeros(1)),
             optimizer=Sgd(nesterov=False),
@@ -390,7 +390,7 @@ def test_the_best_weights_so_far_go_through_the_file():
     (whole,) = training(30).run()
     first, second = training(15), training(30)
     first.run()
-    second.restore(TrainingState.from_arrays(first.state().to_arrays()), [0])
+    second.restore(first.state(), [0])
     (fit,) = second.run()
     assert 0 < whole.best_epoch < 15
     assert fit.best_epoch == whole.best_epoch

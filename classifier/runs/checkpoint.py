@@ -15,14 +15,14 @@ import numpy as np
 
 from classifier.runs.config import has_role
 from classifier.runs.job import Job
-from classifier.training_state import Trainer, TrainingState
+from classifier.solver import Training
 from data.errors import InputError, one_line
 from data.files.sealed import read_sealed, write_sealed
 from data.options import REPORTING
 
 NAME = "checkpoint.npz"
 STATE = "training."  # before the names of the training's own arrays
-FORMAT = 9  # of the file; another number is another layout
+FORMAT = 10  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 
@@ -54,16 +54,16 @@ class Checkpoints:
         }
         self._written, self._cost = time.perf_counter(), FIRST_COST
 
-    def after_epoch(self, training: Trainer) -> None:
+    def after_epoch(self, training: Training) -> None:
         """Write one if it is due and the last one's cost is a small share of the time since."""
         since = time.perf_counter() - self._written
         if self.every and training.epoch % self.every == 0 and since * SHARE >= self._cost:
             self.write(training)
 
-    def write(self, training: Trainer) -> None:
+    def write(self, training: Training) -> None:
         """Write one; raises OSError where that fails."""
         start = time.perf_counter()
-        arrays = training.state().to_arrays()
+        arrays = training.state()
         state = {f"{STATE}{name}": array for name, array in arrays.items()}
         # It takes the place of the only other one: the machine itself may stop now.
         write_sealed(self.path, FORMAT, self.whose | state, on_disk=True)
@@ -82,7 +82,7 @@ class Checkpoint:
     gradient_error: float | None
     state: dict[str, np.ndarray]
 
-    def restore(self, training: Trainer, jobs: Sequence[Job], fingerprint: str) -> None:
+    def restore(self, training: Training, jobs: Sequence[Job], fingerprint: str) -> None:
         """Put a training of these jobs where the checkpoint was written.
 
         Raises
@@ -107,7 +107,7 @@ class Checkpoint:
         n_stacks = len(training.fits) // len(jobs)  # those of each fold stand behind the others
         places = [member + len(self.folders) * k for k in range(n_stacks) for member in members]
         try:
-            training.restore(TrainingState.from_arrays(self.state), places)
+            training.restore(self.state, places)
         except Exception as error:  # whoever writes a seal can write anything under it
             raise InputError(f"{self.path}: a damaged checkpoint ({one_line(error)})") from error
 

@@ -13,13 +13,13 @@ import numpy as np
 
 from classifier.calibration import fit_temperature
 from classifier.evaluation import Evaluation, Measured, evaluate_stack, minimised
+from classifier.kernel import penalty
 from classifier.model import LinearModel
 from classifier.runs.job import Job
 from classifier.runs.log import timed
 from classifier.runs.preparation import Prepared
 from classifier.runs.report import gather
 from classifier.runs.trained import Trained
-from classifier.stacked_loss import penalty
 from data.dataset import Split
 from data.errors import InputError
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from classifier.fit import Epoch
-from classifier.training_state import Trainer
+from classifier.solver import Training
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -21,7 +21,7 @@ REDRAWN = 0.1  # seconds between two states of a bar
 LONG = 5.0  # seconds after which a part of a run is worth a line
 LENGTH = 12  # of a bar: with the figures of 99,999 epochs behind it a line has 79 columns
 
-Watch = Callable[[Trainer], None]  # is called at the start of a training, and after each epoch
+Watch = Callable[[Training], None]  # is called at the start of a training, and after each epoch
 
 
 class Progress:
@@ -113,7 +113,7 @@ def _make_bar() -> "tqdm[Any]":
 def watch_epochs(progress: Progress) -> Watch:
     """Return what shows the epochs of a run, with the figures of the newest."""
 
-    def watch(training: Trainer) -> None:
+    def watch(training: Training) -> None:
         n, total = training.epoch, training.epochs
         history = training.fits[0].history
         figures = _figures(history[-1]) if history else ""

@@ -13,13 +13,13 @@ import numpy as np
 from classifier.certificate import Certificate
 from classifier.curvature import Scale
 from classifier.fit import Fit
+from classifier.kernel import penalty
 from classifier.optimizers import MinibatchOptimizer
 from classifier.runs.config import Config
 from classifier.runs.job import Job
 from classifier.runs.preparation import Prepared
 from classifier.runs.trained import Trained
 from classifier.runs.trainer import step_figures
-from classifier.stacked_loss import penalty
 
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 

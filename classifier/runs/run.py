@@ -20,7 +20,7 @@ from classifier.runs.preparation import Prepared, load_dataset, prepare
 from classifier.runs.progress import Watch, said_when_long
 from classifier.runs.trained import judge
 from classifier.runs.trainer import make_trainer
-from classifier.training_state import Trainer
+from classifier.solver import Training
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 
@@ -100,7 +100,7 @@ def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
 
 def _begin(
     jobs: Sequence[Job], place: Path, dataset: Dataset | None
-) -> tuple[Prepared, Trainer, Checkpoints]:
+) -> tuple[Prepared, Training, Checkpoints]:
     """Prepare a training, and put it where its checkpoint says it was, if there is one."""
     earlier = read_checkpoint(place) if place.exists() else None
     config = jobs[0].config
@@ -143,7 +143,7 @@ def _prepare(jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None) 
 
 
 def _train(
-    training: Trainer, checkpoints: Checkpoints, stop: Callable[[], str], watch: Watch
+    training: Training, checkpoints: Checkpoints, stop: Callable[[], str], watch: Watch
 ) -> list[Fit]:
     def after_epoch(_: list[Fit]) -> None:
         checkpoints.after_epoch(training)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from classifier.fit import DIVERGED, Fit
-from classifier.full_loss import certify_weights
-from classifier.held_out import evaluate_held_out
 from classifier.model_stack import PerModel
 from classifier.runs.preparation import Prepared
+from classifier.shards import certify_weights, evaluate_held_out
 from data.dataset import Split
 
 AT_ONCE = 2**24  # weights whose gradients are summed up in one pass
@@ -98,9 +97,9 @@ def _on_folds(
     """Return loss and accuracy (K, n_jobs) of the models on the folds they were not trained on."""
     found = []
     for first in range(n_jobs, len(fits), n_jobs):
-        own = slice(first, first + n_jobs)
-        theta = np.stack([fit.theta for fit in fits[own]], axis=1)
-        found.append(evaluate_held_out(train, theta, models.fold[own])[:2])
+        fold = range(first, first + n_jobs)
+        theta = np.stack([fits[g].theta for g in fold], axis=1)
+        found.append(evaluate_held_out(train, theta, models.select(fold))[:2])
         after_block()
     losses, accuracies = zip(*found, strict=True)
     return np.array(losses), np.array(accuracies)

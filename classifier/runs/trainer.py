@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from classifier.curvature import Scale
+from classifier.minibatch import MinibatchTraining
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
 from classifier.report.flags import settings_flags
@@ -13,14 +14,13 @@ from classifier.runs.config import Config
 from classifier.runs.job import Job
 from classifier.runs.log import log
 from classifier.runs.preparation import Prepared, generator
-from classifier.training import Training
-from classifier.training_state import Trainer
+from classifier.solver import Training
 from data.errors import InputError
 
 FLOAT32 = np.finfo(np.float32)
 
 
-def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Trainer:
+def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
     """Return the training of some jobs, before its first step.
 
     Its models are those of the jobs and then, for each fold, those of the jobs without it.
@@ -42,7 +42,7 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Trainer:
     assert isinstance(optimizer, MinibatchOptimizer)
     lr = np.array([_resolve_lr(job, optimizer, prepared.scale) for job in jobs])
     _warn_of_settings(jobs, lr, prepared.scale)
-    training = Training(
+    training = MinibatchTraining(
         *own,
         per_model(jobs, lr, prepared),
         optimizer=optimizer,

@@ -21,9 +21,9 @@ from classifier.runs.progress import Progress, Watch, said_when_long, watch_epoc
 from classifier.runs.results import MODEL, selection_metric
 from classifier.runs.run import run
 from classifier.shell.console import hush
+from classifier.solver import Training
 from classifier.tracking.live import Live
 from classifier.tracking.track import track
-from classifier.training_state import Trainer
 from data.console import printable
 from data.errors import one_line
 from data.files.whole import from_here
@@ -92,7 +92,7 @@ def _watch_alone(composed: DictConfig, folder: Path, live: Live) -> Iterator[Wat
             live,
         ]
 
-        def watch(training: Trainer) -> None:
+        def watch(training: Training) -> None:
             for one in watches:
                 one(training)
 
@@ -103,7 +103,7 @@ def _watch_latest(outputs: Path, folder: Path) -> Watch:
     """Return what makes a run the newest one, as soon as it has something to go on with."""
     is_latest = False
 
-    def watch(_: Trainer) -> None:
+    def watch(_: Training) -> None:
         nonlocal is_latest
         if not is_latest and any((folder / name).exists() for name in (CHECKPOINT, MODEL)):
             is_latest = True

@@ -3,7 +3,7 @@
 import logging
 
 from classifier.runs.progress import Progress
-from classifier.training_state import Trainer
+from classifier.solver import Training
 
 EVERY = 10.0  # seconds between two lines of a sweep, at least
 
@@ -28,7 +28,7 @@ class SweepProgress(Progress):
         self.n_ended = min(self.n_ended + n_jobs, self.n_jobs)
         self.show(self.n_ended / max(self.n_jobs, 1), self._jobs())
 
-    def watch(self, training: Trainer, n_jobs: int) -> None:
+    def watch(self, training: Training, n_jobs: int) -> None:
         """Show the epochs of a stack of so many jobs."""
         done = n_jobs * training.epoch / training.epochs
         epochs = f", epoch {training.epoch:{len(str(training.epochs))}}/{training.epochs}"

@@ -15,9 +15,9 @@ from omegaconf import DictConfig, OmegaConf
 from classifier.fit import Epoch
 from classifier.runs.interruption import Stopped
 from classifier.runs.log import log
+from classifier.solver import Training
 from classifier.tracking.figures import Scalar, curves, span
 from classifier.tracking.track import reason, silence, tracker_of
-from classifier.training_state import Trainer
 
 EVERY = 5.0  # seconds between two tellings, and before the first, at least
 SHARE = 0.03  # of the time of training that telling may take
@@ -54,7 +54,7 @@ class Live:
         self._is_on = self.tracker != "none" and bool(config.tracker_live)
         self._last, self._wait = time.monotonic(), EVERY
 
-    def __call__(self, training: Trainer) -> None:
+    def __call__(self, training: Training) -> None:
         """Tell what is new of a run on its own, if it is time to; this is a `Watch`."""
         history = training.fits[0].history
         now = time.monotonic()

@@ -7,7 +7,7 @@ from scipy.special import log_softmax
 from sklearn.metrics import log_loss
 
 from classifier import calibration
-from classifier.calibration import Reliability, fit_temperature
+from classifier.calibration import fit_temperature, reliability
 from classifier.model import LinearModel
 from data.preprocessing import AffineMap
 
@@ -65,12 +65,11 @@ def test_many_examples_are_sampled_evenly(sampled, monkeypatch):
 
 def test_the_calibration_error_of_known_gaps():
     # Two bins: 10 examples at 0.95 of which 8 are right, 30 at 0.55 of which 15 are right.
-    reliability = Reliability()
-    reliability.add(np.full(10, 0.95), np.arange(10) < 8)
-    reliability.add(np.full(30, 0.55), np.arange(30) < 15)
+    right = np.append(np.arange(10) < 8, np.arange(30) < 15)
+    figures = reliability(np.repeat([0.95, 0.55], [10, 30]), right)
     gap = (10 * 0.15 + 30 * 0.05) / 40
-    assert reliability.expected_calibration_error == pytest.approx(gap, rel=1e-12)
-    bins = reliability.bins()
+    assert figures["expected_calibration_error"] == pytest.approx(gap, rel=1e-12)
+    bins = figures["reliability"]
     assert {k: n for k, n in enumerate(bins["n"]) if n} == {8: 30, 14: 10}
     assert (bins["confidence"][8], bins["accuracy"][8]) == (pytest.approx(0.55), 0.5)
     assert (bins["confidence"][14], bins["accuracy"][14]) == (pytest.approx(0.95), 0.8)
@@ -78,6 +77,5 @@ def test_the_calibration_error_of_known_gaps():
 
 
 def test_a_bin_has_its_upper_edge():
-    reliability = Reliability()
-    reliability.add(np.array([1.0, 3 / 15]), np.array([True, True]))
-    assert np.flatnonzero(reliability.bins()["n"]).tolist() == [2, 14]
+    figures = reliability(np.array([1.0, 3 / 15]), np.array([True, True]))
+    assert np.flatnonzero(figures["reliability"]["n"]).tolist() == [2, 14]

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from classifier.curvature import SAMPLE, measure_scale
+from classifier.kernel import Kernel, with_penalty_gradient
 from classifier.optimizers import Sgd
-from classifier.stacked_loss import StackedLoss, with_penalty_gradient
 
 
 def design(n, d, seed=0):
@@ -49,12 +49,13 @@ def test_smoothness_is_the_largest_curvature_of_the_objective():
     X, reg = design(40, 5).astype(np.float64), np.array([0.3])
     X = X - X.mean(axis=0) + np.eye(6)[5]  # centred: the bias, which has no penalty, stands apart
     y = np.arange(40) % 2
-    loss = StackedLoss(2, 1, 5, 40, dtype=np.float64)
+    kernel, dW = Kernel((2, 1, 6), 40, np.float64), np.empty((2, 1, 6))
 
     def gradient(theta):
         theta = theta.reshape(2, 1, 6)
-        loss.loss_and_gradient(theta, X, y)
-        return with_penalty_gradient(loss.gradient, theta, 2 * reg).ravel()
+        kernel.forward(theta, X, y)
+        kernel.backward(X, None, 40, dW)
+        return with_penalty_gradient(dW, theta, 2 * reg).ravel()
 
     h = 1e-5
     steps = h * np.eye(12)
@@ -78,14 +79,15 @@ def test_gradient_descent_is_stable_below_two_over_l_and_not_above():
     smoothness = scale.smoothness(0.0)
     assert Sgd(nesterov=False).stable_lr(scale, 0.0) == pytest.approx(2.0 / smoothness)
     assert Sgd(nesterov=False).auto_lr(scale, 0.0) == pytest.approx(1.0 / smoothness)
-    loss = StackedLoss(2, 1, 6, 60, dtype=np.float64)
+    kernel, gradient = Kernel((2, 1, 7), 60, np.float64), np.empty((2, 1, 7))
 
     def descend(lr):
         theta = np.zeros((2, 1, 7))
         losses = []
         for _ in range(60):
-            losses.append(loss.loss_and_gradient(theta, X, y).loss.mean())
-            theta -= lr * loss.gradient
+            losses.append(kernel.forward(theta, X, y)[0].mean())
+            kernel.backward(X, None, 60, gradient)
+            theta -= lr * gradient
         return np.diff(losses)
 
     assert (descend(1.0 / smoothness) < 0).all()

@@ -8,10 +8,9 @@ from scipy.special import log_softmax, softmax
 from sklearn import metrics
 
 from classifier.certificate import Certificate
-from classifier.counts import Pairs
 from classifier.evaluation import MATRIX_CLASSES, Measured, evaluate, evaluate_stack, minimised
-from classifier.held_out import evaluate_held_out
 from classifier.model import LinearModel
+from classifier.shards import evaluate_held_out
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import class_weights
@@ -122,7 +121,7 @@ def test_large_data_are_measured_in_blocks(monkeypatch):
     X = np.random.default_rng(1).standard_normal((100, 5))
     y = np.arange(100) % 4
     whole = evaluate(model, X, y, top_k=2)
-    monkeypatch.setattr("classifier.scoring.SCORES", 4 * 7)
+    monkeypatch.setattr("classifier.evaluation.SCORES", 4 * 7)
     blocks = evaluate(model, X, y, top_k=2)
     for figure in ("loss", "loss_error", "expected_calibration_error"):
         assert blocks.pop(figure) == pytest.approx(whole.pop(figure), rel=1e-6)
@@ -166,7 +165,7 @@ def test_smoothing_counts_with_the_weight_of_the_true_class():
 
 
 def test_the_mistakes_are_the_surest_of_all(monkeypatch):
-    monkeypatch.setattr("classifier.scoring.SCORES", 4 * 7)
+    monkeypatch.setattr("classifier.evaluation.SCORES", 4 * 7)
     model = model_of(5, 4)
     X = np.random.default_rng(1).standard_normal((100, 5))
     y = np.arange(100) % 4
@@ -239,8 +238,8 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(
     n_classes, n_models, threads, monkeypatch
 ):
     """More models than a tile has rows for, more classes than it has, and several blocks."""
-    monkeypatch.setattr("classifier.scoring.SCORES", 255 * 40)
-    monkeypatch.setattr("classifier.evaluation.blas.n_threads", lambda: threads)
+    monkeypatch.setattr("classifier.evaluation.SCORES", 255 * 40)
+    monkeypatch.setattr("classifier.blas.n_threads", lambda: threads)
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((150, 4)), rng.integers(0, n_classes, 150)
     stack = []
@@ -267,21 +266,21 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_an_error_in_a_thread_ends_an_evaluation_and_leaves_none_waiting(threads, monkeypatch):
-    monkeypatch.setattr("classifier.scoring.SCORES", 255 * 5)
-    monkeypatch.setattr("classifier.evaluation.blas.n_threads", lambda: threads)
+    monkeypatch.setattr("classifier.evaluation.SCORES", 255 * 5)
+    monkeypatch.setattr("classifier.blas.n_threads", lambda: threads)
 
-    def ask(*_):
+    def refuse(*_):
         raise MemoryError("no place for scores")
 
-    monkeypatch.setattr("classifier.scoring.Rounded.ask", ask)
+    monkeypatch.setattr("classifier.evaluation.rounded", refuse)
     with pytest.raises(MemoryError, match="no place for scores"):
         evaluate(model_of(4, 3), np.zeros((500, 4)), np.zeros(500, dtype=int), top_k=1)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_what_is_raised_between_blocks_ends_an_evaluation(threads, monkeypatch):
-    monkeypatch.setattr("classifier.scoring.SCORES", 255 * 5)
-    monkeypatch.setattr("classifier.evaluation.blas.n_threads", lambda: threads)
+    monkeypatch.setattr("classifier.evaluation.SCORES", 3 * 50)
+    monkeypatch.setattr("classifier.blas.n_threads", lambda: threads)
     stack, calls = [Measured(model_of(4, 3), 1)], []
 
     def stop():
@@ -298,17 +297,6 @@ def test_an_example_that_is_not_finite_is_named_by_its_row():
     X[33, 2] = np.nan
     with pytest.raises(InputError, match=r"example 33 holds nan"):
         evaluate(model_of(5, 3), X, np.zeros(50, int), 2)
-
-
-def test_pairs_are_counted_whatever_the_blocks():
-    rng = np.random.default_rng(0)
-    true, predicted = rng.integers(0, 7, (2, 400_000))
-    pairs = Pairs(7)
-    for start in range(0, len(true), 30_000):
-        pairs.add(true[start : start + 30_000], predicted[start : start + 30_000])
-    matrix = np.zeros((7, 7), dtype=int)
-    matrix[pairs.true, pairs.predicted] = pairs.counts
-    assert matrix.tolist() == metrics.confusion_matrix(true, predicted).tolist()
 
 
 def test_the_matrix_is_of_the_classes_with_the_most_errors_of_either_kind():

@@ -14,12 +14,9 @@ from sklearn.preprocessing import StandardScaler
 
 from classifier.fit import STUCK
 from classifier.full_batch import FullBatchTraining
-from classifier.full_loss import FullLoss
-from classifier.held_out import evaluate_held_out
-from classifier.lbfgs import Search
 from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs
-from classifier.training_state import TrainingState
+from classifier.shards import evaluate_held_out
 from data.dataset import Split
 from data.files.npy import open_npy
 from data.preprocessing import AffineMap
@@ -103,34 +100,6 @@ def test_the_certificate_is_what_the_gradient_says():
     assert fit.certificate.gradient_norm == pytest.approx(np.linalg.norm(gradient), rel=1e-3)
 
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.2])
-@pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("fold", [-1, 1])
-def test_a_pass_is_the_objective_and_its_gradient(smoothing, weighted, fold):
-    rng = np.random.default_rng(1)
-    weights = rng.random(150) if weighted else None
-    folds = stratified_folds(load_iris(return_X_y=True)[1], 3, rng)
-    train = split_of(load_iris, weights, folds)
-    theta = rng.standard_normal((3, 5)).astype(np.float32)
-    models = models_of([0.3, 1e-3], smoothing, [fold, -1], train)
-    found = FullLoss(train, 3, models)(np.stack([theta, theta], axis=1))
-    counts = np.ones(150) if weights is None else weights
-    counts = counts * (folds != fold)
-
-    def value(flat):
-        return objective(train, flat.reshape(3, 5), 0.3, smoothing, counts)
-
-    assert found.objective[0] == pytest.approx(value(theta.astype(float).ravel()), rel=1e-5)
-    step = 1e-5 * np.eye(15)
-    flat = theta.astype(float).ravel()
-    numeric = [(value(flat + h) - value(flat - h)) / 2e-5 for h in step]
-    np.testing.assert_allclose(found.gradient[:, 0].ravel(), numeric, rtol=1e-3, atol=1e-5)
-    log_p = log_softmax(train.X.astype(float) @ theta.astype(float).T, axis=1)
-    assert found.loss[0] == pytest.approx(log_loss(train.y, np.exp(log_p), sample_weight=counts))
-    right = accuracy_score(train.y, log_p.argmax(axis=1), sample_weight=counts)
-    assert found.accuracy[0] == pytest.approx(right)
-
-
 def test_smoothed_and_weighted_optima_are_scipys():
     rng = np.random.default_rng(0)
     weights = rng.random(150) + 0.1
@@ -156,9 +125,8 @@ def test_a_model_that_leaves_a_fold_out_is_the_optimum_of_the_others():
         assert objective(kept, fits[1 + k].theta, 1e-2) <= best * (1 + 2e-5)
         # It has begun from the model on all: fewer passes than from zero.
         assert len(fits[1 + k].history) < len(fits[0].history)
-    held_out = evaluate_held_out(
-        train, np.stack([f.theta for f in fits[1:]], axis=1), models.fold[1:]
-    )
+    theta = np.stack([f.theta for f in fits[1:]], axis=1)
+    held_out = evaluate_held_out(train, theta, models.select(range(1, 5)))
     for k in range(4):
         out = train.select(folds == k)
         scores = out.X.astype(float) @ fits[1 + k].theta.astype(float).T
@@ -178,7 +146,7 @@ def test_a_path_takes_few_passes_and_ends_where_single_models_do():
         assert objective(train, fit.theta, reg) <= best * (1 + 1e-3)
 
 
-@pytest.mark.parametrize("stopped", range(0, 60, 7))
+@pytest.mark.parametrize("stopped", range(0, 40, 5))
 def test_a_training_that_is_stopped_goes_on_to_the_same_bits(stopped):
     y = load_wine(return_X_y=True)[1]
     folds = stratified_folds(y, 2, np.random.default_rng(0))
@@ -191,9 +159,9 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(stopped):
     first.run(stop=lambda: "SIGTERM" if next(passes) > stopped else "")
     interrupted = [fit for fit in first.fits if fit.status == "interrupted"]
     assert interrupted
-    arrays = {name: array.copy() for name, array in first.state().to_arrays().items()}
+    arrays = {name: array.copy() for name, array in first.state().items()}
     second = training_of(train, models)
-    second.restore(TrainingState.from_arrays(arrays), range(27))
+    second.restore(arrays, range(27))
     for fit, expected in zip(second.run(), whole, strict=True):
         assert fit.theta.tobytes() == expected.theta.tobytes()
         assert [row[:-1] for row in fit.history] == [row[:-1] for row in expected.history]
@@ -208,7 +176,7 @@ def test_with_more_epochs_what_had_used_them_up_goes_on():
     assert fit.ended == "all epochs done"
     assert fit.certificate.relative > 1e-3
     second = training_of(train, models)
-    second.restore(TrainingState.from_arrays(first.state().to_arrays()), [0])
+    second.restore(first.state(), [0])
     (fit,) = second.run()
     assert fit.certificate.relative <= 1e-3
     assert [row.epoch for row in fit.history] == list(range(1, len(fit.history) + 1))
@@ -218,17 +186,16 @@ def test_a_damaged_state_is_refused():
     train, models = split_of(load_iris), models_of([1e-2, 1e-4])
     first = training_of(train, models)
     first.run(stop=lambda: "now" if first.epoch == 3 else "")
-    arrays = first.state().to_arrays()
+    arrays = first.state()
     for name, value in {
-        "optimizer.numbers": arrays["optimizer.numbers"] * 100,
-        "optimizer.gradient": arrays["optimizer.gradient"][:, :, :2],
-        "theta": arrays["theta"].astype(np.float64),
+        "stack.n_pairs": arrays["stack.n_pairs"].astype(float),
+        "stack.products": arrays["stack.products"][:5],
+        "stack.gradient": arrays["stack.gradient"][:, :, :2],
+        "stack.theta": arrays["stack.theta"].astype(np.float64),
         "best_theta": arrays["best_theta"][:, :2],
     }.items():
         with pytest.raises((ValueError, KeyError)):
-            training_of(train, models).restore(
-                TrainingState.from_arrays(arrays | {name: value}), [0, 1]
-            )
+            training_of(train, models).restore(arrays | {name: value}, [0, 1])
 
 
 def test_examples_in_a_file_lead_to_the_same_optimum(tmp_path):
@@ -298,23 +265,75 @@ def test_the_history_is_of_every_pass_and_of_the_weights_kept():
     assert fit.history[-1].val_accuracy == pytest.approx(
         accuracy_score(val.y, log_p.argmax(axis=1))
     )
-    assert fit.history[0].train_loss == pytest.approx(np.log(10))
+    shares = np.bincount(train.y) / len(train)  # which the first biases give
+    assert fit.history[0].train_loss == pytest.approx(-np.sum(shares * np.log(shares)), rel=1e-5)
 
 
-def test_a_search_minimises_what_scipy_does():
-    rng = np.random.default_rng(0)
-    A = rng.standard_normal((30, 8))
+def made(n, d, n_classes=3, spread=None, mean=0.0, rarest=0.0, seed=0):
+    """Return normal features and labels that a linear model draws; some classes may be rare."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d)) * (1.0 if spread is None else np.logspace(*spread, d)) + mean
+    W = rng.standard_normal((d, n_classes)) / (X.std(axis=0) * d**0.5)[:, None]
+    scores = (X - X.mean(axis=0)) @ W - rarest * np.arange(n_classes)
+    y = (scores + rng.gumbel(size=scores.shape)).argmax(axis=1)
+    return X, np.unique(y, return_inverse=True)[1]
 
-    def function(x):
-        return float(np.sum(np.logaddexp(0, A @ x)) + 0.5 * x @ x), A.T @ (
-            1 / (1 + np.exp(-(A @ x)))
-        ) + x
 
-    x = np.zeros(8)
-    search = Search.begin(*function(x))
-    for _ in range(60):
-        trial = x + search.step * search.direction
-        if search.tell(*function(trial)):
-            x = trial
-    best = minimize(function, np.zeros(8), jac=True, tol=1e-12)
-    np.testing.assert_allclose(x, best.x, atol=1e-5)
+@pytest.mark.parametrize(
+    ("data", "reg"),
+    [
+        (made(400, 8, spread=(-3, 2)), 1e-3),  # badly scaled
+        (made(400, 8, mean=300.0), 1e-2),  # far from zero
+        (made(3000, 6, 4, rarest=2.5), 1e-3),  # a class of one in two hundred
+        (made(500, 300), 1e-2),  # directions are found by chance
+        (made(60, 400), 1e-3),  # fewer examples than features, and than directions
+        (made(40, 8200, 2), 1e-2),  # the features themselves are the directions
+    ],
+)
+def test_hard_features_lead_to_the_optimum_of_logistic_regression(data, reg):
+    X, y = data
+    train = Split(np.column_stack([X, np.ones(len(X))]).astype(np.float32), y)
+    (fit,) = training_of(train, models_of([reg]), epochs=400).run()
+    assert fit.certificate.relative <= 1e-3
+    # The same optimum, of features that its solver likes.
+    mean = X.mean(axis=0)
+    best = LogisticRegression(C=1 / (2 * reg * len(X)), tol=1e-9, max_iter=20_000)
+    best.fit((train.X[:, :-1] - mean).astype(float), y)
+    theta = np.column_stack([best.coef_, best.intercept_])
+    if len(theta) == 1:  # of two classes it has the difference, with twice the penalty
+        best.set_params(C=1 / (reg * len(X))).fit((train.X[:, :-1] - mean).astype(float), y)
+        theta = np.column_stack([best.coef_, best.intercept_])
+        theta = np.concatenate([-theta / 2, theta / 2])
+    theta[:, -1] -= theta[:, :-1] @ mean
+    lowest = objective(train, theta, reg)
+    assert objective(train, fit.theta, reg) <= lowest * (1 + 1e-3)
+
+
+def test_without_an_intercept_the_bias_stays_zero():
+    X, y = made(400, 8, mean=2.0)
+    train = Split(np.column_stack([X, np.zeros(len(X))]).astype(np.float32), y)
+    (fit,) = training_of(train, models_of([1e-2]), 1e-4).run()
+    assert not fit.theta[:, -1].any()
+    best = LogisticRegression(C=1 / (2e-2 * len(X)), tol=1e-10, fit_intercept=False, max_iter=5000)
+    theta = np.column_stack([best.fit(X, y).coef_, np.zeros(3)])
+    assert objective(train, fit.theta, 1e-2) <= objective(train, theta, 1e-2) * (1 + 1e-4)
+
+
+def test_a_weight_is_an_example_that_comes_more_often():
+    X, y = made(300, 6, 4, rarest=1.0)
+    weights = np.random.default_rng(1).integers(0, 4, 300) * 1.0
+    weights[np.unique(y, return_index=True)[1]] = 1.0
+    train = Split(design_of(X), y, weights)
+    (fit,) = training_of(train, models_of([1e-3]), 1e-4).run()
+    often = train.select(np.repeat(np.arange(300), weights.astype(int)))
+    best = objective(often, logistic(often, 1e-3), 1e-3)
+    assert objective(often, fit.theta, 1e-3) <= best * (1 + 1e-4)
+
+
+def test_the_first_pass_after_zero_is_a_good_one():
+    """The scales fit what the loss curves by: few passes do where a fixed bound takes many."""
+    train = split_of(load_digits)
+    fits = training_of(train, models_of([1e-2, 1e-4])).run()
+    passes = [len(fit.history) for fit in fits]
+    assert passes[0] <= 12  # 13 with the bound of Bohning
+    assert passes[1] <= 49  # 55

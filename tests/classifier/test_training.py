@@ -10,13 +10,12 @@ from sklearn.preprocessing import StandardScaler
 from classifier.curvature import measure_scale
 from classifier.fit import EarlyStopping
 from classifier.loss import softmax_loss_vectorized
+from classifier.minibatch import MinibatchTraining
+from classifier.model_stack import PerModel
 from classifier.optimizers import Adam, Sgd
 from classifier.schedules import Constant, Cosine
-from classifier.training import PerModel, Training
-from classifier.training_state import TrainingState
 from data.dataset import Split
 from data.files.npy import open_npy
-from data.minibatches import Minibatches
 from data.preprocessing import AffineMap, Preprocessing
 from data.statistics import measure
 
@@ -45,7 +44,7 @@ def train(train_split, val, lr, reg, seed=0, **changes):
     )
     n_classes = int(train_split.y.max()) + 1
     rng = np.random.default_rng(seed)
-    return Training(train_split, val, n_classes, models, rng=rng, **settings).run()
+    return MinibatchTraining(train_split, val, n_classes, models, rng=rng, **settings).run()
 
 
 @pytest.mark.parametrize("load", [load_iris, load_wine])
@@ -91,7 +90,8 @@ def test_one_full_batch_step_is_minus_lr_times_the_gradient_at_zero():
 @pytest.mark.parametrize("parted", [True, False])
 def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
     if parted:  # among threads, as large models are
-        monkeypatch.setattr("classifier.parallel_stack.PARTED", 1)
+        monkeypatch.setattr("classifier.model_stack.LONG", 1)
+        monkeypatch.setattr("classifier.model_stack.FEWEST", 2)
         monkeypatch.setattr("classifier.blas.n_threads", lambda: 3)
     split, val = iris()
     lr, reg, momentum = [0.02, 0.3, 0.1, 0.3], [0.0, 0.01, 0.1, 1e-4], [0.0, 0.9, 0.5, 0.95]
@@ -115,7 +115,8 @@ def test_a_stack_equals_its_models_trained_alone(parted, monkeypatch):
 @pytest.mark.parametrize("parted", [True, False])
 def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkeypatch):
     if parted:
-        monkeypatch.setattr("classifier.parallel_stack.PARTED", 1)
+        monkeypatch.setattr("classifier.model_stack.LONG", 1)
+        monkeypatch.setattr("classifier.model_stack.FEWEST", 2)
         monkeypatch.setattr("classifier.blas.n_threads", lambda: 2)
     split, val = iris()
     settings = {
@@ -136,29 +137,21 @@ def test_models_that_end_leave_the_others_as_they_were(optimizer, parted, monkey
         assert len(alone.history) == lengths[g]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_a_model_whose_threads_fill_its_minibatches_is_trained_as_any_other(packed, monkeypatch):
-    rng = np.random.default_rng(0)
-    data = Split(rng.standard_normal((120, 601)), rng.integers(0, 10, 120))
-    monkeypatch.setattr("classifier.stacked_loss.cut_helps", lambda: not packed)
-    settings = data, Split(data.X[:20], data.y[:20]), [0.01], [1e-3]
-    expected = train(*settings, epochs=2, batch_size=50)[0]
-    monkeypatch.setattr("classifier.parallel_stack.PARTED", 0)
-    monkeypatch.setattr("classifier.stacked_loss.FILLED", 16)
-    asked, epoch = [], Minibatches.epoch
-    monkeypatch.setattr(
-        Minibatches,
-        "epoch",
-        lambda self, *args, to_fill: asked.append(to_fill) or epoch(self, *args, to_fill=to_fill),
-    )
-    for n in (1, 3):
+def test_no_bit_depends_on_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr("classifier.model_stack.LONG", 1)
+    monkeypatch.setattr("classifier.model_stack.FEWEST", 4)
+    monkeypatch.setattr("classifier.model_stack.CACHED", 100)
+    monkeypatch.setattr("classifier.shards.LONG", 1)
+    monkeypatch.setattr("classifier.shards.ROWS", 4)
+    split, val = iris()
+    results = []
+    for n in (1, 2, 5):
         monkeypatch.setattr("classifier.blas.n_threads", lambda n=n: n)
-        fit = train(*settings, epochs=2, batch_size=50)[0]
-        np.testing.assert_allclose(fit.W, expected.W, atol=1e-12)
-        np.testing.assert_allclose(
-            fit.history[-1].train_loss, expected.history[-1].train_loss, rtol=1e-12
-        )
-    assert asked == 4 * [packed]
+        results.append(train(split, val, [0.1, 0.3], [1e-3, 0.1], epochs=3))
+    for fits in results[1:]:
+        for fit, expected in zip(fits, results[0], strict=True):
+            np.testing.assert_array_equal(fit.theta, expected.theta)
+            assert [row[:-1] for row in fit.history] == [row[:-1] for row in expected.history]
 
 
 def test_the_same_seed_gives_the_same_bits_and_another_does_not():
@@ -273,7 +266,8 @@ def test_a_model_has_diverged_where_its_loss_is_a_hundred_times_that_of_guessing
 def test_validation_in_blocks_is_validation_at_once(monkeypatch):
     split, val = iris(val_every=2)
     (whole,) = train(split, val, [0.1], [0.01], epochs=3)
-    monkeypatch.setattr("classifier.parallel_stack.BLOCK", 3 * 10)
+    monkeypatch.setattr("classifier.shards.LONG", 1)
+    monkeypatch.setattr("classifier.shards.ROWS", 7)
     (blocks,) = train(split, val, [0.1], [0.01], epochs=3)
     for a, b in zip(whole.history, blocks.history, strict=True):
         assert a.val_loss == pytest.approx(b.val_loss, rel=1e-6)
@@ -293,7 +287,7 @@ def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path
         monkeypatch.setattr("data.streamed.memory", lambda: memory)
         empty = Split(np.empty((0, 5), np.float32), y[:0])
         one = PerModel.whole(*(np.array([number]) for number in (0.1, 1e-3, 0.9, 0.0)))
-        return Training(
+        return MinibatchTraining(
             Split(design, y),
             empty,
             3,
@@ -340,7 +334,7 @@ def test_a_model_that_leaves_a_fold_out_is_trained_on_the_others():
     }
     with_folds = dataclasses.replace(whole, folds=folds)
     rng = np.random.default_rng(0)
-    fits = Training(with_folds, empty, 3, models, rng=rng, **settings).run()
+    fits = MinibatchTraining(with_folds, empty, 3, models, rng=rng, **settings).run()
     alone = train(kept, empty, [0.1], [1e-2], **settings, momentum=[0.5])
     np.testing.assert_allclose(fits[1].theta, alone[0].theta, rtol=1e-4, atol=1e-6)
     assert fits[1].history[-1].train_loss == pytest.approx(alone[0].history[-1].train_loss, 1e-5)
@@ -351,7 +345,8 @@ def test_a_model_that_leaves_a_fold_out_is_trained_on_the_others():
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_stop_is_asked_for_between_blocks_of_validation_too(streamed, tmp_path, monkeypatch):
     """Stopped at every question of three epochs, the training goes on to the same bits."""
-    monkeypatch.setattr("classifier.parallel_stack.BLOCK", 3 * 2 * 15)
+    monkeypatch.setattr("classifier.shards.LONG", 1)
+    monkeypatch.setattr("classifier.shards.ROWS", 7)
     split, val = iris()
     if streamed:
         monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 5 * 16)
@@ -361,7 +356,7 @@ def test_a_stop_is_asked_for_between_blocks_of_validation_too(streamed, tmp_path
         split = Split(features.design_matrix(open_npy(str(tmp_path / "X.npy"))), split.y)
 
     def training():
-        return Training(
+        return MinibatchTraining(
             *(split, val, 3),
             PerModel.whole(
                 *(np.array(n) for n in ([0.1, 0.3], [1e-3, 0.1], [0.9, 0.0], [0.0, 0.1]))
@@ -384,9 +379,9 @@ def test_a_stop_is_asked_for_between_blocks_of_validation_too(streamed, tmp_path
         if stopped.run(stop=stop_at(question))[0].status == "completed":
             break
         state = stopped.state()
-        between.append((state.epoch, state.batch))
+        between.append((int(state["epoch"]), int(state["batch"])))
         resumed = training()
-        resumed.restore(TrainingState.from_arrays(state.to_arrays()), [0, 1])
+        resumed.restore(state, [0, 1])
         for found, expected in zip(resumed.run(), whole, strict=True):
             np.testing.assert_array_equal(found.theta, expected.theta)
             assert [row[:-1] for row in found.history] == [row[:-1] for row in expected.history]

@@ -1,24 +1,22 @@
-import itertools
-
 import numpy as np
 import pytest
 
-from data.minibatches import LARGE, Minibatches, equal_parts
+from data.dataset import Split
+from data.minibatches import Minibatches, equal_parts
 
 
-# Of the second width a minibatch is large enough to be gathered by a thread of its own.
-@pytest.mark.parametrize("width", [2, LARGE // (4 * 5)])
-def test_an_epoch_shows_every_row_once_with_its_label_in_a_new_order(width):
-    X = np.arange(23 * width, dtype=np.float32).reshape(23, width)
-    y = np.arange(23)
-    batches = Minibatches(X, y, batch_size=5)
+def test_an_epoch_shows_every_row_once_with_its_label_and_weight_in_a_new_order():
+    X = np.arange(46, dtype=np.float32).reshape(23, 2)
+    batches = Minibatches(Split(X, np.arange(23), 10.0 * np.arange(23)), batch_size=5)
     rng = np.random.default_rng(0)
     epochs = []
     for _ in range(2):
         seen = []
-        for X_batch, y_batch, *_ in batches.epoch(rng):
-            np.testing.assert_array_equal(X_batch, X[y_batch])
-            seen.append(y_batch)
+        for batch in batches.epoch(rng):
+            rows = batch.gather()
+            np.testing.assert_array_equal(rows.X, X[rows.y])
+            np.testing.assert_array_equal(rows.weights, 10 * rows.y)
+            seen.append(rows.y)
         assert [len(b) for b in seen] == [5, 5, 5, 4, 4]
         assert len(seen) == len(batches)
         epochs.append(np.concatenate(seen).tolist())
@@ -39,30 +37,7 @@ def test_an_epoch_is_cut_into_as_few_equal_parts_as_can_be(n, size):
     assert list(equal_parts(n, size, first=1)) == list(equal_parts(n, size))[1:]
 
 
-@pytest.mark.parametrize("width", [2, LARGE // (4 * 5)])
-def test_a_minibatch_stands_while_the_next_is_made(width):
-    X = np.zeros((23, width), dtype=np.float32)
-    batches = [batch.X for batch in Minibatches(X, np.arange(23), 5).epoch(np.random.default_rng())]
-    assert not any(np.shares_memory(one, other) for one, other in itertools.pairwise(batches))
-
-
-def test_weights_stay_with_their_examples():
-    X, weights = np.arange(7, dtype=np.float32)[:, None], 10.0 * np.arange(7)
-    for batch in Minibatches(X, np.arange(7), 3, weights).epoch(np.random.default_rng(0)):
-        np.testing.assert_array_equal(batch.weights, 10 * batch.X[:, 0])
-
-
-@pytest.mark.parametrize("width", [2, LARGE // (4 * 5)])
-def test_a_minibatch_can_be_filled_by_who_asks_for_it(width):
-    X, y = np.random.default_rng(0).random((23, width), dtype=np.float32), np.arange(23)
-    for batch in Minibatches(X, y, 5).epoch(np.random.default_rng(0), to_fill=True):
-        batch.X[...] = np.nan
-        batch.fill(slice(2, None))
-        np.testing.assert_array_equal(batch.X[2:], X[batch.y[2:]])
-        assert np.isnan(batch.X[:2]).all()
-
-
 def test_a_batch_size_over_n_is_full_batch():
-    batches = Minibatches(np.zeros((3, 1), np.float32), np.arange(3), batch_size=100)
+    batches = Minibatches(Split(np.zeros((3, 1), np.float32), np.arange(3)), batch_size=100)
     assert len(batches) == 1
-    assert [len(y) for _, y, *_ in batches.epoch(np.random.default_rng(0))] == [3]
+    assert [len(batch.rows) for batch in batches.epoch(np.random.default_rng(0))] == [3]

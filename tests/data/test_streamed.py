@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from data.dataset import Split
 from data.files.npy import open_npy
-from data.preprocessing import PreparedRows, Preprocessing
+from data.preprocessing import Preprocessing
 from data.statistics import measure
 from data.streamed import StreamedMinibatches, window_bytes
 
@@ -17,7 +18,13 @@ def stream(tmp_path, monkeypatch):
     rows = open_npy(str(tmp_path / "x.npy"))
     features = Preprocessing(method="standardize").fit(measure(X))
     prepared = (X - X.mean(axis=0)) / X.std(axis=0)
-    return StreamedMinibatches(features.design_matrix(rows), np.arange(1003), 10), prepared
+    numbers = np.arange(1003)
+    examples = Split(features.design_matrix(rows), numbers, 10.0 * numbers)
+    return StreamedMinibatches(examples, 10), prepared
+
+
+def rows_of(batches, rng, first=0):
+    return [batch.gather() for batch in batches.epoch(rng, first)]
 
 
 def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
@@ -25,10 +32,11 @@ def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
     rng, orders = np.random.default_rng(1), []
     for _ in range(2):
         seen = []
-        for X, y, *_ in batches.epoch(rng):
-            np.testing.assert_allclose(X[:, :-1], prepared[y], atol=1e-5)
-            np.testing.assert_array_equal(X[:, -1], 1)
-            seen.append(y)
+        for rows in rows_of(batches, rng):
+            np.testing.assert_allclose(rows.X[:, :-1], prepared[rows.y], atol=1e-5)
+            np.testing.assert_array_equal(rows.X[:, -1], 1)
+            np.testing.assert_array_equal(rows.weights, 10 * rows.y)
+            seen.append(rows.y)
         assert len(seen) == len(batches) == 101
         sizes = sorted(map(len, seen))  # those of the short chunk's window are equal, to a row
         assert sizes[-1] == 10
@@ -39,27 +47,9 @@ def test_an_epoch_shows_every_row_once_prepared_and_in_a_new_order(stream):
     assert orders[0] != orders[1]
 
 
-def test_weights_stay_with_their_examples(stream):
-    batches, _ = stream
-    batches.weights = 10.0 * np.arange(1003)
-    for _, y, weights, *_ in batches.epoch(np.random.default_rng(0)):
-        np.testing.assert_array_equal(weights, 10 * y)
-
-
-def test_minibatches_are_the_same_where_who_asks_fills_them(stream):
-    batches, _ = stream
-    whole = [(X.copy(), y) for X, y, *_ in batches.epoch(np.random.default_rng(5))]
-    to_fill = batches.epoch(np.random.default_rng(5), to_fill=True)
-    for (X, y), batch in zip(whole, to_fill, strict=True):
-        batch.X[...] = np.nan
-        batch.fill(slice(None))
-        np.testing.assert_array_equal(batch.X, X)
-        np.testing.assert_array_equal(batch.y, y)
-
-
 def test_rows_of_a_window_are_mixed_and_windows_come_from_everywhere(stream):
     batches, _ = stream
-    y = np.concatenate([y for _, y, *_ in batches.epoch(np.random.default_rng(1))])
+    y = np.concatenate([rows.y for rows in rows_of(batches, np.random.default_rng(1))])
     # Neighbours in the file are seldom neighbours in the epoch, whose first part shows all of it.
     assert np.mean(np.abs(np.diff(y)) == 1) < 0.1
     assert np.histogram(y[:500], 5, (0, 1003))[0].min() > 40
@@ -67,10 +57,10 @@ def test_rows_of_a_window_are_mixed_and_windows_come_from_everywhere(stream):
 
 def test_an_epoch_goes_on_from_any_minibatch(stream):
     batches, _ = stream
-    whole = [y for _, y, *_ in batches.epoch(np.random.default_rng(2))]
+    whole = [rows.y for rows in rows_of(batches, np.random.default_rng(2))]
     for first in (0, 1, 5, 6, 7, 99, 100):
         rng = np.random.default_rng(2)
-        rest = [y for _, y, *_ in batches.epoch(rng, first)]
+        rest = [rows.y for rows in rows_of(batches, rng, first)]
         for found, expected in zip(rest, whole[first:], strict=True):
             np.testing.assert_array_equal(found, expected)
         after = np.random.default_rng(2)
@@ -90,15 +80,14 @@ def test_a_window_is_smaller_where_memory_is(monkeypatch, memory, window):
 def test_a_window_may_be_set_to_what_it_was_elsewhere(stream, monkeypatch):
     batches, _ = stream
     assert batches.window == 3
-    before = [y.tolist() for _, y, *_ in batches.epoch(np.random.default_rng(4))]
+    before = [rows.y.tolist() for rows in rows_of(batches, np.random.default_rng(4))]
     monkeypatch.setattr("data.streamed.memory", lambda: 32 * 4 * 3 * 20)
-    design = PreparedRows(batches.features, batches.X)
-    smaller = StreamedMinibatches(design, batches.y, 10)
+    smaller = StreamedMinibatches(batches.examples, 10)
     assert smaller.window == 1
     orders = []
     for window in (1, 3):
         smaller.window = window
-        orders.append([y.tolist() for _, y, *_ in smaller.epoch(np.random.default_rng(4))])
+        orders.append([rows.y.tolist() for rows in rows_of(smaller, np.random.default_rng(4))])
     assert orders[0] != before
     assert orders[1] == before
 

@@ -1,0 +1,189 @@
+"""How the objective curves along the leading directions of the features, class by class.
+
+In the weights of class c the Hessian of the softmax loss is X^T diag(p_c (1 - p_c)) X / N, apart
+from what couples the classes. With Q the leading eigenvectors of X^T X, z = Q^T x of the centred
+features, p at the present weights, and a_c = mean_i p_ic (1 - p_ic), the curvature of the objective
+in class c along direction j is taken to be
+
+    a_c^0.85 v_jc^0.95 + 2 reg,  v_jc = mean_i p_ic (1 - p_ic) z_ij^2 / a_c + (D / N) mean x^2
+
+The bias is one more feature, whose value is one and which has no penalty. All that is orthogonal to
+Q shares one value a class. The last term stands for what few examples for each feature do not show;
+the powers, which measurements chose, keep flat directions, which the classes share, from steps that
+are too long.
+
+A sample of the examples stands for all. The eigenvectors are those of Nystrom's approximation from
+random directions (N. Halko, P. Martinsson and J. Tropp, Finding Structure with Randomness, 2011,
+section 5.5), so that no matrix of D x D is made, and only gradients are turned.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from data.dataset import Split
+from data.errors import InputError
+from data.threads import in_order, row_parts
+
+SAMPLE = 2**12  # examples in which the directions are found, at most
+SCORED = (
+    2**10
+)  # of these, at least, those whose scores say how the loss curves; or an eighth of all
+VALUES = 2**24  # of features in the sample, at most
+LEADING = 2**8  # directions that have a curvature of their own
+SPARE = 2**4  # random directions more than those, in which they are found
+LARGEST = 2**13  # features from which on the features themselves are the directions
+OF_CLASS, OF_DIRECTION = 0.85, 0.95  # powers of a_c and of v_jc
+FEW = 0.25  # features for each example, at most, in D / N
+LEAST = 1e-7  # that a_c is taken to be
+BLOCK = 2**9  # examples of the sample that a thread has at a time, where there is much to do
+MUCH = 2**24  # multiplications
+
+
+class Coordinates:
+    """The directions, and a sample of the examples that says how the loss curves along them.
+
+    Weights and gradients (C, G, D + 1) are those of centred features, f = (x - mean) W + b', so
+    that no direction of W moves the bias along; theta is (W, b) of the features as they are.
+
+    Parameters
+    ----------
+    examples : design matrix (N, D + 1), in memory or in a file; its last column is that of the
+        bias. Where that is zero there is no bias, and the features are not centred.
+    rng : chooses the sample.
+    n_threads : that share what is long.
+
+    Attributes
+    ----------
+    n_scales : K + 2, of the directions, the bias and all the rest.
+    """
+
+    def __init__(self, examples: Split, rng: np.random.Generator, n_threads: int) -> None:
+        self.n_threads, n_features = n_threads, examples.X.shape[1] - 1
+        weights = np.ones(len(examples)) if examples.weights is None else examples.weights
+        counted = np.flatnonzero(weights)
+        n = min(len(counted), SAMPLE, max(1, VALUES // max(1, n_features)))
+        rows = np.sort(rng.choice(counted, n, replace=False))
+        X, shares = np.array(examples.X[rows]), weights[rows] / weights[rows].sum()
+        self._mean = (shares * X[:, -1]) @ X[:, :-1].astype(np.float64)
+        X[:, :-1] -= self._mean.astype(X.dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = np.einsum("nd,nd->n", X[:, :-1], X[:, :-1])
+            squares = np.array([shares @ norms, self._mean @ self._mean]) / max(1, n_features)
+        if not np.isfinite(squares[0]):
+            raise InputError(
+                f"the prepared features are too large: {X.dtype} cannot hold their squares; use "
+                "preprocessing=standardize"
+            )
+        rounding = float(np.finfo(X.dtype).eps * squares.sum())
+        self._unseen = max(min(n_features / len(counted), FEW) * squares[0], rounding, 1e-30)
+        self._directions = self._find(X, shares, rng) if n_features <= LARGEST else None
+        scored = slice(None, None, -(-n // max(SCORED, min(len(examples) // 8, n))))
+        self._X, shares = X[scored].copy(), shares[scored] / shares[scored].sum()
+        z = self._X if self._directions is None else self._X @ self._directions
+        n_others = n_features + 1 - z.shape[1]
+        rest = (norms[scored] - np.einsum("nk,nk->n", z[:, :-1], z[:, :-1])) / max(1, n_others)
+        self._squares = np.column_stack([z**2, np.maximum(rest, 0)])
+        self._squares[:, -2] = 1  # of the bias, whose moment is a_c
+        self._squares *= shares[:, None].astype(X.dtype)
+        self._has_rest, self.n_scales = n_others > 0, self._squares.shape[1]
+
+    def _find(self, X: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the leading eigenvectors of X^T X, the bias as the last, (D + 1, K + 1)."""
+        X, n_features, w = X[:, :-1], X.shape[1] - 1, shares[:, None].astype(X.dtype)
+        if n_features <= LEADING:
+            moments = self._sum(lambda rows: X[rows].T @ (w[rows] * X[rows]), len(X), n_features**2)
+            _, vectors = np.linalg.eigh(moments)
+        else:
+            random = rng.standard_normal((n_features, LEADING + SPARE)).astype(X.dtype)
+            product = self._sum(
+                lambda rows: X[rows].T @ (w[rows] * (X[rows] @ random)), len(X), random.size
+            )
+            # With Y = X^T X O the approximation is Y (O^T Y)^-1 Y^T.
+            basis, R = np.linalg.qr(product)
+            core = random.T.astype(np.float64) @ product
+            values, turn = np.linalg.eigh((core + core.T) / 2)
+            kept = values > values[-1] * np.finfo(X.dtype).eps
+            found, _, _ = np.linalg.svd(R @ (turn[:, kept] / np.sqrt(values[kept])))
+            vectors = basis @ found[:, :LEADING].astype(X.dtype)
+        directions = np.zeros((n_features + 1, vectors.shape[1] + 1), dtype=X.dtype)
+        directions[:-1, :-1], directions[-1, -1] = vectors, 1
+        return directions
+
+    def _sum(self, do: Callable[[slice], np.ndarray], n: int, cost: int) -> np.ndarray:
+        """Return the sum of what is done for n rows, by blocks where these are worth it."""
+        total: np.ndarray
+        total, *others = in_order(
+            do, row_parts(n, BLOCK if n * cost >= MUCH else n), self.n_threads
+        )
+        for part in others:
+            total += part
+        return total
+
+    def scales(self, theta: np.ndarray, reg: np.ndarray) -> np.ndarray:
+        """Return one over the curvature along each direction, the bias and the rest.
+
+        Parameters
+        ----------
+        theta : (C, G, D + 1) weights and bias of G models.
+        reg : (G,) their penalties.
+
+        Returns
+        -------
+        (C, G, K + 2), of the type of theta.
+        """
+        weights = theta.reshape(-1, theta.shape[2]).copy()
+        weights[:, -1] += weights[:, :-1] @ self._mean
+
+        @np.errstate(over="ignore", invalid="ignore")  # of each thread
+        def moments(rows: slice) -> np.ndarray:
+            p = (weights @ self._X[rows].T).reshape(*theta.shape[:2], -1)
+            p -= p.max(axis=0)
+            np.exp(p, out=p)
+            p /= p.sum(axis=0)
+            p -= p * p
+            product: np.ndarray = p.reshape(len(weights), -1) @ self._squares[rows]
+            return product
+
+        curvature = self._sum(moments, len(self._X), weights.size).reshape(*theta.shape[:2], -1)
+        a = np.maximum(curvature[..., -2:-1], LEAST)  # the moment of the bias
+        is_weight = np.arange(self.n_scales) != self.n_scales - 2
+        curvature /= a
+        curvature[..., -2] = 1
+        curvature += (self._unseen * is_weight).astype(theta.dtype)
+        curvature **= OF_DIRECTION
+        curvature *= a**OF_CLASS
+        curvature += (2 * reg[:, None] * is_weight).astype(theta.dtype)
+        scales: np.ndarray = 1 / curvature
+        if not self._has_rest:
+            scales[..., -1] = 0
+        return scales
+
+    def apply(self, scales: np.ndarray, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient (C, G, D + 1) times the scales along each direction."""
+        along, rest, Q = scales[..., :-1], scales[..., -1:], self._directions
+        result: np.ndarray
+        if Q is None:
+            result = along * gradient
+        else:
+            turned = (gradient.reshape(-1, len(Q)) @ Q).reshape(along.shape)
+            turned *= along - rest
+            result = (turned.reshape(-1, Q.shape[1]) @ Q.T).reshape(gradient.shape)
+            if self._has_rest:
+                result += rest * gradient
+        return result
+
+    def centred(self, gradient: np.ndarray) -> np.ndarray:
+        """Return the gradient by the weights of the centred features, from that by theta."""
+        centred = gradient.copy()
+        centred[..., :-1] -= gradient[..., -1:] * self._mean
+        return centred
+
+    def uncentred(self, direction: np.ndarray) -> np.ndarray:
+        """Return how theta moves along a direction.
+
+        What all classes have in common is taken off: the loss does not depend on it.
+        """
+        moved: np.ndarray = direction - direction.mean(axis=0)
+        moved[..., -1] -= moved[..., :-1] @ self._mean
+        return moved
