@@ -142,8 +142,7 @@ class Coordinates:
             np.exp(p, out=p)
             p /= p.sum(axis=0)
             p -= p * p
-            product: np.ndarray = p.reshape(len(weights), -1) @ self._squares[rows]
-            return product
+            return np.asarray(p.reshape(len(weights), -1) @ self._squares[rows])
 
         curvature = self._sum(moments, len(self._X), weights.size).reshape(*theta.shape[:2], -1)
         a = np.maximum(curvature[..., -2:-1], LEAST)  # the moment of the bias

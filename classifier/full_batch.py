@@ -141,22 +141,17 @@ class FullBatchTraining(Training):
         seconds = time.perf_counter() - begun
         for place, g in enumerate(self.stack):
             fit, n = self.fits[g], len(self.fits[g].history) + 1
-            if moved[place] or self._is_near(certificates[place]):
-                figures = [result.loss[place], result.accuracy[place]]
+            lr, certificate = float(steps[place]), certificates[place]
+            if moved[place] or self._is_near(certificate):
+                val: tuple[float | None, float | None] = None, None
                 if held_out is not None:
-                    figures += [held_out.loss[place], held_out.accuracy[place]]
-                loss, accuracy, val_loss, val_accuracy, *_ = [*map(float, figures), None, None]
-                assert loss is not None
-                assert accuracy is not None
-                lr = float(steps[place])
-                row = Epoch(n, n, lr, loss, accuracy, val_loss, val_accuracy, seconds)
-                if fit.keeps(trial[:, place], certificates[place].objective, val_loss):
+                    val = float(held_out.loss[place]), float(held_out.accuracy[place])
+                row = Epoch(n, n, lr, certificate.loss, certificate.accuracy, *val, seconds)
+                if fit.keeps(trial[:, place], certificate.objective, val[0]):
                     fit.theta[...] = trial[:, place]
-                    fit.certificate, fit.best_epoch = certificates[place], n
+                    fit.certificate, fit.best_epoch = certificate, n
             else:
-                row = fit.history[-1]._replace(
-                    epoch=n, step=n, lr=float(steps[place]), seconds=seconds
-                )
+                row = fit.history[-1]._replace(epoch=n, step=n, lr=lr, seconds=seconds)
             fit.history.append(row)
         self.epoch += 1
         return True

@@ -59,8 +59,7 @@ def select(state: State, keep: Sequence[int]) -> State:
 def trial(state: State, coordinates: Coordinates) -> np.ndarray:
     """Return the weights (C, G, D + 1) to be tried."""
     step = state["step"].astype(state["theta"].dtype)
-    weights: np.ndarray = state["theta"] + step * coordinates.uncentred(state["direction"])
-    return weights
+    return np.asarray(state["theta"] + step * coordinates.uncentred(state["direction"]))
 
 
 def tell(state: State, tried: np.ndarray, found: Pass, coordinates: Coordinates) -> np.ndarray:
@@ -79,8 +78,7 @@ def tell(state: State, tried: np.ndarray, found: Pass, coordinates: Coordinates)
     _remember(state, gradient, moved[:, 0], coordinates)
     _shorten(state, value, moved)
     _put(state, moved, theta=tried, gradient=gradient, value=value)
-    result: np.ndarray = moved[:, 0]
-    return result
+    return np.ravel(moved)
 
 
 def aim(state: State, coordinates: Coordinates, reg: np.ndarray) -> None:
@@ -109,8 +107,7 @@ def aim(state: State, coordinates: Coordinates, reg: np.ndarray) -> None:
 def is_stuck(state: State) -> np.ndarray:
     """Return for which models no step brings the value down any more, (G,)."""
     given_up = (state["shortened"] >= SHORTENED) & (state["n_pairs"] == 0)
-    stuck: np.ndarray = (given_up | (state["stale"] >= STALE))[:, 0]
-    return stuck
+    return np.ravel(given_up | (state["stale"] >= STALE))
 
 
 def _put(state: State, models: np.ndarray, **arrays: np.ndarray) -> None:
@@ -131,8 +128,7 @@ def _is_accepted(state: State, value: np.ndarray, gradient: np.ndarray) -> np.nd
     is_lower = value <= before + DECREASE * state["step"] * slope
     is_flat = value <= before + ROUNDING * np.abs(before)
     turned = _dot(gradient, state["direction"]) <= (2 * DECREASE - 1) * slope
-    accepted: np.ndarray = is_lower | (is_flat & turned)
-    return accepted
+    return np.asarray(is_lower | (is_flat & turned))
 
 
 def _shorten(state: State, value: np.ndarray, moved: np.ndarray) -> None:
@@ -194,10 +190,9 @@ def _two_loops(state: State, coordinates: Coordinates) -> np.ndarray:
 
     def turn(classes: slice) -> np.ndarray:
         q = gradient[classes] - _combine(Y[:, classes], a)
-        result: np.ndarray = ratio * coordinates.apply(state["scales"][classes], q)
-        return result
+        return coordinates.apply(state["scales"][classes], q)
 
-    r = _by_classes(turn, Y, coordinates)
+    r: np.ndarray = ratio * _by_classes(turn, Y, coordinates)
     c = np.einsum("gji,gj->gi", inverse, curvature * a - _dots(Y, r, coordinates).T)
     r += _by_classes(lambda classes: _combine(S[:, classes], c), S, coordinates)
     return r
@@ -222,17 +217,14 @@ def _dots(pairs: np.ndarray, a: np.ndarray, coordinates: Coordinates) -> np.ndar
     """Return the products of all pairs with a (C, G, D + 1) of each model, (MEMORY, G)."""
 
     def products(classes: slice) -> np.ndarray:
-        result: np.ndarray = np.einsum("mcgd,cgd->cmg", pairs[:, classes], a[classes])
-        return result
+        return np.asarray(np.einsum("mcgd,cgd->cmg", pairs[:, classes], a[classes]))
 
-    total: np.ndarray = _by_classes(products, pairs, coordinates).sum(axis=0, dtype=np.float64)
-    return total
+    return np.asarray(_by_classes(products, pairs, coordinates).sum(axis=0, dtype=np.float64))
 
 
 def _combine(pairs: np.ndarray, factors: np.ndarray) -> np.ndarray:
     """Return the sums of all pairs by factors (G, MEMORY), (C, G, D + 1)."""
-    total: np.ndarray = np.einsum("mcgd,gm->cgd", pairs, factors.astype(pairs.dtype))
-    return total
+    return np.asarray(np.einsum("mcgd,gm->cgd", pairs, factors.astype(pairs.dtype)))
 
 
 def _by_classes(
