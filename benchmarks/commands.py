@@ -104,11 +104,11 @@ def commands(rounds: int, quick: bool) -> Table:  # noqa: ARG001 (they are quick
 
 def images(rounds: int, quick: bool) -> Table:
     """Time runs on 50,000 images and a sweep of 64 jobs, every file and picture made."""
-    from data.sources.synthetic_cifar import Source
+    from data.sources.generated import SyntheticCifar
 
     n, side = (600, 2) if quick else (50_000, 8)
     made = ["data=synthetic_cifar", f"data.n_samples={n}", "epochs=3", "batch_size=256"]
-    source = Source(n_samples=n // 5 * 6, val_fraction=0.0, test_fraction=0.0)
+    source = SyntheticCifar(n_samples=n // 5 * 6, val_fraction=0.0, test_fraction=0.0)
     train = source.load(np.random.default_rng(0)).train
     with tempfile.TemporaryDirectory() as place:
         root = Path(place) / "cifar-10-batches-bin"
@@ -180,10 +180,10 @@ def grid_search(kind: str, side: int) -> None:
     from sklearn.model_selection import GridSearchCV, PredefinedSplit
 
     from classifier.runs.preparation import generator
-    from data.sources.digits import Source
+    from data.sources.generated import Digits
 
     warnings.simplefilter("ignore")  # of searches that have not converged
-    dataset = Source(val_fraction=0.1, test_fraction=0.2).load(generator(0, "data"))
+    dataset = Digits(val_fraction=0.1, test_fraction=0.2).load(generator(0, "data"))
     parts = [np.asarray(split.X).reshape(len(split), -1) for split in (dataset.train, dataset.val)]
     X = (np.concatenate(parts) - parts[0].mean(axis=0)) / (parts[0].std(axis=0) + 1e-12)
     fold = np.repeat([-1, 0], [len(part) for part in parts])  # -1: never held out

@@ -16,8 +16,7 @@ import dataclasses
 import numpy as np
 
 from classifier.curvature import measure_scale
-from data.preprocessing import Preprocessing
-from data.statistics import measure
+from data.preprocessing import Preprocessing, measure
 
 RANK = 256
 NOISE = 0.3  # standard deviation a feature, beside latent ones that begin with 1

@@ -20,8 +20,7 @@ from classifier.optimizers import Lbfgs
 from classifier.shards import evaluate_held_out
 from data.dataset import Split
 from data.errors import InputError, one_line
-from data.preprocessing import AffineMap
-from data.statistics import Statistics
+from data.preprocessing import AffineMap, Statistics
 
 SCORINGS = ("neg_log_loss", "accuracy")
 CHOICES = ("best", "1se")

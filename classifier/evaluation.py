@@ -19,8 +19,7 @@ from classifier.kernel import Kernel
 from classifier.model import LinearModel
 from data.dataset import Examples
 from data.errors import InputError
-from data.features import check_rows
-from data.preprocessing import flatten
+from data.preprocessing import check_rows, flatten
 from data.threads import row_parts
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors

@@ -13,8 +13,7 @@ from classifier.model import log_softmax, score_blocks
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import check_exact, class_indices, class_weights, places_of, scaled
-from data.preprocessing import AffineMap, Preprocessing
-from data.statistics import Statistics, measure
+from data.preprocessing import AffineMap, Preprocessing, Statistics, measure
 
 GROWN = 10  # times its earlier scale, for a feature to be another one
 

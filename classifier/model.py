@@ -12,11 +12,9 @@ import numpy as np
 from classifier.kernel import Kernel
 from data.dataset import Examples
 from data.errors import InputError, one_line
-from data.features import check_features, check_kind
-from data.files.npy import NpyRows
-from data.files.sealed import read_sealed, write_sealed
+from data.files.arrays import NpyRows, read_sealed, write_sealed
 from data.labels import check_labels
-from data.preprocessing import AffineMap
+from data.preprocessing import AffineMap, check_features, check_kind
 from data.threads import row_parts
 
 FORMAT = 3  # of model.npz; another number is another layout

@@ -1,5 +1,8 @@
 """What a user gave and can mend, said in one line."""
 
+import argparse
+from typing import NoReturn
+
 from data.console import printable
 
 
@@ -20,3 +23,11 @@ def one_line(error: BaseException) -> str:
         return "not enough memory; take fewer examples or features"
     lines = str(error).split("\n")
     return printable(lines[0]) or type(error).__name__
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of arguments, whose `parse_args` raises InputError where one cannot be used."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error, in one line."""
+        raise InputError(f"{message}; --help explains")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import InputError
-from data.files.npy import NpyRows
+from data.files.arrays import NpyRows
 
 BLOCK = 2**20  # labels of a file that are read at a time
 ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
@@ -107,14 +107,14 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
     start = 0
     for block in _blocks(y, where):
         distinct = np.unique(block)
-        found = [places.get(str(name)) for name in distinct.tolist()]
-        if None in found:
-            unknown = distinct[found.index(None)]
+        numbers = [places.get(str(name)) for name in distinct.tolist()]
+        if None in numbers:
+            unknown = distinct[numbers.index(None)]
             raise InputError(
                 f"{where}: label {unknown} is not a class of the model ({listed(classes)})"
             )
         rows = slice(start, start + len(block))
-        indices[rows] = np.array(found, dtype=indices.dtype)[np.searchsorted(distinct, block)]
+        indices[rows] = np.array(numbers, dtype=indices.dtype)[np.searchsorted(distinct, block)]
         start += len(block)
     return indices
 
@@ -132,8 +132,8 @@ def _in_order(names: np.ndarray) -> np.ndarray:
 
 
 def _distinct(y: Labels, where: str) -> np.ndarray:
-    found = [np.unique(block) for block in _blocks(y, where)]
-    return np.unique(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+    distinct = [np.unique(block) for block in _blocks(y, where)]
+    return np.unique(np.concatenate(distinct)) if distinct else np.empty(0, dtype=np.int64)
 
 
 def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
@@ -146,7 +146,7 @@ def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
 
 
 def class_weights(
-    given: str | Mapping[Any, float],
+    weight: str | Mapping[Any, float],
     classes: np.ndarray,
     totals: np.ndarray,
     *,
@@ -156,7 +156,7 @@ def class_weights(
 
     Parameters
     ----------
-    given : 'balanced', for classes that count the same in all, or weights by the names of
+    weight : 'balanced', for classes that count the same in all, or weights by the names of
         classes, as numbers or as text, of which those that are missing are 1.
     classes : (C,) labels.
     totals : (C,), how many examples each class has, or the sum of their own weights.
@@ -167,32 +167,31 @@ def class_weights(
     InputError
         When a weight is not such a number, or of no class.
     """
-    if isinstance(given, str):
-        if given != "balanced":
-            raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
+    if weight != "balanced" and not isinstance(weight, Mapping):
+        raise InputError(f"class_weight={weight}: must be balanced or a weight for each class")
+    if isinstance(weight, str):
         with np.errstate(over="ignore"):
-            found = totals.sum() / (len(classes) * np.where(totals > 0, totals, np.inf))
-        if not np.isfinite(found).all():
+            balanced: np.ndarray = totals.sum() / (
+                len(classes) * np.where(totals > 0, totals, np.inf)
+            )
+        if not np.isfinite(balanced).all():
             raise InputError(
                 "class_weight=balanced: the examples of some classes weigh too little beside others"
             )
-        balanced: np.ndarray = found
         return balanced
-    if not isinstance(given, Mapping):
-        raise InputError(f"class_weight={given}: must be balanced or a weight for each class")
     weights: dict[int, float] = {}
     places = places_of(classes)
-    for name, weight in given.items():
+    for name, number in weight.items():
         place = places.get(name, places.get(str(name)))
         if place is None:
             raise InputError(f"class_weight: there is no class {name} ({listed(classes)})")
         if place in weights:
             raise InputError(f"class_weight: class {name} has two weights")
-        fits = isinstance(weight, Real) and 0 <= weight <= sys.float_info.max
-        if not fits or (weight == 0 and not zero_allowed):
+        fits = isinstance(number, Real) and 0 <= number <= sys.float_info.max
+        if not fits or (number == 0 and not zero_allowed):
             limit = "of 0 or more" if zero_allowed else "above 0"
-            raise InputError(f"class_weight: {weight} is not a number {limit}")
-        weights[place] = float(weight)
+            raise InputError(f"class_weight: {number} is not a number {limit}")
+        weights[place] = float(number)
     return np.array([weights.get(i, 1.0) for i in range(len(classes))])
 
 

@@ -41,9 +41,9 @@ def option(
     Text must be one of `choices`, where there are any. Roles are words for whoever asks for the
     fields that have them.
     """
-    limits = {"minimum": minimum, "above": above, "below": below, "maximum": maximum}
-    given = {name: limit for name, limit in limits.items() if limit is not None}
-    metadata = {"limits": given, "choices": choices, "roles": roles}
+    bounds = {"minimum": minimum, "above": above, "below": below, "maximum": maximum}
+    limits = {name: limit for name, limit in bounds.items() if limit is not None}
+    metadata = {"limits": limits, "choices": choices, "roles": roles}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -94,14 +94,10 @@ def _kinds(field: dataclasses.Field[Any]) -> tuple[Any, ...]:
     return get_args(field.type) if isinstance(field.type, types.UnionType) else (field.type,)
 
 
-def _is_text(field: dataclasses.Field[Any]) -> bool:
-    return field.type in (str, str | None, Any)
-
-
 def _is_allowed(value: Any, field: dataclasses.Field[Any]) -> bool:
     choices = field.metadata.get("choices", ())
     if isinstance(value, str):
-        return value in choices if choices else value != "" and _is_text(field)
+        return value in choices if choices else value != "" and field.type in (str, str | None, Any)
     kinds, limits = _kinds(field), field.metadata.get("limits", {})
     if value is None:
         return type(None) in kinds or Any in kinds

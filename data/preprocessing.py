@@ -1,20 +1,175 @@
-"""Preprocessing: an affine map of each feature, fitted on the training split alone."""
+"""Features: checked, measured, and mapped by what was measured on the training split alone."""
 
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import numpy as np
 
 from data.dataset import Examples
 from data.errors import InputError
-from data.files.npy import NpyRows
+from data.files.arrays import NpyRows
 from data.options import Options, option
-from data.statistics import Statistics
-from data.threads import do_all, row_parts
+from data.threads import do_all, in_order, row_parts
 
-CACHED_BYTES = 2**21  # of float64 intermediates: they stay in the processor's cache
+BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
+# What a thread measures before it is merged with the rest: so many blocks, and so many rows at
+# least, for the figures of a part take as much as a dozen rows of float32.
+PART, PART_ROWS = 32, 64
+CHECKED_BYTES = 2**22  # of rows that a thread looks at at a time
+CACHED_BYTES = 2**21  # of float64 intermediates of the map: they stay in the processor's cache
 CHUNK_BYTES = 2**23  # of rows that a thread prepares at a time, as float64
+
+
+def check_kind(X: Examples, where: str) -> None:
+    """Raise InputError where X is not (N, ...) real numbers, at least one an example."""
+    if X.dtype.kind not in "biuf" or len(X.shape) < 2 or 0 in X.shape[1:]:
+        hint = "; for one feature an example give X[:, None]" if len(X.shape) == 1 else ""
+        raise InputError(
+            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape "
+            f"(N, ...) with at least one feature{hint}"
+        )
+
+
+def check_features(X: np.ndarray, where: str) -> np.ndarray:
+    """Return X if it is (N, ...) finite real numbers, or raise InputError."""
+    check_kind(X, where)
+    if not all(in_order(lambda rows: _is_finite(X[rows]), _checked_parts(X))):
+        bad = np.argwhere(~np.isfinite(X))
+        place = ", ".join(map(str, bad[0]))
+        raise InputError(
+            f"{where}: X holds {len(bad)} values that are not finite, the first "
+            f"({X[tuple(bad[0])]}) at [{place}]; remove or replace them"
+        )
+    return X
+
+
+def check_finite(X: Examples) -> None:
+    """Look at all values of X (N, ...) once; raises as `check_rows` does."""
+    do_all(lambda rows: check_rows(X[rows], X, np.r_[rows]), _checked_parts(X))
+
+
+def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray) -> None:
+    """Raise InputError where some rows of X are not finite, with their numbers in X's own file.
+
+    Parameters
+    ----------
+    rows : (n, ...), in memory.
+    X, places : what they were taken from, and which rows of it they are, (n,).
+    """
+    if _is_finite(rows):
+        return
+    row, *column = np.argwhere(~np.isfinite(rows))[0].tolist()
+    number = (X.in_file(places) if isinstance(X, NpyRows) else places)[row]
+    at = ", ".join(map(str, [number, *column]))
+    raise InputError(
+        f"{getattr(X, 'path', 'X')}: example {number} holds {rows[row, *column]}: it is not finite "
+        f"(at [{at}]); remove or replace it"
+    )
+
+
+def _checked_parts(X: Examples) -> list[slice]:
+    """Return the parts of X whose values are looked at at a time: of integers there are none."""
+    row_bytes = math.prod(X.shape[1:]) * X.dtype.itemsize
+    return row_parts(len(X) if X.dtype.kind == "f" else 0, max(1, CHECKED_BYTES // row_bytes))
+
+
+def _is_finite(X: np.ndarray) -> bool:
+    """Return whether every value is finite; only where their sum is not is each one looked at."""
+    if X.dtype.kind != "f":
+        return True
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = X.sum(dtype=np.result_type(X.dtype, np.float32))
+    return bool(np.isfinite(total) or np.isfinite(X).all())
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Of each feature, (D,) float64: smallest and largest value, mean, and standard deviation.
+
+    A spread that is nothing but rounding is 0. weight times 2 ** exponent is the number of
+    examples, or the sum of their weights, which may be more than a float holds.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    spread: np.ndarray
+    weight: float
+    exponent: int = 0
+
+    def merge(self, other: "Statistics") -> "Statistics":
+        """Return those of the examples of both.
+
+        Source: T. Chan, G. Golub, R. LeVeque, Algorithms for Computing the Sample Variance, 1983.
+        """
+        exponent = max(self.exponent, other.exponent)
+        before, new = (math.ldexp(s.weight, s.exponent - exponent) for s in (self, other))
+        weight = before + new
+        old, added = before / weight, new / weight
+        apart = other.mean - self.mean
+        low, high = np.minimum(self.low, other.low), np.maximum(self.high, other.high)
+        # No square can overflow or vanish.
+        within = np.hypot(math.sqrt(old) * self.spread, math.sqrt(added) * other.spread)
+        spread = np.hypot(within, math.sqrt(old * added) * apart)
+        mean = np.where(low == high, low, self.mean + added * apart)
+        spread = np.where(low == high, 0.0, spread)
+        return Statistics(low, high, mean, spread, weight, exponent)
+
+
+def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -> Statistics:
+    """Measure X (N, ...), in float64, in one pass whose blocks are merged.
+
+    Parameters
+    ----------
+    X : the examples.
+    weights : (N,), what each counts in mean and spread, above 0; or None, where all count the same.
+    exponent : of the power of 2 that the weights are times of.
+
+    Raises
+    ------
+    InputError
+        When a value is not finite.
+    """
+    size = max(1, BLOCK_BYTES // (8 * math.prod(X.shape[1:])))
+
+    def measure_part(part: slice) -> Statistics:
+        with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
+            blocks = row_parts(part.stop, size, part.start)
+            return functools.reduce(
+                Statistics.merge, (_measure_block(X, rows, weights) for rows in blocks)
+            )
+
+    parts = row_parts(len(X), max(PART_ROWS, PART * size))
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever uses it reports what overflows
+        whole = functools.reduce(Statistics.merge, in_order(measure_part, parts))
+    rounding = 10 * np.finfo(float).eps * np.maximum(whole.high, -whole.low)
+    spread = np.where(whole.spread <= rounding, 0.0, whole.spread)
+    return dataclasses.replace(whole, spread=spread, exponent=exponent)
+
+
+def _measure_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Statistics:
+    block = flatten(X[rows])
+    low, high = block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        check_rows(block.reshape(-1, *X.shape[1:]), X, np.r_[rows])
+    # A wider float than float64 has no more to say: the map of the features is of float64.
+    values = block.astype(np.float64)  # a copy
+    unit: Any = 1.0
+    if block.dtype.kind == "f" and block.itemsize > 4:  # squares could overflow or vanish
+        largest = np.maximum(high, -low)
+        unit = np.where(largest > 0, largest, 1.0)
+        values /= unit
+    counts = None if weights is None else weights[rows].astype(np.float64)
+    mean = np.average(values, axis=0, weights=counts)
+    values -= mean
+    if counts is None:
+        squares, weight = np.einsum("ij,ij->j", values, values), float(len(block))
+    else:
+        squares, weight = np.einsum("i,ij,ij->j", counts, values, values), float(counts.sum())
+    mean = np.where(low == high, low, mean * unit)
+    return Statistics(low, high, mean, np.sqrt(squares / weight) * unit, weight)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +202,7 @@ class AffineMap:
             # Column by column, for numpy adds whole rows to each other at the speed of memory.
             if not np.isfinite(np.add.reduce(out, axis=0)).all():
                 self._fill_in_float64(flat, out)
-                _check_finite(flat, out)
+                _check_prepared(flat, out)
         return out
 
     def fill(self, flat: np.ndarray, out: np.ndarray) -> None:
@@ -87,11 +242,6 @@ class AffineMap:
                 values /= self.scale
                 out[rows] = values
 
-    @property
-    def _chunk(self) -> int:
-        """Rows that a thread prepares at a time."""
-        return max(1, CHUNK_BYTES // (8 * len(self.shift)))
-
     def design_matrix(self, X: Examples, dtype: type[np.floating] = np.float32) -> Examples:
         """Return (N, D + 1): the prepared features and a column of ones for the bias.
 
@@ -106,7 +256,7 @@ class AffineMap:
             self.transform(flat[rows], out=design[rows, :-1])
             design[rows, -1] = 1
 
-        do_all(prepare, row_parts(len(flat), self._chunk))
+        do_all(prepare, row_parts(len(flat), max(1, CHUNK_BYTES // (8 * len(self.shift)))))
         return design
 
 
@@ -179,9 +329,9 @@ def flatten(X: np.ndarray) -> np.ndarray:
     return X.reshape(len(X), math.prod(X.shape[1:]))
 
 
-def _check_finite(given: np.ndarray, prepared: np.ndarray) -> None:
+def _check_prepared(X: np.ndarray, prepared: np.ndarray) -> None:
     """Raise InputError where prepared values are not finite; their sum may be so alone."""
-    wrong = given[~np.isfinite(prepared)]
+    wrong = X[~np.isfinite(prepared)]
     if wrong.size and np.isfinite(wrong).all():
         largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
         raise InputError(

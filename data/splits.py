@@ -6,8 +6,8 @@ import numpy as np
 
 from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
-from data.features import check_rows
-from data.files.npy import NpyRows
+from data.files.arrays import NpyRows
+from data.preprocessing import check_rows
 from data.threads import row_parts
 
 HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
@@ -86,13 +86,11 @@ def make_dataset(
     """
     if len(train) == 0:
         raise InputError(f"{origin}: there are no examples")
-    given = {"test": (test, test_fraction), "val": (val, val_fraction)}
-    fractions = {name: share for name, (split, share) in given.items() if split is None}
+    splits = {"test": (test, test_fraction), "val": (val, val_fraction)}
+    fractions = {name: share for name, (split, share) in splits.items() if split is None}
     train, held = _split_off(train, fractions, rng)
-    val, test = held.get("val", val), held.get("test", test)
-    assert val is not None
-    assert test is not None
-    return Dataset(name, train, val, test, classes, image_shape, origin)
+    held |= {name: split for name, (split, _) in splits.items() if split is not None}
+    return Dataset(name, train, held["val"], held["test"], classes, image_shape, origin)
 
 
 def share_apart(*fractions: float) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from data.dataset import Split
-from data.files.npy import NpyRows
+from data.files.arrays import NpyRows
 from data.machine import memory
 from data.minibatches import Minibatch, Minibatches, equal_parts
 from data.preprocessing import PreparedRows

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from classifier.model import FORMAT, LinearModel
-from data.files.sealed import write_sealed
+from data.files.arrays import write_sealed
 from data.preprocessing import AffineMap
-from data.sources.arrays import Source as Arrays
 from data.sources.cifar import Source as Cifar
+from data.sources.files import Source as Arrays
 
 X, Y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
 GIB = 2**30

@@ -35,7 +35,7 @@ def held_out_row(folder):
     """Return the first row of the training file that a run does not train on."""
     from classifier.runs.preparation import generator
     from data.dataset import Split
-    from data.files.npy import open_npy
+    from data.files.arrays import open_npy
     from data.splits import _sample_off
 
     X, y = open_npy(str(folder / "train_X.npy")), np.load(folder / "train_y.npy")

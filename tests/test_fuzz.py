@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from classifier.model import LinearModel
 from classifier.runs.checkpoint import read_checkpoint
 from data.errors import InputError
-from data.files.sealed import DIGITS, _digest
-from data.sources.arrays import read_examples
+from data.files.arrays import DIGITS, _digest
 from data.sources.cifar import Source
+from data.sources.files import read_examples
 from data.sources.restricted_pickle import read_pickle
 
 TRIED = int(os.environ.get("FUZZ", "150"))

@@ -230,7 +230,7 @@ import dataclasses
 import numpy as np
 from data.dataset import Split
 from data.options import option
-from data.sources.seeded import SeededSource
+from data.sources import SeededSource
 from data.splits import make_dataset
 
 @dataclasses.dataclass

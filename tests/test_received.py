@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import yaml
 
-from data.files.sealed import read_sealed, write_sealed
+from data.files.arrays import read_sealed, write_sealed
 
 pytestmark = pytest.mark.slow  # many real processes
 

@@ -13,9 +13,8 @@ from classifier.export.formats import (
 from classifier.model import LinearModel
 from classifier.runs.prediction import find_model, incomplete_status
 from data.console import console, printable
-from data.errors import InputError, one_line
-from data.files.whole import write_whole
-from data.parser import Parser
+from data.errors import InputError, Parser, one_line
+from data.files.store import write_whole
 
 
 def export(run: str, to: str, output: str | None = None) -> str:

@@ -18,9 +18,8 @@ from classifier.runs.claim import kind_of
 from classifier.runs.closed import open_test
 from classifier.sweep.summary import summarise
 from data.console import console, printable
-from data.errors import InputError, one_line
-from data.files.places import is_folder, refuse_links
-from data.parser import Parser
+from data.errors import InputError, Parser, one_line
+from data.files.store import is_folder, refuse_links
 
 COMPARISON = Path("outputs") / COMPARE_PAGE  # beside the index
 USAGE = "python -m classifier.report FOLDER, of runs, of a run or of a sweep; several are compared"

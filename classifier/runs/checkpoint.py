@@ -17,7 +17,7 @@ from classifier.runs.config import has_role
 from classifier.runs.job import Job
 from classifier.solver import Training
 from data.errors import InputError, one_line
-from data.files.sealed import read_sealed, write_sealed
+from data.files.arrays import read_sealed, write_sealed
 from data.options import REPORTING
 
 NAME = "checkpoint.npz"

@@ -13,8 +13,7 @@ from classifier.runs.folder import SWEEP, read_report
 from classifier.runs.lock import NAME as LOCK
 from classifier.runs.lock import locked
 from data.errors import InputError
-from data.files.places import is_plain_file, refuse_links
-from data.files.whole import write_text
+from data.files.store import is_plain_file, refuse_links, write_text
 
 MARK = ".softmax"
 Kind = Literal["run", "sweep"]  # what it says

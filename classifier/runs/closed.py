@@ -24,7 +24,7 @@ from classifier.runs.received import read_received
 from classifier.runs.results import MODEL, predictions, write_mistakes
 from data.dataset import Dataset
 from data.errors import InputError, one_line
-from data.files.whole import remove, write_json, write_text
+from data.files.store import remove, write_json, write_text
 
 _kept: list[Dataset] = []  # that of the last jobs of a sweep in this process, if there is one
 

@@ -20,7 +20,7 @@ from classifier.runs.progress import said_when_long
 from classifier.runs.results import finish, keep_fit, write_results
 from classifier.runs.trained import Trained
 from data.errors import InputError, one_line
-from data.files.whole import from_here
+from data.files.store import from_here
 
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
 Show = Callable[[Path, bool], object]

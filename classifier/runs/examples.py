@@ -8,8 +8,8 @@ from classifier.report.names import EXAMPLES
 from classifier.report.regions import Shown
 from data.dataset import Dataset
 from data.errors import InputError
-from data.files.npz import read_npz
-from data.files.whole import write_whole
+from data.files.arrays import read_npz
+from data.files.store import write_whole
 
 KEPT = 400  # half of them for validation, at most
 

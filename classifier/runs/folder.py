@@ -8,8 +8,7 @@ from typing import Any
 from classifier.fit import SKIPPED
 from classifier.runs.lock import locked
 from data.errors import InputError
-from data.files.plain import read_plain
-from data.files.whole import remove_parts, write_json
+from data.files.store import read_plain, remove_parts, write_json
 
 SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
 FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again would not change

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from classifier.fit import Epoch
-from data.files.whole import write_text
+from data.files.store import write_text
 
 
 def write_history(path: Path, rows: Sequence[Epoch]) -> None:

@@ -13,8 +13,7 @@ import os
 from pathlib import Path
 
 from classifier.runs.claim import kind_of
-from data.files.places import is_folder, is_plain_file, is_there
-from data.files.whole import write_text
+from data.files.store import is_folder, is_plain_file, is_there, write_text
 
 FILE, LINK = "latest.txt", "latest"
 LONGEST = 2**14  # bytes of a path

@@ -19,11 +19,10 @@ from classifier.runs.folder import read_status
 from classifier.runs.latest import latest_run
 from data.console import printable
 from data.errors import InputError, one_line
-from data.features import check_features
-from data.files.npz import read_npz
-from data.files.places import is_folder, is_plain_file, is_there
-from data.files.whole import write_whole
+from data.files.arrays import read_npz
+from data.files.store import is_folder, is_plain_file, is_there, write_whole
 from data.labels import NUMBER, check_labels, class_indices
+from data.preprocessing import check_features
 from data.sources.cifar import LAYOUTS
 
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 
 from data.errors import InputError
-from data.files.sealed import read_sealed, write_sealed
-from data.files.whole import remove
+from data.files.arrays import read_sealed, write_sealed
+from data.files.store import remove
 
 NAME = "predictions.npz"
 FORMAT = 1

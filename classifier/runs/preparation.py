@@ -15,14 +15,12 @@ from classifier.runs.log import RunError, log, timed
 from data.console import printable
 from data.dataset import Dataset, Examples, Split, class_counts
 from data.errors import InputError
-from data.files.npy import NpyRows
+from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
-from data.machine import memory
-from data.preprocessing import AffineMap, PreparedRows
-from data.room import STREAMED, check_room
-from data.sources.seeded import SeededSource
+from data.machine import STREAMED, check_room, memory
+from data.preprocessing import AffineMap, PreparedRows, check_finite, measure
+from data.sources import SeededSource
 from data.splits import stratified_folds
-from data.statistics import check_finite, measure
 from data.streamed import window_bytes
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias

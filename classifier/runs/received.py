@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from classifier.runs.config import CONFIGS, has_role, own_keys
 from classifier.runs.folder import SWEEP
 from data.errors import InputError
-from data.files.plain import read_plain
+from data.files.store import read_plain
 from data.options import PLACE
 
 STACKED = "stacked"  # the launcher that trains the jobs of a sweep together

@@ -32,7 +32,7 @@ from classifier.runs.report import falls_short
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError
-from data.files.whole import from_here, remove, write_json, write_text, write_whole
+from data.files.store import from_here, remove, write_json, write_text, write_whole
 
 MODEL = "model.npz"
 REPORT = (  # said of it

@@ -23,8 +23,7 @@ from classifier.runs.received import (
     read_sweep,
 )
 from data.errors import InputError, one_line
-from data.files.places import is_folder, is_plain_file
-from data.files.whole import write_text
+from data.files.store import is_folder, is_plain_file, write_text
 from data.options import PLACE, REPORTING
 
 

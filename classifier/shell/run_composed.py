@@ -26,7 +26,7 @@ from classifier.tracking.live import Live
 from classifier.tracking.track import track
 from data.console import printable
 from data.errors import one_line
-from data.files.whole import from_here
+from data.files.store import from_here
 
 
 def run_composed(composed: DictConfig) -> float:

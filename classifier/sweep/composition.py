@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.runs.config import Config, has_role, make_config
 from classifier.runs.job import plain_config, plain_value
-from data.files.plain import yaml_text
+from data.files.store import yaml_text
 from data.options import PLACE
 
 

@@ -26,9 +26,8 @@ from classifier.sweep.progress import SweepProgress
 from classifier.sweep.workers import Call, Workers, open_workers
 from data.dataset import Dataset, Split
 from data.errors import InputError, one_line
-from data.files.npy import NpyRows
-from data.machine import cores
-from data.room import shared
+from data.files.arrays import NpyRows
+from data.machine import cores, shared
 
 log = logging.getLogger(__name__)
 UNKNOWN = "the worker that trained it left neither a result nor a reason"
@@ -216,7 +215,7 @@ def _absolute_rows(split: Split) -> Split:
 @contextlib.contextmanager
 def _proof(sweep: Path) -> Iterator[Path]:
     """Yield a file of a name that is given once: who sees it sees this folder, and no other."""
-    # A kill leaves it there, and the next start removes it: `data.files.whole` names parts so.
+    # A kill leaves it there, and the next start removes it: `data.files.store` names parts so.
     place = sweep / f".{secrets.token_hex(8)}.{os.getpid()}.part"
     place.touch()
     try:

@@ -7,7 +7,7 @@ from typing import Any
 from classifier.runs.folder import FINISHED, write_status
 from classifier.sweep.composition import Composition
 from classifier.sweep.records import Record, config_key
-from data.files.whole import whole_folder, write_text
+from data.files.store import whole_folder, write_text
 
 HYDRA = ".hydra"  # what Hydra leaves in a folder of a run
 

@@ -33,11 +33,10 @@ from classifier.sweep.workers import BACKENDS
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
-from data.files.npy import NpyRows
-from data.files.whole import remove, remove_parts
-from data.machine import processes
-from data.room import shared
-from data.statistics import check_finite
+from data.files.arrays import NpyRows
+from data.files.store import remove, remove_parts
+from data.machine import processes, shared
+from data.preprocessing import check_finite
 
 log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one

@@ -38,8 +38,7 @@ from classifier.sweep.table import table
 from classifier.sweep.winner import check_best, copy_best, crown
 from data.console import console, printable
 from data.errors import InputError, one_line
-from data.files.places import refuse_links
-from data.files.whole import write_json, write_text
+from data.files.store import refuse_links, write_json, write_text
 
 
 def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> dict[str, Any]:

@@ -16,8 +16,7 @@ from classifier.runs.predictions import NAME as PREDICTIONS
 from classifier.runs.results import MODEL
 from data.console import printable
 from data.errors import InputError, one_line
-from data.files.places import is_folder, is_plain_file, is_there
-from data.files.whole import remove_parts, whole_folder
+from data.files.store import is_folder, is_plain_file, is_there, remove_parts, whole_folder
 
 log = logging.getLogger(__name__)
 NEEDED = (MODEL, "report.json", "report.txt")  # what is copied of the winner,

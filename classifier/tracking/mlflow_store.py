@@ -26,8 +26,7 @@ from classifier.tracking.figures import (
     untold,
 )
 from data.console import printable
-from data.files.plain import read_plain
-from data.files.whole import from_here
+from data.files.store import from_here, read_plain
 
 # What mlflow reads when it is imported, where the user has not set it: it reports its use to
 # nobody, prints nothing, and does not try a server that is down for many minutes.

@@ -7,21 +7,24 @@ both the pixels are the red, then the green, then the blue 32 x 32 plane.
 
 import codecs
 import dataclasses
+import gzip
+import io
 import itertools
+import sys
+import tarfile
+import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
 from data.dataset import Dataset, Split
-from data.errors import InputError
-from data.files.places import is_plain_file, is_there
+from data.errors import InputError, one_line
+from data.files.store import is_plain_file, is_there
 from data.options import PLACE, REPORTING, option
-from data.sources.archive import check_size, read_members
-from data.sources.download import fetch
+from data.sources import SeededSource
 from data.sources.restricted_pickle import read_pickle
-from data.sources.seeded import SeededSource
 from data.splits import make_dataset
 from data.threads import do_all, in_order, row_parts
 
@@ -260,3 +263,124 @@ def _check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
             f"{where}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first "
             f"({y[wrong[0]]}) of image {wrong[0]}"
         )
+
+
+BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError)
+MAX_TOTAL = 2**29  # bytes, unpacked; the largest archive that is read here has 186 MB
+MAX_MEMBERS = 10_000  # which take half a second; the published archives have ten
+
+
+def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+    """Return the contents of the members that are asked for, by their names without folders.
+
+    Parameters
+    ----------
+    path : a .tar.gz or .tar file.
+    limits : the names asked for, and the most bytes that each may have.
+
+    Raises
+    ------
+    InputError
+        When the file is not such an archive, is damaged, unpacks to too much or holds too many
+        files; when a member asked for is a link, is there twice, is too large or has a path out of
+        its folder.
+    """
+    files: dict[str, bytes] = {}
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=_unpacked(file), mode="r:") as archive:
+            for count, member in enumerate(archive):
+                if count == MAX_MEMBERS:
+                    raise InputError(f"{path}: an archive of more than {MAX_MEMBERS} files")
+                name = PurePosixPath(member.name)
+                if name.name in limits:
+                    where = f"{path}: {member.name[:100]!r}"
+                    _check(member, name, limits[name.name], where)
+                    if name.name in files:
+                        raise InputError(f"{where} is there twice")
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a regular file
+                    files[name.name] = content.read()
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise InputError(f"{path}: not a readable .tar.gz archive") from error
+    return files
+
+
+def _check(member: tarfile.TarInfo, name: PurePosixPath, limit: int, where: str) -> None:
+    if name.is_absolute() or ".." in name.parts:
+        raise InputError(f"{where}: a name that leads out of the archive; nothing of it is read")
+    if not member.isreg():
+        raise InputError(f"{where} is a link or a device, not a file")
+    check_size(member.size, limit, where)
+
+
+def check_size(size: int, limit: int, where: str) -> None:
+    """Refuse a file that is larger than any published one could be."""
+    if size > limit:
+        raise InputError(f"{where}: {size} bytes; such a file has at most {limit}")
+
+
+def _unpacked(file: BinaryIO) -> BinaryIO:
+    packed = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return cast(BinaryIO, _Bounded(gzip.GzipFile(fileobj=file) if packed else file))
+
+
+class _Bounded(io.RawIOBase):
+    """A file of which no byte beyond MAX_TOTAL is read, whatever a header declares."""
+
+    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
+        self.file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read as a file does."""
+        self._bound(self.file.tell() + max(0, size))
+        return self.file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, counted from the beginning."""
+        self._bound(offset)
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self.file.tell()
+
+    def _bound(self, place: int) -> None:
+        if place > MAX_TOTAL:
+            raise InputError(f"an archive that unpacks to more than {MAX_TOTAL} bytes is not read")
+
+
+def fetch(url: str, digest: str, destination: Path) -> None:
+    """Download url to destination, with a progress bar on a terminal.
+
+    Parameters
+    ----------
+    url : where the file is.
+    digest : what it must be, as "sha256:<hex digits>"; a file that differs is not kept.
+    destination : where it goes; its folder is made.
+
+    Raises
+    ------
+    InputError
+        When pooch is not installed, the server does not answer, or the digest differs.
+    """
+    try:
+        import pooch
+        from requests import ConnectionError as NoConnection
+        from requests import RequestException
+    except ImportError:
+        raise InputError("data.download=true needs the package pooch: pip install pooch") from None
+    if not url.startswith(("http://", "https://")):
+        raise InputError(f"{url}: data.mirror must begin with https:// or http://")
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        pooch.retrieve(
+            url, digest, destination.name, destination.parent, progressbar=sys.stderr.isatty()
+        )
+    except (RequestException, OSError) as error:
+        reason = "no connection" if isinstance(error, NoConnection) else one_line(error)
+        raise InputError(f"{url}: the download failed ({reason})") from error
+    except ValueError as error:  # pooch's word for a digest that differs
+        raise InputError(f"{url}: the file is not the official one; nothing was kept") from error

@@ -1,12 +1,13 @@
 """Read the pickles of the CIFAR files with an interpreter of our own.
 
 Python's unpickler calls what a file names and hashes what it takes for a key, however deep, and
-meanwhile answers no signal. Here is a loop over the opcodes that plain values and uint8 arrays are
+meanwhile answers no signal. Here is a table of the opcodes that plain values and uint8 arrays are
 written with; any other is refused. Nothing is called on behalf of the file, only bytes are hashed,
 and no value is compared, printed or walked through: it does not matter how deep values stand in
 each other. Time and memory are in proportion to the file and to MAX_OPCODES.
 
-Source: the descriptions of the opcodes in Python's pickletools.
+Source: the descriptions of the opcodes in Python's pickletools, which reads them too, but copies
+and decodes every argument, of which one has 30 MB.
 """
 
 import codecs
@@ -14,7 +15,7 @@ import dataclasses
 import pickle
 import pickletools
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -38,8 +39,6 @@ _NAMES = {
     ("__builtin__", "bytes"): "bytes",
     ("builtins", "bytes"): "bytes",
 }
-_Text = bytes | memoryview  # UTF-8 where it is text; a view where it is large
-_Reader = Callable[[_Text], Any]
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -60,7 +59,7 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
         When the content is anything else; `where` names the file in the message.
     """
     try:
-        read = _Interpreter(content).run()
+        read = _Pickle(content).run()
         if not isinstance(read, dict):
             raise pickle.UnpicklingError(f"it holds a {type(read).__name__}, not a dict")
         return {key: _as_array(value) for key, value in read.items()}
@@ -70,11 +69,14 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
         raise InputError(f"{where}: not a CIFAR file, or a damaged one ({reason})") from error
 
 
-class _Interpreter:
-    """The stack of a pickle that is read, the stacks below its marks, and its memo."""
+class _Pickle:
+    """A pickle that is read: its stack, the stacks below its marks, and its memo.
+
+    The memo is a dict, in which an index costs no memory of its size.
+    """
 
     def __init__(self, content: bytes) -> None:
-        self.content = content
+        self.content, self.view, self.place = content, memoryview(content), 0
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[int, Any] = {}
@@ -82,62 +84,105 @@ class _Interpreter:
 
     def run(self) -> Any:
         """Return the value that the pickle leaves on the stack."""
-        view = memoryview(self.content)
-        for count, (code, begin, end) in enumerate(_opcodes(self.content)):
-            if count == MAX_OPCODES:
-                raise pickle.UnpicklingError(f"it has more than {MAX_OPCODES} opcodes")
-            argument = self.content[begin:end] if end - begin < LARGE else view[begin:end]
-            if code in _PUSHED:
-                self.stack.append(_PUSHED[code](argument))
-            elif code in _PUTS:  # the memo is a dict, in which an index costs no memory of its size
-                self.memo[_PUTS[code](argument)] = self.stack[-1]
-            elif code in _GETS:
-                self.stack.append(self.memo[_GETS[code](argument)])
+        for _ in range(MAX_OPCODES):
+            code = self.read(1)
+            if code in _VALUES:
+                value = _VALUES[code](self)  # which may change the stack
+                self.stack.append(value)
+            elif code in _STEPS:
+                _STEPS[code](self)
+            elif code == pickle.STOP:
+                return self.stack[-1]
+            elif code in _OPCODES:
+                raise pickle.UnpicklingError(f"it uses the opcode {_OPCODES[code]}")
             else:
-                self._step(code)
-        return self.stack[-1]
+                raise pickle.UnpicklingError(f"it has the byte {code[0]} where an opcode should be")
+        raise pickle.UnpicklingError(f"it has more than {MAX_OPCODES} opcodes")
 
-    def _step(self, code: int) -> None:
-        """Do what an opcode without an argument does."""
-        if code in _MADE:
-            count, make = _MADE[code]
-            values = self._take(count)
-            self.stack.append(make(values))
-        elif code in _ADDED:
-            values = self._take(_ADDED[code])
-            _add(values, self.stack[-1])
-        elif code == pickle.REDUCE[0]:
-            values = self._take(2)
-            self.stack.append(self._reduced(*values))
-        elif code == pickle.MEMOIZE[0]:
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif code == pickle.MARK[0]:
-            self.below.append(self.stack)
-            self.stack = []
-        elif code not in _IGNORED:
-            raise pickle.UnpicklingError(f"it uses the opcode {_OPCODES[code].name}")
+    def read(self, size: int) -> Any:
+        """Return the next bytes of the file; many of them as a view."""
+        begin, self.place = self.place, self.place + size
+        if self.place > len(self.content):
+            raise pickle.UnpicklingError("it ends in the middle")
+        return (self.content if size < LARGE else self.view)[begin : self.place]
 
-    def _take(self, count: int | None) -> list[Any]:
-        """Take so many values off the stack, or for None all down to the last mark."""
-        if count is None:
-            values, self.stack = self.stack, self.below.pop()
-            return values
+    def integer(self, size: int) -> int:
+        """Return the next bytes as a number; sizes below zero are such as no file has."""
+        return int.from_bytes(self.read(size), "little")
+
+    def sized(self, size: int) -> Any:
+        """Return the bytes whose number stands before them."""
+        return self.read(self.integer(size))
+
+    def line(self) -> Any:
+        """Return the bytes up to the end of the line."""
+        end = self.content.find(b"\n", self.place)
+        line = self.read(end - self.place if end >= 0 else len(self.content) + 1)
+        self.place += 1
+        return line
+
+    def number(self) -> Any:
+        """Return the number on a line, of few digits: many take their square to be read."""
+        line = self.line()
+        if len(line) > DIGITS:
+            raise pickle.UnpicklingError(f"it has a number of {len(line)} digits")
+        text = str(line, "ascii").strip().removesuffix("L")
+        if text in ("00", "01"):  # False and True
+            return text == "01"
+        return float(text) if set(text) & set(".en") else int(text)
+
+    def quoted(self) -> bytes:
+        """Return the bytes that Python 2 wrote between quotes."""
+        text = bytes(self.line()).strip()
+        if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
+            raise pickle.UnpicklingError("it has a string without quotes")
+        content: bytes = codecs.escape_decode(text[1:-1])[0]
+        return content
+
+    def take(self, count: int) -> list[Any]:
+        """Take so many values off the stack."""
         values = self.stack[-count:]
         if len(values) < count:
             raise IndexError
         del self.stack[-count:]
         return values
 
-    def _reduced(self, called: Any, arguments: Any) -> Any:
+    def take_all(self) -> list[Any]:
+        """Take all values down to the last mark off the stack."""
+        values, self.stack = self.stack, self.below.pop()
+        return values
+
+    def mark(self) -> None:
+        """Begin a stack above this one."""
+        self.below.append(self.stack)
+        self.stack = []
+
+    def put(self, index: int) -> None:
+        """Keep the value on top in the memo."""
+        self.memo[index] = self.stack[-1]
+
+    def add(self, values: list[Any]) -> None:
+        """Add to the value on top: to a list, keys and values to a dict, a state to a stand-in."""
+        target = self.stack[-1]
+        if isinstance(target, list):
+            target.extend(values)
+        elif isinstance(target, dict):
+            target.update(_dict(values))
+        elif isinstance(target, _StandIn) and target.arguments is not None:
+            (target.state,) = values
+        else:
+            raise pickle.UnpicklingError(f"it adds to {_kind(target)}")
+
+    def reduced(self) -> Any:
         """Return the bytes that a call would, or what stands in for an array or its dtype."""
+        called, arguments = self.take(2)
         if not (isinstance(called, _StandIn) and isinstance(arguments, tuple)):
             raise pickle.UnpicklingError("it calls what has no name")
         if called.name == "bytes" and not arguments:
             return b""
         if called.name == "encode":
             text, encoding = arguments
-            text = text if isinstance(text, str) else str(text, "utf-8")
-            string = text.encode("latin1")
+            string = str(text, "utf-8").encode("latin1")
             self.encoded += len(string)  # a small file could ask for one text again and again
             if encoding != b"latin1" or self.encoded > len(self.content):
                 raise pickle.UnpicklingError("it has bytes that pickle does not write so")
@@ -155,93 +200,19 @@ def _dict(values: list[Any]) -> dict[bytes, Any]:
     return dict(zip(values[::2], values[1::2], strict=True))
 
 
-def _add(values: list[Any], target: Any) -> None:
-    """Add values to a list, keys and values to a dict, or the state to a stand-in."""
-    if isinstance(target, list):
-        target.extend(values)
-    elif isinstance(target, dict):
-        target.update(_dict(values))
-    elif isinstance(target, _StandIn) and target.arguments is not None:
-        (target.state,) = values
-    else:
-        raise pickle.UnpicklingError(f"it adds to {_kind(target)}")
-
-
 def _kind(value: Any) -> str:
     """Name a type for a message; the value may be too deep for one."""
     return f"a value of type {type(value).__name__}"
 
 
-def _named(parts: list[Any]) -> _StandIn:
-    """Return what stands in for a name, of which the module and the rest are given."""
+def _named(*parts: Any) -> _StandIn:
+    """Return what stands in for a name, of which the module and the rest are passed."""
     if not all(isinstance(part, bytes) for part in parts):
         raise pickle.UnpicklingError("it asks for a name that is no text")
     module, name = (part.decode("utf-8", "replace") for part in parts)
     if (module, name) not in _NAMES:
         raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:100])
     return _StandIn(_NAMES[module, name])
-
-
-def _number(line: _Text) -> Any:
-    """Return the number on a line, of few digits: many take the square of their number to read."""
-    if len(line) > DIGITS:
-        raise pickle.UnpicklingError(f"it has a number of {len(line)} digits")
-    text = str(line, "ascii").strip().removesuffix("L")
-    if text in ("00", "01"):  # False and True
-        return text == "01"
-    return float(text) if set(text) & set(".en") else int(text)
-
-
-def _literal(line: _Text) -> bytes:
-    """Return the bytes that Python 2 wrote between quotes."""
-    text = bytes(line).strip()
-    if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-        raise pickle.UnpicklingError("it has a string without quotes")
-    content: bytes = codecs.escape_decode(text[1:-1])[0]
-    return content
-
-
-def _escaped(line: _Text) -> bytes | str:
-    """Return text as UTF-8; where it is large it can only be bytes, and is no text for long."""
-    text = str(line, "raw-unicode-escape")
-    return text if len(line) >= LARGE else text.encode("utf-8", "replace")
-
-
-def _signed(argument: _Text) -> int:
-    return int.from_bytes(argument, "little", signed=True)
-
-
-def _same(argument: _Text) -> _Text:
-    return argument
-
-
-def _opcodes(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield each opcode, and where its argument begins and ends, without its size or line's end.
-
-    `pickletools.genops` copies and decodes every argument, of which one has 30 MB.
-    """
-    code, after = None, 0
-    while code != pickle.STOP[0]:
-        if after >= len(content):
-            raise pickle.UnpicklingError("it ends in the middle")
-        code, begin = content[after], after + 1
-        if code not in _ARGUMENTS:
-            raise pickle.UnpicklingError(f"it has the byte {code} where an opcode should be")
-        kind = _ARGUMENTS[code]
-        if kind >= 0:
-            end = after = begin + kind
-        elif kind == pickletools.UP_TO_NEWLINE:
-            end = content.find(b"\n", begin)
-            if code in _TWO_LINES and end >= 0:
-                end = content.find(b"\n", end + 1)
-            after = end + 1 if end >= 0 else len(content) + 1
-        else:
-            begin += _SIZES[kind]
-            # A size below zero is read as one that no file has.
-            end = after = begin + int.from_bytes(content[begin - _SIZES[kind] : begin], "little")
-        if after > len(content):
-            raise pickle.UnpicklingError("it ends in the middle")
-        yield code, begin, end
 
 
 def _as_array(value: Any) -> Any:
@@ -258,64 +229,55 @@ def _as_array(value: Any) -> Any:
     return np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order.decode())
 
 
-# How the arguments of values are read, by the names that pickletools gives them.
-_READERS: dict[str, _Reader] = {
-    **dict.fromkeys(("decimalnl_short", "decimalnl_long", "floatnl"), _number),
-    **dict.fromkeys(("uint1", "uint2", "uint4"), lambda code: int.from_bytes(code, "little")),
-    **dict.fromkeys(("int4", "long1", "long4"), _signed),
-    **dict.fromkeys(("bytes1", "bytes4", "bytes8", "bytearray8", "string1", "string4"), _same),
-    **dict.fromkeys(("unicodestring1", "unicodestring4", "unicodestring8"), _same),
-    "float8": lambda argument: struct.unpack(">d", argument)[0],
-    "stringnl": _literal,
-    "unicodestringnl": _escaped,
-    "stringnl_noescape_pair": lambda lines: _named(bytes(lines).split(b"\n")),
+# What an opcode puts on the stack.
+_VALUES: dict[bytes, Callable[[_Pickle], Any]] = {
+    pickle.NONE: lambda _: None,
+    pickle.NEWTRUE: lambda _: True,
+    pickle.NEWFALSE: lambda _: False,
+    **dict.fromkeys((pickle.INT, pickle.LONG, pickle.FLOAT), _Pickle.number),
+    pickle.BININT: lambda p: int.from_bytes(p.read(4), "little", signed=True),
+    pickle.BININT1: lambda p: p.integer(1),
+    pickle.BININT2: lambda p: p.integer(2),
+    pickle.LONG1: lambda p: int.from_bytes(p.sized(1), "little", signed=True),
+    pickle.LONG4: lambda p: int.from_bytes(p.sized(4), "little", signed=True),
+    pickle.BINFLOAT: lambda p: struct.unpack(">d", p.read(8))[0],
+    pickle.STRING: _Pickle.quoted,
+    pickle.UNICODE: lambda p: str(p.line(), "raw-unicode-escape").encode("utf-8", "replace"),
+    **dict.fromkeys(
+        (pickle.SHORT_BINSTRING, pickle.SHORT_BINBYTES, pickle.SHORT_BINUNICODE),
+        lambda p: p.sized(1),
+    ),
+    **dict.fromkeys((pickle.BINSTRING, pickle.BINBYTES, pickle.BINUNICODE), lambda p: p.sized(4)),
+    **dict.fromkeys(
+        (pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.BINUNICODE8), lambda p: p.sized(8)
+    ),
+    pickle.EMPTY_LIST: lambda _: [],
+    pickle.EMPTY_TUPLE: lambda _: (),
+    pickle.EMPTY_DICT: lambda _: {},
+    pickle.LIST: _Pickle.take_all,
+    pickle.TUPLE: lambda p: tuple(p.take_all()),
+    pickle.TUPLE1: lambda p: tuple(p.take(1)),
+    pickle.TUPLE2: lambda p: tuple(p.take(2)),
+    pickle.TUPLE3: lambda p: tuple(p.take(3)),
+    pickle.DICT: lambda p: _dict(p.take_all()),
+    pickle.GLOBAL: lambda p: _named(bytes(p.line()), bytes(p.line())),
+    pickle.STACK_GLOBAL: lambda p: _named(*p.take(2)),
+    pickle.REDUCE: _Pickle.reduced,
+    pickle.GET: lambda p: p.memo[p.number()],
+    pickle.BINGET: lambda p: p.memo[p.integer(1)],
+    pickle.LONG_BINGET: lambda p: p.memo[p.integer(4)],
 }
-_OPCODES = {ord(op.code): op for op in pickletools.opcodes}
-_NAMED = {op.name: code for code, op in _OPCODES.items()}
-
-
-def _reading(names: str) -> dict[int, _Reader]:
-    opcodes = [_OPCODES[_NAMED[name]] for name in names.split()]
-    return {ord(op.code): _READERS[op.arg.name] for op in opcodes if op.arg}
-
-
-_PUTS, _GETS = _reading("PUT BINPUT LONG_BINPUT"), _reading("GET BINGET LONG_BINGET")
-_PUSHED: dict[int, _Reader] = {
-    **_reading("INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT GLOBAL"),
-    **_reading("STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"),
-    **_reading("UNICODE SHORT_BINUNICODE BINUNICODE BINUNICODE8"),
-    _NAMED["NONE"]: lambda _: None,
-    _NAMED["NEWTRUE"]: lambda _: True,
-    _NAMED["NEWFALSE"]: lambda _: False,
-    _NAMED["EMPTY_LIST"]: lambda _: [],
-    _NAMED["EMPTY_TUPLE"]: lambda _: (),
-    _NAMED["EMPTY_DICT"]: lambda _: {},
+# What other opcodes do.
+_STEPS: dict[bytes, Callable[[_Pickle], object]] = {
+    pickle.PROTO: lambda p: p.read(1),
+    pickle.FRAME: lambda p: p.read(8),
+    pickle.MARK: _Pickle.mark,
+    pickle.PUT: lambda p: p.put(p.number()),
+    pickle.BINPUT: lambda p: p.put(p.integer(1)),
+    pickle.LONG_BINPUT: lambda p: p.put(p.integer(4)),
+    pickle.MEMOIZE: lambda p: p.put(len(p.memo)),
+    **dict.fromkeys((pickle.APPEND, pickle.BUILD), lambda p: p.add(p.take(1))),
+    pickle.SETITEM: lambda p: p.add(p.take(2)),
+    **dict.fromkeys((pickle.APPENDS, pickle.SETITEMS), lambda p: p.add(p.take_all())),
 }
-# How many values are taken off the stack, None for all down to a mark, and what is made of them.
-_MADE: dict[int, tuple[int | None, Callable[[list[Any]], Any]]] = {
-    _NAMED["TUPLE"]: (None, tuple),
-    _NAMED["TUPLE1"]: (1, tuple),
-    _NAMED["TUPLE2"]: (2, tuple),
-    _NAMED["TUPLE3"]: (3, tuple),
-    _NAMED["LIST"]: (None, list),
-    _NAMED["DICT"]: (None, _dict),
-    _NAMED["STACK_GLOBAL"]: (2, _named),
-}
-# How many are taken off and added to the value below them.
-_ADDED = {
-    _NAMED["APPEND"]: 1,
-    _NAMED["APPENDS"]: None,
-    _NAMED["SETITEM"]: 2,
-    _NAMED["SETITEMS"]: None,
-    _NAMED["BUILD"]: 1,
-}
-_IGNORED = {_NAMED["PROTO"], _NAMED["FRAME"], _NAMED["STOP"]}
-_TWO_LINES = {_NAMED["GLOBAL"], _NAMED["INST"]}
-# By code: the bytes of an opcode's argument, or how they are found.
-_ARGUMENTS = {code: op.arg.n if op.arg else 0 for code, op in _OPCODES.items()}
-_SIZES = {  # bytes that tell how many follow
-    pickletools.TAKEN_FROM_ARGUMENT1: 1,
-    pickletools.TAKEN_FROM_ARGUMENT4: 4,
-    pickletools.TAKEN_FROM_ARGUMENT4U: 4,
-    pickletools.TAKEN_FROM_ARGUMENT8U: 8,
-}
+_OPCODES = {op.code.encode("latin1"): op.name for op in pickletools.opcodes}

@@ -46,7 +46,7 @@ class GridSweeper(BasicSweeper):
         from omegaconf import OmegaConf
 
         from classifier.runs.folder import SWEEP
-        from data.files.whole import write_text
+        from data.files.store import write_text
 
         assert self.config is not None
         assert self.launcher is not None

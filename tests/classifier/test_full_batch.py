@@ -18,7 +18,7 @@ from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs
 from classifier.shards import evaluate_held_out
 from data.dataset import Split
-from data.files.npy import open_npy
+from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
 from data.splits import stratified_folds
 

@@ -7,7 +7,7 @@ from scipy.special import softmax
 
 from classifier.model import FORMAT, LinearModel
 from data.errors import InputError
-from data.files.sealed import write_sealed
+from data.files.arrays import write_sealed
 from data.preprocessing import AffineMap
 
 

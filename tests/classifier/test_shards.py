@@ -8,7 +8,7 @@ from classifier import shards
 from classifier.model_stack import PerModel, kept_share
 from classifier.shards import Objective, cut, evaluate_held_out, sum_up
 from data.dataset import Split
-from data.files.npy import open_npy
+from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
 
 N, D, C = 403, 6, 5

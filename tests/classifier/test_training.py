@@ -15,9 +15,8 @@ from classifier.model_stack import PerModel
 from classifier.optimizers import Adam, Sgd
 from classifier.schedules import Constant, Cosine
 from data.dataset import Split
-from data.files.npy import open_npy
-from data.preprocessing import AffineMap, Preprocessing
-from data.statistics import measure
+from data.files.arrays import open_npy
+from data.preprocessing import AffineMap, Preprocessing, measure
 
 
 def iris(val_every=4):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from data.dataset import Split
 from data.errors import InputError
-from data.room import LABELS
+from data.machine import LABELS
 from data.splits import MOVED, make_dataset, share_apart, stratified_folds, stratified_split
 
 labels = st.lists(st.integers(0, 4), min_size=1, max_size=120).map(np.array)

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 
 from data.dataset import Split
-from data.files.npy import open_npy
-from data.preprocessing import Preprocessing
-from data.statistics import measure
+from data.files.arrays import open_npy
+from data.preprocessing import Preprocessing, measure
 from data.streamed import StreamedMinibatches, window_bytes
 
 

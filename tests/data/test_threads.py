@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from data.dataset import Dataset, Split
-from data.preprocessing import Preprocessing
-from data.statistics import measure
+from data.preprocessing import Preprocessing, measure
 from data.threads import ahead, in_order, row_parts
 
 
@@ -56,7 +55,7 @@ def test_parts_cover_the_rows_once():
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
 def test_no_bit_depends_on_the_number_of_threads(dtype, monkeypatch):
     X = np.random.default_rng(0).uniform(0, 200, (1009, 6)).astype(dtype)
-    monkeypatch.setattr("data.statistics.BLOCK_BYTES", 8 * 6 * 7)
+    monkeypatch.setattr("data.preprocessing.BLOCK_BYTES", 8 * 6 * 7)
     monkeypatch.setattr("data.preprocessing.CHUNK_BYTES", 8 * 6 * 13)
     monkeypatch.setattr("data.dataset.HASH_BLOCK", 100)
     found = []

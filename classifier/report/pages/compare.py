@@ -18,8 +18,7 @@ from classifier.report.pages.compared_figures import figure_rows, setting_rows, 
 from classifier.report.pages.page import render
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.uncertainty import LEVEL
-from data.files.places import check_own
-from data.files.whole import write_text
+from data.files.store import check_own, write_text
 
 NAME = "compare.html"
 TITLE = b"<title>Comparison of "  # by which a page of ours is known

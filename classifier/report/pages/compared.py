@@ -15,7 +15,7 @@ from classifier.runs.history import read_history
 from classifier.runs.predictions import EXAMPLES, Predictions, read_predictions
 from classifier.uncertainty import LEVEL, mcnemar, paired_interval
 from data.errors import InputError, one_line
-from data.files.places import is_folder, refuse_links
+from data.files.store import is_folder, refuse_links
 
 LETTERS = "ABCDEFGH"  # of the runs; the eye tells no more colours apart
 HELD_OUT = ("test", "val")  # splits that a model can be judged by, the better one first

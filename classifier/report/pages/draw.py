@@ -19,8 +19,7 @@ from classifier.report.quick_import import import_matplotlib
 from classifier.report.settings import shown_rows
 from classifier.runs.examples import read_examples
 from classifier.runs.history import read_history
-from data.files.plain import read_plain
-from data.files.whole import write_whole
+from data.files.store import read_plain, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

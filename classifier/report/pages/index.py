@@ -16,8 +16,7 @@ from classifier.report.pages.page import render
 from classifier.report.pages.run import NAME as RUN_PAGE
 from classifier.runs.folder import SWEEP
 from data.errors import InputError
-from data.files.places import check_own
-from data.files.whole import write_text
+from data.files.store import check_own, write_text
 
 NAME = "index.html"
 TITLE = b"<title>All runs in "  # by which an index of ours is known

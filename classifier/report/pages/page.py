@@ -20,7 +20,7 @@ from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
 from classifier.report.pages.chart_html import chart_html
-from data.files.whole import write_whole
+from data.files.store import write_whole
 
 TEMPLATES = Path(__file__).parent / "templates"
 # How templates are read.

@@ -28,9 +28,8 @@ from classifier.runs.history import read_history
 from classifier.runs.job import flatten
 from classifier.runs.labels import labels_of
 from classifier.runs.received import read_overrides
-from data.files.npz import read_npz
-from data.files.plain import read_plain
-from data.files.whole import write_text
+from data.files.arrays import read_npz
+from data.files.store import read_plain, write_text
 
 NAME = PAGE
 ERROR = "expected_calibration_error"

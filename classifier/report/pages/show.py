@@ -13,7 +13,7 @@ from classifier.runs.folder import read_report
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
 from data.console import printable
-from data.files.whole import from_here
+from data.files.store import from_here
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from classifier.report.sweep_values import (
     shown_keys,
     status_counts,
 )
-from data.files.whole import write_text
+from data.files.store import write_text
 
 NAME = "sweep.html"
 DOTS = 1600  # in all charts of the keys, about

@@ -21,7 +21,7 @@ from classifier.runs.folder import write_status
 from classifier.runs.history import write_history
 from classifier.runs.predictions import NAME, Predictions, write_predictions
 from data.errors import InputError
-from data.files.whole import write_json
+from data.files.store import write_json
 from data.preprocessing import AffineMap
 
 CONFIG = {"lr": 0.1, "reg": 1e-3, "data": {"n": 300}, "outputs": "a", "choices": {"data": "mine"}}

@@ -25,7 +25,7 @@ from classifier.report.plots import (
 )
 from classifier.report.text import report_text
 from classifier.runs.history import read_history, write_history
-from data.files.whole import write_json
+from data.files.store import write_json
 from data.preprocessing import AffineMap
 
 

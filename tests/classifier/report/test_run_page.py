@@ -23,7 +23,7 @@ from classifier.runs.examples import KEPT, read_examples, write_examples
 from classifier.runs.history import write_history
 from data.dataset import Dataset, Split
 from data.errors import InputError
-from data.files.whole import write_json
+from data.files.store import write_json
 from data.preprocessing import AffineMap
 
 

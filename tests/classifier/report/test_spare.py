@@ -13,7 +13,7 @@ from classifier.runs.config import Config, PredictConfig
 from classifier.shell import command
 from classifier.sweep import drawing
 from data.errors import InputError
-from data.files.whole import write_json
+from data.files.store import write_json
 
 ROW = {"status": "completed", "val_loss": 0.5}
 

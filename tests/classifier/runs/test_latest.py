@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from classifier.runs.latest import latest_run, point_latest
-from data.files.whole import from_here
+from data.files.store import from_here
 
 
 @pytest.fixture

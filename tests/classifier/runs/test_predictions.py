@@ -4,7 +4,7 @@ import pytest
 from classifier.runs.predictions import EXAMPLES, NAME, Predictions, read_predictions
 from classifier.runs.predictions import write_predictions as write
 from data.errors import InputError
-from data.files.sealed import write_sealed
+from data.files.arrays import write_sealed
 
 
 def predictions_of(n, n_classes=3, seed=0):

@@ -9,7 +9,7 @@ from classifier.curvature import measure_scale
 from classifier.runs import preparation
 from classifier.runs.preparation import load_dataset, prepare
 from classifier.runs.run import run
-from data import room
+from data import machine
 from data.errors import InputError
 from data.preprocessing import PreparedRows
 
@@ -19,10 +19,10 @@ GIB = 2**30
 @pytest.fixture
 def memory(monkeypatch):
     """Set the memory that may be used; nothing is too small to be asked about."""
-    monkeypatch.setattr(room, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
 
     def of(size):
-        for module in ("data.room", "data.streamed", "classifier.runs.preparation"):
+        for module in ("data.machine", "data.streamed", "classifier.runs.preparation"):
             monkeypatch.setattr(f"{module}.memory", lambda: size)
 
     return of
@@ -52,7 +52,7 @@ def test_what_a_training_needs_is_told_before_it_is_taken(
     dataset = load_dataset(config)
     if "data.n_classes=500" in overrides:
         monkeypatch.setattr(preparation, "SAMPLE", 10)
-    memory(room.RESERVE)
+    memory(machine.RESERVE)
     monkeypatch.setattr(preparation, "measure", lambda _: pytest.fail("began all the same"))
     with pytest.raises(InputError, match="generated blobs.*are free for that; use") as told:
         prepare(dataset, [config])
@@ -85,7 +85,7 @@ def test_data_in_memory_take_what_they_are_and_one_prepared_copy(job_of, tmp_pat
     tracemalloc.stop()
     copy = prepared.train.X.nbytes + prepared.val.X.nbytes
     sample = 2.1 * 2048 * (d + 1) * 4
-    assert peak < X.nbytes + copy + sample + room.LABELS * n
+    assert peak < X.nbytes + copy + sample + machine.LABELS * n
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from classifier.shell.hydra_versions import VERSION_BASE
 from classifier.sweep import drawing, engine, progress
 from classifier.sweep.engine import Stack, run_stacks, train_stack
 from classifier.sweep.progress import SweepProgress
-from data import machine, room
+from data import machine
 
 
 @pytest.fixture
@@ -118,8 +118,8 @@ def test_workers_share_memory_and_cores_with_each_other_and_this_process(jobs, h
 
 
 def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeypatch):
-    monkeypatch.setattr(room, "ASKED_FROM", 0)
-    monkeypatch.setattr(room, "memory", lambda: 4 * room.RESERVE)
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "memory", lambda: 4 * machine.RESERVE)
     dataset = load_dataset(jobs[0].config)
     train_stack(stack(jobs[:1], dataset), threads=1, n_processes=4)
     assert read_status(jobs[0].folder)["status"] == "failed"

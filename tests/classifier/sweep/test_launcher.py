@@ -16,7 +16,7 @@ from classifier.sweep.launcher import StackedLauncher
 from classifier.sweep.progress import SweepProgress
 from classifier.sweep.records import Record
 from classifier.sweep.stacks import stack_key, stacks_of
-from data import machine, room
+from data import machine
 from data.dataset import Dataset, Split
 
 GIB = 2**30
@@ -202,8 +202,8 @@ def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch, hidden):
 def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch, hidden):
     jobs = [other_split(i) for i in range(3)]
     rooms = []
-    monkeypatch.setattr(room, "memory", lambda: GIB)
-    monkeypatch.setattr(launcher, "load_dataset", lambda _: rooms.append(room.room()) or big)
+    monkeypatch.setattr(machine, "memory", lambda: GIB)
+    monkeypatch.setattr(launcher, "load_dataset", lambda _: rooms.append(machine.room()) or big)
     big = dataset_of()
     each = 2 * big.nbytes  # here, and in a file that may stand in memory
     list(StackedLauncher("loky", 2, None, None)._stacks(jobs, hidden))

@@ -1,17 +1,19 @@
 import gzip
-import io
+import hashlib
+import http.server
 import os
 import pickle
 import struct
 import tarfile
+import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from data.errors import InputError
-from data.sources.archive import MAX_MEMBERS
-from data.sources.cifar import MAX_BYTES, Source
+from data.sources.cifar import MAX_BYTES, MAX_MEMBERS, SHA256, Source, fetch
 from data.sources.restricted_pickle import read_pickle
 
 LAYOUTS = {
@@ -112,14 +114,6 @@ def test_damaged_files_are_named(layout, damage, name, words, tmp_path, write_ci
         load(folder)
 
 
-def test_a_cut_archive_is_named(tmp_path, write_cifar, archive):
-    folder = write_cifar(tmp_path / "unpacked", "cifar-10-batches-py")
-    packed = archive(folder, tmp_path / "cifar.tar.gz")
-    packed.write_bytes(packed.read_bytes()[:30_000])
-    with pytest.raises(InputError, match=r"cifar.tar.gz: not a readable .tar.gz archive"):
-        load(packed)
-
-
 def test_a_file_that_declares_too_much_is_not_read(tmp_path, write_cifar, monkeypatch):
     folder = write_cifar(tmp_path, "cifar-10-batches-py")
     monkeypatch.setitem(MAX_BYTES, "cifar10", 1000)
@@ -149,6 +143,28 @@ def test_other_pickles_are_refused(content):
         read_pickle(pickle.dumps(content, 2), "batch")
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (
+            gzip.compress(tarfile.TarInfo("readme").tobuf()),
+            "holds no test_batch or",
+        ),
+        (
+            gzip.compress(tarfile.TarInfo("x").tobuf() * (MAX_MEMBERS + 1)),
+            "of more than 10000",
+        ),
+        (gzip.compress(os.urandom(2000))[:1000], "not a readable .tar.gz archive"),
+        (b"not an archive", "not a readable .tar.gz archive"),
+    ],
+    ids=["without the files", "of very many files", "cut", "text"],
+)
+def test_other_archives_are_named(content, words, tmp_path):
+    (tmp_path / "x.tar.gz").write_bytes(content)
+    with pytest.raises(InputError, match=rf"x\.tar\.gz: .*{words}"):
+        load(tmp_path / "x.tar.gz")
+
+
 def test_a_batch_that_python_2_wrote_is_read_as_plain_pickle_reads_it():
     values = np.random.default_rng(0).integers(0, 256, (2, 3072), dtype=np.uint8)
 
@@ -169,14 +185,6 @@ def test_a_batch_that_python_2_wrote_is_read_as_plain_pickle_reads_it():
     assert batch[b"labels"] == expected[b"labels"] == [3, 7]
     np.testing.assert_array_equal(batch[b"data"], expected[b"data"])
     np.testing.assert_array_equal(batch[b"data"], values)
-
-
-def test_an_archive_without_the_files_is_named(tmp_path):
-    path = tmp_path / "x.tar.gz"
-    with tarfile.open(path, "w:gz") as tar:
-        tar.addfile(tarfile.TarInfo("readme"), io.BytesIO(b""))
-    with pytest.raises(InputError, match=r"holds no test_batch or test_batch\.bin"):
-        load(path)
 
 
 NAMES = ["airplane", "café", "a truck", *"defghij"]
@@ -251,13 +259,6 @@ def test_labels_may_be_a_tuple(protocol, tmp_path, write_cifar):
     assert load(folder).test.y.tolist() == batch["labels"]
 
 
-def test_an_archive_of_very_many_files_is_refused(tmp_path):
-    path = tmp_path / "x.tar.gz"
-    path.write_bytes(gzip.compress(tarfile.TarInfo("x").tobuf() * (MAX_MEMBERS + 1)))
-    with pytest.raises(InputError, match=r"x.tar.gz: an archive of more than 10000 files$"):
-        load(path)
-
-
 @pytest.mark.skipif("REAL_CIFAR10" not in os.environ, reason="REAL_CIFAR10 names no folder")
 def test_real_images_are_read_as_plain_pickle_reads_them():
     root = Path(os.environ["REAL_CIFAR10"])
@@ -268,3 +269,60 @@ def test_real_images_are_read_as_plain_pickle_reads_them():
     planes = batch[b"data"].reshape(-1, 3, 32, 32)
     np.testing.assert_array_equal(dataset.test.X.transpose(0, 3, 1, 2), planes)
     assert list(dataset.classes[:3]) == ["airplane", "automobile", "bird"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(tmp_path):
+    """A web server on loopback that serves the folder it returns."""
+    pytest.importorskip("pooch")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
+    thread = threading.Thread(target=httpd.serve_forever)
+    thread.start()
+    yield folder, f"http://127.0.0.1:{httpd.server_port}"
+    httpd.shutdown()
+    thread.join()
+    httpd.server_close()
+
+
+def digest(path):
+    return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_is_kept_where_its_digest_is_right(server, tmp_path):
+    folder, url = server
+    (folder / "x.bin").write_bytes(b"content")
+    with pytest.raises(InputError, match="not the official one; nothing was kept"):
+        fetch(f"{url}/x.bin", "sha256:" + "0" * 64, tmp_path / "new" / "x.bin")
+    assert list((tmp_path / "new").iterdir()) == []
+    fetch(f"{url}/x.bin", digest(folder / "x.bin"), tmp_path / "new" / "x.bin")
+    assert (tmp_path / "new" / "x.bin").read_bytes() == b"content"
+
+
+def test_a_missing_file_and_a_missing_server_are_told(server, tmp_path):
+    _, url = server
+    with pytest.raises(InputError, match=r"the download failed \(404"):
+        fetch(f"{url}/none", "sha256:0", tmp_path / "x")
+    with pytest.raises(InputError, match=r"the download failed \(no connection\)"):
+        fetch("http://127.0.0.1:9/none", "sha256:0", tmp_path / "x")
+
+
+def test_cifar_is_fetched_into_root_once_and_read(
+    server, tmp_path, write_cifar, archive, monkeypatch
+):
+    folder, url = server
+    packed = archive(
+        write_cifar(tmp_path / "unpacked", "cifar-10-batches-py"), folder / "cifar-10-python.tar.gz"
+    )
+    monkeypatch.setitem(SHA256, packed.name, digest(packed).removeprefix("sha256:"))
+    root = tmp_path / "datasets"
+    assert len(load(root, download=True, mirror=url + "/").train) == 50
+    packed.unlink()  # the second time there is nothing to fetch
+    assert len(load(root, download=True, mirror=url + "/").train) == 50
+    assert [p.name for p in root.iterdir()] == ["cifar-10-python.tar.gz"]

@@ -5,6 +5,7 @@ import codecs
 import copyreg
 import functools
 import importlib
+import io
 import operator
 import os
 import pickle
@@ -19,15 +20,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.files.npz import read_npz
+from data.files.arrays import read_npz
 from data.sources.cifar import Source
-from data.sources.restricted_pickle import (
-    _ARGUMENTS,
-    _SIZES,
-    MAX_OPCODES,
-    _opcodes,
-    read_pickle,
-)
+from data.sources.restricted_pickle import MAX_OPCODES, read_pickle
 
 TRACE = "ran"
 
@@ -100,7 +95,9 @@ def empty_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_are_refused(name, protocol):
     for content in (CALLS[name], {"data": CALLS[name]}, {"labels": [1, [CALLS[name]]]}):
-        with pytest.raises(InputError, match="batch: not a CIFAR file, or a damaged one") as told:
+        with pytest.raises(
+            InputError, match=r"batch: not a CIFAR file, .*\(it asks for \w+\."
+        ) as told:
             read_pickle(pickle.dumps(content, protocol), "batch")
         system = {"it asks for posix.system)", "it asks for nt.system)"}
         assert name != "os.system" or str(told.value).endswith(tuple(system))
@@ -211,37 +208,6 @@ def test_arrays_of_objects_are_not_loaded():
         read_npz("x.npz", ["X"])
 
 
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=30,
-)
-WRITTEN = st.builds(pickle.dumps, VALUES | st.just(bytes(2**17)), st.integers(0, 5))
-
-
-@given(WRITTEN, st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255))))
-def test_opcodes_are_found_where_pythons_own_tool_finds_them(content, changes):
-    """As far as that gets where bytes were changed: what it cannot read is not loaded either."""
-    changed = bytearray(content)
-    for place, value in changes:
-        changed[int(place * len(changed))] = value
-    expected, found = [], []
-    try:
-        for opcode, _, place in pickletools.genops(bytes(changed)):
-            expected.append((ord(opcode.code), place))
-    except Exception:
-        event("damaged")
-    try:
-        for code, begin, _ in _opcodes(bytes(changed)):
-            found.append((code, begin - 1 - _SIZES.get(_ARGUMENTS[code], 0)))
-    except Exception:
-        event("refused")
-        assert changes
-    assert found[: len(expected)] == expected
-    if not changes:
-        assert found == expected
-
-
 @pytest.mark.parametrize("content", [b"", b"(", b"N", b"T\xff\xff\xff\xff.", b"\x8e" + b"\xff" * 8])
 def test_what_ends_in_the_middle_is_refused(content):
     with pytest.raises(InputError, match="it ends in the middle"):
@@ -269,13 +235,39 @@ def with_bytes(value):
         return {with_bytes(key): with_bytes(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
         return type(value)(map(with_bytes, value))
+    if isinstance(value, bytearray):
+        return bytes(value)
     return value.encode() if isinstance(value, str) else value
 
 
+DICTS = st.dictionaries(st.text() | st.binary(), PLAIN, max_size=5)
+PROTOCOLS = st.integers(0, 5)
+
+
 @settings(max_examples=20)
-@given(st.dictionaries(st.text() | st.binary(), PLAIN), st.integers(0, 5))
+@given(DICTS, PROTOCOLS)
 def test_plain_values_are_read_as_they_were_written(values, protocol):
     assert read_pickle(pickle.dumps(values, protocol), "batch") == with_bytes(values)
+
+
+CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1)
+
+
+@given(DICTS, PROTOCOLS, CHANGES)
+def test_where_bytes_were_changed_they_are_read_as_pickle_reads_them(values, protocol, changes):
+    """Python's own unpickler in Python, which names nothing; what either refuses proves nothing."""
+    content = bytearray(pickle.dumps(values, protocol))
+    for place, value in changes:
+        content[int(place * len(content))] = value
+    unpickler = pickle._Unpickler(io.BytesIO(content), encoding="bytes")
+    unpickler.find_class = None
+    try:
+        expected = with_bytes(unpickler.load())
+        read = read_pickle(bytes(content), "batch")
+    except Exception:
+        event("refused")
+    else:
+        assert repr(read) == repr(expected)
 
 
 PYTHON_2 = {

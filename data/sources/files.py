@@ -10,14 +10,13 @@ import numpy as np
 from data.console import printable
 from data.dataset import Dataset, Examples, Split
 from data.errors import InputError
-from data.features import check_features, check_kind
-from data.files.npy import open_npy
-from data.files.npz import NPY, array_kind, read_npz
-from data.files.places import check_file
+from data.files.arrays import NPY, array_kind, open_npy, read_npz
+from data.files.store import check_file
 from data.labels import Labels, check_labels, class_indices, find_classes
+from data.machine import STREAMED, check_loading
 from data.options import option
-from data.room import STREAMED, check_loading
-from data.sources.seeded import SeededSource
+from data.preprocessing import check_features, check_kind
+from data.sources import SeededSource
 from data.splits import make_dataset, share_apart
 
 
@@ -48,9 +47,7 @@ class Source(SeededSource):
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read the files, number the classes, and split off what has no file of its own."""
         places = self._places()
-        _check_distinct([(key, path) for keys in places.values() for key, path in keys.items()])
-        for split, keys in places.items():
-            _check_forms(split, keys)
+        _check_files(places)
         self._check_room(places)
         read = {split: _read_split(keys) for split, keys in places.items()}
         _check_shapes(places, read)
@@ -95,16 +92,18 @@ class Source(SeededSource):
         """Return the files of each split that has any, by the keys that name them."""
         places = {}
         for split in ("train", "val", "test"):
-            keys = (split, f"{split}_X", f"{split}_y")
-            given = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
-            if len(given) == 1 and split not in given:
-                (missing,) = {*keys[1:]} - {*given}
+            pair = (f"{split}_X", f"{split}_y")
+            paths = {key: getattr(self, key) for key in (split, *pair)}
+            paths = {key: path for key, path in paths.items() if path is not None}
+            if len(paths) == 1 and split not in paths:
+                (missing,) = {*pair} - {*paths}
                 raise InputError(f"{missing}: not given; a pair of files needs both")
-            if len(given) > 1 and split in given:
-                pair = f"{split}_X and {split}_y"
-                raise InputError(f"{split}={given[split]}: give it or {pair}, not both")
-            if given:
-                places[split] = given
+            if len(paths) > 1 and split in paths:
+                raise InputError(
+                    f"{split}={paths[split]}: give it or {' and '.join(pair)}, not both"
+                )
+            if paths:
+                places[split] = paths
         if "train" not in places:
             raise InputError(
                 "train: not given; add data.train=FILE.npz, or data.train_X=FILE.npy and "
@@ -113,10 +112,21 @@ class Source(SeededSource):
         return places
 
 
-def _check_forms(split: str, keys: dict[str, str]) -> None:
-    """Refuse an .npy file where an .npz file stands, and the other way round."""
-    for key, path in keys.items():
+def _check_files(places: dict[str, dict[str, str]]) -> None:
+    """Refuse a file twice, an .npy file where an .npz file stands, and the other way round.
+
+    The figures of one file for two splits would say nothing of new examples.
+    """
+    files = [(key, path, split) for split, keys in places.items() for key, path in keys.items()]
+    for _, path, _ in files:
         check_file(path)
+    for (one, first, _), (other, second, _) in itertools.combinations(files, 2):
+        if Path(first).samefile(second):
+            raise InputError(
+                f"data.{other}={second}: is the file of data.{one} too; leave it out, and examples "
+                "are held out of data.train"
+            )
+    for key, path, split in files:
         with Path(path).open("rb") as file:
             head = file.read(len(NPY))
         if head == NPY and key == split:
@@ -138,8 +148,7 @@ def _read_split(keys: dict[str, str]) -> tuple[Examples, Labels]:
     path_X, path_y = keys.values()
     X, y = open_npy(path_X), open_npy(path_y)
     check_kind(X, path_X)
-    if len(X) != len(y):
-        raise InputError(f"{path_X} holds {len(X)} examples and {path_y} {len(y)} labels")
+    _check_lengths(X, y, path_X, path_y)
     return X, y
 
 
@@ -155,19 +164,13 @@ def read_examples(path: str) -> tuple[np.ndarray, np.ndarray]:
     """
     arrays = read_npz(path, ["X", "y"])
     X, y = check_features(arrays["X"], path), check_labels(arrays["y"], path)
-    if len(X) != len(y):
-        raise InputError(f"{path}: X holds {len(X)} examples and y {len(y)} labels")
+    _check_lengths(X, y, f"{path}: X", "y")
     return X, y
 
 
-def _check_distinct(given: list[tuple[str, str]]) -> None:
-    """Refuse one file for two splits: its figures would say nothing of new examples."""
-    for (one, first), (other, second) in itertools.combinations(given, 2):
-        if Path(first).exists() and Path(second).exists() and Path(first).samefile(second):
-            raise InputError(
-                f"data.{other}={second}: is the file of data.{one} too; leave it out, and examples "
-                "are held out of data.train"
-            )
+def _check_lengths(X: Examples, y: Labels, of_X: str, of_y: str) -> None:
+    if len(X) != len(y):
+        raise InputError(f"{of_X} holds {len(X)} examples and {of_y} {len(y)} labels")
 
 
 def _check_shapes(places: dict[str, dict[str, str]], read: dict[str, tuple[Examples, Any]]) -> None:
@@ -186,3 +189,6 @@ def _image_shape(shape: tuple[int, ...]) -> tuple[int, ...] | None:
     if len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3)):
         return shape
     return None
+
+
+SOURCES = {"arrays": Source}

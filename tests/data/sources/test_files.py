@@ -6,10 +6,10 @@ import zipfile
 import numpy as np
 import pytest
 
-from data import room
+from data import machine
 from data.errors import InputError
-from data.files.npy import NpyRows
-from data.sources.arrays import Source
+from data.files.arrays import NpyRows
+from data.sources.files import Source
 from data.splits import MOVED
 
 
@@ -124,32 +124,6 @@ def test_files_for_val_and_test_are_used_whole(save):
     assert [len(s) for s in dataset.splits().values()] == [40, 8, 5]
     np.testing.assert_array_equal(dataset.val.X, X[:8] + 1)
     np.testing.assert_array_equal(dataset.test.X, X[:5] + 2)
-
-
-@pytest.mark.parametrize(
-    ("arrays", "words"),
-    [
-        ({"X": X}, "no array named y; it holds X"),
-        ({"y": Y}, "no array named X; it holds y"),
-        ({"X": X, "y": Y[:7]}, "X holds 40 examples and y 7 labels"),
-        ({"X": X, "y": Y + 0.5}, r"y\[0\]=0.5: labels must be whole numbers or text"),
-        ({"X": X, "y": Y[:, None]}, r"y is int64 of shape \(40, 1\)"),
-        ({"X": X.astype(complex), "y": Y}, "X is complex128"),
-        ({"X": X.astype(str), "y": Y}, "X is <U32"),
-        ({"X": X[:, 0], "y": Y}, r"X is float64 of shape \(40,\).*give X\[:, None\]"),
-        ({"X": X[:, :0], "y": Y}, r"X is float64 of shape \(40, 0\)"),
-        ({"X": X, "y": np.eye(4)[Y]}, r"y.argmax\(axis=1\) of one-hot rows"),
-        ({"X": X, "y": 1e19 * Y}, r"y\[1\]=1e\+19: labels must be whole numbers or text"),
-        ({"X": X, "y": np.array([b"\xff", b"a"])[Y % 2]}, "y holds text that is not UTF-8"),
-        ({"X": X, "y": np.array(["\ud800", "a"])[Y % 2]}, "y holds text that is not UTF-8"),
-        ({"X": X[:0], "y": Y[:0]}, "there are no examples"),
-        ({"X": X, "y": 0 * Y}, "at least two classes, found only 0"),
-        ({"X": X.astype(object), "y": Y}, r"X holds Python objects; save text as X.astype\(str\)"),
-    ],
-)
-def test_what_cannot_be_used_is_told(arrays, words, save):
-    with pytest.raises(InputError, match=words):
-        load(save(**arrays))
 
 
 def test_values_that_are_not_finite_are_counted_and_placed(save):
@@ -304,22 +278,36 @@ def test_files_that_make_no_splits_are_told(change, words, pair):
         load_pairs(**change(pair(X, Y)))
 
 
+@pytest.mark.parametrize("form", ["one file", "a pair"])
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        (X, Y[:-1], "_X.npy holds 40 examples and .*_y.npy 39 labels"),
-        (X[:, 0], Y, r"_X.npy: X is float64 of shape \(40,\)"),
-        (X.astype(complex), Y, "_X.npy: X is complex128"),
-        (X, np.eye(4)[Y], r"_y.npy: y is float64 of shape .*y.argmax\(axis=1\)"),
-        (X, Y + 0.5, r"_y.npy: y\[0\]=0.5: labels must be whole"),
-        (X, np.arange(40), "_y.npy: 40 different labels for as many examples"),
+        (X, Y[:7], "X(.npy)? holds 40 examples and .*y(.npy)? 7 labels"),
+        (X, Y + 0.5, r"y\[0\]=0.5: labels must be whole numbers or text"),
+        (X, 1e19 * Y, r"y\[1\]=1e\+19: labels must be whole numbers or text"),
+        (X, Y[:, None], r"y is int64 of shape \(40, 1\)"),
+        (X, np.eye(4)[Y], r"y is float64 of shape .*y.argmax\(axis=1\) of one-hot rows"),
+        (X, np.array([b"\xff", b"a"])[Y % 2], "y holds text that is not UTF-8"),
+        (X, np.array(["\ud800", "a"])[Y % 2], "y holds text that is not UTF-8"),
+        (X, np.arange(40), "y.*: 40 different labels for as many examples"),
         (X, Y * 0, "at least two classes, found only 0"),
+        (X.astype(complex), Y, "X is complex128"),
+        (X.astype(str), Y, "X is <U32"),
+        (X[:, 0], Y, r"X is float64 of shape \(40,\).*give X\[:, None\]"),
+        (X[:, :0], Y, r"X is float64 of shape \(40, 0\)"),
         (X[:0], Y[:0], "there are no examples"),
+        (X.astype(object), Y, r"holds Python objects; save text as .\.astype\(str\)"),
     ],
 )
-def test_pairs_that_cannot_be_used_are_told(X, y, words, pair):
+def test_what_cannot_be_used_is_told(form, X, y, words, save, pair):
     with pytest.raises(InputError, match=words):
-        load_pairs(**pair(X, y))
+        load_pairs(**pair(X, y)) if form == "a pair" else load(save(X=X, y=y))
+
+
+@pytest.mark.parametrize(("there", "missing"), ["Xy", "yX"])
+def test_an_array_that_is_missing_is_named(there, missing, save):
+    with pytest.raises(InputError, match=f"no array named {missing}; it holds {there}"):
+        load(save(**{there: X}))
 
 
 # Files, type of X, and what is needed at most: X and y, and what is split off, or float32.
@@ -340,18 +328,18 @@ def test_files_that_would_not_fit_are_refused_before_they_are_read(
 ):
     X, y = np.ones((2000, 100), dtype), np.arange(2000, dtype="u1") % 2
     paths = {name: save(f"{name}.npz", X=X + i, y=y) for i, name in enumerate(files)}
-    needed = int(2e5 * most) + len(files) * (2000 + room.LABELS * 2000)
-    monkeypatch.setattr(room, "ASKED_FROM", 0)
-    monkeypatch.setattr(room, "room", lambda: needed - 1)
-    monkeypatch.setattr("data.sources.arrays.read_npz", None)
+    needed = int(2e5 * most) + len(files) * (2000 + machine.LABELS * 2000)
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "room", lambda: needed - 1)
+    monkeypatch.setattr("data.sources.files.read_npz", None)
     told = (
         f"{' and '.join(map(re.escape, paths.values()))}: needs .* MiB .* of .npy files, which is"
     )
     with pytest.raises(InputError, match=told):
         load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
     monkeypatch.undo()
-    monkeypatch.setattr(room, "ASKED_FROM", 0)
-    monkeypatch.setattr(room, "room", lambda: needed)
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "room", lambda: needed)
     tracemalloc.start()
     load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
     peak = tracemalloc.get_traced_memory()[1]
@@ -360,6 +348,6 @@ def test_files_that_would_not_fit_are_refused_before_they_are_read(
 
 
 def test_what_a_pair_of_files_holds_takes_no_room(pair, monkeypatch):
-    monkeypatch.setattr(room, "ASKED_FROM", 0)
-    monkeypatch.setattr(room, "room", lambda: 0)
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "room", lambda: 0)
     load_pairs(**pair(X, Y))

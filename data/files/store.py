@@ -1,0 +1,314 @@
+"""Files and folders: what stands at a path, files that appear whole, JSON and YAML."""
+
+import contextlib
+import errno
+import functools
+import json
+import math
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import yaml
+
+from data.errors import InputError, one_line
+
+
+def is_there(path: Path) -> bool:
+    """Return whether something stands at a path.
+
+    Raises
+    ------
+    PermissionError
+        Where a folder on the way is closed to us. From Python 3.14 on `Path.exists` would say no,
+        and a message "there is no such file" would send its reader the wrong way.
+    """
+    return _mode(path) != 0
+
+
+def is_folder(path: Path) -> bool:
+    """Return whether a folder stands at a path; raises as `is_there` does."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def is_plain_file(path: Path) -> bool:
+    """Return whether a file, no folder or device, stands at a path; raises as `is_there` does."""
+    return stat.S_ISREG(_mode(path))
+
+
+def check_file(path: str) -> None:
+    """Raise FileNotFoundError or InputError where there is no file of this name.
+
+    Where a folder on the way is closed to us, the system's own PermissionError says so.
+    """
+    if is_plain_file(Path(path)):
+        return
+    if is_there(Path(path)):
+        raise InputError(f"{path}: not a file but a folder or a device")
+    raise FileNotFoundError(f"{path}: no such file")
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a folder in which something leads out of it, or is neither a file nor a folder.
+
+    What is written to a link is written elsewhere, and whoever reads a pipe waits for ever.
+
+    Raises
+    ------
+    InputError
+        Naming the first such place.
+    """
+    for place, folders, files in os.walk(folder, onerror=_raise):
+        inside = os.path.realpath(place)
+        for path in (Path(place, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            # A junction of Windows is a folder that stands elsewhere.
+            junction = stat.S_ISDIR(mode) and Path(os.path.realpath(path)).parent != Path(inside)
+            if junction or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                raise InputError(
+                    f"{path}: is a link or a device, and this folder's files stand in the folder "
+                    "itself; put a copy in its place"
+                )
+
+
+def check_own(path: Path, mark: bytes, kind: str) -> None:
+    """Refuse to write where something stands that is no file of this kind: those hold a mark.
+
+    Raises
+    ------
+    InputError
+        Naming it.
+    """
+    is_own = is_plain_file(path) and mark in path.read_bytes()
+    if path.is_symlink() or (is_there(path) and not is_own):
+        raise InputError(f"{path}: is not {kind} that was made here; move it away")
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of what stands at a path, or 0."""
+    try:
+        return path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name with a 0 byte
+        return 0
+
+
+# Windows refuses to replace a file that another program has open, and says so as one of these:
+# access denied, sharing violation. Most readers are gone soon.
+IN_USE = (5, 32)
+PATIENCE = 5.0  # seconds
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object], *, on_disk: bool = False) -> None:
+    """Give `write` a file beside path and put it in path's place when it is complete.
+
+    Whatever kills the process, the file is whole. Where the machine itself stops, a file of the
+    last seconds may be cut short, but for those that are to be on the disk first: each costs
+    milliseconds.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written, or a folder or a device stands there; what stood at path
+        before still stands there.
+    """
+    path = path.resolve()  # a link stays a link, and what it points to is written
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(path))
+    beside = _beside(path)
+    try:
+        with beside.open("w+b") as file:
+            write(file)
+            if on_disk:
+                file.flush()
+                os.fsync(file.fileno())
+        _when_closed(lambda: beside.replace(path))
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            beside.unlink(missing_ok=True)
+        _name(error, path)
+        raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yield a new folder beside path that takes path's place at the end of the block.
+
+    Whatever is killed meanwhile, at path stands a folder with all that was put into it, or none.
+
+    Raises
+    ------
+    OSError
+        When it cannot be made, or something stands at path.
+    """
+    beside = _beside(path)
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        if path.exists():  # where a rename would take the place of an empty folder
+            raise FileExistsError(errno.EEXIST, "is there already", str(path))
+        _when_closed(lambda: beside.rename(path))
+    except BaseException as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        _name(error, path)
+        raise
+
+
+def remove(path: Path) -> None:
+    """Remove a file, where it is there; a folder that stands in its place stays."""
+    if path.is_symlink() or not path.is_dir():
+        _when_closed(lambda: path.unlink(missing_ok=True))
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove what processes that were killed left beside the files and folders they made."""
+    for part in folder.glob(".*.part"):
+        if not re.fullmatch(r"\..+\.\d+\.part", part.name):  # as `_beside` names them
+            continue
+        if part.is_dir():
+            shutil.rmtree(part)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, on_disk: bool = False) -> None:
+    """Write text as UTF-8; what it has no code for, as parts of odd file names, is escaped."""
+    content = text.encode(errors="backslashreplace")
+    write_whole(path, lambda file: file.write(content), on_disk=on_disk)
+
+
+def write_json(path: Path, content: Any, *, on_disk: bool = False) -> None:
+    """Write strict JSON; numpy values become plain ones, numbers that are not finite null."""
+    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
+    write_text(path, text, on_disk=on_disk)
+
+
+def from_here(path: Path) -> str:
+    """Return a path as it is typed from the current folder; from another drive, the whole path."""
+    try:
+        return os.path.relpath(path)
+    except ValueError:
+        return str(path.absolute())
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def _name(error: BaseException, path: Path) -> None:
+    """Let an error of the system name the place that the user knows."""
+    if isinstance(error, OSError) and error.strerror:
+        error.filename = str(path)
+        del error.filename2
+
+
+def _when_closed(change: Callable[[], object]) -> None:
+    """Rename or remove, again and again while another program of Windows has the file open."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            change()
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in IN_USE:
+                raise
+            if time.monotonic() > end:
+                error.strerror = "is open in another program; close it"
+                raise
+        time.sleep(0.02)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+LIMITS = {".json": 2**28, ".yaml": 2**20}  # bytes of a file; YAML is read slowly
+DEPTH = 50  # lists and dicts in each other
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the quick one is not everywhere
+QUICK_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def read_plain(path: Path) -> Any:
+    """Read a .json or .yaml file.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        When there is no such file; when it is damaged, too large or a device, or it is YAML with
+        an anchor, an alias or a tag: those make other things than plain values.
+    """
+    check_file(str(path))
+    limit = LIMITS[path.suffix]
+    if path.stat().st_size > limit:
+        raise InputError(f"{path}: larger than the {limit} bytes that are read of such a file")
+    content = path.read_bytes()
+    try:
+        return json.loads(content) if path.suffix == ".json" else _yaml(content)
+    except Exception as error:  # damaged text raises nearly anything
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
+
+
+def _yaml(content: bytes) -> Any:
+    depth = 0
+    for event in yaml.parse(content, LOADER):
+        if isinstance(event, yaml.AliasEvent) or any(map(vars(event).get, ("anchor", "tag"))):
+            raise ValueError("an anchor, an alias or a tag is no plain value")
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise ValueError("lists and dicts in each other, too deep")
+    return yaml.load(content, LOADER)
+
+
+def yaml_text(value: Any) -> str:
+    """Return plain values as YAML, which YAML 1.1, 1.2 and OmegaConf read as the same values."""
+    options: dict[str, Any] = {
+        "default_flow_style": False,
+        "allow_unicode": True,
+        "sort_keys": False,
+    }
+    try:
+        return str(yaml.dump(value, Dumper=_dumper(QUICK_DUMPER), **options))
+    except UnicodeEncodeError:  # parts of odd file names, which the quick one refuses
+        return str(yaml.dump(value, Dumper=_dumper(yaml.SafeDumper), **options))
+
+
+@functools.cache
+def _dumper(base: Any) -> Any:
+    """Return a dumper that names nothing by an anchor, and quotes texts that look like numbers."""
+
+    def represent(dumper: Any, text: str) -> Any:
+        style = None if text.isprintable() else '"'  # some line breaks are lost without
+        if style is None and _is_other_elsewhere(text):
+            style = "'"
+        return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    made = type("Dumper", (base,), {"ignore_aliases": lambda *_: True})
+    made.add_representer(str, represent)  # type: ignore[attr-defined]
+    return made
+
+
+def _is_other_elsewhere(text: str) -> bool:
+    """Return whether a text may be no text for OmegaConf or YAML 1.1, where it is for PyYAML."""
+    try:
+        float(text)  # 1e-3
+    except ValueError:
+        return text in ("y", "Y", "n", "N")
+    return True

@@ -1,0 +1,222 @@
+"""Examples that need no file of the user: the digits, blobs and CIFAR-shaped images.
+
+Digits: the 8 x 8 handwritten digits that scikit-learn ships, 1,797 examples, no download. Source:
+E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
+
+Blobs: Gaussian clusters, one a class; the problem to look at first.
+
+CIFAR-shaped images: ten classes that a linear model can partly tell apart. An image is a grey
+ground, a smooth background drawn from patterns that all classes share (so that, as in photographs,
+most of the variance says nothing of the class), a class colour, a class template moved by up to
+`SHIFT` pixels and shown as its own negative in `NEGATIVE` of the images, and pixel noise. The
+colour and the unmoved part of the template are linear evidence; the negatives and the movement are
+not, so accuracy ends well above chance and well below one.
+"""
+
+import dataclasses
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from data.dataset import Dataset, Split
+from data.errors import InputError
+from data.machine import check_loading, cores
+from data.options import option
+from data.sources import SeededSource
+from data.splits import make_dataset, share_apart
+from data.threads import do_all, row_parts
+
+MADE = 16  # bytes a value of blobs: float64 is shuffled into a copy
+N_CLASSES = 10
+SIZE = 32
+SHIFT = 3
+NEGATIVE = 0.35
+MOVES = (2 * SHIFT + 1) ** 2
+BACKGROUNDS = 24  # patterns
+NORMALS = 2**16  # that the noise is chosen from, a pixel by 16 random bits
+BLOCK = 64  # images drawn by a generator of their own, in the cache of a core
+DRAWING = 6  # as many float32 values as a block has are there at once, at most
+SHARED = 2**24  # bytes of the patterns
+
+
+class _Generated(SeededSource):
+    """A source whose examples are split here; the shares stand last in the config of each."""
+
+    val_fraction: float
+    test_fraction: float
+
+    def _check_room(self, n_samples: int, n_values: int, size: int, making: int) -> None:
+        """Refuse values of so many bytes that would not fit into the memory."""
+        raw = size * n_values
+        check_loading(
+            f"data.n_samples={n_samples}",
+            n_examples=n_samples,
+            raw=raw,
+            prepared=4 * round(n_values * (1 - self.test_fraction)),
+            apart=round(raw * share_apart(self.val_fraction, self.test_fraction)),
+            making=making,
+            advice="fewer examples",
+        )
+
+    def _split(
+        self, examples: Split, rng: np.random.Generator, classes: np.ndarray, **names: Any
+    ) -> Dataset:
+        return make_dataset(
+            examples,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            rng=rng,
+            classes=classes,
+            **names,
+        )
+
+
+@dataclasses.dataclass
+class Digits(_Generated):
+    """The digits 0 to 9 as 64 grey values from 0 to 16."""
+
+    val_fraction: float = option(minimum=0, below=1)
+    test_fraction: float = option(minimum=0, below=1)
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Read the digits and split them."""
+        names = {"name": "digits", "image_shape": (8, 8), "origin": "scikit-learn's digits"}
+        return self._split(_read(), rng, np.arange(10), **names)
+
+
+def _read() -> Split:
+    """Read the file that `sklearn.datasets.load_digits` reads: importing that takes a second."""
+    package = importlib.util.find_spec("sklearn")
+    places = (package.submodule_search_locations if package is not None else None) or []
+    for place in places:
+        path = Path(place) / "datasets/data/digits.csv.gz"
+        if path.is_file():
+            rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)
+            return Split(np.ascontiguousarray(rows[:, :-1]), rows[:, -1].astype(np.int64))
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    return Split(X.astype(np.uint8), y.astype(np.int64))
+
+
+@dataclasses.dataclass
+class Blobs(_Generated):
+    """`sklearn.datasets.make_blobs`: isotropic clusters around random centres in [-10, 10]."""
+
+    n_samples: int = option(minimum=1, maximum=10**9)
+    n_features: int = option(minimum=1)
+    n_classes: int = option(minimum=2)
+    spread: float = option(minimum=0, maximum=1e30)
+    val_fraction: float = option(minimum=0, below=1)
+    test_fraction: float = option(minimum=0, below=1)
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Draw the clusters and split them."""
+        if self.n_samples < self.n_classes:
+            raise InputError(
+                f"data.n_samples={self.n_samples}: fewer than the {self.n_classes} classes; "
+                f"use at least {self.n_classes}"
+            )
+        n_values = self.n_samples * self.n_features
+        self._check_room(self.n_samples, n_values, 4, MADE * n_values)
+        X, y = self._draw(np.random.RandomState(int(rng.integers(2**32))))
+        return self._split(
+            Split(X.astype(np.float32), y.astype(np.int64)),
+            rng,
+            np.arange(self.n_classes),
+            name="blobs",
+            image_shape=None,
+            origin=f"generated blobs, spread {self.spread:g}",
+        )
+
+    def _draw(self, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bits of `make_blobs`, of which the import takes two seconds."""
+        shape = (self.n_classes, self.n_features)
+        centers = random.uniform(-10.0, 10.0, shape)
+        each, more = divmod(self.n_samples, self.n_classes)
+        y = np.repeat(np.arange(self.n_classes), each + (np.arange(self.n_classes) < more))
+        X = random.normal(centers[y], self.spread)
+        order = np.arange(self.n_samples)
+        random.shuffle(order)
+        return X[order], y[order]
+
+
+@dataclasses.dataclass
+class SyntheticCifar(_Generated):
+    """Generated (N, 32, 32, 3) uint8 images in ten balanced classes."""
+
+    n_samples: int = option(minimum=10, maximum=10**8)
+    val_fraction: float = option(minimum=0, below=1)
+    test_fraction: float = option(minimum=0, below=1)
+
+    def load(self, rng: np.random.Generator) -> Dataset:
+        """Draw the images and split them."""
+        n_values = self.n_samples * SIZE * SIZE * 3
+        drawing = SHARED + cores() * DRAWING * 4 * BLOCK * SIZE * SIZE * 3
+        self._check_room(self.n_samples, n_values, 1, n_values + drawing)
+        y = rng.permutation(np.arange(self.n_samples) % N_CLASSES)
+        return self._split(
+            Split(_draw_images(y, rng), y),
+            rng,
+            np.array([f"pattern {c}" for c in range(N_CLASSES)]),
+            name="synthetic_cifar",
+            image_shape=(SIZE, SIZE, 3),
+            origin="generated CIFAR-shaped images",
+        )
+
+
+def _draw_images(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return the images (N, 32, 32, 3) of classes y (N,), whatever the number of threads."""
+    templates = _moves(_smooth_patterns(N_CLASSES, 6, rng))
+    backgrounds = _smooth_patterns(BACKGROUNDS, 4, rng)
+    colours = np.empty((N_CLASSES, SIZE, SIZE, 3), dtype=np.float32)
+    colours[...] = 128.0 + rng.normal(0.0, 5.0, (N_CLASSES, 1, 1, 3))
+    patterns = np.concatenate([backgrounds, colours]).reshape(BACKGROUNDS + N_CLASSES, -1)
+    noise = 20.0 * rng.standard_normal(NORMALS, dtype=np.float32)
+    seed = rng.integers(2**63)
+    images = np.empty((len(y), SIZE, SIZE, 3), dtype=np.uint8)
+
+    def draw(block: slice) -> None:
+        random, labels, n = np.random.default_rng([seed, block.start]), y[block], len(y[block])
+        parts = np.eye(N_CLASSES, dtype=np.float32)[labels]
+        mix = np.hstack([random.normal(0.0, 9.0, (n, BACKGROUNDS)).astype(np.float32), parts])
+        pixels = mix @ patterns
+        sign = np.where(random.random(n) < NEGATIVE, -1.0, 1.0)
+        strength = (sign * random.uniform(8.0, 24.0, n)).astype(np.float32)
+        added = templates[labels, random.integers(MOVES, size=n)]
+        added *= strength[:, None]
+        pixels += added
+        # A third of the time of normals drawn one by one.
+        bits = random.integers(NORMALS, size=pixels.shape, dtype=np.uint16)
+        pixels += np.take(noise, bits, out=added, mode="clip")
+        images[block] = np.clip(pixels, 0, 255, out=pixels).reshape(n, SIZE, SIZE, 3)
+
+    with threadpool_limits(1, "blas"):  # the blocks have all cores
+        do_all(draw, row_parts(len(y), BLOCK))
+    return images
+
+
+def _smooth_patterns(n: int, coarse: int, rng: np.random.Generator) -> np.ndarray:
+    """Return n random (32, 32, 3) patterns, linear between coarse x coarse knots, of unit scale."""
+    knots = rng.standard_normal((n, coarse, coarse, 3))
+    position = np.linspace(0, coarse - 1, SIZE)
+    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(coarse)))
+    patterns: np.ndarray = np.einsum("ia,jb,nabc->nijc", weights, weights, knots)
+    patterns /= patterns.std(axis=(1, 2, 3), keepdims=True)
+    return patterns.astype(np.float32)
+
+
+def _moves(images: np.ndarray) -> np.ndarray:
+    """Return each image moved by up to SHIFT pixels each way, (n, MOVES, pixels).
+
+    What leaves one edge enters the other.
+    """
+    few = range(-SHIFT, SHIFT + 1)
+    moved = [np.roll(images, (i, j), axis=(1, 2)) for i in few for j in few]
+    return np.stack(moved, axis=1).reshape(len(images), MOVES, -1)
+
+
+SOURCES = {"digits": Digits, "blobs": Blobs, "synthetic_cifar": SyntheticCifar}
