@@ -55,9 +55,8 @@ def import_slow_packages():
     from hydra.core.plugins import Plugins
     from PIL import Image
 
-    import classifier.report.pages.run  # noqa: F401
-    import classifier.report.pages.show  # noqa: F401
-    import classifier.report.plots  # noqa: F401
+    import classifier.report.pages.draw
+    import classifier.report.pages.run_page  # noqa: F401
     import classifier.runs.prediction  # noqa: F401
     import classifier.runs.run  # noqa: F401
     import classifier.shell.command  # noqa: F401
@@ -67,6 +66,7 @@ def import_slow_packages():
 
     schemas()
     Plugins.instance()
+    classifier.report.pages.draw.import_matplotlib()
     Image.init()
     for template in TEMPLATES.glob("*.html"):
         _environment().get_template(template.name)

@@ -108,7 +108,7 @@ def check_sweep(sweep, *, best=True):
 DIES = """
 import os, runpy, sys
 import classifier.sweep.summary as summary
-from classifier.report.pages import spare
+from classifier.report.pages import draw
 
 train, left, end = sys.argv[1], int(sys.argv[2]), summary.summarise
 
@@ -126,7 +126,7 @@ def summarise(*given, **options):
     return end(*given, **options)
 
 summary.summarise = summarise
-spare.start = lambda: None  # who is killed draws
+draw.start = lambda: None  # who is killed draws
 sys.argv = [train, *sys.argv[3:]]
 runpy.run_path(train, run_name="__main__")
 """

@@ -13,8 +13,7 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
-from classifier.report.pages.sweep import write_sweep_page
-from classifier.report.pages.sweep_table import FIRST
+from classifier.report.pages.sweep_page import FIRST, write_sweep_page
 
 HOSTILE = [
     "<script>document.title='taken'</script>",
@@ -632,7 +631,8 @@ def test_a_comparison_shows_both_and_leads_to_them(show, place):
         assert f"{figures['accuracy']:.2%}, loss {figures['loss']:.4f}" in card.text
         letter_in = card.find_element("tag name", "b")
         colours.append(letter_in.value_of_css_property("color"))
-    lines = browser.find_elements("css selector", ".chart:first-child polyline:not(.mean)")
+    drawn = ".chart:first-child polyline:not(.mean):not(.grid)"
+    lines = browser.find_elements("css selector", drawn)
     strokes = [line.value_of_css_property("stroke") for line in lines]
     same = "return arguments[0].match(/[\\d.]+/g).slice(0, 3).join()"
     paint = [[browser.execute_script(same, c) for c in of] for of in (colours, strokes)]

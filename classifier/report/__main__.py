@@ -7,13 +7,13 @@ several runs or sweeps, named one after the other, the page that compares them.
 import sys
 from pathlib import Path
 
-from classifier.report.pages.compare import NAME as COMPARE_PAGE
-from classifier.report.pages.compare import write_comparison
+from classifier.report.pages.compare_page import NAME as COMPARE_PAGE
+from classifier.report.pages.compare_page import write_comparison
 from classifier.report.pages.draw import draw
-from classifier.report.pages.index import write_index
-from classifier.report.pages.run import NAME as RUN_PAGE
-from classifier.report.pages.run import write_run_page
-from classifier.report.pages.sweep import NAME as SWEEP_PAGE
+from classifier.report.pages.index_page import write_index
+from classifier.report.pages.run_page import NAME as RUN_PAGE
+from classifier.report.pages.run_page import write_run_page
+from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
 from classifier.runs.claim import kind_of
 from classifier.runs.closed import open_test
 from classifier.sweep.summary import summarise

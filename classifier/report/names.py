@@ -12,4 +12,3 @@ TEMPLATES = "weights.png"
 EXAMPLES = "examples.npz"  # of two features: those that a picture shows, and this picture
 REGIONS = "decision_regions.png"
 SWEEP_PLOT, PATH = "sweep.png", "reg_path.png"  # of a sweep; the latter of one over the penalty
-SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most

@@ -1,7 +1,9 @@
-"""The report of a run for a reader."""
+"""The report of a run for a reader, and what a sweep says of its settings and its winner."""
 
+import math
 from typing import Any
 
+from classifier.report.settings import near_best, rank
 from classifier.uncertainty import accuracy_interval
 from data.console import printable
 
@@ -32,7 +34,7 @@ def report_text(report: dict[str, Any]) -> str:
     """Return the content of report.txt for that of report.json."""
     data = report["data"]
     best = f"best epoch {report['best_epoch']} of {report['epochs']}"
-    said = "" if report["status"] in report["ended"] else f"{report['status']}: "
+    status = "" if report["status"] in report["ended"] else f"{report['status']}: "
     config = report["config"]
     lr = "" if report["lr"] is None else f"lr {report['lr']:.4g}, "
     kind = "weighted " * (config["class_weight"] is not None)
@@ -40,7 +42,7 @@ def report_text(report: dict[str, Any]) -> str:
     before = ", before calibration" * ("calibration" in report)
     sections = [
         f"{printable(data['name'])}: {data['n_features']} features, {data['n_classes']} classes\n"
-        f"{said}{report['ended']}; {best}\n"
+        f"{status}{report['ended']}; {best}\n"
         f"{lr}reg {report['reg']:g}, objective {report['objective']:.6g} "
         f"({kind}training loss + penalty{before})\n{certified(report)}",
         metrics_table(report["metrics"]),
@@ -66,11 +68,11 @@ def certified(report: dict[str, Any]) -> str:
     return f"{norm}: at most {certificate['relative']:.2%} above the lowest objective there is"
 
 
-def cross_validation_text(found: dict[str, Any]) -> str:
+def cross_validation_text(folds: dict[str, Any]) -> str:
     """Return what a cross-validation says."""
     return (
-        f"{found['folds']} folds: loss {found['loss']:.4f} +- {found['loss_error']:.4f}, accuracy "
-        f"{found['accuracy']:.4f} +- {found['accuracy_error']:.4f} (standard errors; preprocessing "
+        f"{folds['folds']} folds: loss {folds['loss']:.4f} +- {folds['loss_error']:.4f}, accuracy "
+        f"{folds['accuracy']:.4f} +- {folds['accuracy_error']:.4f} (standard errors; preprocessing "
         "was fitted on all folds, without labels)"
     )
 
@@ -124,3 +126,39 @@ def _confusion_lines(confusions: list[dict[str, Any]]) -> str:
         true, predicted = printable(c["true"]), printable(c["predicted"])
         lines.append(f"  {c['count']:>6}  {true} taken for {predicted}")
     return "\n".join(["The most frequent confusions:", *lines])
+
+
+def differences(summary: dict[str, Any]) -> list[str]:
+    """Return how many settings are as good as the best, for all that is known, or worse."""
+    settings, objective = summary["settings"], summary["objective"]
+    done = rank(settings, objective)
+    near, worse = near_best(settings, objective), [row for row in done if row["worse"]]
+    lines = []
+    if len(near) > 1:
+        line = f"{len(near)} settings are within one standard error of the best"
+        strongest = summary["one_standard_error"]
+        if strongest:
+            line += (
+                f"; the strongest penalty among them is reg={shown(strongest['reg'])}, "
+                f"job {strongest['job']}"
+            )
+        lines.append(line)
+    if len(done) > 1 and any(row["worse"] is not None for row in done):
+        lines.append(
+            f"{len(worse)} of {len(done)} settings are worse than the best by more than chance"
+        )
+    return lines
+
+
+def test_interval(best: dict[str, Any] | None) -> tuple[float, float] | None:
+    """Return Wilson's interval for the winner's test accuracy; None where that is not known."""
+    if best is None or best["test_accuracy"] is None:
+        return None
+    return accuracy_interval(best["test_accuracy"], best["test_n"])
+
+
+def shown(value: Any) -> str:
+    """Return a value as a reader wants it."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else printable(value)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from classifier.report.figures import Shown
 from classifier.report.names import EXAMPLES
-from classifier.report.regions import Shown
 from data.dataset import Dataset
 from data.errors import InputError
 from data.files.arrays import read_npz

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.report.pages import spare
+from classifier.report.pages import draw
 from classifier.runs.config import (
     CONFIGS,
     Config,
@@ -61,14 +61,14 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
             compose_once(CONFIGS)
             if _draws_plots(schema):
-                spare.start()
+                draw.start()
             try:
                 main()
             except SweepStopped as stop:
                 end_sweep(stop.config, ended=False)
                 raise
             finally:
-                spare.end()
+                draw.end()
     except KeyboardInterrupt as stop:
         sys.exit(exit_code(stop))
     except SystemExit as end:
@@ -162,7 +162,7 @@ class Guard(Callback):
             settle_sweep(config)
             if config.quiet:
                 hush_sweep(config)
-            spare.start()
+            draw.start()
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
 

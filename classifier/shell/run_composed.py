@@ -10,7 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from classifier.report.pages.show import show_run
+from classifier.report.pages.draw import show_run
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.config import refuse_unused
 from classifier.runs.interruption import exit_code

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classifier.report.sweep_values import Row, is_number
+from classifier.report.settings import Row, is_number
 from classifier.runs.config import Config, fields_of
 
 

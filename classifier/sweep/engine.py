@@ -11,7 +11,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_limits
 
-from classifier.report.pages.show import show_run
+from classifier.report.pages.draw import show_run
 from classifier.runs.conclude import Show, is_drawn
 from classifier.runs.folder import FINISHED, read_status, write_status
 from classifier.runs.job import Job

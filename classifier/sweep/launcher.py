@@ -10,7 +10,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from classifier.report.pages.show import lacks
+from classifier.report.pages.draw import lacks
 from classifier.runs.checkpoint import NAME as CHECKPOINT
 from classifier.runs.closed import keep
 from classifier.runs.config import Config, refuse_unused

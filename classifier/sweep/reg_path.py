@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from classifier.report.sweep_values import Row, is_done, is_number
+from classifier.report.settings import Row, is_done, is_number
 from classifier.sweep.records import Record
 
 FEWEST = 5  # penalties that make a path

@@ -14,18 +14,20 @@ from typing import Any
 
 from classifier.fit import SKIPPED
 from classifier.report.flags import flags
-from classifier.report.pages.show import failure_told
-from classifier.report.pages.spare import draw_beside
-from classifier.report.pages.sweep import write_sweep_page
-from classifier.report.settings import mark_worse, near_best, settings_of, strongest_near
-from classifier.report.sweep_values import (
+from classifier.report.pages.draw import draw_beside, failure_told
+from classifier.report.pages.sweep_page import write_sweep_page
+from classifier.report.settings import (
     FOLDS,
     METRICS,
     OPTIMUM,
     REPETITIONS,
     TEST,
     best_job,
+    mark_worse,
+    near_best,
+    settings_of,
     status_counts,
+    strongest_near,
 )
 from classifier.runs.claim import kind_of
 from classifier.runs.folder import FINISHED, read_report

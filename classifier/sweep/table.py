@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from classifier.report.sweep_text import differences, shown, test_interval
-from classifier.report.sweep_values import figures_of, rank, status_counts
+from classifier.report.settings import figures_of, rank, status_counts
+from classifier.report.text import differences, shown, test_interval
 from classifier.sweep.edges import no_penalty
 from data.console import printable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from classifier.export.formats import FORMATS
 from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
-from classifier.report.pages.show import show_run
+from classifier.report.pages.draw import show_run
 from classifier.runs.closed import open_test
 from classifier.runs.folder import read_report
 from classifier.runs.predictions import NAME as PREDICTIONS

@@ -1,148 +1,292 @@
-"""The plots of a run or a sweep, made from the files of its folder; here, or for another process.
+"""What a person looks at: pages, and plots drawn from the files of a run or a sweep.
 
-`python -m classifier.report.pages.draw` draws what it is asked to, a line of JSON on stdin for each
-folder, and answers each with a line. It ends when nobody can ask any more.
+They are drawn in a process beside this one, which imports matplotlib while this one trains; where
+there is no such process, or it has died, in this one. Drawing never fails a run.
 """
 
-import json
+import atexit
+import contextlib
+import logging
+import multiprocessing
 import os
+import shutil
+import signal
 import sys
+import tempfile
+import threading
+import types
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from classifier.model import LinearModel
-from classifier.report.names import EXAMPLES, PATH, REGIONS, SWEEP_PLOT, TEMPLATES
-from classifier.report.quick_import import import_matplotlib
-from classifier.report.settings import shown_rows
+from classifier.report import figures, png, sweep_figures
+from classifier.report.names import EXAMPLES, PAGE, PATH, REGIONS, SWEEP_PLOT, TEMPLATES
 from classifier.runs.examples import read_examples
+from classifier.runs.folder import read_report
 from classifier.runs.history import read_history
-from data.files.store import read_plain, write_whole
+from classifier.runs.log import log as run_log
+from classifier.runs.log import reason_of
+from data.console import printable
+from data.files.store import from_here, read_plain, write_whole
+from data.machine import cores
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+log = logging.getLogger(__name__)
 
 Kind = Literal["page", "run", "sweep"]  # a run's page, its plots, those of a sweep
-COPIED = ("confusion_matrix.png", "reliability_diagram.png")  # take half of a run's time
-LAST = "loss_curve.png"  # of the plots that one process draws: where it stands, all do
-PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
-# No text of a user, as the name of a class, is read as a formula, whatever the user's matplotlibrc
-# says. None of matplotlib's own texts is one, for the ticks of logarithmic axes are given.
-PLAIN: dict[Any, bool] = {
-    "text.parse_math": False,
-    "text.usetex": False,
-    "axes.formatter.use_mathtext": False,
-}
-DRAWN = "drawn\n"  # an answer; any other says that nothing was
+LAST = "loss_curve.png"  # of the plots of a run: where it stands, all do
+Figures = dict[str, Callable[[], png.Sheet]]  # what makes each plot, by its name
 
 
 def draw(kind: Kind, folder: Path) -> None:
-    """Put the page of a run, its plots, or those of a sweep into its folder."""
+    """Put the page of a run, its plots, or those of a sweep into its folder.
+
+    Raises
+    ------
+    Exception
+        The first error, when all plots were tried.
+    """
     if kind == "page":
-        from classifier.report.pages.run import write_run_page  # its packages cost start-up
+        from classifier.report.pages.run_page import write_run_page  # its packages cost start-up
 
         write_run_page(folder)
         return
     import_matplotlib()
-    _write(folder, _of_run(folder) if kind == "run" else _of_sweep(folder))
-
-
-def _write(folder: Path, figures: "Mapping[str, Callable[[], Figure]]") -> None:
-    """Make figures, and put each into its file; raise the first error when all were tried."""
-    from matplotlib import rc_context
-
     errors = []
-    with warnings.catch_warnings(), rc_context(PLAIN):
+    with warnings.catch_warnings():
         # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        for name, make in figures.items():
+        for name, make in (_of_run(folder) if kind == "run" else _of_sweep(folder)).items():
             try:
-                write_whole(folder / name, partial(make().savefig, format="png", pil_kwargs=PNG))
+                write_whole(folder / name, make().save)
             except Exception as error:
                 errors.append(error)
     if errors:
         raise errors[0]
 
 
-def _of_run(folder: Path) -> "dict[str, Callable[[], Figure]]":
+def _of_run(folder: Path) -> Figures:
     """Return what makes every plot of a run, from its history, report and model."""
-    from classifier.report import plots  # matplotlib costs start-up
-
     history = read_history(folder / "history.csv")
     report = read_plain(folder / "report.json")
-    figures: dict[str, Callable[[], Figure]] = {}
+    accuracy, settings = figures.heading(report, "accuracy"), figures.settings_of_curve(report)
+    made: Figures = {}
     if report["data"]["image_shape"]:
-        model = LinearModel.load(folder / "model.npz")
-        figures[TEMPLATES] = partial(plots.weight_templates, model)
+        made[TEMPLATES] = lambda: png.pictures_sheet(
+            figures.templates(LinearModel.load(folder / "model.npz"))
+        )
     if (folder / EXAMPLES).exists():
-        model = LinearModel.load(folder / "model.npz")
-        shown = read_examples(folder / EXAMPLES)
-        figures[REGIONS] = partial(plots.decision_regions, model, shown, report)
-    figures["confusion_matrix.png"] = partial(plots.confusion_matrix, report)
-    figures["reliability_diagram.png"] = partial(plots.reliability_diagram, report)
-    figures["accuracy_curve.png"] = partial(plots.accuracy_curve, history, report)
-    figures[LAST] = partial(plots.loss_curve, history, report)
-    return figures
+        model, shown = LinearModel.load(folder / "model.npz"), read_examples(folder / EXAMPLES)
+        made[REGIONS] = lambda: png.charts_sheet(
+            accuracy, [figures.regions(model, shown, size=500)], png.ALONE
+        )
+
+    def confusions() -> png.Sheet:
+        part = figures.part_of_classes(report)
+        sheet = png.Sheet(accuracy + f" ({part})" * bool(part))
+        sheet.add(png.grid_drawing(figures.confusions(report)))
+        return sheet
+
+    def curve(name: str) -> png.Sheet:
+        heading = figures.heading(report, name) + settings
+        return png.charts_sheet(heading, [figures.curve(history, report, name)], png.ALONE)
+
+    made["confusion_matrix.png"] = confusions
+    made["reliability_diagram.png"] = lambda: png.charts_sheet(
+        figures.heading(report, "reliability"), [figures.reliability(report)], png.SQUARE
+    )
+    made["accuracy_curve.png"] = partial(curve, "accuracy")
+    made[LAST] = partial(curve, "loss")
+    return made
 
 
-def _draw_twofold(folder: Path) -> None:
-    """Draw the plots of a run, some of them in a copy of this process where there are copies."""
-    if sys.platform != "linux":  # macOS has them too, but not for whoever uses its frameworks
-        draw("run", folder)
-        return
-    import_matplotlib()
-    figures = _of_run(folder)
-    copied = {name: figures.pop(name) for name in COPIED}
-    copy = os.fork()
-    if copy == 0:
-        failed = 1
-        try:
-            _write(folder, copied)
-            failed = 0
-        finally:
-            os._exit(failed)
-    try:
-        _write(folder, figures)
-    finally:
-        failed = os.waitpid(copy, 0)[1]
-    if failed:
-        raise ChildProcessError("the copy of this process has drawn nothing")
-
-
-def _of_sweep(folder: Path) -> "dict[str, Callable[[], Figure]]":
+def _of_sweep(folder: Path) -> Figures:
     """Return what makes the picture of a sweep, and that of a path of penalties."""
-    from classifier.report.path_plot import path_figure
-    from classifier.report.sweep_plots import sweep_figure
-
     summary = read_plain(folder / "sweep.json")
-    best, strongest = summary["best"], summary["one_standard_error"]
-    rows, keys = shown_rows(summary)
-    own = rows, keys, summary["objective"], summary["jobs"], best
-    figures: dict[str, Callable[[], Figure]] = {SWEEP_PLOT: partial(sweep_figure, *own)}
-    if summary["path"] and best:
-        strong = strongest and strongest["reg"]
-        figures[PATH] = partial(path_figure, summary["path"], best["reg"], strong)
-    return figures
+    path = sweep_figures.path_charts(
+        summary["path"], summary["best"], summary["one_standard_error"]
+    )
+    made: Figures = {SWEEP_PLOT: lambda: png.charts_sheet(*sweep_figures.sweep_panels(summary))}
+    return made | ({PATH: lambda: png.charts_sheet("", path)} if path else {})
 
 
-def main() -> None:
-    """Draw what is asked for, until stdin ends."""
-    import_matplotlib()
-    for line in sys.stdin:
-        kind, folder, twofold = json.loads(line)
-        try:
-            if twofold and kind == "run":
-                _draw_twofold(Path(folder))
-            else:
-                draw(kind, Path(folder))
-            answer = DRAWN
-        except Exception:  # who asked draws it, and is told why that fails
-            answer = "failed\n"
-        sys.stdout.write(answer)
-        sys.stdout.flush()
+def import_matplotlib() -> None:
+    """Import what draws, quietly: without a window's backend, which the environment may name."""
+    # Without a home it tells where its cache stands, in every process that draws.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    _give_matplotlib_a_folder()
+    backend = os.environ.pop("MPLBACKEND", None)  # as of a notebook; it may not be there
+    try:
+        import matplotlib.figure  # noqa: F401
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
 
 
-if __name__ == "__main__":
-    main()
+def _give_matplotlib_a_folder() -> None:
+    """Where the user has neither a home nor a name, matplotlib up to 3.10 ends with an error."""
+    try:
+        Path.home()
+    except RuntimeError:
+        if "MPLCONFIGDIR" not in os.environ:
+            folder = tempfile.mkdtemp(prefix="matplotlib-")
+            os.environ["MPLCONFIGDIR"] = folder  # of processes that draw for this one too
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+class Drawers:
+    """Processes that make pages and plots; they end with this process, however that ends."""
+
+    def __init__(self, n: int = 1) -> None:
+        _give_matplotlib_a_folder()
+        others = multiprocessing.active_children()
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(n, spawn, initializer=_prepare)
+        self.last = self._submit(int)  # starts the first process
+        # One that is killed may hold what others wait for: of several, none is.
+        begun = [one for one in multiprocessing.active_children() if one not in others]
+        self.processes = begun if n == 1 else []
+
+    def ask(self, kind: Kind, folder: Path) -> Future[None]:
+        """Ask for a page or plots; the future has the error of what cannot be made."""
+        self.last = self._submit(draw, kind, folder.absolute())
+        return self.last
+
+    def _submit(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
+        with _surroundings_of_drawers():
+            return self.pool.submit(function, *given)
+
+    def end(self) -> None:
+        """End the processes; a picture under way is finished."""
+        for process in [] if self.last.running() else self.processes:
+            process.kill()  # quicker than to let it tidy up
+        self.pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _surroundings_of_drawers() -> Iterator[None]:
+    """Give a process that starts now what it needs, and no more.
+
+    It would import the program's script, with Hydra, for 0.3 s of CPU; nor is what stands in the
+    current folder imported. It multiplies nothing. Ctrl-C in a terminal is for this process.
+    """
+    changed = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
+    kept = {name: os.environ.get(name) for name in changed}
+    script = sys.modules["__main__"]
+    os.environ |= changed
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    if sys.platform != "win32":
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        sys.modules["__main__"] = script
+        for name, value in kept.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _prepare() -> None:
+    """Prepare a process that draws."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as it lives)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(Exception):  # whoever asks for a picture is told
+        import_matplotlib()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+_started: list[Drawers] = []  # that of this program: one or none
+
+
+def start() -> None:
+    """Start this program's process to draw, unless it has one, or no core to spare."""
+    if not _started and cores() > 1:
+        with contextlib.suppress(OSError):  # no memory, no such program: this one draws
+            _started.append(Drawers())
+
+
+def started() -> Drawers | None:
+    """Return this program's process to draw, if it has one."""
+    return _started[0] if _started else None
+
+
+def end() -> None:
+    """End this program's process to draw, if it has one."""
+    while _started:
+        _started.pop().end()
+
+
+def draw_beside(kind: Kind, folder: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """Draw the plots of a folder in the other process, and do something else here meanwhile.
+
+    Where there is no such process, or it has died, they are drawn in this one.
+    """
+    future = None
+    if _started:
+        with contextlib.suppress(BrokenProcessPool, OSError):
+            future = _started[0].ask(kind, folder)
+    try:
+        meanwhile()
+    finally:
+        is_drawn = False
+        with contextlib.suppress(BrokenProcessPool):
+            is_drawn = future is not None and future.result() is None
+    if not is_drawn:
+        draw(kind, folder)
+
+
+@contextlib.contextmanager
+def failure_told(folder: Path, what: str) -> Iterator[None]:
+    """Tell in one line why a page or pictures are not made; the results stand without them.
+
+    The terminal has the line, and the train.log of a run that still goes on.
+    """
+    try:
+        yield
+    except Exception as error:
+        line = "%s: its %s not made, its results stand: %s"
+        told = line, printable(from_here(folder)), what, reason_of(error)
+        if run_log.handlers:
+            run_log.error(*told, extra={"folder": folder})
+            run_log.debug("traceback", exc_info=error, extra={"folder": folder})
+        if not (run_log.handlers and run_log.propagate):
+            log.error(*told)
+
+
+def show_run(folder: Path, plots: bool) -> None:
+    """Write the page of a run and, where asked to, its plots; tell of what cannot be made."""
+
+    def page() -> None:
+        with failure_told(folder, "page is"):
+            from classifier.report.pages.run_page import write_run_page  # costs start-up
+
+            write_run_page(folder, drawn=plots)
+
+    if not plots:
+        page()
+        return
+    with failure_told(folder, "pictures are"):
+        draw_beside("run", folder, meanwhile=page)
+
+
+def lacks(folder: Path) -> list[Kind]:
+    """Return what is to be seen of a finished run, by its config, and does not stand there."""
+    report = read_report(folder)
+    if report is None:
+        return []
+    missing: list[Kind] = [] if (folder / PAGE).exists() else ["page"]
+    if report["config"]["report"]["plots"] == "all" and not (folder / LAST).exists():
+        missing.append("run")
+    return missing

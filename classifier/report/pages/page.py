@@ -4,27 +4,20 @@ A page is one file: nothing in it is fetched from anywhere, and text from data i
 """
 
 import base64
-import contextlib
 import functools
 import hashlib
-import importlib.util
 import math
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from jinja2 import BytecodeCache, Environment, FileSystemLoader, StrictUndefined
-from jinja2.bccache import Bucket
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from classifier.report.pages.chart_html import chart_html
-from data.files.store import write_whole
+from classifier.report.svg import chart_html
 
 TEMPLATES = Path(__file__).parent / "templates"
-# How templates are read.
-SYNTAX: dict[str, Any] = {"autoescape": True, "trim_blocks": True, "lstrip_blocks": True}
 WIDE = 40  # characters from which a cell is given room
 
 
@@ -91,47 +84,14 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-class _Compiled(BytecodeCache):
-    """Templates that were compiled, kept where Python keeps modules and as long as it may.
-
-    To compile those of a run's page takes longer than to write ten such pages.
-    """
-
-    def load_bytecode(self, bucket: Bucket) -> None:
-        """Read what was kept of a template, if its source is the same."""
-        with (
-            contextlib.suppress(OSError, EOFError, ValueError, TypeError),
-            _place(bucket).open("rb") as file,
-        ):
-            bucket.load_bytecode(file)
-
-    def dump_bytecode(self, bucket: Bucket) -> None:
-        """Keep a template; where nothing can be written, it is compiled at every start."""
-        if not sys.dont_write_bytecode:
-            with contextlib.suppress(OSError):
-                _place(bucket).parent.mkdir(exist_ok=True)
-                write_whole(_place(bucket), bucket.write_bytecode)
-
-    def get_source_checksum(self, source: str) -> str:
-        """Return what tells a template, and how it is read, from others."""
-        return super().get_source_checksum(f"{SYNTAX}{source}")
-
-    def get_cache_key(self, name: str, filename: str | None = None) -> str:
-        """Return the name by which a template is kept."""
-        return name
-
-
-def _place(bucket: Bucket) -> Path:
-    return Path(importlib.util.cache_from_source(str(TEMPLATES / bucket.key)))
-
-
 @functools.cache
 def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
-        bytecode_cache=_Compiled(),
-        **SYNTAX,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

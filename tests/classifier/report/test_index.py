@@ -6,8 +6,8 @@ import os
 import numpy as np
 import pytest
 
-from classifier.report.pages import index, index_rows
-from classifier.report.pages.index import write_index
+from classifier.report.pages import index_page
+from classifier.report.pages.index_page import write_index
 from classifier.report.settings import settings_of
 
 
@@ -56,13 +56,13 @@ def put_sweep(folder, n_jobs, labels=None):
 def reports(monkeypatch):
     """Names of the JSON files of runs that an index reads."""
     read = []
-    own = index_rows.read_report
+    own = index_page.read_report
 
     def counted(folder, name="report.json"):
         read.append((folder.name, name))
         return own(folder, name)
 
-    monkeypatch.setattr(index_rows, "read_report", counted)
+    monkeypatch.setattr(index_page, "read_report", counted)
     return read
 
 
@@ -145,7 +145,7 @@ def test_a_comparison_is_known_by_the_runs_that_it_is_of(tmp_path):
     # One of its runs has no page; something else.
     (tmp_path / "half.html").write_text(head + cards.format("a", "b"), encoding="utf-8")
     (tmp_path / "other.html").write_text(cards.format("a", link), encoding="utf-8")
-    assert index._comparisons(tmp_path) == {"a\nb #1/x&y": "compare.html"}
+    assert index_page._comparisons(tmp_path) == {"a\nb #1/x&y": "compare.html"}
     put_run(tmp_path / "a")
     page = write_index(tmp_path).read_text(encoding="utf-8")
     held = json.dumps({"a\nb #1/x&y": "compare.html"})

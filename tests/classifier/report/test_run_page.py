@@ -12,12 +12,10 @@ from scipy.stats import binomtest
 from classifier.evaluation import evaluate
 from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.charts import loss_axis, loss_values
+from classifier.report.chart import HUES, rgb
+from classifier.report.figures import Shown, curve, regions
 from classifier.report.pages.draw import draw
-from classifier.report.pages.run import write_run_page
-from classifier.report.pages.run_classes import class_tables, confused_pairs, confusions
-from classifier.report.plots import decision_regions, loss_curve
-from classifier.report.regions import Shown, regions
+from classifier.report.pages.run_page import class_tables, confused_pairs, write_run_page
 from classifier.report.text import metrics_table
 from classifier.runs.examples import KEPT, read_examples, write_examples
 from classifier.runs.history import write_history
@@ -138,16 +136,14 @@ def test_classes_that_are_taken_for_each_other_are_one_pair(seed):
     assert confused_pairs(["a", "b"], [[9, 1], [0, 9]]) == []  # one alone is no pattern
 
 
-def test_the_matrix_says_which_classes_and_how_many_examples_it_leaves_out():
-    split = figures_of(model_of(150, 20), 3000)
-    found = confusions(split, 150)
-    outside = 3000 - np.sum(split["confusion_matrix"])
-    assert 0 < outside < 3000
-    assert (
-        f"is of the 100 of 150 classes with the most errors; {outside:,} of 3,000 examples"
-        in (found["confusion_part"])
-    )
-    assert confusions(figures_of(model_of(3), 300), 3)["confusion_part"] == ""
+def test_the_matrix_says_which_classes_and_how_many_examples_it_leaves_out(tmp_path):
+    for n_classes, is_part in ((150, True), (3, False)):
+        split = folder_with_run(tmp_path, model_of(n_classes, 20), 3000)["metrics"]["test"]
+        write_run_page(tmp_path)
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        outside = 3000 - np.sum(split["confusion_matrix"])
+        said = f"is of the 100 of 150 classes with the most errors; {outside:,} of 3,000 examples"
+        assert (said in page) == is_part == (0 < outside < 3000)
 
 
 def test_of_many_classes_the_worst_and_the_best_are_shown():
@@ -185,24 +181,13 @@ def test_a_page_of_long_names_and_confusions_everywhere_is_below_two_megabytes(t
     assert len((tmp_path / "report.html").read_text(encoding="utf-8")) < 2_000_000
 
 
-@pytest.mark.parametrize(
-    ("losses", "is_log"),
-    [((2.0, 1.0, 0.5), False), ((0.05, 0.02, 0.01), True), ((1e6, 9.0, 2.0), True)],
-)
-def test_picture_and_page_have_the_same_axis_of_losses_with_the_line_for_guessing(
-    losses, is_log, tmp_path
-):
-    history, report = history_of(*losses), folder_with_run(tmp_path, model_of(3))
-    axes = loss_curve(history, report).axes[0]
-    axis = loss_axis(loss_values(history, 3))
-    assert axis.log == is_log == (axes.get_yscale() == "log")
-    assert axes.get_ylim() == pytest.approx((axis.low, axis.high))
-    assert axis.low < np.log(3) < axis.high
-    assert not is_log or axes.get_yticks() == pytest.approx(axis.ticks())
+def test_the_page_has_the_line_for_guessing_where_the_axis_has_it(tmp_path):
+    history, report = history_of(0.05, 0.02, 0.01), folder_with_run(tmp_path, model_of(3))
     write_history(tmp_path / "history.csv", history)
     write_run_page(tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     (points,) = re.findall(r'<polyline class="chance" points="(.*?)"', page)[:1]
+    axis = curve(history, report, "loss").y
     height = 10 + (1 - axis.place(float(np.log(3)))) * (260 - 10 - 36)
     assert {float(point.split(",")[1]) for point in points.split()} == {round(height, 1)}
     assert "guessing, 1.10" in page
@@ -212,15 +197,20 @@ def test_picture_and_page_have_the_same_axis_of_losses_with_the_line_for_guessin
 def test_a_place_has_the_class_that_the_model_predicts_there(n_classes):
     model = model_of(n_classes)
     X = np.random.default_rng(3).normal(size=(50, 2)) * [1.0, 100.0]
-    found = regions(model, X, 40)
-    assert found.winner.shape == (24, 40)
-    xs = found.x.low + (np.arange(40) + 0.5) / 40 * (found.x.high - found.x.low)
-    ys = found.y.high - (np.arange(24) + 0.5) / 24 * (found.y.high - found.y.low)
+    shown = Shown(X, np.zeros(50, int), np.zeros(50, bool))
+    chart = regions(model, shown, 40)
+    assert chart.image.shape == (24, 40, 3)
+    hues = [tuple(rgb(hue)) for hue in HUES]
+    winner = [[hues.index(tuple(pixel)) for pixel in line] for line in chart.image]
+    xs = chart.x.low + (np.arange(40) + 0.5) / 40 * (chart.x.high - chart.x.low)
+    ys = chart.y.high - (np.arange(24) + 0.5) / 24 * (chart.y.high - chart.y.low)
     grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
     expected = np.argmax(model.predict_proba(grid), axis=1).reshape(24, 40)
-    np.testing.assert_array_equal(found.winner, expected)
-    np.testing.assert_array_equal(found.predicted, np.argmax(model.predict_proba(X), axis=1))
-    assert found.x.low < X[:, 0].min() < X[:, 0].max() < found.x.high
+    np.testing.assert_array_equal(winner, expected % len(HUES))
+    predicted = np.argmax(model.predict_proba(X), axis=1)
+    for dot, guess in zip(chart.dots, predicted, strict=True):
+        assert dot.text == "training, class 0" + f", taken for class {guess}" * bool(guess)
+    assert chart.x.low < X[:, 0].min() < X[:, 0].max() < chart.x.high
 
 
 def test_some_examples_of_two_features_are_kept_and_no_others(tmp_path):
@@ -248,7 +238,7 @@ def test_examples_that_are_none_are_refused(tmp_path):
 
 def test_examples_are_drawn_on_the_page_and_in_a_picture(tmp_path):
     model = model_of(3)
-    report = folder_with_run(tmp_path, model)
+    folder_with_run(tmp_path, model)
     write_examples(tmp_path, dataset_of(60, 20))
     write_run_page(tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
@@ -264,8 +254,6 @@ def test_examples_are_drawn_on_the_page_and_in_a_picture(tmp_path):
     assert [*re.findall(r'<span class="key class-\d">(.*?)<', page)] == [*model.classes]
     draw("run", tmp_path)
     assert (tmp_path / "decision_regions.png").stat().st_size > 5000
-    axes = decision_regions(model, Shown(*shown), json.loads(json.dumps(report))).axes[0]
-    drawn = np.concatenate([points.get_offsets() for points in axes.collections])
-    assert {tuple(x) for x in shown.X} <= {tuple(x) for x in np.asarray(drawn)}
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["training", "validation", *model.classes]
+    chart = regions(model, shown, 20)
+    assert [(dot.x, dot.y) for dot in chart.dots] == [tuple(x) for x in shown.X.tolist()]
+    assert [text for _, text in chart.keys] == ["training", "validation", *model.classes]

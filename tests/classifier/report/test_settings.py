@@ -8,13 +8,16 @@ import pytest
 from scipy.stats import norm, studentized_range, tukey_hsd
 
 from classifier.report.settings import (
+    FOLDS,
+    METRICS,
+    OPTIMUM,
+    best_job,
     honest_difference,
     mark_worse,
     near_best,
     settings_of,
     strongest_near,
 )
-from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, best_job
 
 KEYS = ["reg", "seed"]
 

@@ -1,5 +1,6 @@
 """The page of a sweep, made from a summary, for few jobs and for many."""
 
+import io
 import itertools
 import json
 import math
@@ -8,15 +9,27 @@ import re
 import numpy as np
 import pytest
 
-from classifier.report.charts import WIDTH
-from classifier.report.pages.curves import CURVES, POINTS, curves
-from classifier.report.pages.heat_map import CELLS
-from classifier.report.pages.sweep import LINES, write_sweep_page
-from classifier.report.pages.sweep_charts import few
-from classifier.report.pages.sweep_table import FIRST
-from classifier.report.settings import mark_worse, settings_of
-from classifier.report.sweep_plots import sweep_figure
-from classifier.report.sweep_values import FOLDS, METRICS, OPTIMUM, REPETITIONS, best_job
+from classifier.report.chart import WIDTH
+from classifier.report.pages.sweep_page import (
+    CELLS,
+    CURVES,
+    FIRST,
+    LINES,
+    POINTS,
+    curves,
+    write_sweep_page,
+)
+from classifier.report.png import charts_sheet
+from classifier.report.settings import (
+    FOLDS,
+    METRICS,
+    OPTIMUM,
+    REPETITIONS,
+    best_job,
+    mark_worse,
+    settings_of,
+)
+from classifier.report.sweep_figures import few, sweep_panels
 
 LIMIT = 2_000_000  # bytes of a page
 RNG = np.random.default_rng(0)
@@ -82,9 +95,10 @@ def test_numbers_have_a_line_through_the_best_and_categories_none(tmp_path):
     jobs = [job(f"{k}{lr}", 0.5 + lr, lr=lr, optimizer=k) for k in kinds for lr in (0.1, 1, 10)]
     charts = charts_of(page_of(tmp_path, jobs, ["lr", "optimizer"]))
     assert charts["val_loss by lr"].count('<polyline class="val"') == 1
-    assert "<polyline" not in charts["val_loss by optimizer"]
+    assert 'class="val"' not in charts["val_loss by optimizer"]
     assert charts["val_loss by optimizer"].count("<circle") == 9
-    places = re.findall(r'points="(\S+),\S+ (\S+),\S+ (\S+),', charts["val_loss by lr"])[0]
+    line = r'class="val" points="(\S+),\S+ (\S+),\S+ (\S+),'
+    places = re.findall(line, charts["val_loss by lr"])[0]
     first, second, third = map(float, places)
     assert second - first == pytest.approx(third - second, abs=0.11)  # on a logarithmic scale
 
@@ -214,8 +228,8 @@ def test_the_curve_of_a_job_is_thinned_and_keeps_its_ends(tmp_path):
     (tmp_path / "3/history.csv").write_text("\n".join([head, *lost]), encoding="utf-8")
     last = names[-1]
     (tmp_path / last / "history.csv").write_text("\n".join([head, *rows]), encoding="utf-8")
-    jobs = [{"job": name, "folder": name} for name in names]
-    found = json.loads(curves(tmp_path, jobs, {name: f"{name}/a b" for name in names}))
+    jobs = [{"job": name, "folder": name, "link": f"{name}/a b"} for name in names]
+    found = json.loads(curves(tmp_path, jobs))
     assert set(found) == {"0/a%20b", "1/a%20b", "3/a%20b"}
     epochs, losses = found["0/a%20b"]
     assert len(epochs) == POINTS
@@ -232,7 +246,7 @@ def test_values_of_any_size_have_a_place(tmp_path, values):
     jobs = [
         job(str(k), 1.0 + k, "failed" * (k == 1) or "completed", lr=v) for k, v in enumerate(values)
     ]
-    sweep_figure(jobs, ["lr"], "val_loss").canvas.draw()
+    charts_sheet(*sweep_panels(summary_of(jobs, ["lr"]))).save(io.BytesIO())
     page = page_of(tmp_path, jobs, ["lr"])
     places = re.findall(r'<circle [^>]*cx="(.*?)"', charts_of(page)["val_loss by lr"])
     assert len(places) == len(values)

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from classifier import gradient_check
 from classifier.model import LinearModel
-from classifier.report.pages.run import write_run_page
+from classifier.report.pages.run_page import write_run_page
 from classifier.runs import evaluated
 from classifier.runs.history import read_history
 from classifier.runs.log import RunError

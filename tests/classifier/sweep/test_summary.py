@@ -1,15 +1,12 @@
 import csv
-import itertools
 import json
 import statistics
 
 import numpy as np
 import pytest
-from matplotlib.colors import to_rgba
 from matplotlib.image import imread
-from matplotlib.transforms import Bbox
 
-from classifier.report.sweep_plots import sweep_figure
+from classifier.report.sweep_figures import sweep_panels
 from classifier.runs.job import flatten
 from classifier.sweep.edges import find_edges, no_penalty
 from classifier.sweep.records import config_key, read_records
@@ -224,72 +221,25 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
     summary = summarise(folder)
     assert imread(folder / "sweep.png").std() > 0.05
     assert summary["keys"] == ["lr", "reg"]
-    figure = sweep_figure(summary["jobs"], summary["swept"], objective, summary["jobs"])
-    panels = {ax.get_xlabel(): ax for ax in reversed(figure.axes) if ax.get_xlabel()}
-    assert panels["lr"].get_xscale() == "log"
-    (dots, *marks) = panels["seed"].lines  # of a category, so that no line joins them
-    assert {line.get_linestyle() for line in (dots, *marks)} == {"None"}
-    assert len(dots.get_xdata()) == 12
-    assert {round(x) for x in dots.get_xdata()} == {0, 1}
-    assert len([ax for ax in figure.axes if ax.images and ax.get_xlabel()]) == 3
-    heat_map = next(ax for ax in figure.axes if ax.images and ax.get_ylabel() == "reg")
-    cells = np.ma.filled(heat_map.images[0].get_array(), np.nan)
-    assert np.isnan(cells[0, -1])  # lr=1e3 diverged
-    sign = -1 if objective == "val_accuracy" else 1
-    best = next(j for j in summary["jobs"] if (j["lr"], j["reg"]) == (0.1, 0.0))
-    assert np.nanmin(sign * cells) == pytest.approx(sign * best[objective])
-
-
-@pytest.mark.parametrize(("objective", "worse_edge"), [("val_loss", 0.98), ("val_accuracy", 0.02)])
-def test_the_best_is_ringed_in_the_darkest_of_places_and_the_lost_are_at_the_worse_edge(
-    objective, worse_edge
-):
-    def job(lr, reg, loss, status="completed"):
-        return {"lr": lr, "reg": reg, "status": status, "val_loss": loss, "val_accuracy": 1 - loss}
-
-    rows = [job(1, 4, 0.5), job(2, 4, 0.1), job(2, 8, 0.4), job(1, 8, 0.3), job(3, 8, 9, "failed")]
-    of_lr, _, heat_map, *_ = sweep_figure(rows, ["lr", "reg"], objective).axes
-    ring = of_lr.lines[-1]
-    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (2, rows[1][objective])
-    (lost,) = [line for line in of_lr.lines if line.get_label() == "diverged or failed"]
-    assert (lost.get_xdata()[0], lost.get_ydata()[0]) == (3, worse_edge)
-    (image,) = heat_map.images
-    assert [label.get_text() for label in heat_map.get_xticklabels()] == ["1", "2", "3"]
-    assert [label.get_text() for label in heat_map.get_yticklabels()] == ["4", "8"]
-    expected = [[rows[0][objective], rows[1][objective]], [rows[3][objective], rows[2][objective]]]
-    np.testing.assert_allclose(image.get_array()[:, :2], expected)
-    assert image.origin == "upper"  # the first line stands above, as on the page
-    best, worst = image.cmap(image.norm([rows[1][objective], rows[0][objective]]))
-    assert sum(best[:3]) < sum(worst[:3])
-    (frame,) = heat_map.patches
-    assert frame.get_xy() == (0.5, -0.5)  # around lr=2, reg=4
-    assert frame.get_edgecolor() == to_rgba(ring.get_markeredgecolor())
-
-
-def test_the_picture_has_error_bars_of_repetitions_before_their_jobs(sweep):
-    losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 6.0, (0.2, 0): 2.5, (0.2, 1): 2.7}
-    summary = summarise(
-        sweep(*(({"lr": lr, "seed": s}, "completed", loss) for (lr, s), loss in losses.items()))
-    )
-    figure = sweep_figure(summary["settings"], ["lr"], "val_loss", summary["jobs"])
-    (axes,) = figure.axes
-    single = next(line for line in axes.lines if line.get_label() == "a job")
-    assert sorted(zip(*single.get_data(), strict=True)) == sorted(
-        (lr, loss) for (lr, _), loss in losses.items()
-    )
-    (bars,) = axes.collections
-    ends = [tuple(y for _, y in segment) for segment in bars.get_segments()]
-    error = statistics.stdev([1, 2, 6]) / 3**0.5
-    assert ends[0] == pytest.approx((3 - error, 3 + error))
+    heading, panels = sweep_panels(summary | {"objective": objective, "best": None})
+    assert heading == f"12 of 13 jobs completed; the best by {objective} is ringed"
+    of_lr, of_reg, pair = panels
+    assert (of_lr.x.label, of_reg.x.label, pair.x_label, pair.y_label) == ("lr", "reg", "lr", "reg")
+    assert of_lr.x.log
+    assert pair.lines[0][1][-1].share is None  # lr=1e3 diverged
+    best = next(row for row in summary["jobs"] if (row["lr"], row["reg"]) == (0.1, 0.0))
+    (shown,) = [cell for _, cells in pair.lines for cell in cells if cell.kind == "best"]
+    assert shown.text == f"{best[objective]:.3g}"
+    assert max(cell.share or 0 for _, cells in pair.lines for cell in cells) == shown.share
 
 
 def test_of_repetitions_alone_the_median_is_ringed(sweep):
     folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
     summary = summarise(folder)
-    figure = sweep_figure(summary["jobs"], ["seed"], "val_loss", summary["jobs"], summary["best"])
-    assert figure.get_suptitle() == "3 of 3 jobs completed; the median is ringed"
-    (axes,) = figure.axes
-    assert axes.lines[-1].get_data() == ([2], [2.0])
+    heading, (chart,) = sweep_panels(summary)
+    assert heading == "3 of 3 jobs completed; the median is ringed"
+    assert [(dot.x, dot.y) for dot in chart.dots if dot.kind == "best"] == [(2, 2.0)]
+    assert chart.lines == []  # of a category, so that no line joins them
 
 
 def test_the_flags_of_a_job_are_in_the_summary(sweep):
@@ -333,23 +283,3 @@ def test_one_setting_written_in_several_ways_is_one_setting(sweep):
 def test_records_come_in_the_order_of_their_numbers(sweep):
     records = read_records(sweep(*grid()))
     assert [record.folder.name for record in records] == [str(i) for i in range(12)]
-
-
-def test_what_stands_around_the_panels_of_a_picture_has_room():
-    values = itertools.product(["adam", "a very long optimizer's name"], ["std", "none"], [0.1, 2])
-    rows = [
-        {"optimizer": o, "preprocessing": p, "lr": lr, "status": "completed", "val_loss": 0.1 + k}
-        for k, (o, p, lr) in enumerate(values)
-    ]
-    figure = sweep_figure(rows, ["optimizer", "preprocessing", "lr"], "val_loss")
-    figure.canvas.draw()
-    boxes = [axes.get_tightbbox() for axes in figure.axes]
-    assert len(boxes) == 3 + 2 * 3
-    width, height = figure.get_size_inches() * figure.dpi
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.y0 >= 0
-        assert box.x1 <= width
-        assert box.y1 <= height
-    for one, other in itertools.combinations(boxes, 2):
-        assert Bbox.intersection(one, other) is None

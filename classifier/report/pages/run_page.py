@@ -7,22 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from classifier.fit import Epoch
-from classifier.report.charts import Axis, Chart, Dot, Zone, loss_axis, loss_values, span
+from classifier.model import LinearModel
+from classifier.report import figures
+from classifier.report.chart import Chart
 from classifier.report.flags import flags
-from classifier.report.names import (
-    EXAMPLES,
-    MISTAKES,
-    PAGE,
-    PLOTS,
-    REGIONS,
-    SHOWN_TEMPLATES,
-    TEMPLATES,
-)
+from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
 from classifier.report.pages.page import Cell, cell, numbers, percent, render
-from classifier.report.pages.run_classes import class_tables, confusions
-from classifier.report.pages.run_regions import region_chart
-from classifier.report.pictures import example_pictures, template_pictures
+from classifier.report.svg import data_uri
 from classifier.report.text import certified, interval, reported_split
+from classifier.runs.examples import read_examples
 from classifier.runs.folder import SWEEP
 from classifier.runs.history import read_history
 from classifier.runs.job import flatten
@@ -33,6 +26,10 @@ from data.files.store import read_plain, write_text
 
 NAME = PAGE
 ERROR = "expected_calibration_error"
+PIXELS = 120  # of the decision regions across: they are drawn smooth
+LISTED = 10  # pairs of classes, and classes at either end
+FEW = 30  # classes up to which all are listed at once
+COLUMNS = ("class", "precision", "recall", "F1", "examples")
 
 
 def write_run_page(folder: Path, *, drawn: bool = False) -> None:
@@ -60,17 +57,19 @@ def write_run_page(folder: Path, *, drawn: bool = False) -> None:
         flags=flags(report),
         certified=certified(report) if report.get("certificate") else "",
         cross_validated=_cross_validated(report.get("cross_validation")),
-        curves=[_curve(history, report, figure) for figure in ("loss", "accuracy")],
+        curves=[figures.curve(history, report, figure) for figure in ("loss", "accuracy")],
         history_columns=Epoch._fields,
         history=numbers(history),
-        splits=[_split_row(key, figures) for key, figures in report["metrics"].items() if figures],
-        **confusions(split, report["data"]["n_classes"]),
+        splits=[_split_row(key, of) for key, of in report["metrics"].items() if of],
+        confusion=figures.confusions(report),
+        **_confused(report, split),
         **_mistakes(folder, report["data"]["image_shape"], split),
-        regions=region_chart(folder),
+        regions=_regions(folder),
         **_templates(
             folder, report["data"]["image_shape"], [c["class"] for c in split["per_class"]]
         ),
-        **_calibration(report, name, split),
+        reliability=figures.reliability(report),
+        **_calibration(report),
         **class_tables(split),
         config_rows=[[cell(key), cell(value)] for key, value in flatten(report["config"]).items()],
         details=_details(report),
@@ -89,62 +88,6 @@ def command(folder: Path) -> str:
         hidden.append("sweep=")  # what a job of a sweep gets from it stands beside it
     kept = [override for override in overrides if not override.startswith(tuple(hidden))]
     return " ".join(["python", "train.py", *map(shlex.quote, kept)])
-
-
-def _curve(history: list[Epoch], report: dict[str, Any], figure: str) -> Chart:
-    """Return training and validation loss or accuracy by epoch."""
-    is_loss = figure == "loss"
-    unit = 1.0 if is_loss else 100.0
-    epochs = [row.epoch for row in history]
-    train, val = (
-        [_scaled(getattr(row, f"{split}_{figure}"), unit) for row in history]
-        for split in ("train", "val")
-    )
-    known = [value for value in (*train, *val) if value is not None]
-    kept, last = report["best_epoch"], max(epochs, default=1)
-    n_classes = report["data"]["n_classes"]
-    chart = Chart(
-        "Loss" if is_loss else "Accuracy",
-        "epoch",
-        "cross-entropy, nats an example" if is_loss else "% of examples",
-        x=Axis(min(kept, 1) - 0.5, last + 0.5),
-        y=loss_axis(loss_values(history, n_classes)) if is_loss else span(known),
-    )
-    chart.x_ticks = [(t, f"{t:.0f}") for t in chart.x.ticks() if t == round(t)]
-    chart.marks = [(chart.at_x(kept), f"kept: epoch {kept}")]
-    chart.add_line("training, mean of the epoch", "train", epochs, train)
-    chart.add_line("validation, after the epoch", "val", epochs, val)
-    if is_loss:
-        chance = math.log(n_classes)
-        label = f"guessing, {chance:.2f}"
-        chart.add_line(label, "chance", [chart.x.low, chart.x.high], [chance, chance])
-    if len(history) <= 3:  # a line through one point shows nothing
-        for split, values in (("train", train), ("val", val)):
-            _add_dots(chart, split, epochs, values)
-    _add_epochs_to_point_at(chart, epochs, train, val)
-    return chart
-
-
-def _add_dots(chart: Chart, split: str, epochs: list[int], values: Sequence[float | None]) -> None:
-    for epoch, value in zip(epochs, values, strict=True):
-        if value is not None and (value > 0 or not chart.y.log):
-            at = chart.at_x(epoch), chart.at_y(value)
-            chart.dots.append(Dot(*at, 3.5, split, f"epoch {epoch}: {value:.4g}"))
-
-
-def _add_epochs_to_point_at(
-    chart: Chart, epochs: list[int], train: Sequence[float | None], val: Sequence[float | None]
-) -> None:
-    """Let a pointer over an epoch show its figures."""
-    width = chart.at_x(2) - chart.at_x(1)
-    for epoch, *figures in zip(epochs, train, val, strict=True):
-        named = zip(("training", "validation"), figures, strict=True)
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in named if value is not None)
-        chart.zones.append(Zone(chart.at_x(epoch - 0.5), width, f"epoch {epoch}: {shown}"))
-
-
-def _scaled(value: float | None, unit: float) -> float | None:
-    return None if value is None or not math.isfinite(value) else unit * value
 
 
 def _split_row(name: str, split: dict[str, Any]) -> list[Cell]:
@@ -177,9 +120,18 @@ def _mistakes(
     rows = split["mistakes"]
     pictures: list[str] = []
     if image_shape and (folder / MISTAKES).exists():
-        pictures = example_pictures(read_npz(str(folder / MISTAKES), ["X"])["X"])
+        X = read_npz(str(folder / MISTAKES), ["X"])["X"]
+        pictures = [data_uri(image) for image in figures.example_images(X)]
     table = [[cell(value, "{:.4f}") for value in row.values()] for row in rows]
     return {"mistake_pictures": list(zip(rows, pictures, strict=False)), "mistakes": table}
+
+
+def _regions(folder: Path) -> Chart | None:
+    """Return the examples of a run and the regions of its classes; None without two features."""
+    if not (folder / EXAMPLES).exists():
+        return None
+    model = LinearModel.load(folder / "model.npz")
+    return figures.regions(model, read_examples(folder / EXAMPLES), PIXELS)
 
 
 def _templates(
@@ -188,17 +140,17 @@ def _templates(
     if not image_shape:
         return {"templates": [], "templates_said": ""}
     W = read_npz(str(folder / "model.npz"), ["W"])["W"]
-    shown = W.T[:SHOWN_TEMPLATES].reshape(-1, *image_shape)
-    said = "Weights of the preprocessed pixels, all on one scale: "
-    if len(image_shape) == 3 and image_shape[-1] == 3:
-        said += "grey is zero, a bright channel speaks for the class, a dark one against it."
-    else:
-        said += "red speaks for the class, blue against it."
-    if len(shown) < len(classes):
-        said += f" The first {len(shown)} of {len(classes)} classes."
+    shown = W.T[: figures.SHOWN_TEMPLATES].reshape(-1, *image_shape)
+    meaning = (
+        "grey is zero, a bright channel speaks for the class, a dark one against it."
+        if figures.is_coloured(image_shape)
+        else "red speaks for the class, blue against it."
+    )
+    part = f" The first {len(shown)} of {len(classes)} classes." * (len(shown) < len(classes))
+    pictures = map(data_uri, figures.template_images(shown))
     return {
-        "templates": list(zip(classes, template_pictures(shown), strict=False)),
-        "templates_said": said,
+        "templates": list(zip(classes, pictures, strict=False)),
+        "templates_said": f"Weights of the preprocessed pixels, all on one scale: {meaning}{part}",
     }
 
 
@@ -210,37 +162,18 @@ def _cross_validated(found: dict[str, Any] | None) -> tuple[str, str, str] | Non
     return f"accuracy on {found['folds']} folds", percent(found["accuracy"]), error
 
 
-def _calibration(report: dict[str, Any], name: str, split: dict[str, Any]) -> dict[str, Any]:
-    """Return the reliability diagram, and what calibration changed."""
-    unit = Axis(-4.0, 104.0)
-    ticks = [(float(t), str(t)) for t in range(0, 101, 20)]
-    title = f"Reliability, {name}"
-    chart = Chart(title, "probability of the predicted class (%)", "% right", unit, unit, ticks)
-    chart.add_line("calibrated", "chance", [0, 100], [0, 100])
-    calibration = report.get("calibration")
-    stages = [(split, "dot", "")]
-    rows = []
-    if calibration:
-        stages.insert(0, (calibration["before"][name], "val", "before calibration, "))
-        for key, before in calibration["before"].items():
-            if before:
-                both = (before, report["metrics"][key])
-                pairs = [figures[what] for what in ("loss", ERROR) for figures in both]
-                rows.append([cell(key), *(cell(value, "{:.4f}") for value in pairs)])
-    for figures, kind, said in stages:
-        bins = zip(*figures["reliability"].values(), strict=True)
-        for n, sure, right in bins:
-            if n:
-                x, y = chart.at_x(100 * sure), chart.at_y(100 * right)
-                text = f"{said}{n} examples: {percent(sure)} sure, {percent(right)} right"
-                chart.dots.append(Dot(x, y, 3 + 14 * math.sqrt(n / split["n"]), kind, text))
-    temperature = f"temperature {calibration['temperature']:.4g}" if calibration else ""
-    return {
-        "reliability": chart,
-        "calibration": calibration,
-        "calibrated": rows,
-        "temperature": temperature,
-    }
+def _calibration(report: dict[str, Any]) -> dict[str, Any]:
+    """Return what calibration changed."""
+    calibration, rows = report.get("calibration"), []
+    if calibration is None:
+        return {"calibration": None, "calibrated": [], "temperature": ""}
+    for key, before in calibration["before"].items():
+        if before:
+            both = before, report["metrics"][key]
+            pairs = [split[what] for what in ("loss", ERROR) for split in both]
+            rows.append([cell(key), *(cell(value, "{:.4f}") for value in pairs)])
+    temperature = f"temperature {calibration['temperature']:.4g}"
+    return {"calibration": calibration, "calibrated": rows, "temperature": temperature}
 
 
 def _details(report: dict[str, Any]) -> list[list[Cell]]:
@@ -256,3 +189,61 @@ def _files(folder: Path, report: dict[str, Any], drawn: bool) -> list[str]:
         names |= {*PLOTS, *([TEMPLATES] if report["data"]["image_shape"] else [])}
         names |= {REGIONS} if EXAMPLES in names else set()
     return sorted(name for name in names if not name.startswith("."))
+
+
+def _confused(report: dict[str, Any], split: dict[str, Any]) -> dict[str, Any]:
+    """Return what the confusion matrix of a split leaves out, and the pairs most confused."""
+    matrix = split["confusion_matrix"]
+    among, part = figures.part_of_classes(report), ""
+    if among:
+        outside = split["n"] - sum(map(sum, matrix))
+        part = (
+            f"The matrix is of {among}; {outside:,} of {split['n']:,} examples are not in it, for "
+            "their class or what they are taken for is another."
+        )
+    return {
+        "confusion_part": part,
+        "confused": confused_pairs(split["confusion_classes"], matrix),
+        "confused_among": among,
+        "wrong": round((1 - split["accuracy"]) * split["n"]),
+    }
+
+
+def confused_pairs(names: Sequence[str], matrix: Sequence[Sequence[int]]) -> list[dict[str, Any]]:
+    """Return the pairs of classes that are taken for each other most, of those more than once.
+
+    Of each the names `a` and `b`, the number `a_for_b` of examples of a taken for b, and `b_for_a`;
+    of both, a is what is mistaken more often.
+    """
+    found = []
+    for i, row in enumerate(matrix):
+        for j in range(i):
+            both = row[j] + matrix[j][i]
+            if both > 1:
+                a, b = (i, j) if row[j] > matrix[j][i] else (j, i)
+                found.append((-both, j, i, a, b))
+    return [
+        {"a": names[a], "b": names[b], "a_for_b": matrix[a][b], "b_for_a": matrix[b][a]}
+        for *_, a, b in sorted(found)[:LISTED]
+    ]
+
+
+def class_tables(split: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the classes: all, or the worst and the best by F1, and all to open."""
+    classes = split["per_class"]
+    rows: list[list[Cell]] = [_row(c) for c in classes]
+    shown: dict[str, Any] = {"class_columns": COLUMNS, "classes": rows, "class_ends": []}
+    if len(classes) > FEW:
+        known = [c for c in classes if c["support"]]
+        # Of equal ones, that with more examples says more.
+        worst = sorted(known, key=lambda c: (c["f1"], -c["support"]))[:LISTED]
+        best = sorted(known, key=lambda c: (-c["f1"], -c["support"]))[:LISTED]
+        shown["class_ends"] = [
+            (f"The {LISTED} worst by F1", [_row(c) for c in worst]),
+            (f"The {LISTED} best by F1", [_row(c) for c in best]),
+        ]
+    return shown
+
+
+def _row(of: dict[str, Any]) -> list[Cell]:
+    return [cell(value, "{:.4f}") for value in of.values()]

@@ -14,15 +14,17 @@ from sklearn import metrics
 from classifier.evaluation import evaluate
 from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.pages import spare
-from classifier.report.pages.draw import COPIED, draw
-from classifier.report.plots import (
-    accuracy_curve,
-    confusion_matrix,
-    loss_curve,
-    reliability_diagram,
-    weight_templates,
+from classifier.report import png
+from classifier.report.chart import Picture, Text, shades
+from classifier.report.figures import (
+    confusions,
+    curve,
+    heading,
+    part_of_classes,
+    reliability,
+    templates,
 )
+from classifier.report.pages.draw import draw
 from classifier.report.text import report_text
 from classifier.runs.history import read_history, write_history
 from data.files.store import write_json
@@ -75,58 +77,60 @@ def history_of(train=(2.0, 1.0, 0.5), val=(1.5, 0.9, 1.1)):
     ]
 
 
+def lines_of(chart):
+    return {line.label: [*zip(*line.points, strict=True)] for line in chart.lines}
+
+
 def test_curves_show_the_history_with_the_kept_epoch_and_the_test_figure():
     report = report_of(model_of(3))
-    axes = loss_curve(history_of(), report).axes[0]
-    lines = {line.get_label(): line for line in axes.lines}
-    np.testing.assert_array_equal(lines["training, mean of the epoch"].get_ydata(), [2, 1, 0.5])
-    np.testing.assert_array_equal(lines["validation, after the epoch"].get_ydata(), [1.5, 0.9, 1.1])
-    assert lines["kept: epoch 2"].get_xdata()[0] == 2
-    assert lines["guessing, 1.10"].get_ydata()[0] == pytest.approx(np.log(3))
-    assert f"{report['metrics']['test']['loss']:.4f}" in axes.get_title()
-    assert axes.get_xlabel() == "epoch"
-    assert "nats" in axes.get_ylabel()
-    assert axes.get_legend() is not None
-    axes = accuracy_curve(history_of(), report).axes[0]
-    assert axes.lines[0].get_ydata()[0] == 50
-    assert f"{report['metrics']['test']['accuracy']:.2%}" in axes.get_title()
-    assert "%" in axes.get_ylabel()
+    chart = curve(history_of(), report, "loss")
+    lines = lines_of(chart)
+    assert lines["training, mean of the epoch"] == [(1, 2, 3), (2, 1, 0.5)]
+    assert lines["validation, after the epoch"] == [(1, 2, 3), (1.5, 0.9, 1.1)]
+    assert chart.references == [(2, "kept: epoch 2", "dashed")]
+    assert lines["guessing, 1.10"][1] == pytest.approx([np.log(3)] * 2)
+    assert f"test loss {report['metrics']['test']['loss']:.4f}" in heading(report, "loss")
+    assert chart.x.label == "epoch"
+    assert "nats" in chart.y.label
+    assert chart.zones[1] == (1.5, 2.5, "epoch 2: training 1, validation 0.9")
+    chart = curve(history_of(), report, "accuracy")
+    assert chart.lines[0].points[0] == (1, 50)
+    assert f"test accuracy {report['metrics']['test']['accuracy']:.2%}" in heading(
+        report, "accuracy"
+    )
+    assert "%" in chart.y.label
 
 
-@pytest.mark.parametrize(("lowest", "scale"), [(0.21, "linear"), (0.19, "log")])
-def test_losses_over_more_than_a_tenfold_are_on_a_logarithmic_axis(lowest, scale):
-    axes = loss_curve(history_of((2.0, 1.0, lowest)), report_of(model_of(3))).axes[0]
-    assert axes.get_yscale() == scale
-    low, high = axes.get_ylim()
-    assert 0 < low < lowest
-    assert 2.0 < high < 2.5
+@pytest.mark.parametrize(("lowest", "is_log"), [(0.21, False), (0.19, True), (1e-5, True)])
+def test_losses_over_more_than_a_tenfold_are_on_a_logarithmic_axis(lowest, is_log):
+    axis = curve(history_of((2.0, 1.0, lowest)), report_of(model_of(3)), "loss").y
+    assert axis.log == is_log
+    assert axis.low < lowest
+    assert 2.0 < axis.high < 4
+    assert axis.low < np.log(3) < axis.high
+    assert not is_log or axis.low > 0
 
 
 def test_curves_of_a_diverged_run_without_validation():
     history = history_of((2.0, 1e9, np.inf), (None, None, None))
-    axes = loss_curve(history, report_of(model_of(3))).axes[0]
-    assert axes.get_yscale() == "log"
-    assert not any("validation" in line.get_label() for line in axes.lines)
+    chart = curve(history, report_of(model_of(3)), "loss")
+    assert chart.y.log
+    assert not any("validation" in line.label for line in chart.lines)
+    assert len(chart.lines[0].points) == 2
 
 
 @pytest.mark.parametrize("n_classes", [2, 20, 21, 100, 130])
 def test_the_confusion_matrix_is_annotated_up_to_20_classes(n_classes):
     report = report_of(model_of(n_classes), n=2000)
-    figure = confusion_matrix(report)
-    axes = figure.axes[0]
+    grid = confusions(report)
     counts = np.array(report["metrics"]["test"]["confusion_matrix"])
+    texts = [[cell.text for cell in cells] for _, cells in grid.lines]
     if n_classes <= 20:
-        written = {
-            (t.get_position()[1], t.get_position()[0]): int(t.get_text()) for t in axes.texts
-        }
-        assert written == {(r, c): counts[r, c] for r, c in np.argwhere(counts)}
+        assert texts == [[str(n) if n else "" for n in row] for row in counts.tolist()]
     else:
-        assert len(axes.texts) == 0
-    shown = min(n_classes, 100)
-    assert len(axes.get_xticklabels()) == len(axes.get_yticklabels()) == shown
-    assert ("with the most errors" in axes.get_title()) == (n_classes > 100)
-    spacing = figure.get_size_inches()[1] * 72 / (shown + 15)
-    assert spacing >= axes.get_yticklabels()[0].get_fontsize()  # names do not overlap
+        assert not any(map(any, texts))
+    assert len(grid.columns) == len(grid.lines) == min(n_classes, 100)
+    assert bool(part_of_classes(report)) == (n_classes > 100)
 
 
 def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_column():
@@ -136,22 +140,28 @@ def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_col
     predicted = (X.reshape(300, 16) @ model.W).argmax(axis=1)
     shares = metrics.confusion_matrix(y, predicted, normalize="true")  # rows are the true classes
     assert np.abs(shares - shares.T).max() > 0.05
-    axes = confusion_matrix(report_of(model)).axes[0]
-    (image,) = axes.images
-    np.testing.assert_allclose(image.get_array(), shares)
-    assert (image.origin, image.norm.vmin, image.norm.vmax) == ("upper", 0, 1)
-    for text in axes.texts:  # a dark cell has white figures
-        column, row = text.get_position()
-        assert text.get_color() == ("white" if shares[row, column] > 0.3 else "black")
-    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
+    grid = confusions(report_of(model))
+    found = np.array([[cell.share for cell in cells] for _, cells in grid.lines])
+    np.testing.assert_allclose(found, np.sqrt(shares))
+    assert (grid.y_label, grid.x_label) == ("true class", "predicted class")
+    drawing = png.grid_drawing(grid)
+    image = next(mark for mark in drawing.marks if isinstance(mark, Picture))
+    np.testing.assert_allclose(image.image, shades(np.sqrt(shares)))
+    for text in (mark for mark in drawing.marks if isinstance(mark, Text) and mark.letter == 10):
+        column = int((text.x - image.x) / (image.width / 4))
+        row = int((text.y - 4 - image.y) / (image.height / 4))
+        assert text.kind == ("card" if np.sqrt(shares[row, column]) > 0.75 else "ink")
+        assert int(text.text) == np.sum((y == row) & (predicted == column))
 
 
 def test_shares_are_of_all_examples_of_a_class_also_where_not_all_classes_are_shown():
     report = report_of(model_of(130), n=2000)
     test = report["metrics"]["test"]
-    shares = confusion_matrix(report).axes[0].images[0].get_array()
+    found = [cells[k].share or 0 for k, (_, cells) in enumerate(confusions(report).lines)]
     recall = {c["class"]: c["recall"] for c in test["per_class"]}
-    np.testing.assert_allclose(np.diag(shares), [recall[c] for c in test["confusion_classes"]])
+    np.testing.assert_allclose(
+        np.square(found), [recall[c] for c in test["confusion_classes"]], atol=1e-12
+    )
 
 
 def test_a_reliability_diagram_has_a_point_a_bin_before_and_after():
@@ -160,61 +170,63 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after():
     warm = report_of(dataclasses.replace(model, temperature=4.0))
     report["calibration"] = {"temperature": 4.0, "before": report["metrics"]}
     report["metrics"] = warm["metrics"]
-    axes = reliability_diagram(report).axes[0]
-    (legend,) = axes.figure.legends
-    axes.figure.canvas.draw()
-    assert legend.get_window_extent().y1 < axes.get_tightbbox().y0  # it covers no point
-    before, _, after, _ = axes.collections  # each with an empty one for the legend
+    chart = reliability(report)
     rng = np.random.default_rng(1)
     X, y = rng.standard_normal((300, 16)), rng.integers(0, 3, 300)
-    for temperature, points in ((1.0, before), (4.0, after)):
+    for temperature, kind in ((1.0, "before"), (4.0, "dot")):
+        dots = [dot for dot in chart.dots if dot.kind == kind]
         p = softmax(X @ model.W.astype(float) / temperature, axis=1)
         sure, right = p.max(axis=1), p.argmax(axis=1) == y
         bins = np.digitize(sure, np.linspace(0, 1, 16), right=True)
         expected = [
             (100 * sure[bins == k].mean(), 100 * right[bins == k].mean()) for k in np.unique(bins)
         ]
-        np.testing.assert_allclose(points.get_offsets(), expected, rtol=1e-6)
-        areas = points.get_sizes() - 12
-        np.testing.assert_allclose(areas / 2, np.unique(bins, return_counts=True)[1])
+        np.testing.assert_allclose([(dot.x, dot.y) for dot in dots], expected, rtol=1e-6)
+        areas = np.square([dot.radius for dot in dots]) - 9
+        np.testing.assert_allclose(areas, 280 / 300 * np.unique(bins, return_counts=True)[1])
     error = warm["metrics"]["test"]["expected_calibration_error"]
-    assert f"after calibration: error {error:.4f}" in {
-        text.get_text() for text in legend.get_texts()
-    }
+    assert ("dot", f"after calibration: error {error:.4f}") in chart.keys
 
 
 def test_a_model_that_learned_nothing_says_so():
     model = model_of(3)
     nothing = LinearModel(0 * model.W, model.b, model.classes, model.features, (4, 4), {})
-    assert "nothing was learned" in weight_templates(nothing).get_suptitle()
+    assert "nothing was learned" in templates(nothing).heading
 
 
 def test_long_names_that_differ_at_their_end_stay_apart():
     names = [f"a name that many classes share, {c}" for c in range(3)]
-    axes = confusion_matrix(report_of(model_of(3, names=names))).axes[0]
-    assert len({label.get_text() for label in axes.get_yticklabels()}) == 3
+    drawing = png.grid_drawing(confusions(report_of(model_of(3, names=names))))
+    drawn = [mark.text for mark in drawing.marks if isinstance(mark, Text) and "…" in mark.text]
+    assert len(set(drawn)) == 3
 
 
 @pytest.mark.parametrize("image_shape", [(4, 4), (4, 4, 3), (4, 5, 1), (1, 16), (16, 1)])
 @pytest.mark.parametrize("n_classes", [3, 130])
 def test_templates_share_one_symmetric_scale(image_shape, n_classes):
     model = model_of(n_classes, image_shape)
-    figure = weight_templates(model)
-    images = figure.axes[0].images
-    assert len(images) == min(n_classes, 100)
+    pictures = templates(model)
+    shown = min(n_classes, 100)
+    assert [name for name, _ in pictures.named] == [f"class {c}" for c in range(shown)]
     limit = np.abs(model.W[:, :100]).max()
-    for c, image in enumerate(images):
-        assert image.get_clim() == (-limit, limit)
-        red, _, blue, _ = image.cmap(0.9)
-        assert red > blue  # red speaks for the class
-        template = model.W[:, c].reshape(image_shape)
+    for c, (_, image) in enumerate(pictures.named):
+        size = model.W[:, c].reshape(image_shape) / limit
         if image_shape[2:] == (3,):
-            expected = 0.5 + template / (2 * limit)
-            assert expected.min() >= 0
-            assert expected.max() <= 1
-            np.testing.assert_allclose(image.get_array(), expected, atol=1e-6)
-        else:
-            np.testing.assert_array_equal(image.get_array(), template.reshape(image_shape[:2]))
+            np.testing.assert_allclose(image, 255 * (0.5 + size / 2), atol=1e-3)
+            continue
+        size = size.reshape(image_shape[:2])
+        red, green, blue = np.moveaxis(image, -1, 0)
+        assert (red >= blue).all(where=size > 0)  # red speaks for the class
+        assert (red <= blue).all(where=size < 0)
+        np.testing.assert_allclose(green, 255 - np.abs(size) * np.where(size > 0, 231, 153))
+    if image_shape[2:] == (3,):
+        assert f"(to {limit:.2g})" in pictures.heading
+    else:
+        _, ticks, label = pictures.scale
+        assert (ticks[0], ticks[-1]) == ((0, f"{-limit:.2g}"), (1, f"{limit:.2g}"))
+        assert label == "weight"
+    drawn = [m for _, _, d in png.pictures_sheet(pictures).drawings for m in d.marks]
+    assert len([m for m in drawn if isinstance(m, Picture)]) == shown + (pictures.scale is not None)
 
 
 def run_in(folder):
@@ -277,6 +289,7 @@ def odd_sweep_in(folder):
     keys = {"swept": ["reg", "data.train"], "keys": ["reg", "data.train"], "objective": "val_loss"}
     names = ("loss", "accuracy", "train_loss", "train_accuracy", "loss_error", "accuracy_error")
     path = [dict.fromkeys(names, 0.5) | {"reg": r, "weight_norm": 1 / r} for r in regs[1:]]
+    path = [row | {"job": "1"} for row in path]
     own = {"jobs": jobs, "settings": jobs, "best": jobs[4], "path": path}
     write_json(folder / "sweep.json", keys | own | {"one_standard_error": None})
 
@@ -317,29 +330,6 @@ def test_a_picture_that_fails_costs_no_other(tmp_path):
     with pytest.raises(FileExistsError, match="not a regular file"):
         draw("run", tmp_path)
     assert len([path for path in tmp_path.glob("*.png") if path.is_file()]) == 4
-
-
-def test_the_spare_process_draws_a_run_on_two_cores_and_tells_of_an_error_in_its_copy(
-    tmp_path, monkeypatch
-):
-    here, there = run_in(tmp_path / "here"), run_in(tmp_path / "there")
-    draw("run", here)
-    monkeypatch.setattr(spare, "cores", lambda: 2)
-    spare.start()
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(spare, "draw", None)  # would be called where the other failed
-            spare.draw_beside("run", there)
-        names = {path.name for path in here.glob("*.png")}
-        assert len(names) == 5
-        assert {path.name for path in there.glob("*.png")} == names
-        assert all((here / name).read_bytes() == (there / name).read_bytes() for name in names)
-        broken = run_in(tmp_path / "broken")
-        (broken / COPIED[0]).mkdir()
-        with pytest.raises(FileExistsError, match="not a regular file"):
-            spare.draw_beside("run", broken)
-    finally:
-        spare.end()
 
 
 def test_the_text_has_the_figures_of_the_report():
@@ -383,6 +373,9 @@ def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(repor
     assert f"\n{reported}: top-2 accuracy {split['top_k_accuracy']:.4f}, macro F1 " in text
     assert f"macro F1 {split['macro_f1']:.4f}" in text
     accuracy = f"{reported} accuracy {split['accuracy']:.2%}"
-    assert accuracy in confusion_matrix(report).axes[0].get_title()
-    assert accuracy in accuracy_curve(history_of(), report).axes[0].get_title()
-    assert f"{reported} reliability" in reliability_diagram(report).axes[0].get_title()
+    assert accuracy in heading(report, "accuracy")
+    assert f"{reported} reliability" in heading(report, "reliability")
+    assert f"of the {reported} examples" in confusions(report).title.lower()
+    assert reliability(report).title == f"Reliability, {reported}"
+    shown = {dot.text.split()[0] for dot in reliability(report).dots}
+    assert shown == {str(n) for n in split["reliability"]["n"] if n}

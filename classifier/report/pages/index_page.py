@@ -1,22 +1,36 @@
-"""The rows of an index: a run, or a sweep with its settings."""
+"""The index of all runs and sweeps under a folder, index.html, from the files of each.
 
+A sweep is one row, from its own summary: its jobs, of which there may be thousands, are not read.
+"""
+
+import html
+import json
+import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from markupsafe import Markup, escape
 
-from classifier.report.pages.page import WIDE, Cell, cell, percent
-from classifier.report.pages.run import NAME as RUN_PAGE
-from classifier.report.pages.sweep import NAME as SWEEP_PAGE
-from classifier.report.sweep_values import Row, rank
+from classifier.report.names import PAGE
+from classifier.report.pages.compare_page import TITLE as COMPARISON
+from classifier.report.pages.page import WIDE, Cell, cell, percent, render
+from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
+from classifier.report.settings import Row, rank
 from classifier.report.text import interval, reported_split
-from classifier.runs.folder import read_report, read_status
+from classifier.runs.folder import SWEEP, read_report, read_status
 from classifier.runs.labels import Labels, labels_of
 from classifier.uncertainty import accuracy_interval
+from data.errors import InputError
+from data.files.store import check_own, write_text
 
+NAME = "index.html"
+TITLE = b"<title>All runs in "  # by which an index of ours is known
+MOST_RUNS, MOST_SWEEPS = 1500, 300  # rows: the page stays below 2 MB
+ARTIFACTS = "artifacts"  # where MLflow keeps copies
 RUNS = (
     *("run", "status", "reason", "name", "tags", "data", "split", "accuracy", "loss", "val_loss"),
     *("lr", "reg", "epochs", "seconds"),
@@ -29,6 +43,74 @@ RARE = ("name", "tags", "reason")  # columns that are left out where no row has 
 SHOWN = 10  # settings of a sweep, the best
 
 
+def write_index(outputs: Path) -> Path:
+    """Write the index of everything under a folder, newest first, into it; return the file.
+
+    Raises
+    ------
+    InputError
+        When there is nothing, or something else stands at index.html.
+    """
+    place = outputs / NAME
+    check_own(place, TITLE, "an index")
+    runs, sweeps = _folders(outputs)
+    if not runs and not sweeps:
+        raise InputError(f"{outputs}: there is no run in it")
+    run_columns, run_rows = rows(RUNS, run_row, runs[:MOST_RUNS], outputs)
+    sweep_columns, sweep_rows = rows(SWEEPS, sweep_row, sweeps[:MOST_SWEEPS], outputs)
+    page = render(
+        "index.html",
+        place=outputs.resolve().name,
+        run_columns=run_columns,
+        runs=run_rows,
+        n_runs=len(runs),
+        sweep_columns=sweep_columns,
+        sweeps=sweep_rows,
+        n_sweeps=len(sweeps),
+        comparisons=json.dumps(_comparisons(outputs)),
+    )
+    write_text(place, page)
+    return place
+
+
+def _folders(outputs: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of runs and of sweeps, newest first; the jobs of a sweep are with it."""
+    runs, sweeps = [], []
+    for name, inner, files in os.walk(outputs):
+        place = Path(name)
+        if place.name == ARTIFACTS:
+            inner.clear()
+        elif "sweep.json" in files or SWEEP in files:
+            inner.clear()
+            told = place / ("sweep.json" if "sweep.json" in files else SWEEP)
+            sweeps.append((told.stat().st_mtime, place))
+        elif "status.json" in files:
+            runs.append(((place / "status.json").stat().st_mtime, place))
+    newest_runs, newest_sweeps = (
+        [place for _, place in sorted(folders, reverse=True)] for folders in (runs, sweeps)
+    )
+    return newest_runs, newest_sweeps
+
+
+def _comparisons(outputs: Path) -> dict[str, str]:
+    """Return the comparisons that stand in a folder, by the runs that they are of.
+
+    A key is the folders of the runs, seen from here, in the order of their letters.
+    """
+    comparisons = {}
+    for path in sorted(outputs.glob("*.html")):
+        text = path.read_bytes() if path.is_file() else b""
+        listed = re.search(rb'<ul class="runs">(.*?)</ul>', text, re.DOTALL)
+        if COMPARISON not in text or listed is None:
+            continue
+        cards = listed[1].decode(errors="replace")
+        links = [unquote(html.unescape(link)) for link in re.findall(r'href="([^"]*)"', cards)]
+        if len(links) == cards.count("<li"):  # the pages of all of them are there
+            places = sorted(link.removesuffix(f"/{PAGE}") for link in links)
+            comparisons["\n".join(places)] = path.name
+    return comparisons
+
+
 def rows(
     columns: Sequence[str],
     row: Callable[[Path, Path], list[Cell]],
@@ -36,19 +118,19 @@ def rows(
     outputs: Path,
 ) -> tuple[list[str], list[list[Cell]]]:
     """Return the columns of a table and its rows, without columns in which nothing stands."""
-    found = [row(folder, outputs) for folder in folders]
+    table = [row(folder, outputs) for folder in folders]
     kept = [
         i
         for i, name in enumerate(columns)
-        if name not in RARE or any(cells[i].value for cells in found)
+        if name not in RARE or any(cells[i].value for cells in table)
     ]
-    return [columns[i] for i in kept], [[cells[i] for i in kept] for cells in found]
+    return [columns[i] for i in kept], [[cells[i] for i in kept] for cells in table]
 
 
 def run_row(folder: Path, outputs: Path) -> list[Cell]:
     """Return the row of a run; one that left no report has its log."""
     status, place = read_status(folder), folder.relative_to(outputs).as_posix()
-    page = next((n for n in (RUN_PAGE, "train.log") if (folder / n).exists()), "")
+    page = next((n for n in (PAGE, "train.log") if (folder / n).exists()), "")
     report: dict[str, Any] = read_report(folder) or {}
     try:
         labels, (data, *figures) = labels_of(report["config"]), _figures(report)
@@ -84,10 +166,10 @@ def sweep_row(folder: Path, outputs: Path) -> list[Cell]:
         best = summary["best"]
         job = folder / (best or summary["jobs"][0])["folder"]
         labels = labels_of((read_report(job) or {"config": {}})["config"])
-        found, winner = _outcome(summary), f"{place}/{best['folder']}" if best else ""
+        figures, winner = _outcome(summary), f"{place}/{best['folder']}" if best else ""
     except Exception:  # none, or not one of ours
-        labels, found, winner = Labels("", []), [cell(None)] * (len(SWEEPS) - 3), ""
-    return [_ticked(folder, place, page, winner), *_labelled(labels), *found]
+        labels, figures, winner = Labels("", []), [cell(None)] * (len(SWEEPS) - 3), ""
+    return [_ticked(folder, place, page, winner), *_labelled(labels), *figures]
 
 
 def _outcome(summary: dict[str, Any]) -> list[Cell]:
@@ -108,14 +190,14 @@ def _settings(summary: dict[str, Any]) -> Cell:
     """Return the best settings of a sweep, to be opened up."""
     settings, objective = summary["settings"], summary["objective"]
     ranked = rank(settings, objective)
-    lines = [Markup("<li>{}</li>").format(_said(row, summary)) for row in ranked[:SHOWN]]
+    lines = [Markup("<li>{}</li>").format(_setting_text(row, summary)) for row in ranked[:SHOWN]]
     if len(settings) > len(lines):
         lines.append(Markup("<li>{} more on its page</li>").format(len(settings) - len(lines)))
     opened = Markup("<details><summary>{}</summary><ol>{}</ol></details>")
     return Cell(opened.format(len(settings), Markup("").join(lines)), repr(len(settings)))
 
 
-def _said(row: Row, summary: dict[str, Any]) -> str:
+def _setting_text(row: Row, summary: dict[str, Any]) -> str:
     objective = summary["objective"]
     values = " ".join(f"{key}={cell(row[key]).text}" for key in summary["keys"])
     figure = _off(row[objective], row.get(f"{objective}_error")).text
@@ -153,12 +235,12 @@ def _clamped(name: str) -> Markup:
 
 
 def _accuracy(share: float, between: tuple[float, float] | None) -> Cell:
-    said = "" if between is None else f" ({100 * between[0]:.1f} to {100 * between[1]:.1f})"
-    return Cell(f"{percent(share)}{said}", repr(share), number=True)
+    range_ = "" if between is None else f" ({100 * between[0]:.1f} to {100 * between[1]:.1f})"
+    return Cell(f"{percent(share)}{range_}", repr(share), number=True)
 
 
 def _off(figure: float, error: float | None) -> Cell:
     """Return the cell of a figure with its standard error."""
     shown = cell(figure, "{:.4f}")
-    said = "" if error is None or not shown.value else f" ± {error:.2g}"
-    return shown._replace(text=shown.text + said)
+    more = "" if error is None or not shown.value else f" ± {error:.2g}"
+    return shown._replace(text=shown.text + more)

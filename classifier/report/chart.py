@@ -1,0 +1,362 @@
+"""One description of each figure, from plain numbers, and where its parts stand in a drawing.
+
+`svg` writes a drawing for a page, `png` paints the same one into a file. Neither reads a text.
+"""
+
+import dataclasses
+import functools
+import math
+import unicodedata
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+WIDTH, HEIGHT = 420, 260  # of a chart on a page
+LETTER = 13  # the size of letters, in the same units
+ABOVE = 10  # the axes
+TICKS = 6  # of an axis, about
+
+# Those of page.css in daylight, by the same names.
+COLOURS = {
+    "card": "#ffffff",
+    "ink": "#1d2329",
+    "soft": "#59636e",
+    "rule": "#dfe3e6",
+    "train": "#1f6fb2",
+    "val": "#c4540a",
+    "heat": "#1f6fb2",
+    "bad": "#b3261e",
+}
+# Of classes and of compared runs, which share them where they are more; the eye tells few more
+# apart. The style sheet has them as --a to --h.
+HUES = ("#1f6fb2", "#c4540a", "#1a7f45", "#8241b0", "#b3261e", "#7a6a00", "#0b7d86", "#b3307f")
+DARK = 0.75  # share of a colour above which letters on it are white
+DASHES = {"": "", "dashed": "5 4", "dotted": "1.5 3"}  # of lines: drawn and left out, in turn
+
+
+def rgb(colour: str) -> np.ndarray:
+    """Return a colour "#rrggbb" as three numbers from 0 to 255."""
+    return np.array(list(bytes.fromhex(colour[1:])), dtype=np.float64)
+
+
+def room(text: str, letter: float = LETTER) -> float:
+    """Return about the width of a text, for which Chinese letters are twice as wide as others."""
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return letter * (0.58 * len(text) + 0.4 * wide)
+
+
+def short(name: str, length: int = 18) -> str:
+    """Cut a long name in its middle, for names often differ at their end; an empty one is ""."""
+    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name) or '""'
+    half = length // 2
+    return name if len(name) <= length else f"{name[:half]}…{name[1 - half :]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+    """Where values from low to high stand on an axis, linear or logarithmic, and its ticks.
+
+    Attributes
+    ----------
+    label : what is written beside it.
+    named : (value, text) of its ticks; round values where it is None.
+    category : whether its values have no order, so that none is to be left out: long names of them
+        are turned.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    label: str = ""
+    named: Sequence[tuple[float, str]] | None = None
+    category: bool = False
+
+    @functools.cached_property
+    def _logs(self) -> tuple[float, float]:
+        return math.log(self.low), math.log(self.high)
+
+    def place(self, value: float) -> float:
+        """Return where a value stands: 0 for low, 1 for high."""
+        if self.log:  # no quotient, which may overflow
+            low, high = self._logs
+            return (math.log(value) - low) / (high - low)
+        return (value - self.low) / (self.high - self.low)
+
+    def has(self, value: float | None) -> bool:
+        """Return whether there is a place for a value."""
+        return value is not None and math.isfinite(value) and (value > 0 or not self.log)
+
+    def round_values(self) -> list[float]:
+        """Return round values from low to high."""
+        if self.log:
+            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
+            factors = (1, 2, 5) if self.high < 1000 * self.low else (1,)
+            values = [factor * 10.0**decade for decade in decades for factor in factors]
+        else:
+            step = 10 ** math.floor(math.log10((self.high - self.low) / TICKS))
+            step *= next(f for f in (1, 2, 5, 10) if (self.high - self.low) / (f * step) <= TICKS)
+            first = math.ceil(self.low / step - 1e-9)
+            values = [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
+        return [value for value in values if self.low <= value <= self.high * (1 + 1e-9)]
+
+    def ticks(self) -> Sequence[tuple[float, str]]:
+        """Return (value, text) of the ticks."""
+        if self.named is not None:
+            return self.named
+        return [(value, f"{value:.6g}") for value in self.round_values()]
+
+    def of_whole_numbers(self) -> "Axis":
+        """Return the axis with ticks at whole numbers alone."""
+        ticks = [(value, f"{value:.0f}") for value in self.round_values() if value == round(value)]
+        return dataclasses.replace(self, named=ticks)
+
+
+def span(values: Sequence[float], label: str = "", *, log: bool = False) -> Axis:
+    """Return an axis for values, with a little room at both ends."""
+    low, high = min(values, default=0.0), max(values, default=1.0)
+    if log:
+        more = 0.05 * (math.log(high) - math.log(low)) or math.log(2)
+        return Axis(low * math.exp(-more), high * math.exp(more), True, label)
+    margin = 0.05 * (high - low) or 0.5 * abs(high) or 0.5
+    return Axis(low - margin, high + margin, False, label)
+
+
+def loss_axis(losses: Sequence[float], label: str) -> Axis:
+    """Return an axis for losses, a logarithmic one where they differ by more than tenfold."""
+    above = [loss for loss in losses if loss > 0]
+    return span(above, label, log=max(above, default=1.0) > 10 * min(above, default=1.0))
+
+
+class Line(NamedTuple):
+    """A line through points; `kind` is a class of the style sheet, `dash` of DASHES."""
+
+    label: str
+    kind: str
+    points: Sequence[tuple[float, float]]
+    dash: str = ""
+
+
+class Dot(NamedTuple):
+    """A circle with a text to hover on, and a link where there is one."""
+
+    x: float
+    y: float
+    radius: float
+    kind: str
+    text: str = ""
+    link: str = ""
+
+
+class Box(NamedTuple):
+    """A rectangle, or a stripe over the whole height, with a text to hover on."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    text: str = ""
+
+
+class Text(NamedTuple):
+    """A text at a place, to which its `anchor` (start, middle, end) stands."""
+
+    x: float
+    y: float
+    text: str
+    anchor: str = "middle"
+    turned: bool = False
+    letter: float = LETTER
+    kind: str = ""
+
+
+class Picture(NamedTuple):
+    """An image, (height, width, 3) from 0 to 255, over a rectangle."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    image: np.ndarray
+    kind: str = ""
+
+
+Mark = Line | Dot | Box | Text | Picture
+
+
+class Drawing(NamedTuple):
+    """Marks in a rectangle, from the back to the front; down is more."""
+
+    width: float
+    height: float
+    marks: Sequence[Mark]
+
+
+@dataclasses.dataclass
+class Chart:
+    """What is drawn between two axes, in their numbers.
+
+    Attributes
+    ----------
+    title : what it shows.
+    x, y : the axes.
+    lines, dots : what stands between them.
+    bands : (label, points below, points above) of areas around a line.
+    bars : (x, low, high) of errors.
+    zones : (from, to, text) of stripes to point at.
+    references : (x, text, dash) of vertical lines.
+    image : one behind all, from axis to axis.
+    keys : (kind, text) of what no line or band explains.
+    """
+
+    title: str
+    x: Axis
+    y: Axis
+    lines: list[Line] = dataclasses.field(default_factory=list)
+    dots: list[Dot] = dataclasses.field(default_factory=list)
+    bands: list[tuple[str, list[tuple[float, float]]]] = dataclasses.field(default_factory=list)
+    bars: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
+    zones: list[tuple[float, float, str]] = dataclasses.field(default_factory=list)
+    references: list[tuple[float, str, str]] = dataclasses.field(default_factory=list)
+    image: np.ndarray | None = None
+    keys: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def add_line(
+        self,
+        label: str,
+        kind: str,
+        xs: Sequence[float],
+        ys: Sequence[float | None],
+        dash: str = "",
+    ) -> None:
+        """Add a line through the points whose y is a number the axis has a place for."""
+        points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None and self.y.has(y)]
+        if points:
+            self.lines.append(Line(label, kind, points, dash))
+
+    def legend(self) -> list[tuple[str, str, str]]:
+        """Return (kind, dash, text) of all that has a name."""
+        lines = [(line.kind, line.dash, line.label) for line in self.lines]
+        bands = [("band", "", label) for label, _ in self.bands]
+        references = [("reference", dash, text) for _, text, dash in self.references]
+        keys = [(kind, "", text) for kind, text in self.keys]
+        return [key for key in (*lines, *bands, *references, *keys) if key[2]]
+
+    def drawing(
+        self, width: float = WIDTH, height: float = HEIGHT, *, name_y: bool = False
+    ) -> Drawing:
+        """Return where all stands in so much room, more of it below for long names of ticks.
+
+        Parameters
+        ----------
+        name_y : whether the label of y stands beside its axis.
+        """
+        x_ticks, y_ticks = self.x.ticks(), self.y.ticks()
+        left = 10 + max([38.0, *(room(text) for _, text in y_ticks)]) + (LETTER + 4) * name_y
+        end = width - max([8.0, *(room(text) / 2 + 2 for _, text in x_ticks[-1:])])
+        wanted = max([0.0, *(room(text) + 6 for _, text in x_ticks)]) * len(x_ticks)
+        turned = self.x.category and wanted > end - left
+        below = 36 + max((room(text) - LETTER for _, text in x_ticks), default=0) * turned
+        low, height = height - 36, height + below - 36
+
+        def at(x: float, y: float) -> tuple[float, float]:
+            place = self.x.place(x), self.y.place(y)
+            return left + place[0] * (end - left), low - place[1] * (low - ABOVE)
+
+        middle = self.y.low
+        rows = [(at(self.x.low, value)[1], text) for value, text in y_ticks]
+        columns = _apart([(at(value, middle)[0], text) for value, text in x_ticks], turned)
+        image = [] if self.image is None else [self.image]
+        marks: list[Mark] = [
+            *(Picture(left, ABOVE, end - left, low - ABOVE, one, "behind") for one in image),
+            *(Line("", "grid", [(left, y), (end, y)]) for y, _ in rows),
+            *(Line("", "grid", [(x, ABOVE), (x, low)]) for x, _ in columns),
+            *(Text(left - 5, y + LETTER / 3, text, "end") for y, text in rows),
+            *(
+                Text(x + LETTER / 3, low + 6, text, "end", turned=True)
+                if turned
+                else Text(x, low + 14, text)
+                for x, text in columns
+            ),
+            Text((left + end) / 2, height - 4, self.x.label),
+            *[Text(LETTER, (ABOVE + low) / 2, self.y.label, turned=True)] * name_y,
+        ]
+        for value, _, dash in self.references:
+            x = at(value, middle)[0]
+            marks.append(Line("", "reference", [(x, ABOVE), (x, low)], dash))
+        marks += [Line("", "band", [at(*point) for point in points]) for _, points in self.bands]
+        marks += [Line("", "error", [at(x, least), at(x, most)]) for x, least, most in self.bars]
+        marks += [
+            line._replace(points=[at(*point) for point in line.points]) for line in self.lines
+        ]
+        for begin, close, text in self.zones:
+            x, right = at(begin, middle)[0], at(close, middle)[0]
+            marks.append(Box(x, ABOVE, right - x, low - ABOVE, "zone", text))
+        for dot in self.dots:
+            x, y = at(dot.x, dot.y)
+            marks.append(dot._replace(x=x, y=y))
+        return Drawing(width, height, marks)
+
+
+def _apart(ticks: list[tuple[float, str]], turned: bool) -> list[tuple[float, str]]:
+    """Return the ticks, from the first one, whose texts do not touch each other."""
+    kept: list[tuple[float, str]] = []
+    for x, text in ticks:
+        if kept:
+            gap = LETTER + 1 if turned else (room(text) + room(kept[-1][1])) / 2 + 6
+            if x - kept[-1][0] < gap:
+                continue
+        kept.append((x, text))
+    return kept
+
+
+class Shade(NamedTuple):
+    """A cell of a grid: its text, its share of the colour, a text to hover on, a link, its kind."""
+
+    text: str
+    share: float | None
+    hover: str
+    link: str = ""
+    kind: str = ""
+
+
+@dataclasses.dataclass
+class Grid:
+    """Coloured cells: the better or the more, the stronger the colour.
+
+    Attributes
+    ----------
+    title : what it shows.
+    x_label, y_label : what its columns and its lines are.
+    columns : their names.
+    lines : (name, cells) of each.
+    scale : (share, text) of some colours.
+    scale_label : what these are of.
+    """
+
+    title: str
+    x_label: str
+    y_label: str
+    columns: list[str]
+    lines: list[tuple[str, list[Shade]]]
+    scale: list[tuple[float, str]] = dataclasses.field(default_factory=list)
+    scale_label: str = ""
+
+
+NO_CELL = Shade("", None, "")  # of a large grid most cells are empty
+
+
+def shades(shares: np.ndarray) -> np.ndarray:
+    """Return shares of the colour, of any shape, as colours (..., 3): as page.css mixes them."""
+    card, heat = rgb(COLOURS["card"]), rgb(COLOURS["heat"])
+    colours: np.ndarray = card + shares[..., None] * (heat - card)
+    return colours
+
+
+class Pictures(NamedTuple):
+    """Small images with their names, and (colours, (share, text) of some, label) of their scale."""
+
+    heading: str
+    named: Sequence[tuple[str, np.ndarray]]
+    scale: tuple[np.ndarray, Sequence[tuple[float, str]], str] | None

@@ -1,0 +1,257 @@
+"""The figures of a run, described from its report, history, model and examples."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from classifier.fit import Epoch
+from classifier.model import LinearModel
+from classifier.report.chart import (
+    HUES,
+    NO_CELL,
+    Axis,
+    Chart,
+    Dot,
+    Grid,
+    Pictures,
+    Shade,
+    loss_axis,
+    rgb,
+    short,
+    span,
+)
+from classifier.report.text import reported_split
+
+ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
+LETTERS = 28  # of a name in each of ten thousand cells, half of them from its end
+SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most
+FOR, AGAINST = np.array([178, 24, 43]), np.array([33, 102, 172])  # red and blue
+NATS, PERCENT = "cross-entropy (nats per example)", "accuracy (% of examples)"
+
+
+def heading(report: dict[str, Any], figure: str) -> str:
+    """Return what stands above a picture of a run: the data, and a figure of the split."""
+    name, split = reported_split(report["metrics"])
+    data = short(report["data"]["name"], 30)
+    if figure == "reliability":
+        return f"{data}: {name} reliability"
+    value = f"{split[figure]:.4f}" if figure == "loss" else f"{split[figure]:.2%}"
+    return f"{data}: {name} {figure} {value}"
+
+
+def settings_of_curve(report: dict[str, Any]) -> str:
+    """Return what follows the heading of a curve."""
+    lr = "" if report["lr"] is None else f"lr {report['lr']:.3g}, "
+    return f"{', diverged' * (report['status'] == 'diverged')}  ({lr}reg {report['reg']:g})"
+
+
+def by_epoch(history: Sequence[Epoch], figure: str) -> dict[str, dict[int, float]]:
+    """Return loss or accuracy (in percent) of training and validation, where they are finite."""
+    unit = 1.0 if figure == "loss" else 100.0
+    return {
+        split: {
+            row.epoch: unit * value
+            for row in history
+            if (value := getattr(row, f"{split}_{figure}")) is not None and math.isfinite(value)
+        }
+        for split in ("train", "val")
+    }
+
+
+def curve(history: Sequence[Epoch], report: dict[str, Any], figure: str) -> Chart:
+    """Return training and validation loss or accuracy by epoch, and the loss of guessing, log C."""
+    values = by_epoch(history, figure)
+    every = [value for split in values.values() for value in split.values()]
+    chance, kept = math.log(report["data"]["n_classes"]), report["best_epoch"]
+    last = max((row.epoch for row in history), default=1)
+    x = Axis(min(kept, 1) - 0.5, last + 0.5, label="epoch").of_whole_numbers()
+    y = loss_axis([*every, chance], NATS) if figure == "loss" else span(every, PERCENT)
+    chart = Chart(figure.capitalize(), x, y)
+    names = {"train": ("training", "mean of the epoch"), "val": ("validation", "after the epoch")}
+    for split, points in values.items():
+        chart.add_line(", ".join(names[split]), split, [*points], [*points.values()])
+        if len(history) <= 3:  # a line through one point shows nothing
+            chart.dots += [
+                Dot(epoch, value, 3.5, split, f"epoch {epoch}: {value:.4g}")
+                for epoch, value in points.items()
+                if y.has(value)
+            ]
+    if figure == "loss":
+        chart.add_line(f"guessing, {chance:.2f}", "chance", [x.low, x.high], [chance] * 2, "dotted")
+    chart.references = [(kept, f"kept: epoch {kept}", "dashed")]
+    for row in history:
+        known = [(names[split][0], points.get(row.epoch)) for split, points in values.items()]
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in known if value is not None)
+        chart.zones.append((row.epoch - 0.5, row.epoch + 0.5, f"epoch {row.epoch}: {shown}"))
+    return chart
+
+
+def reliability(report: dict[str, Any]) -> Chart:
+    """Return how often predictions are right by how sure the model is, a point a bin of confidence.
+
+    Below the diagonal the model is surer than it is right. A point's area is the bin's share of
+    the examples. Of a calibrated run the points before calibration are drawn too.
+    """
+    name, split = reported_split(report["metrics"])
+    ticks = [(float(tick), str(tick)) for tick in range(0, 101, 20)]
+    x, y = (
+        Axis(-4, 104, label=label, named=ticks)
+        for label in ("probability of the predicted class (%)", "examples that are right (%)")
+    )
+    chart = Chart(f"Reliability, {name}", x, y)
+    chart.add_line("calibrated", "chance", [0, 100], [0, 100], "dotted")
+    stages = [(split, "dot", "", "expected calibration error")]
+    if "calibration" in report:
+        before = report["calibration"]["before"][name]
+        stages[0] = (split, "dot", "", "after calibration: error")
+        stages.insert(0, (before, "before", "before calibration, ", "before calibration: error"))
+    for figures, kind, when, label in stages:
+        for n, sure, right in zip(*figures["reliability"].values(), strict=True):
+            if n:
+                text = f"{when}{n} examples: {sure:.2%} sure, {right:.2%} right"
+                radius = math.sqrt(9 + 280 * n / split["n"])
+                chart.dots.append(Dot(100 * sure, 100 * right, radius, kind, text))
+        chart.keys.append((kind, f"{label} {figures['expected_calibration_error']:.4f}"))
+    return chart
+
+
+def confusions(report: dict[str, Any]) -> Grid:
+    """Return how often each class (row) was taken for each (column), as a share of the row."""
+    name, split = reported_split(report["metrics"])
+    names, matrix = split["confusion_classes"], split["confusion_matrix"]
+    support = {c["class"]: c["support"] for c in split["per_class"]}
+    few = len(names) <= ANNOTATED
+    shown = (
+        names
+        if few
+        else [
+            n if len(n) <= LETTERS else f"{n[: LETTERS // 2]}…{n[-LETTERS // 2 :]}" for n in names
+        ]
+    )
+    lines = []
+    for true, row_name, counts in zip(names, shown, matrix, strict=True):
+        of = max(support[true], 1)
+        cells = [
+            Shade(
+                text=str(n) if few and n else "",
+                share=math.sqrt(n / of),  # a confusion of a few percent is still seen
+                hover=f"{row_name} taken for {guess}: {n} of {support[true]}, {n / of:.1%}",
+            )
+            if n or few
+            else NO_CELL
+            for guess, n in zip(shown, counts, strict=True)
+        ]
+        lines.append((true, cells))
+    title = f"Of the {name} examples of a class (row), how many were taken for each (column)"
+    scale = [(math.sqrt(share), f"{share:.1f}") for share in (0, 0.1, 0.2, 0.4, 0.6, 0.8, 1)]
+    labels = "predicted class", "true class"
+    return Grid(title, *labels, names, lines, scale, "share of the true class")
+
+
+def part_of_classes(report: dict[str, Any]) -> str:
+    """Return which classes a confusion matrix shows, where it does not show all."""
+    shown = len(reported_split(report["metrics"])[1]["confusion_classes"])
+    n_classes = report["data"]["n_classes"]
+    return f"the {shown} of {n_classes:,} classes with the most errors" if shown < n_classes else ""
+
+
+def template_images(templates: np.ndarray) -> list[np.ndarray]:
+    """Return an image of each class's weights (C, height, width[, channels]), on one scale.
+
+    They are weights of the preprocessed pixels. With three channels grey is zero and a bright
+    channel speaks for the class; otherwise red speaks for it and blue against.
+    """
+    size = templates / (float(np.abs(templates).max()) or 1.0)
+    if is_coloured(templates.shape[1:]):
+        return [255 * (0.5 + image / 2) for image in size]
+    size = size.reshape(*size.shape[:3], 1)
+    return [255 + np.abs(image) * (np.where(image > 0, FOR, AGAINST) - 255) for image in size]
+
+
+def templates(model: LinearModel) -> Pictures:
+    """Return the weights of each class as an image, all on one scale symmetric about zero."""
+    assert model.image_shape is not None
+    shown = min(len(model.classes), SHOWN_TEMPLATES)
+    weights = model.W.T[:shown].reshape(shown, *model.image_shape)
+    limit = float(np.abs(weights).max()) or 1.0
+    heading = "Weights of each class"
+    if shown < len(model.classes):
+        heading += f", the first {shown} of {len(model.classes)} classes"
+    heading += ": all zero, nothing was learned" * (not weights.any())
+    scale = None
+    if is_coloured(model.image_shape):
+        heading += f"\ngrey is 0; bright (to {limit:.2g}) speaks for the class, dark against it"
+    else:
+        colours = template_images(np.linspace(1, -1, 128)[None, :, None])[0]
+        ticks = [((1 + place) / 2, f"{place * limit:.2g}") for place in (-1, -0.5, 0, 0.5, 1)]
+        scale = colours, ticks, "weight"
+    names = [short(str(name)) for name in model.classes[:shown]]
+    named = list(zip(names, template_images(weights), strict=True))
+    return Pictures(heading, named, scale)
+
+
+def is_coloured(image_shape: Sequence[int]) -> bool:
+    """Return whether images of a shape have three colours."""
+    return len(image_shape) == 3 and image_shape[-1] == 3
+
+
+def example_images(X: np.ndarray) -> list[np.ndarray]:
+    """Return an image of each example X (n, height, width[, channels]), on one scale.
+
+    The least value of all is black and the largest white.
+    """
+    if len(X) == 0:
+        return []
+    values = X.astype(np.float64) - float(X.min())
+    values *= 255 / (values.max() or 1.0)
+    return list(values[..., 0] if values.ndim == 4 and values.shape[-1] == 1 else values)
+
+
+class Shown(NamedTuple):
+    """Examples that a picture shows.
+
+    Attributes
+    ----------
+    X : (n, 2) raw examples.
+    y : (n,) their class indices.
+    is_val : (n,) whether each is of the validation split; the others are training examples.
+    """
+
+    X: np.ndarray
+    y: np.ndarray
+    is_val: np.ndarray
+
+
+def regions(model: LinearModel, shown: Shown, size: int) -> Chart:
+    """Return examples of two features, and the class that the model gives to each place.
+
+    Parameters
+    ----------
+    model, shown : the model, and raw examples.
+    size : of the image across in pixels; its height is 3/5 of that.
+    """
+    x, y = (
+        span([float(value) for value in column], f"feature {d}")
+        for d, column in enumerate(shown.X.T, 1)
+    )
+    W, features = model.W.astype(np.float64), model.features
+    scores = []
+    for d, (axis, n) in enumerate(((x, size), (y, 3 * size // 5))):
+        centres = axis.low + (np.arange(n) + 0.5) / n * (axis.high - axis.low)  # of the pixels
+        scores.append(W[d][:, None] * ((centres - features.shift[d]) / features.scale[d]))
+    across, up = scores[0], scores[1] + model.b[:, None]
+    winner = np.array([np.argmax(across + row[:, None], axis=0) for row in up.T[::-1]])
+    hues = np.array([rgb(hue) for hue in HUES])
+    chart = Chart("Examples and decision regions", x, y, image=hues[winner % len(HUES)])
+    chart.keys = [("plain", "training"), ("plain held-out", "validation")]
+    if len(model.classes) <= len(HUES):
+        chart.keys += [(f"class-{c}", short(str(name))) for c, name in enumerate(model.classes)]
+    columns: Any = (*shown, np.argmax(model.predict_proba(shown.X), axis=1))
+    for (a, b), true, is_val, predicted in zip(*(part.tolist() for part in columns), strict=True):
+        text = f"{'validation' if is_val else 'training'}, {model.classes[true]}"
+        text += f", taken for {model.classes[predicted]}" * (predicted != true)
+        kind = f"class-{true % len(HUES)}{' held-out' * is_val}"
+        chart.dots.append(Dot(a, b, 4.0 if is_val else 2.5, kind, text))
+    return chart

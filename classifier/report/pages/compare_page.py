@@ -1,0 +1,530 @@
+"""The page that compares runs: what differs in their settings, their figures, what they learned."""
+
+import dataclasses
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from classifier.fit import Epoch
+from classifier.model import LinearModel
+from classifier.report.chart import Axis, Chart, Dot, Grid, Shade, loss_axis, span
+from classifier.report.figures import NATS, PERCENT, by_epoch, template_images
+from classifier.report.names import PAGE
+from classifier.report.pages.page import Cell, cell, render
+from classifier.report.svg import data_uri
+from classifier.report.text import interval
+from classifier.runs.claim import kind_of
+from classifier.runs.config import has_role
+from classifier.runs.folder import read_report
+from classifier.runs.history import read_history
+from classifier.runs.job import flatten
+from classifier.runs.predictions import EXAMPLES, Predictions, read_predictions
+from classifier.uncertainty import LEVEL, standard_error
+from data.errors import InputError, one_line
+from data.files.store import check_own, is_folder, refuse_links, write_text
+from data.options import PLACE
+
+NAME = "compare.html"
+TITLE = b"<title>Comparison of "  # by which a page of ours is known
+LETTERS = "ABCDEFGH"  # of the runs; the eye tells no more colours apart
+HELD_OUT = ("test", "val")  # splits that a model can be judged by, the better one first
+LONGEST = 160  # characters of a setting that are shown
+FIGURES = "objective weight_norm lr reg best_epoch epochs".split()  # of a report
+POINTS = 400  # of a line at most, and stripes to point at: a drawing has about as many pixels
+CLASSES = 20  # that are shown of more: those in which the runs differ most
+SHADE = 0.6  # of a cell at most, so that its text can be read in the light and in the dark
+PIXELS = 48  # of a side of a template at most; of larger ones every second pixel or less is shown
+PICTURES, BYTES = 80, 2**19  # of all templates at most; the bytes are a guess
+
+
+@dataclasses.dataclass(frozen=True)
+class Compared:
+    """A run of a comparison.
+
+    Attributes
+    ----------
+    letter : what it is called on the page.
+    folder : where its files stand.
+    is_job : whether it is a job of a sweep.
+    report, history : its content of report.json, and its epochs.
+    predictions : of each split that it keeps them of.
+    no_predictions : why there are none, where there are none.
+    """
+
+    letter: str
+    folder: Path
+    is_job: bool
+    report: dict[str, Any]
+    history: list[Epoch]
+    predictions: dict[str, Predictions]
+    no_predictions: str = ""
+
+    @property
+    def kind(self) -> str:
+        """The class of the style sheet that gives its colour."""
+        return f"run-{LETTERS.index(self.letter)}"
+
+    def split(self, name: str) -> dict[str, Any] | None:
+        """Return the figures of a split; None where it was not evaluated."""
+        figures: dict[str, Any] | None = self.report["metrics"].get(name)
+        return figures
+
+    def figures(self, name: str) -> dict[str, Any]:
+        """Return the figures of a split, on which it was evaluated."""
+        figures: dict[str, Any] = self.report["metrics"][name]
+        return figures
+
+
+def read_compared(given: Sequence[Path]) -> list[Compared]:
+    """Read runs, or jobs of sweeps; a sweep stands for its winner.
+
+    Raises
+    ------
+    InputError, OSError
+        When these are too many, one is named twice or is no folder of a run with a report, or the
+        files in it cannot be used.
+    """
+    if len(given) > len(LETTERS):
+        raise InputError(
+            f"{len(given)} runs: at most {len(LETTERS)} can be told apart on a page; name fewer, "
+            "or look at the index of their folder"
+        )
+    folders = [_run_of(folder) for folder in given]
+    places = [folder.resolve() for folder in folders]
+    for folder, place in zip(folders, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{folder}: named twice; a comparison is of different runs")
+    return [_read(letter, folder) for letter, folder in zip(LETTERS, folders, strict=False)]
+
+
+def _run_of(folder: Path) -> Path:
+    """Return the folder of a run: this one, or that of a sweep's winner."""
+    if not is_folder(folder):
+        raise InputError(f"{folder}: there is no such folder")
+    if kind_of(folder) != "sweep":
+        return folder
+    best = (read_report(folder, "sweep.json") or {}).get("best")
+    if not best:
+        raise InputError(
+            f"{folder}: this sweep has no winner yet; name one of its jobs, or make its summary: "
+            f"python -m classifier.sweep.summary {folder}"
+        )
+    jobs = [path.name for path in folder.iterdir() if is_folder(path) and not path.is_symlink()]
+    if best["folder"] not in jobs:  # what was received leads to no place outside
+        raise InputError(f"{folder}: its winner, job {best['job']}, is not there; name another job")
+    return folder / str(best["folder"])
+
+
+def _read(letter: str, folder: Path) -> Compared:
+    if kind_of(folder) is None:
+        raise InputError(f"{folder}: is not the folder of a run or a sweep")
+    refuse_links(folder)
+    report = read_report(folder)
+    if report is None:
+        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    history = read_history(folder / "history.csv")
+    is_job = kind_of(folder.parent) == "sweep"
+    run = letter, folder, is_job, report, history
+    try:
+        return Compared(*run, read_predictions(folder))
+    except FileNotFoundError:
+        none = (
+            f"it keeps no predictions: it was made before runs did, or has more than {EXAMPLES:,}"
+        )
+        return Compared(*run, {}, f"{none} examples")
+    except InputError as error:
+        return Compared(*run, {}, one_line(error))
+
+
+def shared_split(runs: Sequence[Compared]) -> str | None:
+    """Return the best split to judge by on which all runs were evaluated; None if there is none."""
+    return next((name for name in HELD_OUT if all(run.split(name) for run in runs)), None)
+
+
+def same_data(first: Compared, other: Compared) -> bool:
+    """Return whether two runs were given the same examples in the same splits."""
+    one, two = (run.report["data"].get("fingerprint") for run in (first, other))
+    return one is not None and one == two
+
+
+class Paired(NamedTuple):
+    """How a run differs from the first one on the same n examples.
+
+    Attributes
+    ----------
+    only_first, only_other : examples that one alone has right.
+    p : of McNemar's exact test that both are right equally often.
+    loss : the mean loss of the other less that of the first.
+    low, high : the interval of this difference.
+    """
+
+    n: int
+    only_first: int
+    only_other: int
+    p: float
+    loss: float
+    low: float
+    high: float
+
+
+def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
+    """Return why nothing can be said of two runs on the same examples of a split; "" if it can."""
+    if split is None:
+        return "there is no split on which both were evaluated"
+    if not same_data(first, other):
+        return (
+            "they were not evaluated on the same examples: their data differ, or were split in "
+            "another way, as by another data.split_seed"
+        )
+    for run in (first, other):
+        if run.no_predictions:
+            return f"of {run.letter}, {run.no_predictions}"
+        if not _is_of_report(run, split):
+            return f"the predictions of {run.letter} are not those of its report"
+    if not np.array_equal(first.predictions[split].labels, other.predictions[split].labels):
+        return "they were not evaluated on the same examples: their labels differ"
+    return ""
+
+
+def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> Paired:
+    """Return how two runs differ on the same examples.
+
+    Parameters
+    ----------
+    first, other : runs of which `why_no_pair` says nothing.
+    split : whose examples are looked at.
+    n_tests : how many such pairs are looked at together. The chance that any of them shows a
+        difference where there is none is kept at 5 % by Bonferroni's correction: p is multiplied
+        by their number, and the share of intervals that miss is divided by it.
+    """
+    from scipy.stats import binomtest, ttest_1samp  # take half a second to import
+
+    one, two = (run.predictions[split] for run in (first, other))
+    right_one, right_two = (of.predicted == of.labels for of in (one, two))
+    only = int(np.sum(right_one & ~right_two)), int(np.sum(right_two & ~right_one))
+    p = min(1.0, n_tests * binomtest(only[0], sum(only)).pvalue) if any(only) else 1.0
+    differences = one.log_p.astype(np.float64) - two.log_p
+    interval = math.nan, math.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of differences that are all the same
+        if len(differences) > 1:
+            interval = ttest_1samp(differences, 0).confidence_interval(1 - (1 - LEVEL) / n_tests)
+    return Paired(len(one.labels), *only, p, float(differences.mean()), *interval)
+
+
+def _is_of_report(run: Compared, split: str) -> bool:
+    """Return whether the predictions of a split are there and give the accuracy of the report."""
+    predictions, figures = run.predictions.get(split), run.split(split)
+    if predictions is None or figures is None or len(predictions.labels) != figures["n"]:
+        return False
+    right = np.count_nonzero(predictions.predicted == predictions.labels)
+    return math.isclose(right / len(predictions.labels), figures["accuracy"], abs_tol=1e-9)
+
+
+def write_comparison(given: Sequence[Path], place: Path) -> Path:
+    """Write the page that compares runs, where a sweep stands for its winner; return its place.
+
+    Raises
+    ------
+    InputError, OSError
+        When the runs cannot be compared, or something else stands at the place.
+    """
+    check_own(place, TITLE, "a comparison")
+    runs = read_compared(given)
+    split = shared_split(runs)
+    verdicts, n_tests = _verdicts(runs, split)
+    page = render(
+        "compare.html",
+        names=", ".join(run.folder.resolve().name for run in runs),
+        runs=runs,
+        shown=[(run, "/".join(run.folder.resolve().parts[-2:]), _link(run, place)) for run in runs],
+        letters=[run.letter for run in runs],
+        split=split,
+        flattered=split == "val" and any(run.is_job for run in runs),
+        verdicts=verdicts,
+        n_tests=n_tests,
+        settings=setting_rows(runs),
+        figures=[*(split_rows(runs, split) if split else []), *figure_rows(runs)],
+        others={name: split_rows(runs, name) for name in ("val", "test", "train") if name != split},
+        curves=[curve(runs, figure) for figure in ("loss", "accuracy")],
+        **learned(runs, split, n_tests > 0),
+    )
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_text(place, page)
+    return place
+
+
+def _link(run: Compared, place: Path) -> str:
+    """Return the way from the comparison to the page of a run, or nothing."""
+    if not (run.folder / PAGE).exists():
+        return ""
+    try:
+        folder = os.path.relpath(run.folder.resolve(), place.resolve().parent)
+    except ValueError:  # on another drive
+        return ""
+    return f"{Path(folder).as_posix()}/{PAGE}"
+
+
+def _verdicts(runs: Sequence[Compared], split: str | None) -> tuple[list[str], int]:
+    """Return what can be said of each run beside the first, and how many were tested so."""
+    first, *others = runs
+    reasons = [why_no_pair(first, other, split) for other in others]
+    n_tests = reasons.count("")
+    verdicts = []
+    for other, reason in zip(others, reasons, strict=True):
+        if split is None or reason:
+            verdicts.append(
+                f"{first.letter} and {other.letter} are not tested as a pair: {reason}."
+            )
+        else:
+            paired = pair(first, other, split, n_tests)
+            verdicts += _differences(paired, first.letter, other.letter)
+    return verdicts, n_tests
+
+
+def _differences(paired: Paired, a: str, b: str) -> list[str]:
+    """Return what is found of the accuracies and the losses of two runs."""
+    accuracy = f"{a} and {b} do not differ in accuracy by more than chance"
+    if paired.p < 1 - LEVEL:
+        better, worse = (a, b) if paired.only_first >= paired.only_other else (b, a)
+        accuracy = f"{better} is more often right than {worse}"
+    loss = f"{a} and {b} do not differ in loss by more than chance"
+    if paired.low > 0 or paired.high < 0:
+        better, worse = (a, b) if paired.loss >= 0 else (b, a)
+        loss = f"{better} has a lower loss than {worse}"
+    p = f"p = {paired.p:.2g}".replace(" ", "\N{NO-BREAK SPACE}")
+    return [
+        f"{accuracy}: of {paired.n} examples {a} alone has {paired.only_first} right and {b} alone "
+        f"{paired.only_other} (McNemar's exact test, {p}).",
+        f"{loss}: that of {b} less that of {a} is {paired.loss:+.4g} (95% interval "
+        f"{paired.low:+.4g} to {paired.high:+.4g}).",
+    ]
+
+
+def setting_rows(runs: Sequence[Compared]) -> list[list[Cell]]:
+    """Return the settings, and the versions of packages, in which the runs differ."""
+    whole = []
+    for report in (run.report for run in runs):
+        config, versions = report["config"], {"versions": report.get("versions", {})}
+        # What was chosen comes before the settings that come of it.
+        whole.append(flatten({"choices": config.get("choices", {})} | config | versions))
+    names = dict.fromkeys(name for config in whole for name in config if not has_role(name, PLACE))
+    rows = []
+    for name in names:
+        values = [config.get(name) for config in whole]
+        if any(value != values[0] for value in values):  # none is null, and 1 is 1.0
+            rows.append(
+                [cell(name), *(_setting(name in config, config.get(name)) for config in whole)]
+            )
+    return rows
+
+
+def _setting(is_there: bool, value: Any) -> Cell:
+    """Return the cell of a setting: all of them as text, so that they stand below each other."""
+    text = cell(value, "{:g}").text if value is not None else "null" if is_there else "–"
+    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
+    return Cell(text, text)
+
+
+def figure_rows(runs: Sequence[Compared]) -> list[list[Cell]]:
+    """Return the figures of training side by side; what no run knows has no row."""
+    reports = [run.report for run in runs]
+    rows = [_row(key.replace("_", " "), [report.get(key) for report in reports]) for key in FIGURES]
+    above = [(report.get("certificate") or {}).get("relative") for report in reports]
+    rows.append(_row("above the optimum, at most", above, "{:.2%}"))
+    rows.append(_row("seconds", [sum(report["seconds"].values()) for report in reports], "{:.2f}"))
+    return _known(rows)
+
+
+def split_rows(runs: Sequence[Compared], name: str) -> list[list[Cell]]:
+    """Return the figures of a split, of which a run may have all, some or none."""
+    splits = [run.split(name) or {} for run in runs]
+    predictions = [run.predictions.get(name) for run in runs]
+    top = {figures["top_k"] for figures in splits if "top_k" in figures} - {1}
+    others = [("macro_f1", "macro F1"), ("expected_calibration_error", "calibration error")]
+    if top:
+        others.insert(0, ("top_k_accuracy", f"top-{top.pop() if len(top) == 1 else 'k'} accuracy"))
+    errors = [standard_error(of.log_p) if of else None for of in predictions]
+    rows = [
+        _row(f"{name} accuracy", [figures.get("accuracy") for figures in splits], "{:.2%}"),
+        [cell("accuracy, 95% interval"), *(_interval(figures, name) for figures in splits)],
+        _row(f"{name} loss", [figures.get("loss") for figures in splits]),
+        _row("loss, standard error", errors),
+        *(_row(label, [of.get(key) for of in splits]) for key, label in others),
+        _row("examples", [figures.get("n") for figures in splits]),
+    ]
+    return _known(rows)
+
+
+def _row(name: str, figures: Sequence[Any], form: str = "{:.4g}") -> list[Cell]:
+    return [cell(name), *(cell(figure, form) for figure in figures)]
+
+
+def _known(rows: list[list[Cell]]) -> list[list[Cell]]:
+    return [row for row in rows if any(figure.value for figure in row[1:])]
+
+
+def _interval(figures: dict[str, Any], name: str) -> Cell:
+    """Return Wilson's interval of an accuracy; training examples are no sample of new ones."""
+    if not figures or name == "train":
+        return cell(None)
+    low, high = interval(figures)
+    return Cell(f"{100 * low:.1f}–{100 * high:.1f}%", repr(low), number=True)
+
+
+def curve(runs: Sequence[Compared], figure: str) -> Chart:
+    """Return the loss or the accuracy of all runs by epoch, on the same axes.
+
+    Of each run validation and training; training alone where there is no validation. The one that
+    speaks for new examples has a dot at the epoch whose weights were kept.
+    """
+    series = {}
+    for run in runs:
+        train, val = by_epoch(run.history, figure).values()
+        series[run.letter] = (val, train) if val else (train, {})
+    every = [value for both in series.values() for one in both for value in one.values()]
+    last = max((row.epoch for run in runs for row in run.history), default=1)
+    x = Axis(0.5, last + 0.5, label="epoch").of_whole_numbers()
+    y = loss_axis(every, NATS) if figure == "loss" else span(every, PERCENT)
+    chart = Chart(figure.capitalize(), x, y)
+    for run in runs:
+        main, other = series[run.letter]
+        for label, kind, values in (("", f"{run.kind} mean", other), (run.letter, run.kind, main)):
+            step = max(1, -(-len(values) // POINTS))
+            drawn = dict([*values.items()][(len(values) - 1) % step :: step])  # and the last one
+            chart.add_line(label, kind, [*drawn], [*drawn.values()])
+        epoch = run.report["best_epoch"]
+        kept = main.get(epoch)
+        if kept is not None and y.has(kept):
+            text = f"{run.letter}, kept: epoch {epoch}, {kept:.4g}"
+            chart.dots.append(Dot(epoch, kept, 4.5, run.kind, text))
+    step = max(1, -(-last // POINTS))
+    for epoch in range(1, last + 1, step):
+        shown = [f"{name} {main[epoch]:.4g}" for name, (main, _) in series.items() if epoch in main]
+        text = f"epoch {epoch}: {', '.join(shown)}"
+        chart.zones.append((epoch - 0.5, epoch + step - 0.5, text))
+    return chart
+
+
+def learned(runs: Sequence[Compared], split: str | None, is_tested: bool) -> dict[str, Any]:
+    """Return what the page shows of classes, judged by a split; nothing where there is none.
+
+    Parameters
+    ----------
+    runs, split : the runs, all of them evaluated on the split.
+    is_tested : whether two runs are of the same examples, and keep their predictions.
+    """
+    if split is None:
+        return {"classes": [], "n_classes": 0, "change": None, "changed": [], "templates": []}
+    known = [{c["class"]: c for c in run.figures(split)["per_class"]} for run in runs]
+    names = [name for name in known[0] if all(name in classes for classes in known)]
+    recalls = np.array([[classes[name]["recall"] for classes in known] for name in names])
+    most = _largest(np.ptp(recalls, axis=1)).tolist() if names else []
+    rows = [
+        [cell(names[c]), cell(known[0][names[c]]["support"])]
+        + [cell(float(recall), "{:.1%}") for recall in recalls[c]]
+        for c in most
+    ]
+    change, changed = None, []
+    if len(runs) == 2:
+        change = _confusion_change(runs[0], runs[1], split)
+        changed = _changed_pairs(runs[0], runs[1], split) if change is None and is_tested else []
+    return {
+        "classes": rows,
+        "n_classes": len(names),
+        "change": change,
+        "changed": changed,
+        "templates": _templates(runs, names, most),
+    }
+
+
+def _confusion_change(first: Compared, other: Compared, split: str) -> Grid | None:
+    """Return how much more often the second run takes a class for another than the first.
+
+    In examples; in percent of the class where the two were not given as many of each. None where
+    their classes differ, or are more than a grid can show.
+    """
+    splits = [run.figures(split) for run in (first, other)]
+    names, others = (of["confusion_classes"] for of in splits)
+    if names != others or len(names) > CLASSES:
+        return None
+    one, two = (np.array(of["confusion_matrix"]) for of in splits)
+    n_one, n_two = (np.maximum(matrix.sum(axis=1), 1) for matrix in (one, two))
+    in_examples = np.array_equal(n_one, n_two)
+    change = two / n_two[:, None] - one / n_one[:, None]
+    largest = float(np.abs(change).max())
+
+    def shown(true: int, guess: int) -> Shade:
+        size, more = float(change[true, guess]), int(two[true, guess] - one[true, guess])
+        a = f"{first.letter} {one[true, guess]} of {n_one[true]}"
+        b = f"{other.letter} {two[true, guess]} of {n_two[true]}"
+        hover = f"{names[true]} taken for {names[guess]}: {a}, {b}"
+        if size == 0:
+            return Shade("", None, hover)
+        better = other if (size > 0) == (true == guess) else first
+        text = f"{more:+d}" if in_examples else f"{100 * size:+.0f}"
+        return Shade(text, SHADE * (0.2 + 0.8 * abs(size) / largest), hover, "", better.kind)
+
+    each = range(len(names))
+    lines = [(names[true], [shown(true, guess) for guess in each]) for true in each]
+    unit = "examples" if in_examples else "percent of the examples"
+    title = f"B less A: {unit} of a class (row) taken for each (column)"
+    return Grid(title, "predicted", "true", names, lines)
+
+
+def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[Cell]]:
+    """Return the confusions that two runs, tested as a pair, make most differently often.
+
+    Of each the true class, what it is taken for, and how often by each run.
+    """
+    names = [c["class"] for c in first.figures(split)["per_class"]]
+    predictions = [run.predictions[split] for run in (first, other)]
+    pairs = [labels.astype(np.int64) * len(names) + guess for labels, guess, _ in predictions]
+    confusions, places = np.unique(np.concatenate(pairs), return_inverse=True)
+    counts = [
+        np.bincount(of, minlength=len(confusions)) for of in np.split(places, [len(pairs[0])])
+    ]
+    true, guess = np.divmod(confusions, len(names))
+    changes = np.where(true == guess, 0, np.abs(counts[1] - counts[0]))
+    return [
+        [cell(names[true[k]]), cell(names[guess[k]]), *(cell(int(count[k])) for count in counts)]
+        for k in _largest(changes)
+        if changes[k] > 0
+    ]
+
+
+def _templates(
+    runs: Sequence[Compared], names: Sequence[str], most: Sequence[int]
+) -> list[tuple[str, list[str]]]:
+    """Return classes, and of each the templates of all runs.
+
+    None where the runs share no class, or their examples are no images of one shape.
+
+    Of many classes those in which the runs differ most, whose places are `most`, and of large
+    images not every pixel: the page stays small enough to be sent.
+    """
+    shape = runs[0].report["data"]["image_shape"]
+    if not shape or not names or any(run.report["data"]["image_shape"] != shape for run in runs):
+        return []
+    step = -(-max(shape[:2]) // PIXELS)
+    height, width = (-(-side // step) for side in shape[:2])
+    size = 4 * height * width  # three colours, in base64
+    n = max(1, min(PICTURES, BYTES // size) // len(runs))
+    chosen = [names[c] for c in sorted(most[:n])]
+    pictures = []
+    for run in runs:
+        model = LinearModel.load(run.folder / "model.npz")
+        place = {str(name): c for c, name in enumerate(model.classes)}
+        weights = model.W.T[[place[name] for name in chosen]].reshape(-1, *shape)[:, ::step, ::step]
+        pictures.append([data_uri(image) for image in template_images(weights)])
+    return [(name, list(images)) for name, *images in zip(chosen, *pictures, strict=True)]
+
+
+def _largest(sizes: np.ndarray) -> np.ndarray:
+    """Return the places of the largest sizes, the largest first, at most CLASSES."""
+    return np.argsort(-sizes, kind="stable")[:CLASSES]

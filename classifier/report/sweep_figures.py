@@ -1,0 +1,316 @@
+"""The figures of a sweep, described from the rows of its summary."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from classifier.fit import SKIPPED
+from classifier.report.chart import Axis, Chart, Dot, Grid, Shade, span
+from classifier.report.settings import (
+    REPETITIONS,
+    Row,
+    best_of_pairs,
+    distinct,
+    is_done,
+    is_number,
+    rank,
+    shown_keys,
+    shown_rows,
+)
+
+FAINTEST = 0.05  # share of the colour that the worst has in a heat map
+FEW = 12  # values of a number that all may have a tick of their own
+TINY, HUGE = 1e-200, 1e200  # between them numbers have a place on an axis, with room around it
+MANY = 60  # values of a key through whose best a line says something, at most
+SPREAD = 0.6  # of the room of a category over which its rows are spread
+NAME = 24  # characters of a value that are shown
+PATH = (
+    ("loss", "loss", "cross-entropy (nats per example)", 1.0),
+    ("accuracy", "accuracy", "accuracy (% of examples)", 100.0),
+    ("weight_norm", "length of the weights", "length of the weights, |W|", 1.0),
+)
+
+
+def value_text(value: Any, form: str = ".4g") -> str:
+    """Return a value of a key as it is shown."""
+    return format(value, form) if isinstance(value, float) else str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyAxis:
+    """An axis for the values of a swept key, on the scale it was swept on.
+
+    Attributes
+    ----------
+    axis : of numbers; of a category's values these are 0, 1, ...
+    values : all of them, in order.
+    zero : the number that stands for 0 where the scale is logarithmic: it is a decade below the
+        smallest other value.
+    """
+
+    axis: Axis
+    values: list[Any]
+    zero: float = 0.0
+
+    def number(self, value: Any) -> float:
+        """Return the number on the axis of a value."""
+        if self.axis.category:
+            return float(self.values.index(value))
+        return float(value) or self.zero
+
+
+def key_axis(rows: list[Row], key: str) -> KeyAxis:
+    """Return the axis for a key of rows that all have a value of it.
+
+    Seeds and names are categories: no line leads from one to another. Numbers over a decade or more
+    are on a logarithmic scale.
+    """
+    values = distinct(rows, key)
+    names = [(float(k), value_text(v, ".3g")[:NAME]) for k, v in enumerate(values)]
+    if key in REPETITIONS or not all(is_number(v) and abs(v) < HUGE for v in values):
+        return KeyAxis(Axis(-0.5, len(values) - 0.5, False, key, names, True), values)
+    positive = [value for value in values if value > 0]
+    log = bool(positive) and values[0] >= 0 and positive[0] >= TINY
+    log = log and positive[-1] >= 10 * positive[0]
+    zero = positive[0] / 10 if log and values[0] == 0 else 0.0
+    numbers = [float(value) or zero for value in values]
+    axis = span(numbers, key, log=log)
+    named = [(number, text) for number, (_, text) in zip(numbers, names, strict=True)]
+    if len(values) > FEW:
+        first = [(zero, "0")] if zero else []
+        named = [*first, *((v, f"{v:.3g}") for v in axis.round_values() if v > 2 * zero)]
+    return KeyAxis(dataclasses.replace(axis, named=named), values, zero)
+
+
+def is_log(rows: list[Row], objective: str) -> bool:
+    """Return whether the objective is drawn on a logarithmic scale: losses over a decade."""
+    figures = [row[objective] for row in rows if is_done(row, objective)]
+    return objective.endswith("loss") and max(figures, default=1) > 10 * min(figures, default=1) > 0
+
+
+def error_of(row: Row, objective: str) -> float | None:
+    """Return the standard error over repetitions or folds; None where there is one of them."""
+    repeated = row.get("repetitions", 1) > 1 or objective.startswith("cv_")
+    error: float | None = row.get(f"{objective}_error")
+    return error if repeated else None
+
+
+def best_at(rows: list[Row], key: str, objective: str) -> list[Row]:
+    """Return the best row for each value of a key, in the order of the values.
+
+    None of more values than `MANY`, each of which was tried once or twice, as a search does it.
+    """
+    values = distinct(rows, key)
+    if len(values) > MANY:
+        return []
+    best: dict[object, Row] = {}
+    for row in rank(rows, objective):
+        best.setdefault(row[key], row)
+    return [best[value] for value in values if value in best]
+
+
+def places(rows: list[Row], key: str, axis: KeyAxis) -> list[float]:
+    """Return the numbers of rows on an axis; those of one category stand beside each other."""
+    numbers = [axis.number(row[key]) for row in rows]
+    if not axis.axis.category:
+        return numbers
+    seen = dict.fromkeys(numbers, 0)
+    spread = []
+    for number in numbers:
+        spread.append(number + SPREAD * ((seen[number] + 0.5) / numbers.count(number) - 0.5))
+        seen[number] += 1
+    return spread
+
+
+def few(rows: list[Row], objective: str, most: int) -> list[Row]:
+    """Return at most so many rows, in order: half the best, half evenly from the others."""
+    if len(rows) <= most:
+        return rows
+    done = rank(rows, objective)
+    ordered = done + [row for row in rows if not is_done(row, objective)]
+    half = most // 2
+    rest, left = ordered[half:], most - half
+    kept = ordered[:half] + [rest[k * len(rest) // left] for k in range(left)]
+    names = {row["job"] for row in kept}
+    return [row for row in rows if row["job"] in names]
+
+
+def key_chart(
+    rows: list[Row],
+    key: str,
+    objective: str,
+    jobs: Sequence[Row],
+    winner: str,
+    most: int = 10**6,
+) -> Chart:
+    """Return the objective by a swept key, with a line through the best of each number.
+
+    Parameters
+    ----------
+    rows : settings or jobs, of which at most `most` are drawn; a dot leads where `link` says.
+    jobs : the single jobs of settings with repetitions: faint, behind their means.
+    winner : the job whose dot has a ring; it comes last, in front.
+    """
+    rows = [row for row in rows if row[key] is not None]
+    axis, log = key_axis(rows, key), is_log(rows, objective)
+    best = [] if axis.axis.category else best_at(rows, key, objective)
+    rows = few(rows, objective, most)
+    numbers = places(rows, key, axis)
+    done = [row for row in rows if is_done(row, objective)]
+    errors = {row["job"]: error_of(row, objective) or 0.0 for row in done}
+    repeated = {
+        name: x
+        for row, x in zip(rows, numbers, strict=True)
+        if row.get("repetitions", 1) > 1
+        for name in row["jobs"]
+    }
+    single = [job for job in jobs if job["job"] in repeated and is_done(job, objective)]
+    ends = [row[objective] + s * errors[row["job"]] for row in done for s in (-1, 0, 1)]
+    ends += [job[objective] for job in single]
+    y = span([end for end in ends if end > 0 or not log], objective, log=log)
+    chart = Chart(f"{objective} by {key}", axis.axis, y)
+    chart.add_line("best", "val", [axis.number(r[key]) for r in best], [r[objective] for r in best])
+    for job in single[:most]:
+        chart.dots.append(Dot(repeated[job["job"]], job[objective], 2.5, "faint"))
+    worst = y.low if objective.endswith("accuracy") else y.high
+    for row, x in sorted(
+        zip(rows, numbers, strict=True), key=lambda pair: pair[0]["job"] == winner
+    ):
+        if row["job"] not in errors:
+            kind, value = "skipped" if row["status"] == SKIPPED else "lost", worst
+        else:
+            kind, value = "best" if row["job"] == winner else "dot", row[objective]
+            if error := errors[row["job"]]:
+                chart.bars.append((x, max(value - error, y.low), value + error))
+        text = f"job {row['job']}: {key} {value_text(row[key])}, {figure_text(row, objective)}"
+        chart.dots.append(Dot(x, value, 5, kind, text, row.get("link", "")))
+    chart.keys = _keys(rows, objective, bool(jobs), bool(single), any(errors.values()))
+    return chart
+
+
+def _keys(
+    rows: list[Row], objective: str, are_settings: bool, has_single: bool, has_errors: bool
+) -> list[tuple[str, str]]:
+    """Return what the dots of a chart are, and why some rows have no figure."""
+    name = "a setting" if are_settings else "a job"
+    keys = [("faint", "a job")] * has_single
+    keys += [("dot", "mean, standard error" if has_errors else name)]
+    lost = {row["status"] for row in rows if not is_done(row, objective)}
+    others = " or ".join(sorted(lost - {SKIPPED, "completed"}))
+    return [*keys, *[("lost", others)] * bool(others), *[("skipped", SKIPPED)] * (SKIPPED in lost)]
+
+
+def figure_text(row: Row, objective: str) -> str:
+    """Return the objective of a row with its error, or why there is none."""
+    if not is_done(row, objective):
+        return str(row["status"])
+    error = error_of(row, objective)
+    return f"{objective} {row[objective]:.4g}" + (f" ± {error:.2g}" if error else "")
+
+
+def shade_of(figures: list[float], objective: str) -> Callable[[float], float]:
+    """Return what gives a figure's share of the colour: the best has it whole, losses by log."""
+    low, high = min(figures, default=0.0), max(figures, default=1.0)
+
+    def shade(figure: float) -> float:
+        if high == low:
+            return 0.5
+        share = (figure - low) / (high - low)
+        if not objective.endswith("accuracy"):
+            share = 1 - (math.log(figure / low) / math.log(high / low) if low > 0 else share)
+        return FAINTEST + (1 - FAINTEST) * share
+
+    return shade
+
+
+def heat_map(rows: list[Row], pair: tuple[str, str], objective: str, winner: str) -> Grid:
+    """Return the best objective of each two values of a pair of keys, whatever the others."""
+    columns, lines, best = best_of_pairs(rows, pair, objective)
+    figures = [row[objective] for line in best for row in line if row]
+    shade = shade_of(figures, objective)
+
+    def shown(row: Row | None, column: Any, value: Any) -> Shade:
+        here = f"{pair[0]} {value_text(column)}, {pair[1]} {value_text(value)}"
+        if row is None:
+            return Shade("", None, f"{here}: none completed")
+        hover = f"{here}: {objective} {row[objective]:.4g}, job {row['job']}"
+        kind = "best" if row["job"] == winner else ""
+        text, share = f"{row[objective]:.3g}", shade(row[objective])
+        return Shade(text, share, hover, row.get("link", ""), kind)
+
+    cells = [
+        (value_text(value), [shown(row, c, value) for row, c in zip(line, columns, strict=True)])
+        for value, line in zip(lines, best, strict=True)
+    ]
+    names = [value_text(column) for column in columns]
+    title = f"{objective} by {pair[0]} (columns) and {pair[1]} (rows)"
+    low, high = min(figures, default=0.0), max(figures, default=1.0)
+    by_log = not objective.endswith("accuracy") and low > 0
+    ends = (np.geomspace if by_log else np.linspace)(low, high, 6).tolist() if low < high else [low]
+    scale = [(shade(figure), f"{figure:.3g}") for figure in ends]
+    return Grid(title, *pair, names, cells, scale, objective)
+
+
+def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> list[Chart]:
+    """Return loss, accuracy and length of the weights by penalty.
+
+    Parameters
+    ----------
+    rows : of `classifier.sweep.reg_path.path_rows`, which may be none.
+    best : the job that was chosen.
+    strongest : that with the strongest penalty within one standard error of it, or None.
+    """
+    if not rows or best is None:
+        return []
+    references = [(float(best["reg"]), f"best: {best['reg']:.3g}", "dashed")]
+    if strongest is not None and strongest["reg"] != best["reg"]:
+        text = f"strongest within one standard error: {strongest['reg']:.3g}"
+        references.append((float(strongest["reg"]), text, "dotted"))
+    charts = []
+    regs = [float(row["reg"]) for row in rows]
+    for name, title, label, unit in PATH:
+        values = [unit * row[name] for row in rows]
+        errors = [unit * row.get(f"{name}_error", 0.0) for row in rows]
+        train = [unit * row[f"train_{name}"] for row in rows if f"train_{name}" in row]
+        low, high = ([v + s * e for v, e in zip(values, errors, strict=True)] for s in (-1, 1))
+        log = name == "weight_norm" and max(values) > 10 * min(values) > 0
+        y = span([*values, *train, *low, *high], label, log=log)
+        chart = Chart(f"{title} by reg", span(regs, "reg", log=True), y)
+        chart.references = [reference for reference in references if reference[0] > 0]
+        if any(errors):
+            area = [*zip(regs, low, strict=True), *list(zip(regs, high, strict=True))[::-1]]
+            chart.bands.append(("one standard error", area))
+        chart.add_line("training", "train", regs, train or [None] * len(regs))
+        chart.add_line("held out" if train else "", "val", regs, values)
+        for row, reg, value, error in zip(rows, regs, values, errors, strict=True):
+            text = f"reg {reg:.3g}: {name} {value:.4g}" + f" ± {error:.2g}" * bool(error)
+            chart.dots.append(Dot(reg, value, 4, "dot", text, row.get("link", "")))
+        charts.append(chart)
+    return charts
+
+
+def sweep_panels(summary: dict[str, Any]) -> tuple[str, list[Chart | Grid]]:
+    """Return the heading of a sweep's picture, and its panels: the keys, and pairs of them.
+
+    In it are all rows, and no more pairs than `shown_keys` allows.
+    """
+    objective, best = summary["objective"], summary["best"]
+    rows, swept = shown_rows(summary)
+    keys, pairs = shown_keys(rows, swept)
+    ranked = rank(rows, objective)
+    winner = best or (ranked[0] if ranked else None)
+    name = winner["job"] if winner else ""
+    panels: list[Chart | Grid] = [
+        key_chart(rows, key, objective, summary["jobs"], name) for key in keys
+    ]
+    for pair in pairs:
+        known = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]
+        panels.append(heat_map(known, pair, objective, name))
+    done = sum(row["status"] == "completed" for row in rows)
+    kind = "settings" if any(len(row.get("jobs", "")) > 1 for row in rows) else "jobs"
+    is_best = not ranked or ranked[0]["job"] == name
+    ringed = f"the best by {objective}" if is_best else "the median"
+    return f"{done} of {len(rows)} {kind} completed; {ringed} is ringed", panels
