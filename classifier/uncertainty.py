@@ -49,25 +49,6 @@ def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
     return wilson(round(min(max(accuracy, 0), 1) * n), n)
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """Return the p-value of McNemar's exact test of equal accuracy, on the same examples.
-
-    Examples that both models have right, or both wrong, say nothing. If the models are equally
-    good, each of the others is as likely to be right for one as for the other: the value is the
-    two-sided tail of a binomial distribution with probability 1/2.
-
-    Parameters
-    ----------
-    only_a, only_b : how many examples one model alone has right, and the other alone.
-
-    Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions
-    or percentages, Psychometrika 1947.
-    """
-    from scipy.special import bdtr  # scipy costs start-up
-
-    return min(1.0, 2 * float(bdtr(min(only_a, only_b), only_a + only_b, 0.5)))
-
-
 def standard_error(values: np.ndarray) -> float:
     """Return the standard error of the mean of values (n,): s / sqrt(n), s with n - 1 below.
 
@@ -76,25 +57,3 @@ def standard_error(values: np.ndarray) -> float:
     if len(values) < 2:
         return math.nan
     return float(np.std(values, ddof=1, dtype=np.float64)) / math.sqrt(len(values))
-
-
-def paired_interval(differences: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """Return Student's interval for the mean of differences (n,), one of each example.
-
-    mean -+ t s / sqrt(n). What makes an example hard for both models falls out of their difference,
-    so that it is far shorter than what the errors of both means would leave.
-
-    Returns
-    -------
-    The lower and the upper end; both nan for fewer than two differences.
-
-    Source: Student, The probable error of a mean, Biometrika 1908.
-    """
-    from scipy.special import stdtrit  # scipy costs start-up
-
-    mean = float(np.mean(differences, dtype=np.float64)) if len(differences) else math.nan
-    error = standard_error(differences)
-    if math.isnan(error):
-        return math.nan, math.nan
-    reach = float(stdtrit(len(differences) - 1, (1 + level) / 2)) * error
-    return mean - reach, mean + reach

@@ -1,7 +1,6 @@
 """predict.py as a user runs it, on the model of a real run."""
 
 import csv
-import json
 import shutil
 
 import numpy as np
@@ -93,11 +92,9 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
     ("arguments", "words"),
     [
         ([], "input: not given; add input=..."),
-        (["input=none.npz"], "none.npz: no such file"),
         (["input=wide.npz"], "wide.npz: X has 5 features an example, the model has 8"),
         (["input=new.npz", "run=nowhere"], "run=nowhere: there is no nowhere; name a finished run"),
         (["input=new.npz", "run=new.npz"], "new.npz: not a model file; it holds X"),
-        (["input=new.npz", "run=text.txt"], "text.txt: not an .npz file"),
         (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
         (["input=new.npz", "output=."], "is not a regular file; name another"),
         (["input=new.npz", "output=new.npz"], "output=new.npz: would overwrite new.npz"),
@@ -105,9 +102,7 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
             ["input=new.npz", "output=outputs/latest/model.npz"],
             "would overwrite outputs/",
         ),
-        (["input=nan.npz"], "nan.npz: X holds 8 values that are not finite, the first (nan) at [1"),
         (["input=new.npz", "inputt=x"], "inputt=x: there is no such key; did you mean input?"),
-        (["input=labels.npz"], "labels.npz: no array named X; it holds y"),
         (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no run in elsewhere yet"),
     ],
 )
@@ -115,10 +110,7 @@ def test_mistakes_are_one_line(arguments, words, place, command):
     np.savez(place / "new.npz", X=np.zeros((2, 8)))
     np.savez(place / "wide.npz", X=np.zeros((2, 5)))
     np.savez(place / "other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
-    np.savez(place / "labels.npz", y=np.arange(2))
-    np.savez(place / "nan.npz", X=np.array([np.zeros(8), np.full(8, np.nan)])[:, :1].repeat(8, 1))
     before = (place / "outputs/latest/model.npz").read_bytes()
-    (place / "text.txt").write_text("hello", encoding="utf-8")
     done = command("predict.py", *arguments)
     assert done.returncode == 1
     assert words in done.stderr
@@ -196,24 +188,15 @@ def test_only_cifar_numbers_its_classes(config, names, tmp_path):
     y = np.array([0, 1, 2, 2])
     np.savez(tmp_path / "new.npz", X=9 * np.eye(3)[y], y=y)
     output = str(tmp_path / "out.csv")
-    own = PredictConfig(
-        str(tmp_path / "model.npz"), str(tmp_path / "new.npz"), output, "outputs", 5
-    )
+    paths = (str(tmp_path / name) for name in ("model.npz", "new.npz"))
+    settings = PredictConfig(*paths, output, "outputs", 5)
     if names[0] == "ship" and config != {"data": {"version": "cifar10"}}:
         with pytest.raises(InputError, match=r"label 0 is not a class of the model \(ship, frog"):
-            predict(own)
+            predict(settings)
         return
-    predict(own)
+    predict(settings)
     expected = np.array(names)[y] if names[0] == "ship" else y.astype(str)
     assert [row["label"] for row in read_csv(tmp_path / "out.csv")] == expected.tolist()
-
-
-def test_the_model_file_names_the_config_of_its_run(trained):
-    model = LinearModel.load(trained / "outputs/latest/model.npz")
-    assert model.config["data"]["train"] == "train.npz"
-    assert (
-        json.loads((trained / "outputs/latest/report.json").read_text(encoding="utf-8"))["lr"] > 0
-    )
 
 
 @pytest.mark.parametrize("name", ["report.json", "checkpoint.npz", "status.json", "notes.csv"])

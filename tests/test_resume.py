@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from classifier.runs.history import read_history
+from classifier.runs.artifacts import read_history
 
 KILLS = int(os.environ.get("KILLS", "1"))
 LONG = ["epochs=150", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]

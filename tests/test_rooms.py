@@ -34,10 +34,10 @@ def test_an_import_from_a_room_above_is_told(lint, tmp_path):
     assert "0 broken" in kept.stdout
     loss = tmp_path / "classifier/loss.py"
     text = loss.read_text(encoding="utf-8")
-    loss.write_text(f"{text}\nfrom classifier.runs import job  # noqa\n", encoding="utf-8")
+    loss.write_text(f"{text}\nfrom classifier.runs import config  # noqa\n", encoding="utf-8")
     broken = lint()
     assert broken.returncode == 1
-    assert "classifier.loss -> classifier.runs.job" in broken.stdout
+    assert "classifier.loss -> classifier.runs.config" in broken.stdout
     assert "No room imports one above it BROKEN" in broken.stdout
 
 

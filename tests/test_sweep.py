@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from classifier.model import LinearModel
-from classifier.runs.predictions import read_predictions
+from classifier.runs.artifacts import read_predictions
 
 KILLS = int(os.environ.get("KILLS", "2"))
 QUICK = ["epochs=5", "report.plots=false"]

@@ -14,8 +14,8 @@ from classifier.report.pages.index_page import write_index
 from classifier.report.pages.run_page import NAME as RUN_PAGE
 from classifier.report.pages.run_page import write_run_page
 from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
-from classifier.runs.claim import kind_of
-from classifier.runs.closed import open_test
+from classifier.runs.folder import kind_of
+from classifier.runs.results import open_test
 from classifier.sweep.summary import summarise
 from data.console import console, printable
 from data.errors import InputError, Parser, one_line

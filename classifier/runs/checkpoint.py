@@ -13,8 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from classifier.runs.config import has_role
-from classifier.runs.job import Job
+from classifier.runs.config import Job, has_role
 from classifier.solver import Training
 from data.errors import InputError, one_line
 from data.files.arrays import read_sealed, write_sealed

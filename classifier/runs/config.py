@@ -1,4 +1,4 @@
-"""The typed schema behind `configs/`, and the way from a composed config to checked values.
+"""The typed schema behind `configs/`, and the way from a composed config to checked, plain values.
 
 The values stand in the YAML files, each with its unit and its why; the types and the limits stand
 here and in the dataclasses of the data sources, optimizers and schedules.
@@ -6,46 +6,49 @@ here and in the dataclasses of the data sources, optimizers and schedules.
 
 import dataclasses
 import functools
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
 from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
-from classifier.runs.labels import check_labels
 from classifier.schedules import SCHEDULES, Schedule
+from data.console import printable
 from data.errors import InputError
 from data.options import LABEL, PER_MODEL, PLACE, REPORTING, SECRET, Options, option
 from data.preprocessing import Preprocessing
 from data.sources import sources
 
 REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
-PLOTS = ("best", "all", "none")  # runs whose plots are drawn: a sweep's best one, all, none
+DRAWN_PLOTS = ("best", "all", "none")  # runs whose plots are drawn: a sweep's best one, all, none
 MINIBATCHES = ("lr", "lr_scale", "momentum", "schedule", "batch_size", "early_stopping")
 CONFIGS = Path(__file__).parents[2] / "configs"
+LONGEST = 100  # characters of a name or a tag
 
 Fields = dict[str, "dataclasses.Field[Any]"]
+Value = Any  # of a config key: a number, text, true, false, null or a list of these
 
 
 @dataclasses.dataclass
 class Report(Options):
     """What a run writes besides its figures."""
 
-    plots: Any  # one of PLOTS; true and false are the first and the last
+    plots: Any  # one of DRAWN_PLOTS; true and false are the first and the last
     top_k: int = option(minimum=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.plots, bool):
-            self.plots = PLOTS[0] if self.plots else PLOTS[-1]
-        if self.plots not in PLOTS:
-            raise InputError(f"plots={self.plots}: must be one of {', '.join(PLOTS)}")
+            self.plots = DRAWN_PLOTS[0] if self.plots else DRAWN_PLOTS[-1]
+        if self.plots not in DRAWN_PLOTS:
+            raise InputError(f"plots={self.plots}: must be one of {', '.join(DRAWN_PLOTS)}")
 
 
 @dataclasses.dataclass
@@ -103,7 +106,44 @@ class Config(Hyperparameters):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_labels(self.name, self.tags)
+        if self.name is not None and not _fits(self.name):
+            name = printable(self.name)
+            raise InputError(f"name={name}: must be one line of at most {LONGEST} letters")
+        for tag in _listed(self.tags):
+            if not isinstance(tag, str | int | float) or not _fits(str(tag)):
+                raise InputError(
+                    f"tags={printable(self.tags)}: must be texts of at most {LONGEST} letters, "
+                    "as tags=[first,wide]"
+                )
+
+
+def _listed(tags: Any) -> list[Any]:
+    """Return tags as a list: one tag needs no brackets."""
+    if tags is None:
+        return []
+    return list(tags) if isinstance(tags, list | tuple) else [tags]
+
+
+def _fits(text: str) -> bool:
+    return bool(text.strip()) and len(text) <= LONGEST and text.isprintable()
+
+
+class Labels(NamedTuple):
+    """The name of a run, or "", and its tags."""
+
+    name: str
+    tags: list[str]
+
+    @property
+    def shown(self) -> str:
+        """The tags as one text."""
+        return ", ".join(self.tags)
+
+
+def labels_of(config: Mapping[str, Any]) -> Labels:
+    """Return the labels of a run by its config, which may be of an earlier version, or anyone's."""
+    name, tags = config.get("name"), _listed(config.get("tags"))
+    return Labels(printable(name) if name else "", [printable(tag) for tag in tags])
 
 
 @functools.cache
@@ -161,20 +201,20 @@ def register_schemas() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
 
 
-def make_config(composed: DictConfig, known: Mapping[str, Any] | None = None) -> Config:
+def make_config(composed: DictConfig, earlier: Mapping[str, Any] | None = None) -> Config:
     """Turn a composed training config into checked values.
 
     Parameters
     ----------
     composed : the config without Hydra's part.
-    known : values of keys that were turned before, and are the same still.
+    earlier : values of keys that were turned before, and are the same still.
 
     Raises
     ------
     InputError
         When a value is missing or not allowed; the message names the whole key.
     """
-    return Config(**_values(composed, Config, known or {}))
+    return Config(**_values(composed, Config, earlier or {}))
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
@@ -187,9 +227,9 @@ def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
     """
     if not isinstance(config.optimizer, Lbfgs) or any(o.startswith("resume=") for o in overrides):
         return  # a resumed run is given the choices that it had
-    given = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
-    given |= set() if config.lr == "auto" else {"lr"}
-    if unused := [key for key in MINIBATCHES if key in given]:
+    keys = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
+    keys |= set() if config.lr == "auto" else {"lr"}
+    if unused := [key for key in MINIBATCHES if key in keys]:
         raise InputError(
             f"{unused[0]}: optimizer=lbfgs has no use for it; leave it out, or use optimizer=sgd"
         )
@@ -222,16 +262,16 @@ def without_hydra(config: DictConfig) -> DictConfig:
 
 
 def _values(
-    composed: DictConfig, schema: type[Options], known: Mapping[str, Any]
+    composed: DictConfig, schema: type[Options], earlier: Mapping[str, Any]
 ) -> dict[str, Any]:
     fields = {field.name for field in dataclasses.fields(schema)}
     removed = {key: value for key, value in REMOVABLE.items() if key not in composed}
     if wrong := fields.symmetric_difference(map(str, composed)) - {*removed}:
         raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
     values: dict[str, Any] = {key: value for key, value in removed.items() if key in fields}
-    values |= known
+    values |= earlier
     for key in map(str, composed):
-        if key in known:
+        if key in earlier:
             continue
         try:
             node = composed[key]
@@ -251,7 +291,90 @@ def _check_nothing_added(node: Any) -> None:
     """Refuse a key that +group.key=value added to a group that does not know it."""
     schema: Any = OmegaConf.get_type(node) if isinstance(node, DictConfig) else None
     if dataclasses.is_dataclass(schema):
-        known = {field.name for field in dataclasses.fields(schema)}
-        added = [key for key in map(str, node) if key not in known]
-        if added:
+        keys = {field.name for field in dataclasses.fields(schema)}
+        if added := [key for key in map(str, node) if key not in keys]:
             raise InputError(f"{added[0]}: there is no such key")
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One model to train.
+
+    config is checked; plain is the same as plain values, but for keys that may be secret, with the
+    choice of each config group under "choices"; folder is where the results go.
+    """
+
+    config: Config
+    plain: dict[str, Any]
+    folder: Path
+
+
+def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job:
+    """Check a composed config.
+
+    Parameters
+    ----------
+    composed : the config without Hydra's part.
+    choices : what was chosen of each config group, as Hydra keeps it.
+    folder : where the run is put.
+
+    Raises
+    ------
+    InputError
+        When a value is missing or not allowed.
+    """
+    plain = public(plain_config(composed, choices))
+    return Job(make_config(composed), plain, folder)
+
+
+def public(plain: dict[str, Any]) -> dict[str, Any]:
+    """Return a config of plain values without the keys that may be secret."""
+    return {key: value for key, value in plain.items() if key not in keys_with(SECRET)}
+
+
+def plain_config(
+    composed: DictConfig, choices: dict[str, Any], earlier: Mapping[str, Value] | None = None
+) -> dict[str, Any]:
+    """Return a composed config as plain values, with the choices of the program's own groups.
+
+    They are those that JSON can hold: the names of classes are text, and stay what was written,
+    where JSON would make `true` of a class True. `earlier` has the values of keys that were asked
+    for before, and are the same still.
+    """
+    plain = dict(earlier or {})
+    for key in map(str, composed):
+        if key not in plain:
+            value = plain_value(composed, key)
+            if key == "class_weight" and isinstance(value, dict):
+                value = {str(name): weight for name, weight in value.items()}
+            plain[key] = json.loads(json.dumps(value))
+    names = {g: name for g, name in choices.items() if not g.startswith(("hydra", "schema"))}
+    return {key: plain[key] for key in map(str, composed)} | {"choices": names}
+
+
+def plain_value(composed: DictConfig, key: str) -> Value:
+    """Return the value of a key, with what ${...} stands for."""
+    if OmegaConf.is_missing(composed, key):
+        return MISSING
+    value = composed[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
+    """Return a nested config as {"data.n_samples": 1000, ...}; class weights are one text.
+
+    The choices of the groups have the names that they are given by: {"optimizer": "sgd", ...}.
+    """
+    flat: dict[str, Value] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name == "choices":
+            flat |= value
+        elif name == "class_weight" and isinstance(value, dict):
+            weights = {label: str(weight).removesuffix(".0") for label, weight in value.items()}
+            flat[name] = ", ".join(
+                f"{label}: {weights[label]}" for label in sorted(weights, key=str)
+            )
+        else:
+            flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}
+    return flat

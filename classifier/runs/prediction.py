@@ -3,7 +3,6 @@
 import csv
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,8 +14,7 @@ from classifier.evaluation import evaluate
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
 from classifier.runs.config import PredictConfig, make_predict_config
-from classifier.runs.folder import read_status
-from classifier.runs.latest import latest_run
+from classifier.runs.folder import latest_run, read_status
 from data.console import printable
 from data.errors import InputError, one_line
 from data.files.arrays import read_npz
@@ -54,7 +52,13 @@ def predict(config: PredictConfig) -> str:
     for taken in (path, Path(config.input)):
         if output.resolve() == taken.resolve():
             raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
-    _refuse_foreign(output)
+    if is_plain_file(output):  # what is no file is refused where it is written
+        with output.open("rb") as file:
+            start = file.read(40)
+        if not re.match(rb"(label,)?prediction,(\")?probability_", start):
+            raise InputError(
+                f"output={output}: stands there and is no table of predictions; name another file"
+            )
     model = LinearModel.load(path)
     X, y = _read_examples(config.input, model)
     try:
@@ -62,26 +66,13 @@ def predict(config: PredictConfig) -> str:
         write_whole(output, lambda file: _write_csv(file, model, X, y))
     except InputError as error:
         raise InputError(f"{config.input}: {error} ({path})") from error
-    said = f"{printable(config.output)}: {len(X)} predictions with {printable(path)}"
+    summary = f"{printable(config.output)}: {len(X)} predictions with {printable(path)}"
     if status := incomplete_status(path):
-        said += f"\nBeware: {status}"
-    if y is None or len(y) == 0:
-        return said
-    metrics = evaluate(model, X, y, config.top_k)
-    assert metrics is not None
-    return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), said])
-
-
-def _refuse_foreign(output: Path) -> None:
-    """Refuse to write where something stands that is no table of predictions."""
-    if not is_plain_file(output):  # what is no file is refused where it is written
-        return
-    with output.open("rb") as file:
-        is_own = re.match(rb"(label,)?prediction,(\")?probability_", file.read(40))
-    if not is_own:
-        raise InputError(
-            f"output={output}: stands there and is no table of predictions; name another file"
-        )
+        summary += f"\nBeware: {status}"
+    metrics = None if y is None else evaluate(model, X, y, config.top_k)
+    if metrics is None:
+        return summary
+    return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), summary])
 
 
 def _read_examples(path: str, model: LinearModel) -> tuple[np.ndarray, np.ndarray | None]:
@@ -96,16 +87,12 @@ def _read_examples(path: str, model: LinearModel) -> tuple[np.ndarray, np.ndarra
     labels, classes = check_labels(arrays["y"], path), model.classes
     if len(labels) != len(X):
         raise InputError(f"{path}: X holds {len(X)} examples and y {len(labels)} labels")
-    if labels.dtype.kind in "iu" and _are_numbered(model):
-        classes = np.arange(len(classes))
-    return X, class_indices(labels, classes, path)
-
-
-def _are_numbered(model: LinearModel) -> bool:
-    """Return whether the data of a model number its classes, and no number is a name of one."""
     source = model.config.get("data") if isinstance(model.config, dict) else None
     is_cifar = isinstance(source, dict) and str(source.get("version")) in LAYOUTS
-    return is_cifar and not any(map(NUMBER.fullmatch, map(str, model.classes)))
+    are_names = any(map(NUMBER.fullmatch, map(str, classes)))  # some numbers
+    if is_cifar and labels.dtype.kind in "iu" and not are_names:
+        classes = np.arange(len(classes))
+    return X, class_indices(labels, classes, path)
 
 
 def find_model(run: str, outputs: Path) -> Path:
@@ -142,15 +129,12 @@ def _write_csv(file: BinaryIO, model: LinearModel, X: np.ndarray, y: np.ndarray 
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = [str(name) for name in model.classes]
-    known = [] if y is None else ["label"]
-    writer.writerow([*known, "prediction", *(f"probability_{name}" for name in names)])
+    head = [] if y is None else ["label"]
+    writer.writerow([*head, "prediction", *(f"probability_{name}" for name in names)])
     for rows, log_p in model.log_probability_blocks(X):
-        writer.writerows(_rows(log_p, names, None if y is None else y[rows]))
+        labels = [[]] * len(log_p) if y is None else [[names[label]] for label in y[rows]]
+        best, probabilities = log_p.argmax(axis=1), np.exp(log_p).tolist()
+        for label, index, p in zip(labels, best, probabilities, strict=True):
+            writer.writerow([*label, names[index], *(f"{value:.9g}" for value in p)])
     text.flush()
     text.detach()  # the file is closed by whoever opened it
-
-
-def _rows(log_p: np.ndarray, names: list[str], y: np.ndarray | None) -> Iterator[list[object]]:
-    for i, (best, p) in enumerate(zip(log_p.argmax(axis=1), np.exp(log_p).tolist(), strict=True)):
-        known = [] if y is None else [names[y[i]]]
-        yield [*known, names[best], *(f"{value:.9g}" for value in p)]

@@ -1,6 +1,7 @@
-"""From a data set to what all models of a stack train on."""
+"""From a data set to what all models of a stack train on, and to their training."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,11 +10,15 @@ import numpy as np
 from classifier import gradient_check
 from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.lbfgs import MEMORY
-from classifier.optimizers import Lbfgs
-from classifier.runs.config import Config
+from classifier.minibatch import MinibatchTraining
+from classifier.model_stack import PerModel, kept_share
+from classifier.optimizers import Lbfgs, MinibatchOptimizer
+from classifier.report.flags import settings_flags
+from classifier.runs.config import Config, Job
 from classifier.runs.log import RunError, log, timed
+from classifier.solver import Training
 from data.console import printable
-from data.dataset import Dataset, Examples, Split, class_counts
+from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
 from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
@@ -30,6 +35,7 @@ MINIBATCH = 6
 FULL_BATCH = 16 + 2 * MEMORY  # or the pairs of L-BFGS, and the sums of a pass in float64.
 COPIED = 1.5  # times as many while a checkpoint is written
 KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
+FLOAT32 = np.finfo(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,11 +85,7 @@ def check_dataset(dataset: Dataset, config: Config) -> None:
 
 
 def prepare(
-    dataset: Dataset,
-    configs: Sequence[Config],
-    *,
-    checked: bool = False,
-    gradient_error: float | None = None,
+    dataset: Dataset, configs: Sequence[Config], gradient_error: float | None = None
 ) -> Prepared:
     """Fit the preprocessing, measure the data and check the gradient.
 
@@ -91,7 +93,7 @@ def prepare(
     ----------
     dataset : what is trained on.
     configs : of the models of a stack; the first stands for what they share.
-    checked, gradient_error : whether the gradient was checked before, and what that gave.
+    gradient_error : what the check of the gradient gave, where it was checked before.
 
     Raises
     ------
@@ -110,42 +112,33 @@ def prepare(
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
         of_class = find_class_weights(config.class_weight, dataset)
+        designs = [features.design_matrix(dataset.train.X)]
+        late = _is_prepared_late(dataset)
+        X = dataset.val.X
+        designs.append(PreparedRows(features, X) if late else features.design_matrix(X))
         train, val = (
-            Split(X, s.y, None if of_class is None else of_class[s.y])
-            for X, s in zip(_designs(features, dataset), (dataset.train, dataset.val), strict=True)
+            Split(X, split.y, None if of_class is None else of_class[split.y])
+            for X, split in zip(designs, (dataset.train, dataset.val), strict=True)
         )
         if config.cv is not None:
-            train = dataclasses.replace(train, folds=_folds(dataset.train.y, config))
+            folds = stratified_folds(train.y, config.cv, generator(config.seed, "folds"))
+            train = dataclasses.replace(train, folds=folds)
         scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
         _check_size(
             (statistics.low - features.shift) / features.scale,
             (statistics.high - features.shift) / features.scale,
             statistics.spread / features.scale,
         )
-    error = gradient_error
-    if config.check_gradient and not checked:
+    if config.check_gradient and gradient_error is None:
         with timed(seconds, "gradient_check"):
             rng = generator(config.seed, "check")
-            error = _check_gradient(train, len(dataset.classes), configs, rng)
-    return Prepared(dataset, features, train, val, scale, error, of_class, seconds)
-
-
-def _folds(y: np.ndarray, config: Config) -> np.ndarray:
-    assert config.cv is not None
-    return stratified_folds(y, config.cv, generator(config.seed, "folds"))
+            gradient_error = _check_gradient(train, len(dataset.classes), configs, rng)
+    return Prepared(dataset, features, train, val, scale, gradient_error, of_class, seconds)
 
 
 def copies(*, full_batch: bool, cv: int | None) -> int:
     """Return how many arrays of a model's size its training takes, those of its folds included."""
     return (FULL_BATCH if full_batch else MINIBATCH) * (1 + (cv or 0))
-
-
-def _designs(features: AffineMap, dataset: Dataset) -> tuple[Examples, Examples]:
-    """Return the design matrices of training and validation."""
-    train, val = dataset.train.X, dataset.val.X
-    late = _is_prepared_late(dataset)
-    prepared = PreparedRows(features, val) if late else features.design_matrix(val)
-    return features.design_matrix(train), prepared
 
 
 def _is_prepared_late(dataset: Dataset) -> bool:
@@ -183,21 +176,21 @@ def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
     check_room(dataset.origin, parts, STREAMED + fewer)
 
 
-def find_class_weights(given: Any, dataset: Dataset) -> np.ndarray | None:
+def find_class_weights(wanted: Any, dataset: Dataset) -> np.ndarray | None:
     """Return what an example of each class counts, (C,) float32, or None where all count the same.
 
     The largest is in [1/2, 1), for only what they say of each other counts. Names are compared as
     text: YAML reads 1 as a number, and JSON as text, whatever the labels are.
     """
-    if given is None:
+    if wanted is None:
         return None
-    if isinstance(given, Mapping):
-        texts = {str(name): weight for name, weight in given.items()}
-        if len(texts) < len(given):
-            raise InputError(f"class_weight={dict(given)}: a class has two weights")
-        given = texts
+    if isinstance(wanted, Mapping):
+        texts = {str(name): weight for name, weight in wanted.items()}
+        if len(texts) < len(wanted):
+            raise InputError(f"class_weight={dict(wanted)}: a class has two weights")
+        wanted = texts
     counts = class_counts(dataset.train.y, len(dataset.classes))
-    weights = scaled(class_weights(given, dataset.classes, counts))[0].astype(np.float32)
+    weights = scaled(class_weights(wanted, dataset.classes, counts))[0].astype(np.float32)
     if not weights.all():
         name = dataset.classes[int(np.argmin(weights))]
         raise InputError(
@@ -232,20 +225,16 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 
 
 def _log_dataset(dataset: Dataset) -> None:
-    sizes = ", ".join(f"{len(s)} {name}" for name, s in dataset.splits().items())
-    shape = dataset.train.X.shape[1:]
-    features = f"{dataset.n_features} features" + f" ({' x '.join(map(str, shape))})" * (
-        len(shape) > 1
-    )
-    name, n_classes = printable(dataset.name), len(dataset.classes)
-    log.info("%s: %s examples, %s, %d classes", name, sizes, features, n_classes)
+    sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits().items())
+    shape, name = dataset.train.X.shape[1:], printable(dataset.name)
+    features = f"{dataset.n_features} features"
+    features += f" ({' x '.join(map(str, shape))})" if len(shape) > 1 else ""
+    log.info("%s: %s examples, %s, %d classes", name, sizes, features, len(dataset.classes))
     counts = class_counts(dataset.train.y, len(dataset.classes))
     if len(dataset.val) + len(dataset.test) and counts.min() == 1:
         single = np.flatnonzero(counts == 1)
-        log.warning(
-            "%d classes have a single training example, class %s first: too few to judge by",
-            *(len(single), dataset.classes[single[0]]),
-        )
+        line = "%d classes have a single training example, class %s first: too few to judge by"
+        log.warning(line, len(single), dataset.classes[single[0]])
     if len(dataset.val) + len(dataset.test) == 0:
         log.warning("no example is held out: the figures say nothing of new examples")
 
@@ -262,3 +251,81 @@ def _check_gradient(
             "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
         )
     return error
+
+
+def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
+    """Return the training of some jobs, before its first step.
+
+    Its models are those of the jobs and then, for each fold, those of the jobs without it.
+    """
+    config, scale = jobs[0].config, prepared.scale
+    optimizer, epochs = config.optimizer, config.epochs
+    if isinstance(optimizer, Lbfgs):
+        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", optimizer.tol, epochs)
+        lr = np.full(len(jobs), np.nan)
+    else:
+        assert isinstance(optimizer, MinibatchOptimizer)
+        lr = np.array([_resolve_lr(job, optimizer, scale) for job in jobs])
+    for job, step in zip(jobs, lr, strict=True):  # what the pages of the runs say of it
+        for sentence in settings_flags(step_figures(job.config, float(step), scale)):
+            log.warning("%s", sentence, extra={"folder": job.folder})
+    n_stacks = 1 + (config.cv or 0)
+    fold = np.repeat(np.arange(-1, n_stacks - 1), len(jobs))
+    numbers = [(j.config.reg, j.config.momentum, j.config.label_smoothing) for j in jobs]
+    reg, momentum, smoothing = (np.tile(column, n_stacks) for column in np.array(numbers).T)
+    kept = kept_share(prepared.train, fold)
+    models = PerModel(np.tile(lr, n_stacks), reg, momentum, smoothing, fold, kept)
+    problem = prepared.train, prepared.val, len(prepared.dataset.classes), models
+    if isinstance(optimizer, Lbfgs):
+        from classifier.full_batch import FullBatchTraining  # its parts of scipy cost start-up
+
+        rng = generator(config.seed, "curvature")
+        return FullBatchTraining(*problem, optimizer=optimizer, epochs=epochs, rng=rng)
+    training = MinibatchTraining(
+        *problem,
+        optimizer=optimizer,
+        schedule=config.schedule,
+        early_stopping=config.early_stopping,
+        batch_size=config.batch_size,
+        epochs=epochs,
+        rng=generator(config.seed, "order"),
+    )
+    if config.schedule.warmup_steps >= epochs * len(training.batches):
+        log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
+    return training
+
+
+def _resolve_lr(job: Job, optimizer: MinibatchOptimizer, scale: Scale) -> float:
+    config, is_auto = job.config, job.config.lr == "auto"
+    lr = optimizer.auto_lr(scale, config.reg) if is_auto else float(config.lr)
+    lr *= config.lr_scale
+    if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
+        reason = (
+            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}; use "
+            "preprocessing=standardize"
+        )
+        raise InputError(f"lr={config.lr}: {reason if is_auto else 'not a step float32 can take'}")
+    stable = optimizer.stable_lr(scale, config.reg)
+    bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
+    log.info("lr %.4g%s%s", lr, " (auto)" * is_auto, bound, extra={"folder": job.folder})
+    return lr
+
+
+def step_figures(config: Config, lr: float, scale: Scale) -> dict[str, float | None]:
+    """Return lr, reg and what they are measured by: keys of report.json.
+
+    Parameters
+    ----------
+    lr : nan where the optimizer has none.
+    """
+    optimizer, reg = config.optimizer, config.reg
+    stable = auto = None
+    if isinstance(optimizer, MinibatchOptimizer):
+        stable, auto = optimizer.stable_lr(scale, reg), optimizer.auto_lr(scale, reg)
+    return {
+        "lr": None if math.isnan(lr) else lr,
+        "auto_lr": auto,
+        "largest_stable_lr": stable,
+        "reg": reg,
+        "smoothness": scale.smoothness(reg),
+    }

@@ -7,7 +7,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from classifier.fit import Epoch
@@ -54,12 +53,7 @@ class Progress:
                 handler.addFilter(self._make_room)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for handler in self._handlers:
             handler.removeFilter(self._make_room)
         if self._bar is not None:
@@ -104,10 +98,10 @@ def _make_bar() -> "tqdm[Any]":
     # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of its own,
     # which complains on stderr of a lock that is left when this one is killed.
     tqdm.set_lock(threading.RLock())
-    own = {"total": 1.0, "bar_format": f"[{{bar:{LENGTH}}}] {{desc}}", "ascii": "-#"}
+    options = {"total": 1.0, "bar_format": f"[{{bar:{LENGTH}}}] {{desc}}", "ascii": "-#"}
     # A terminal that does not say how many rows it has gets no bar otherwise. The delay: nothing
     # is drawn before there are figures.
-    return tqdm(**own, nrows=20, delay=1e-9, leave=False, file=sys.stderr)
+    return tqdm(**options, nrows=20, delay=1e-9, leave=False, file=sys.stderr)
 
 
 def watch_epochs(progress: Progress) -> Watch:

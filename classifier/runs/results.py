@@ -1,95 +1,314 @@
-"""What a trained model leaves: every file of its run."""
+"""What trained models are worth: certificates, figures on folds and on splits, and their reports.
 
-import logging
+The jobs of a sweep leave the test split alone, so that it can judge the winner: a model chosen
+among many by the figures of one split looks better there than it is. So the test split takes no
+part in any choice, and is evaluated for the chosen model alone, by `open_test`.
+
+The training figures are those of the pass that says how near to the optimum a model is. Training
+examples are evaluated in full where that pass does not tell all, or no others are there.
+"""
+
+import dataclasses
+import functools
 import math
+import os
+import platform
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from classifier.fit import STUCK, Fit
+from classifier.calibration import fit_temperature
+from classifier.evaluation import Measured, evaluate_stack, minimised
+from classifier.fit import DIVERGED, Fit
+from classifier.kernel import penalty
 from classifier.model import LinearModel
-from classifier.report.flags import figures_flags
-from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
-from classifier.report.text import (
-    calibration_text,
-    certified,
-    cross_validation_text,
-    metrics_table,
-    report_text,
-    reported_split,
-)
-from classifier.runs.evaluated import Evaluated, Found
-from classifier.runs.examples import write_examples
-from classifier.runs.folder import read_report, write_status
-from classifier.runs.history import write_history
-from classifier.runs.job import Job
-from classifier.runs.log import log
-from classifier.runs.predictions import NAME as PREDICTIONS
-from classifier.runs.predictions import Predictions, write_predictions
-from classifier.runs.preparation import Prepared
-from classifier.runs.report import falls_short
-from data.console import printable
-from data.dataset import Dataset
-from data.errors import InputError
-from data.files.store import from_here, remove, write_json, write_text, write_whole
+from classifier.model_stack import PerModel
+from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
+from classifier.runs.config import CONFIGS, Job, schemas
+from classifier.runs.folder import locked_runs, read_received, read_report
+from classifier.runs.log import timed
+from classifier.runs.preparation import Prepared, find_class_weights, load_source, step_figures
+from classifier.shards import certify_weights, evaluate_held_out
+from data.dataset import Dataset, Split
+from data.errors import InputError, one_line
 
-MODEL = "model.npz"
-REPORT = (  # said of it
-    *("report.json", "report.txt", PAGE, MISTAKES, PREDICTIONS),
-    *(*PLOTS, TEMPLATES, EXAMPLES, REGIONS),
-)
+CERTIFIED = 2**24  # weights whose gradients are summed up in one pass
+BOUNDS = ("objective", "gradient_norm", "excess", "relative")  # of a certificate, as reported
+PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
+
+# Of a model, by the name of the split: what is found, why it cannot be, or None of an empty split.
+Evaluations = dict[str, Any]
+
+_kept: list[Dataset] = []  # that of the last jobs of a sweep in this process, if there is one
 
 
-def keep_fit(job: Job, fit: Fit, prepared: Prepared) -> LinearModel:
-    """Write what training made, whatever becomes of its evaluation; return the model."""
-    dataset = prepared.dataset
-    model = LinearModel(
-        fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
-    )
-    report = read_report(job.folder)
-    if report is not None and not _is_reported(report, fit, model, job.folder / MODEL):
-        for name in REPORT:  # of an earlier model: the evaluation of this one may fail
-            remove(job.folder / name)
-    model.save(job.folder / MODEL)
-    write_history(job.folder / "history.csv", fit.history)
-    return model
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A job, its fit and its model, and of its cross-validation loss and accuracy of each fold."""
+
+    job: Job
+    fit: Fit
+    model: LinearModel
+    fold_losses: list[float] = dataclasses.field(default_factory=list)
+    fold_accuracies: list[float] = dataclasses.field(default_factory=list)
 
 
-def _is_reported(report: dict[str, Any], fit: Fit, model: LinearModel, place: Path) -> bool:
-    """Return whether a report is of this model, which then stands there already."""
-    try:
-        stands = LinearModel.load(place)
-    except (OSError, InputError):
-        return False
-    return (
-        report.get("epochs") == len(fit.history)
-        and stands.temperature == model.temperature
-        and np.array_equal(stands.W, model.W)
-        and np.array_equal(stands.b, model.b)
-    )
+def judge(
+    jobs: Sequence[Job],
+    fits: Sequence[Fit],
+    models: PerModel,
+    prepared: Prepared,
+    after_block: Callable[[], None],
+) -> list[Trained]:
+    """Return what is known of each job's model: how near its optimum, how good on folds.
 
-
-def write_results(evaluated: Evaluated, dataset: Dataset) -> None:
-    """Write what an evaluation leaves; the model stands there as it was before calibration."""
-    folder, report = evaluated.job.folder, evaluated.report
-    if "calibration" in report:
-        evaluated.model.save(folder / MODEL)
-    write_mistakes(folder, report["metrics"], dataset)
-    write_predictions(folder, predictions(dataset, evaluated.found))
-    write_examples(folder, dataset)
-    write_json(folder / "report.json", report)
-    write_text(folder / "report.txt", report_text(report))
-
-
-def finish(evaluated: Evaluated, *, of_sweep: bool) -> None:
-    """Write the status, which comes last, when all else stands; log what came of the run.
-
-    What is wrong with a model is a warning, but not of each job of a sweep, whose page has it.
+    Parameters
+    ----------
+    jobs : that were trained.
+    fits, models : of the jobs and then, for each fold, of the jobs without it.
+    prepared : what they were trained on.
+    after_block : called now and then; what it raises ends this.
     """
-    report = evaluated.report
-    write_status(evaluated.job.folder, report["status"], report["ended"])
-    _log_outcome(evaluated.job, report, logging.INFO if of_sweep else logging.WARNING)
+    n_jobs, dataset, train = len(jobs), prepared.dataset, prepared.train
+    _certify(fits[:n_jobs], models, train, after_block)
+    wrong = [fit for fit in fits[:n_jobs] if not _is_kept(fit)]
+    for fit in wrong:  # what the last step made of it was in no epoch's figures
+        fit.theta[...], fit.best_epoch, fit.certificate = 0, 0, None
+        fit.ended = f"diverged in epoch {len(fit.history)}"
+    if wrong:
+        _certify(fits[:n_jobs], models, train, after_block)
+    losses = accuracies = np.empty((0, n_jobs))  # (K, n_jobs), where there are folds
+    for first in range(n_jobs, len(fits), n_jobs):
+        fold = range(first, first + n_jobs)
+        theta = np.stack([fits[g].theta for g in fold], axis=1)
+        loss, accuracy = evaluate_held_out(train, theta, models.select(fold))[:2]
+        losses, accuracies = np.vstack([losses, loss]), np.vstack([accuracies, accuracy])
+        after_block()
+    trained = []
+    for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
+        finite = np.isfinite(losses[:, g])
+        diverged = [one.status == DIVERGED for one in fits[g::n_jobs][1:]]
+        lost = [k for k, is_finite in enumerate(finite) if diverged[k] or not is_finite]
+        if lost and fit.status == "completed":
+            fit.status, fit.ended = DIVERGED, f"the model without fold {lost[0] + 1} diverged"
+        folds = (losses[:, g], accuracies[:, g]) if finite.all() else ()
+        model = LinearModel(
+            fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
+        )
+        trained.append(Trained(job, fit, model, *(column.tolist() for column in folds)))
+    return trained
+
+
+def _certify(
+    fits: Sequence[Fit], models: PerModel, train: Split, after_block: Callable[[], None]
+) -> None:
+    """Give each model that took part in an epoch the certificate that it lacks."""
+
+    def stop() -> str:
+        after_block()
+        return ""
+
+    unknown = [g for g, fit in enumerate(fits) if fit.certificate is None and fit.history]
+    size = max(1, CERTIFIED // fits[0].theta.size)
+    for some in (unknown[i : i + size] for i in range(0, len(unknown), size)):
+        theta = np.stack([fits[g].theta for g in some], axis=1)
+        certificates = certify_weights(train, theta, models.select(some), stop)
+        for g, certificate in zip(some, certificates, strict=True):
+            fits[g].certificate = certificate
+
+
+def _is_kept(fit: Fit) -> bool:
+    if fit.status != "completed" or fit.certificate is None:
+        return True
+    return fit.keeps(fit.theta, fit.certificate.objective, loss=fit.certificate.loss)
+
+
+def evaluate_models(
+    stack: Sequence[Trained],
+    prepared: Prepared,
+    seconds: dict[str, float],
+    after_block: Callable[[], None],
+    *,
+    of_sweep: bool,
+) -> list[Contents | InputError]:
+    """Evaluate models of one stack; return what their files hold, or why one cannot be measured.
+
+    Parameters
+    ----------
+    stack : jobs with their models.
+    prepared : the data that they were trained on.
+    seconds : what the parts of the run took so far, for each of them.
+    after_block : called after each block of examples; what it raises ends the evaluation.
+    of_sweep : whether they are the jobs of a sweep.
+    """
+    dataset, weights = prepared.dataset, prepared.class_weights
+    splits = {name: s for name, s in dataset.splits().items() if name != "test" or not of_sweep}
+    held_out = any(len(split) for name, split in splits.items() if name != "train")
+    calibrate = stack[0].job.config.calibrate
+    certified = all(one.fit.certificate is not None for one in stack)
+    if held_out and certified and not calibrate and weights is None:
+        del splits["train"]
+    models, parts = [one.model for one in stack], dict[str, float]()
+    with timed(parts, "evaluation"):
+        after = before = _evaluate(models, stack, splits, weights, after_block)
+    if calibrate:
+        with timed(parts, "calibration"):
+            X, y = dataset.val.X, dataset.val.y
+            models = [dataclasses.replace(m, temperature=fit_temperature(m, X, y)) for m in models]
+            after = _evaluate(models, stack, splits, weights, after_block)
+    seconds = seconds | {name: value / len(stack) for name, value in parts.items()}
+    results: list[Contents | InputError] = []
+    for trained, model, cold, warm in zip(stack, models, before, after, strict=True):
+        errors = [one for one in (*cold.values(), *warm.values()) if isinstance(one, InputError)]
+        if errors:
+            results.append(errors[0])
+            continue
+        report = _report(trained, model, cold, warm, prepared, seconds)
+        predictions = predictions_of(dataset, warm)
+        results.append(Contents(model, trained.fit.history, report, predictions))
+    return results
+
+
+def _evaluate(
+    models: Sequence[LinearModel],
+    stack: Sequence[Trained],
+    splits: Mapping[str, Split],
+    class_weights: np.ndarray | None,
+    after_block: Callable[[], None],
+) -> list[Evaluations]:
+    """Return the evaluation of each model on each of the splits."""
+    configs = [trained.job.config for trained in stack]
+    measured = [
+        Measured(model, config.report.top_k, config.label_smoothing)
+        for model, config in zip(models, configs, strict=True)
+    ]
+    columns = [
+        evaluate_stack(measured, split.X, split.y, class_weights, after_block)
+        for split in splits.values()
+    ]
+    return [dict(zip(splits, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def predictions_of(dataset: Dataset, evaluations: Evaluations) -> dict[str, Predictions]:
+    """Return what is kept of the predictions on each split that was evaluated."""
+    return {
+        name: Predictions(dataset.splits()[name].y, one.predicted, one.log_p)
+        for name, one in evaluations.items()
+        if name != "train" and one and len(one.predicted) > 0
+    }
+
+
+def _report(
+    trained: Trained,
+    model: LinearModel,
+    before: Evaluations,
+    after: Evaluations,
+    prepared: Prepared,
+    seconds: dict[str, float],
+) -> dict[str, Any]:
+    """Return every number of a run, before calibration and after it: the content of report.json."""
+    config, dataset, fit = trained.job.config, prepared.dataset, trained.fit
+    certificate = fit.certificate
+    cold, metrics = (_metrics(figures, fit, dataset) for figures in (before, after))
+    if certificate is not None:
+        objective = certificate.objective
+    else:  # stopped before the end of an epoch
+        of_weights = penalty(fit.theta[:, None].astype(np.float64), np.array([config.reg]))
+        objective = minimised(cold["train"]) + float(of_weights[0])
+    report = {
+        "status": fit.status,
+        "metrics": metrics,
+        "objective": objective,
+        "certificate": None,
+        "weight_norm": math.sqrt(float(penalty(fit.theta[:, None], np.ones(1))[0])),
+        "config": trained.job.plain,
+        **(step := step_figures(config, fit.lr, prepared.scale)),
+        "best_epoch": fit.best_epoch,
+        "epochs": len(fit.history),
+        "ended": fit.ended + _advice(fit, step),
+        "gradient_check": {"max_relative_error": prepared.gradient_error},
+        "seconds": seconds,
+        "data": {
+            "name": dataset.name,
+            "origin": dataset.origin,
+            "n_features": dataset.n_features,
+            "n_classes": len(dataset.classes),
+            "image_shape": dataset.image_shape,
+            "fingerprint": dataset.fingerprint,
+        },
+        "machine": {"host": platform.node(), "process": os.getpid()},
+        "versions": _versions(),
+    }
+    if certificate is not None:
+        bounds = {name: getattr(certificate, name) for name in BOUNDS}
+        report["certificate"] = {k: v if math.isfinite(v) else None for k, v in bounds.items()}
+    if trained.fold_losses:
+        report["cross_validation"] = _cross_validation(trained)
+    if config.calibrate:
+        figures = {name: split and calibrated_figures(split) for name, split in cold.items()}
+        report["calibration"] = {"temperature": model.temperature, "before": figures}
+    return report
+
+
+def _metrics(evaluations: Evaluations, fit: Fit, dataset: Dataset) -> dict[str, Any]:
+    """Return the figures of each split: in part of one that is known in part, None of others."""
+    metrics: dict[str, Any] = dict.fromkeys(dataset.splits())
+    if "train" not in evaluations and fit.certificate is not None:
+        loss, accuracy = fit.certificate.loss, fit.certificate.accuracy
+        metrics["train"] = {"n": len(dataset.train), "loss": loss, "accuracy": accuracy}
+    return metrics | {name: one and one.figures for name, one in evaluations.items()}
+
+
+def calibrated_figures(split: dict[str, Any]) -> dict[str, Any]:
+    """Return of a split what a temperature changes: it leaves every prediction as it was."""
+    return {name: split[name] for name in ("loss", "expected_calibration_error", "reliability")}
+
+
+def _cross_validation(trained: Trained) -> dict[str, Any]:
+    """Return mean and standard error over the folds, and the figures of each."""
+    figures: dict[str, Any] = {"folds": len(trained.fold_losses)}
+    for name, values in (("loss", trained.fold_losses), ("accuracy", trained.fold_accuracies)):
+        figures[name] = statistics.fmean(values)
+        figures[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
+        figures[f"{name}_of_folds"] = values
+    return figures
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages; looked up once, for a sweep's sake."""
+    return {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+
+
+def _advice(fit: Fit, step: dict[str, float | None]) -> str:
+    """Return what to do about a training by minibatches that diverged; nothing of any other."""
+    if fit.status != DIVERGED or step["auto_lr"] is None:
+        return ""
+    stable = step["largest_stable_lr"]
+    bound = "" if stable is None else f"the largest step sure to be stable is 2/L = {stable:.4g}: "
+    return (
+        f" with lr={fit.lr:.4g}; {bound}use lr=auto ({step['auto_lr']:.4g} here) or less; the best "
+        f"weights so far, of epoch {fit.best_epoch}, are kept"
+    )
+
+
+def falls_short(report: dict[str, Any]) -> bool:
+    """Return whether a run is not proven to be as near to its optimum as it was asked to be.
+
+    Without a penalty nothing can be proven, and nothing is asked.
+    """
+    config = report["config"]
+    asked = config.get("choices", {}).get("optimizer") == "lbfgs" and config["reg"] > 0
+    if not asked or report["status"] != "completed":
+        return False
+    relative = (report.get("certificate") or {}).get("relative")
+    return relative is None or bool(relative > config["optimizer"]["tol"])
 
 
 def selection_metric(report: dict[str, Any], name: str) -> float:
@@ -102,42 +321,78 @@ def selection_metric(report: dict[str, Any], name: str) -> float:
     return float(metrics[figure]) if metrics else math.nan
 
 
-def predictions(dataset: Dataset, found: Found) -> dict[str, Predictions]:
-    """Return what is kept of the predictions on each split that was evaluated."""
-    return {
-        name: Predictions(dataset.splits()[name].y, own.predicted, own.log_p)
-        for name, own in found.items()
-        if name != "train" and own is not None and len(own.predicted) > 0
-    }
+def keep(dataset: Dataset | None) -> None:
+    """Keep the data of jobs for `open_test`, which else loads them again; None: let them go."""
+    _kept[:] = [] if dataset is None else [dataset]
 
 
-def write_mistakes(folder: Path, metrics: dict[str, Any], dataset: Dataset) -> None:
-    """Write the most confident mistakes where they are images, X (n, ...), in their order."""
-    if dataset.image_shape is None:
+def open_test(folder: Path) -> None:
+    """Evaluate the model of a run on its test split, and add the figures to its report.
+
+    Its page and its plots are then to be made again, and are removed. Nothing is done where the
+    figures are there already, or there is no test split.
+
+    Raises
+    ------
+    InputError, OSError
+        When the run left no model or report; when its data are not there or not the same any more.
+    """
+    report = read_report(folder)
+    if report is None:
+        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    if report["metrics"].get("test"):
         return
-    name, split = reported_split(metrics)
-    rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
-    images = dataset.splits()[name].X[rows].reshape(len(rows), *dataset.image_shape)
-    write_whole(folder / MISTAKES, lambda file: np.savez(file, X=images))
+    with locked_runs([folder]):
+        model, config = LinearModel.load(folder / MODEL), read_received(folder).config
+        fingerprint = report["data"]["fingerprint"]
+        kept = next((one for one in _kept if one.fingerprint == fingerprint), None)
+        dataset = kept or _load_dataset(folder, config)
+        if dataset.fingerprint != fingerprint:
+            raise InputError(
+                f"{folder}: the data are not those that it was trained on; bring them back"
+            )
+        if len(dataset.test) == 0:
+            return
+        evaluations = _add_figures(report, model, config, dataset)
+        try:
+            predictions = read_predictions(folder)
+        except FileNotFoundError:  # of splits that are too large
+            predictions = {}
+        predictions |= predictions_of(dataset, evaluations)
+        write_files("test", folder, Contents(model, (), report, predictions), dataset)
 
 
-def _log_outcome(job: Job, report: dict[str, Any], flagged: int) -> None:
-    folder = job.folder
-    own = {"folder": folder}
-    if report["status"] == "diverged":
-        log.error("%s", report["ended"], extra=own)
-    else:
-        log.info("%s; the best was epoch %d", report["ended"], report["best_epoch"], extra=own)
-    if "cross_validation" in report:
-        log.info("%s", cross_validation_text(report["cross_validation"]), extra=own)
-    if falls_short(report):
-        more = "" if report["ended"] == STUCK else "more epochs, "
-        advice = f"give {more}a larger optimizer.tol, or a larger reg"
-        log.warning("%s: %s", certified(report), advice, extra=own)
-    for sentence in figures_flags(report):  # those of the settings were logged before training
-        log.log(flagged, "%s", sentence, extra=own)
+def _add_figures(
+    report: dict[str, Any], model: LinearModel, config: dict[str, Any], dataset: Dataset
+) -> Evaluations:
+    """Put the figures of the test split into a report, those before calibration too."""
+    models = (model, dataclasses.replace(model, temperature=1.0))
+    settings = config["report"]["top_k"], config["label_smoothing"]
+    weights = find_class_weights(config["class_weight"], dataset)
+    stack = [Measured(one, *settings) for one in models]
+    evaluations: list[Any] = [*evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)]
+    for evaluation in evaluations:
+        if isinstance(evaluation, InputError):
+            raise evaluation
+    report["metrics"]["test"] = evaluations[0].figures
     if "calibration" in report:
-        log.info("%s", calibration_text(report), extra=own)
-        if report["calibration"]["temperature"] == 1:
-            log.warning("validation says nothing of the temperature: not calibrated", extra=own)
-    log.info("\n%s\n%s", metrics_table(report["metrics"]), printable(from_here(folder)), extra=own)
+        figures = calibrated_figures(evaluations[1].figures)
+        report["calibration"]["before"]["test"] = figures
+    return {"test": evaluations[0]}
+
+
+def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
+    """Load the data of a run as its config says, which may come from anyone."""
+    path = CONFIGS / "data" / f"{config['choices']['data']}.yaml"
+    try:
+        defaults = OmegaConf.load(path)
+        (schema, _) = defaults.pop("defaults")  # type: ignore[arg-type]
+        kind = schemas()["data"][next(iter(schema.values()))]
+        source: Any = OmegaConf.to_object(
+            OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
+        )
+        return load_source(source)
+    except InputError as error:
+        raise InputError(f"{folder}: data.{error}") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{folder}: data: {one_line(error)}") from error

@@ -1,28 +1,38 @@
-"""One training run, or a stack of them: from a config to a folder of results."""
+"""One training run, or a stack of them: from a config to a folder of results.
+
+The order of the files makes a kill harmless. The models are written first, for an evaluation may
+fail; the status, which says that a job is completed, is written when all its other files stand
+there.
+"""
 
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from classifier import blas
-from classifier.fit import Fit
-from classifier.runs.checkpoint import NAME as CHECKPOINT
-from classifier.runs.checkpoint import Checkpoint, Checkpoints, read_checkpoint
-from classifier.runs.claim import mark
-from classifier.runs.conclude import Show, conclude
-from classifier.runs.folder import FINISHED, locked_runs, read_status, write_status
-from classifier.runs.interruption import stop_later
-from classifier.runs.job import Job
-from classifier.runs.log import RunError, failures_recorded, log, timed
-from classifier.runs.preparation import Prepared, load_dataset, prepare
+from classifier.fit import SKIPPED, STUCK, Fit
+from classifier.report.flags import figures_flags
+from classifier.report.text import calibration_text, certified, cross_validation_text, metrics_table
+from classifier.runs.artifacts import CHECKPOINT, Contents, write_files
+from classifier.runs.checkpoint import Checkpoints, read_checkpoint
+from classifier.runs.config import Config, Job
+from classifier.runs.folder import FINISHED, locked_runs, mark, read_status, write_status
+from classifier.runs.log import Noted, RunError, failures_recorded, log, stop_later, timed
+from classifier.runs.preparation import Prepared, load_dataset, make_trainer, prepare
 from classifier.runs.progress import Watch, said_when_long
-from classifier.runs.trained import judge
-from classifier.runs.trainer import make_trainer
+from classifier.runs.results import Trained, evaluate_models, falls_short, judge
 from classifier.solver import Training
+from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
+from data.files.store import from_here
+
+EVALUATED = 2**23  # predictions that are kept at a time, of all models
+# Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
+Show = Callable[[Path, bool], object]
 
 
 def run(
@@ -39,12 +49,10 @@ def run(
     Parameters
     ----------
     jobs : configs that differ in the numbers of a model and in report only, each with a folder.
-    checkpoint : where the stack's checkpoint is, or will be; None: the first job's folder. From a
-        checkpoint that exists the training goes on.
+    checkpoint : of the stack, which goes on from it where it exists; None: in the first folder.
     dataset : that of these jobs; None: load it.
     show : makes the page and the plots of a run's folder, now or soon.
-    watch : is told of the training when it begins, after each epoch and its checkpoint, and when
-        it has ended.
+    watch : is told of the training as it begins, after each epoch and its checkpoint, at its end.
     of_sweep : whether these are jobs of a sweep, which leave the test split alone.
 
     Returns
@@ -61,61 +69,22 @@ def run(
         When SIGINT or SIGTERM ended the training early; with checkpoint and results written.
     """
     folders = [job.folder for job in jobs]
-    place = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
-    with _locked(folders, place.parent), blas.within_cores(), contextlib.ExitStack() as exits:
+    path = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
+    with _locked(folders, path.parent), blas.within_cores(), contextlib.ExitStack() as exits:
         with _as_it_was(folders):
-            prepared, training, checkpoints = _begin(jobs, place, dataset)
+            prepared, training, checkpoints = _begin(jobs, path, dataset)
         with failures_recorded(folders):
             seconds = dict(prepared.seconds)
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
             with timed(seconds, "training"):
-                fits = _train(training, checkpoints, stop, watch)
-                own = training.models, len(jobs), prepared, stop.raise_when_overdue
-                with said_when_long("trained; measures how far from the optimum", log):
-                    trained = judge(fits, *own)
-        reports = conclude(
-            jobs, trained, prepared, seconds, show, stop.raise_when_overdue, of_sweep=of_sweep
-        )
+                trained = _train(jobs, prepared, training, checkpoints, stop, watch)
+        seconds = {part: value / len(jobs) for part, value in seconds.items()}
+        after_block = stop.raise_when_overdue
+        reports = _conclude(trained, prepared, seconds, show, after_block, of_sweep=of_sweep)
     if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
         raise RunError("; ".join(diverged))
     return reports
-
-
-@contextlib.contextmanager
-def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
-    """Set the statuses to running, and record failures; a run that was finished stays so then."""
-    before = {folder: read_status(folder) for folder in folders}
-    try:
-        with failures_recorded(folders):
-            for folder in folders:
-                write_status(folder, "running")
-            yield
-    except BaseException:
-        for folder, earlier in before.items():
-            if earlier["status"] in FINISHED:
-                write_status(folder, **earlier)
-        raise
-
-
-def _begin(
-    jobs: Sequence[Job], place: Path, dataset: Dataset | None
-) -> tuple[Prepared, Training, Checkpoints]:
-    """Prepare a training, and put it where its checkpoint says it was, if there is one."""
-    earlier = read_checkpoint(place) if place.exists() else None
-    config = jobs[0].config
-    loading: dict[str, float] = {}
-    if dataset is None:
-        with timed(loading, "data"):
-            dataset = load_dataset(config)
-    prepared = _prepare(jobs, dataset, earlier)
-    prepared = dataclasses.replace(prepared, seconds=loading | prepared.seconds)
-    training = make_trainer(jobs, prepared)
-    if earlier is not None:
-        earlier.restore(training, jobs, dataset.trained_on)
-        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
-    whose = (jobs, dataset.trained_on, prepared.gradient_error)
-    return prepared, training, Checkpoints(place, *whose, config.checkpoint.every)
 
 
 @contextlib.contextmanager
@@ -134,17 +103,50 @@ def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
         yield
 
 
-def _prepare(jobs: Sequence[Job], dataset: Dataset, earlier: Checkpoint | None) -> Prepared:
-    configs = [job.config for job in jobs]
-    if earlier is None:
-        return prepare(dataset, configs)
-    error = earlier.gradient_error
-    return prepare(dataset, configs, checked=error is not None, gradient_error=error)
+@contextlib.contextmanager
+def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
+    """Set the statuses to running, and record failures; a run that was finished stays so then."""
+    before = {folder: read_status(folder) for folder in folders}
+    try:
+        with failures_recorded(folders):
+            for folder in folders:
+                write_status(folder, "running")
+            yield
+    except BaseException:
+        for folder, status in before.items():
+            if status["status"] in FINISHED:
+                write_status(folder, **status)
+        raise
+
+
+def _begin(
+    jobs: Sequence[Job], path: Path, dataset: Dataset | None
+) -> tuple[Prepared, Training, Checkpoints]:
+    """Prepare a training, and put it where its checkpoint says it was, if there is one."""
+    earlier = read_checkpoint(path) if path.exists() else None
+    configs, loading = [job.config for job in jobs], dict[str, float]()
+    if dataset is None:
+        with timed(loading, "data"):
+            dataset = load_dataset(configs[0])
+    error = None if earlier is None else earlier.gradient_error
+    prepared = prepare(dataset, configs, error)
+    prepared = dataclasses.replace(prepared, seconds=loading | prepared.seconds)
+    training = make_trainer(jobs, prepared)
+    if earlier is not None:
+        earlier.restore(training, jobs, dataset.trained_on)
+        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
+    whose = (jobs, dataset.trained_on, prepared.gradient_error)
+    return prepared, training, Checkpoints(path, *whose, configs[0].checkpoint.every)
 
 
 def _train(
-    training: Training, checkpoints: Checkpoints, stop: Callable[[], str], watch: Watch
-) -> list[Fit]:
+    jobs: Sequence[Job],
+    prepared: Prepared,
+    training: Training,
+    checkpoints: Checkpoints,
+    stop: Noted,
+    watch: Watch,
+) -> list[Trained]:
     def after_epoch(_: list[Fit]) -> None:
         checkpoints.after_epoch(training)
         watch(training)
@@ -153,4 +155,108 @@ def _train(
     fits = training.run(after_epoch, stop)
     checkpoints.write(training)
     watch(training)
-    return fits
+    with said_when_long("trained; measures how far from the optimum", log):
+        return judge(jobs, fits, training.models, prepared, stop.raise_when_overdue)
+
+
+def _conclude(
+    trained: Sequence[Trained],
+    prepared: Prepared,
+    seconds: dict[str, float],
+    show: Show,
+    after_block: Callable[[], None],
+    *,
+    of_sweep: bool,
+) -> list[dict[str, Any]]:
+    """Write what training made of each job, evaluate it, and write its results.
+
+    What goes wrong with a job is recorded in its folder, and raised when the others are done.
+    """
+    errors: list[Exception] = []
+    reports, kept, dataset = [], list[Trained](), prepared.dataset
+    for one in trained:
+        if one.fit.status == SKIPPED:
+            write_status(one.job.folder, SKIPPED, one.fit.ended)
+            continue
+        with _recorded([one], errors):
+            contents = Contents(one.model, one.fit.history, {}, {})
+            write_files("training", one.job.folder, contents, dataset)
+            kept.append(one)
+    size = max(1, EVALUATED // max(1, *map(len, dataset.splits().values())))
+    for some in (kept[start : start + size] for start in range(0, len(kept), size)):
+        results: Sequence[Contents | InputError] = []
+        evaluating = said_when_long("trained; evaluates the model", log)
+        with _recorded(some, errors), _trained_already(some), evaluating:
+            results = evaluate_models(some, prepared, seconds, after_block, of_sweep=of_sweep)
+        for one, result in zip(some, results, strict=False):
+            folder = one.job.folder
+            with _recorded([one], errors):
+                with _trained_already([one]):
+                    if isinstance(result, InputError):
+                        raise result
+                    write_files("evaluation", folder, result, dataset)
+                    show(folder, is_drawn(one.job.config, of_sweep=of_sweep))
+                write_status(folder, result.report["status"], result.report["ended"])
+                _log_outcome(folder, result.report, of_sweep=of_sweep)
+                reports.append(result.report)
+    if errors:
+        raise errors[0]
+    return reports
+
+
+def is_drawn(config: Config, *, of_sweep: bool) -> bool:
+    """Return whether the plots of a run are drawn as soon as it has ended."""
+    return config.report.plots == "all" or (config.report.plots == "best" and not of_sweep)
+
+
+@contextlib.contextmanager
+def _recorded(stack: Sequence[Trained], errors: list[Exception]) -> Iterator[None]:
+    """Record an error of the block in the folders of some jobs, and keep it: others go on."""
+    try:
+        with failures_recorded([trained.job.folder for trained in stack]):
+            yield
+    except Exception as error:
+        errors.append(error)
+
+
+@contextlib.contextmanager
+def _trained_already(stack: Sequence[Trained]) -> Iterator[None]:
+    """Say of an evaluation that fails what there is, and how it is finished."""
+    folder = from_here(stack[0].job.folder)
+    kept = f"the model stands in {folder}, and resume evaluates it without training"
+    if len(stack) > 1:
+        kept = "the models stand in their folders, and resume evaluates them without training"
+    try:
+        yield
+    except (InputError, OSError, MemoryError) as error:
+        raise RunError(f"evaluation: {one_line(error)}; {kept}") from error
+    except KeyboardInterrupt as stop:
+        stop.args = (f"{stop} during the evaluation; {kept}",)
+        raise
+
+
+def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> None:
+    """Log what came of a run; what is wrong with a model of a sweep its page warns of."""
+
+    def say(level: int, line: str, *values: object) -> None:
+        log.log(level, line, *values, extra={"folder": folder})
+
+    if report["status"] == "diverged":
+        say(logging.ERROR, "%s", report["ended"])
+    else:
+        say(logging.INFO, "%s; the best was epoch %d", report["ended"], report["best_epoch"])
+    if "cross_validation" in report:
+        say(logging.INFO, "%s", cross_validation_text(report["cross_validation"]))
+    if falls_short(report):
+        more = "" if report["ended"] == STUCK else "more epochs, "
+        advice = f"give {more}a larger optimizer.tol, or a larger reg"
+        say(logging.WARNING, "%s: %s", certified(report), advice)
+    for sentence in figures_flags(report):  # those of the settings were logged before training
+        say(logging.INFO if of_sweep else logging.WARNING, "%s", sentence)
+    if "calibration" in report:
+        say(logging.INFO, "%s", calibration_text(report))
+        if report["calibration"]["temperature"] == 1:
+            line = "validation says nothing of the temperature: not calibrated"
+            say(logging.WARNING, line)
+    table = metrics_table(report["metrics"])
+    say(logging.INFO, "\n%s\n%s", table, printable(from_here(folder)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hydra.errors import OverrideParseException
 
 from classifier.runs.config import Fields, fields_of
-from classifier.runs.explain import explain
+from classifier.runs.hints import explain, translated, value_to_write
 from data.console import printable
 from data.options import Options
 
@@ -43,7 +43,7 @@ def refuse_arguments(arguments: Sequence[str], schema: type[Options]) -> None:
         if name in fields:
             written = _written(name, value, fields)
             sys.exit(printable(f"{argument}: write {written}, without dashes"))
-        if line := _of_others(argument, name, value, fields):
+        if line := translated(argument, name, value, fields):
             sys.exit(printable(line))
         if not (argument.startswith(SHORT) or any(own.startswith(f"--{name}") for own in FLAGS)):
             sys.exit(printable(f"{argument}: there is no such flag; write KEY=VALUE, see --help"))
@@ -66,7 +66,7 @@ def explain_arguments(error: Exception, arguments: Sequence[str], schema: type[O
         given = next((a for a in arguments if a.lstrip("+").startswith(f"{key}=")), "")
         value = given.partition("=")[2]
         if key not in fields:
-            line = _of_others(given, key, value, fields)
+            line = translated(given, key, value, fields)
         elif given.startswith("+"):
             written = _written(key, value, fields)
             line = f"{given}: there is such a key already; write {written}, without the +"
@@ -87,19 +87,11 @@ def _no_override(arguments: Sequence[str], place: int, fields: Fields) -> str | 
     key, value = parts[1], parts[2] or _following(arguments[place + 1 :])
     if key in fields:
         return f"{given}: write {_written(key, value, fields)}"
-    return _of_others(given, key, value, fields)
+    return translated(given, key, value, fields)
 
 
 def _written(key: str, value: str, fields: Fields) -> str:
-    from classifier.runs.nearest import value_to_write
-
     return f"{key}={value_to_write(key, value, fields)}"
-
-
-def _of_others(given: str, key: str, value: str, fields: Fields) -> str | None:
-    from classifier.runs.words import translated
-
-    return translated(given, key, value, fields)
 
 
 def _following(arguments: Sequence[str]) -> str:

@@ -11,15 +11,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from classifier.report.pages import draw
-from classifier.runs.config import (
-    CONFIGS,
-    Config,
-    make_config,
-    settle_values,
-    without_hydra,
-)
-from classifier.runs.explain import explain
-from classifier.runs.interruption import SweepStopped, exit_code, stop_at_once
+from classifier.runs.config import CONFIGS, Config, make_config, settle_values, without_hydra
+from classifier.runs.hints import explain
+from classifier.runs.log import SweepStopped, exit_code, stop_at_once
 from classifier.runs.progress import said_when_long
 from classifier.shell.arguments import explain_arguments, refuse_arguments
 from classifier.shell.console import hush_sweep

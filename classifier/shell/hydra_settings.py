@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.runs.received import STACKED
+from classifier.runs.folder import STACKED
 from data.errors import InputError
 
 SUBDIR = "${hydra.job.num}"  # of a sweep's folder: a number for each job

@@ -9,15 +9,23 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.checkpoint import NAME, read_checkpoint, refuse_changes
-from classifier.runs.claim import claim, mark
-from classifier.runs.config import has_role, make_config, own_keys, settle_values, without_hydra
-from classifier.runs.folder import SWEEP
-from classifier.runs.job import plain_config
-from classifier.runs.latest import latest_run
-from classifier.runs.received import (
+from classifier.runs.artifacts import CHECKPOINT
+from classifier.runs.checkpoint import read_checkpoint, refuse_changes
+from classifier.runs.config import (
+    has_role,
+    make_config,
+    own_keys,
+    plain_config,
+    settle_values,
+    without_hydra,
+)
+from classifier.runs.folder import (
     CHOICE,
+    SWEEP,
+    claim,
     groups,
+    latest_run,
+    mark,
     read_overrides,
     read_received,
     read_sweep,
@@ -43,8 +51,8 @@ def resume_run(config: DictConfig) -> None:
     refuse_changes(saved, wanted)
     mark(folder, "run")
     claim(folder, "run")  # a run that still runs is left alone
-    if (folder / NAME).exists():
-        read_checkpoint(folder / NAME)
+    if (folder / CHECKPOINT).exists():
+        read_checkpoint(folder / CHECKPOINT)
     if any(wanted[key] != saved.get(key) for key in wanted if not has_role(key, PLACE)):
         write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
         _record(folder, config.hydra.overrides.task, saved["choices"])
@@ -176,7 +184,7 @@ def _folder(given: str, outputs: Path) -> Path:
         place = latest_run(outputs) if given == "latest" else Path(given)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"resume=latest: {error}; start a run") from None
-    return (place.parent if place.name == NAME else place).resolve()
+    return (place.parent if place.name == CHECKPOINT else place).resolve()
 
 
 def _saved_config(folder: Path, given: str) -> dict[str, Any]:

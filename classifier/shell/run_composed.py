@@ -11,14 +11,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import show_run
-from classifier.runs.checkpoint import NAME as CHECKPOINT
-from classifier.runs.config import refuse_unused
-from classifier.runs.interruption import exit_code
-from classifier.runs.job import make_job
-from classifier.runs.latest import LINK, point_latest
-from classifier.runs.log import failures_recorded, log
+from classifier.runs.artifacts import CHECKPOINT, MODEL
+from classifier.runs.config import make_job, refuse_unused
+from classifier.runs.folder import LINK, point_latest
+from classifier.runs.log import exit_code, failures_recorded, log
 from classifier.runs.progress import Progress, Watch, said_when_long, watch_epochs
-from classifier.runs.results import MODEL, selection_metric
+from classifier.runs.results import selection_metric
 from classifier.runs.run import run
 from classifier.shell.console import hush
 from classifier.solver import Training

@@ -5,8 +5,7 @@ from pathlib import Path
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.claim import Kind, claim
-from classifier.runs.received import STACKED
+from classifier.runs.folder import STACKED, Kind, claim
 from data.errors import InputError
 
 

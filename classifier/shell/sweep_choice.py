@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import ChoiceSweep
 from omegaconf import DictConfig, OmegaConf
 
 from classifier.runs.config import CONFIGS, Config, fields_of
-from classifier.runs.explain import is_known, unknown_key
+from classifier.runs.hints import is_known, unknown_key
 from data.errors import InputError
 
 

@@ -9,8 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.config import Config, has_role, make_config
-from classifier.runs.job import plain_config, plain_value
+from classifier.runs.config import Config, has_role, make_config, plain_config, plain_value
 from data.files.store import yaml_text
 from data.options import PLACE
 

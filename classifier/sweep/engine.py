@@ -12,14 +12,12 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 
 from classifier.report.pages.draw import show_run
-from classifier.runs.conclude import Show, is_drawn
-from classifier.runs.folder import FINISHED, read_status, write_status
-from classifier.runs.job import Job
-from classifier.runs.lock import LockedError
+from classifier.runs.config import Job
+from classifier.runs.folder import FINISHED, LockedError, read_status, write_status
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
 from classifier.runs.progress import Watch, said_when_long
-from classifier.runs.run import run
+from classifier.runs.run import Show, is_drawn, run
 from classifier.sweep.drawing import Make, drawing_processes
 from classifier.sweep.parent import Process, end_with, this_process
 from classifier.sweep.progress import SweepProgress

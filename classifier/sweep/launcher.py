@@ -11,17 +11,14 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import lacks
-from classifier.runs.checkpoint import NAME as CHECKPOINT
-from classifier.runs.closed import keep
-from classifier.runs.config import Config, refuse_unused
-from classifier.runs.explain import explain
+from classifier.runs.artifacts import CHECKPOINT
+from classifier.runs.config import Config, Job, public, refuse_unused
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
-from classifier.runs.interruption import SweepStopped, stop_at_once
-from classifier.runs.job import Job, public
-from classifier.runs.log import failures_recorded
+from classifier.runs.hints import explain
+from classifier.runs.log import SweepStopped, failures_recorded, stop_at_once
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import check_dataset, load_dataset
-from classifier.runs.results import selection_metric
+from classifier.runs.results import keep, selection_metric
 from classifier.sweep.composer import Composer
 from classifier.sweep.drawing import drawing_processes
 from classifier.sweep.engine import Stack, run_stacks

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from classifier.runs.config import has_role
-from classifier.runs.folder import read_report, read_status
-from classifier.runs.job import Value, flatten
-from classifier.runs.received import read_config
+from classifier.runs.config import Value, flatten, has_role
+from classifier.runs.folder import read_config, read_report, read_status
 from data.options import LABEL, PLACE
 
 

@@ -4,9 +4,9 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from classifier.runs.checkpoint import NAME, read_checkpoint
-from classifier.runs.config import keys_with
-from classifier.runs.job import Job
+from classifier.runs.artifacts import CHECKPOINT
+from classifier.runs.checkpoint import read_checkpoint
+from classifier.runs.config import Job, keys_with
 from classifier.runs.preparation import copies
 from classifier.sweep.records import config_key
 from data.dataset import Dataset
@@ -48,7 +48,7 @@ def stacks_begun(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], Path]]:
     """
     waiting = {job.folder: job for job in jobs}
     sweeps = {job.folder.parent: None for job in jobs}
-    for path in [place for sweep in sweeps for place in sorted(sweep.glob(f"*/{NAME}"))]:
+    for path in [place for sweep in sweeps for place in sorted(sweep.glob(f"*/{CHECKPOINT}"))]:
         try:
             names = read_checkpoint(path).folders
         except InputError:

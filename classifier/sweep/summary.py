@@ -29,10 +29,9 @@ from classifier.report.settings import (
     status_counts,
     strongest_near,
 )
-from classifier.runs.claim import kind_of
-from classifier.runs.folder import FINISHED, read_report
-from classifier.runs.job import flatten
-from classifier.runs.report import falls_short
+from classifier.runs.config import flatten
+from classifier.runs.folder import FINISHED, kind_of, read_report
+from classifier.runs.results import falls_short
 from classifier.sweep.edges import find_edges
 from classifier.sweep.records import Record, read_records, settings, with_whole_numbers
 from classifier.sweep.reg_path import path_rows

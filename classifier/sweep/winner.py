@@ -8,22 +8,17 @@ import shutil
 from pathlib import Path
 
 from classifier.export.formats import FORMATS
-from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
 from classifier.report.pages.draw import show_run
-from classifier.runs.closed import open_test
+from classifier.runs.artifacts import BEST, MODEL, PAGE, PLOTS, copied_to
 from classifier.runs.folder import read_report
-from classifier.runs.predictions import NAME as PREDICTIONS
-from classifier.runs.results import MODEL
+from classifier.runs.results import open_test
 from data.console import printable
 from data.errors import InputError, one_line
 from data.files.store import is_folder, is_plain_file, is_there, remove_parts, whole_folder
 
 log = logging.getLogger(__name__)
 NEEDED = (MODEL, "report.json", "report.txt")  # what is copied of the winner,
-SHOWN = (
-    *(PAGE, "history.csv", "train.log", PREDICTIONS, MISTAKES),
-    *(*PLOTS, TEMPLATES, EXAMPLES, REGIONS),
-)
+SHOWN = [name for name in copied_to(BEST) if name not in NEEDED]
 EXPORTS = {f"model{form.suffix}" for form in FORMATS.values()}
 
 

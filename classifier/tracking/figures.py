@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classifier.fit import Epoch
-from classifier.runs.history import read_history
-from classifier.runs.job import Value
-from classifier.runs.labels import labels_of
+from classifier.report.names import PATH
+from classifier.runs.artifacts import TRACKER, copied_to, read_history
+from classifier.runs.config import Value, labels_of
+from classifier.runs.folder import SWEEP
 from classifier.sweep.records import Record, settings
 from data.console import printable
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")  # of the history
-ARTIFACTS = (
-    *("sweep.*", "multirun.yaml", "*.png", "report.*", "history.csv", "status.json", "model.npz"),
-    *("train.log", ".hydra/config.yaml"),
-)
+ARTIFACTS = ("sweep.*", SWEEP, PATH, *copied_to(TRACKER), ".hydra/config.yaml")
 
 
 class Scalar(NamedTuple):

@@ -13,8 +13,7 @@ from typing import Protocol
 from omegaconf import DictConfig, OmegaConf
 
 from classifier.fit import Epoch
-from classifier.runs.interruption import Stopped
-from classifier.runs.log import log
+from classifier.runs.log import Stopped, log
 from classifier.solver import Training
 from classifier.tracking.figures import Scalar, curves, span
 from classifier.tracking.track import reason, silence, tracker_of

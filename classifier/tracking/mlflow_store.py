@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from classifier.runs.config import Mlflow
-from classifier.runs.interruption import stop_later
-from classifier.runs.job import Value
-from classifier.runs.lock import locked
+from classifier.runs.config import Mlflow, Value
+from classifier.runs.folder import locked
+from classifier.runs.log import stop_later
 from classifier.sweep.records import Record, read_record
 from classifier.tracking.figures import (
     Scalar,

@@ -7,8 +7,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from classifier import blas
 from classifier.estimator import SoftmaxClassifier
-from classifier.runs.config import make_config, register_schemas
-from classifier.runs.job import Job
+from classifier.runs.config import Job, make_config, register_schemas
 from classifier.runs.prediction import predict_composed
 from classifier.runs.run import run
 from classifier.schedules import Constant
@@ -60,7 +59,7 @@ def test_a_run_and_its_evaluation_stay_within_the_cores(
     with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         config = make_config(compose("train", overrides=["epochs=1"]))
     seen, at_work = [], []
-    for place in ("evaluated.evaluate_stack", "run.make_trainer", "preparation.measure"):
+    for place in ("results.evaluate_stack", "run.make_trainer", "preparation.measure"):
         module, name = place.split(".")
         target = __import__(f"classifier.runs.{module}", fromlist=[name])
         kept = getattr(target, name)

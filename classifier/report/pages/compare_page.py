@@ -10,20 +10,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from classifier.evaluation import KEPT as EXAMPLES
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.chart import Axis, Chart, Dot, Grid, Shade, loss_axis, span
 from classifier.report.figures import NATS, PERCENT, by_epoch, template_images
-from classifier.report.names import PAGE
 from classifier.report.pages.page import Cell, cell, render
 from classifier.report.svg import data_uri
 from classifier.report.text import interval
-from classifier.runs.claim import kind_of
-from classifier.runs.config import has_role
-from classifier.runs.folder import read_report
-from classifier.runs.history import read_history
-from classifier.runs.job import flatten
-from classifier.runs.predictions import EXAMPLES, Predictions, read_predictions
+from classifier.runs.artifacts import PAGE, Predictions, read_history, read_predictions
+from classifier.runs.config import flatten, has_role
+from classifier.runs.folder import kind_of, read_report
 from classifier.uncertainty import LEVEL, standard_error
 from data.errors import InputError, one_line
 from data.files.store import check_own, is_folder, refuse_links, write_text

@@ -25,10 +25,16 @@ from typing import Any, Literal
 
 from classifier.model import LinearModel
 from classifier.report import figures, png, sweep_figures
-from classifier.report.names import EXAMPLES, PAGE, PATH, REGIONS, SWEEP_PLOT, TEMPLATES
-from classifier.runs.examples import read_examples
+from classifier.report.names import PATH, SWEEP_PLOT
+from classifier.runs.artifacts import (
+    EXAMPLES,
+    PAGE,
+    REGIONS,
+    TEMPLATES,
+    read_examples,
+    read_history,
+)
 from classifier.runs.folder import read_report
-from classifier.runs.history import read_history
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
 from data.console import printable

@@ -15,14 +15,14 @@ from urllib.parse import quote, unquote
 
 from markupsafe import Markup, escape
 
-from classifier.report.names import PAGE
 from classifier.report.pages.compare_page import TITLE as COMPARISON
 from classifier.report.pages.page import WIDE, Cell, cell, percent, render
 from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
 from classifier.report.settings import Row, rank
 from classifier.report.text import interval, reported_split
+from classifier.runs.artifacts import PAGE
+from classifier.runs.config import Labels, labels_of
 from classifier.runs.folder import SWEEP, read_report, read_status
-from classifier.runs.labels import Labels, labels_of
 from classifier.uncertainty import accuracy_interval
 from data.errors import InputError
 from data.files.store import check_own, write_text

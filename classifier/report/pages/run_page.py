@@ -11,16 +11,21 @@ from classifier.model import LinearModel
 from classifier.report import figures
 from classifier.report.chart import Chart
 from classifier.report.flags import flags
-from classifier.report.names import EXAMPLES, MISTAKES, PAGE, PLOTS, REGIONS, TEMPLATES
 from classifier.report.pages.page import Cell, cell, numbers, percent, render
 from classifier.report.svg import data_uri
 from classifier.report.text import certified, interval, reported_split
-from classifier.runs.examples import read_examples
-from classifier.runs.folder import SWEEP
-from classifier.runs.history import read_history
-from classifier.runs.job import flatten
-from classifier.runs.labels import labels_of
-from classifier.runs.received import read_overrides
+from classifier.runs.artifacts import (
+    EXAMPLES,
+    MISTAKES,
+    PAGE,
+    PLOTS,
+    REGIONS,
+    TEMPLATES,
+    read_examples,
+    read_history,
+)
+from classifier.runs.config import flatten, labels_of
+from classifier.runs.folder import SWEEP, read_overrides
 from data.files.arrays import read_npz
 from data.files.store import read_plain, write_text
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 from markupsafe import Markup, escape
 
 from classifier.report.chart import Grid, span
-from classifier.report.names import PAGE, SWEEP_PLOT
+from classifier.report.names import SWEEP_PLOT
 from classifier.report.pages.page import Cell, cell, html, percent, render
 from classifier.report.pages.run_page import command
 from classifier.report.settings import (
@@ -36,7 +36,7 @@ from classifier.report.sweep_figures import (
     shade_of,
 )
 from classifier.report.text import differences, test_interval
-from classifier.runs.history import read_history
+from classifier.runs.artifacts import PAGE, read_history
 from data.files.store import write_text
 
 NAME = "sweep.html"

@@ -22,10 +22,8 @@ from classifier.report.pages.compare_page import (
     why_no_pair,
     write_comparison,
 )
-from classifier.runs.claim import mark
-from classifier.runs.folder import write_status
-from classifier.runs.history import write_history
-from classifier.runs.predictions import NAME, Predictions, write_predictions
+from classifier.runs.artifacts import PREDICTIONS, Predictions, write_history, write_predictions
+from classifier.runs.folder import mark, write_status
 from data.errors import InputError
 from data.files.store import write_json
 from data.preprocessing import AffineMap
@@ -213,8 +211,8 @@ UNTESTED = {
     "data": ({"data": {"name": "mine", "image_shape": None, "fingerprint": "sha256:2"}}, None),
     "no fingerprint": ({"data": {"name": "mine", "image_shape": None}}, None),
     "labels": ({}, other_labels),
-    "no file": ({}, lambda run: (run.folder / NAME).unlink()),
-    "a damaged file": ({}, lambda run: (run.folder / NAME).write_bytes(b"PK")),
+    "no file": ({}, lambda run: (run.folder / PREDICTIONS).unlink()),
+    "a damaged file": ({}, lambda run: (run.folder / PREDICTIONS).write_bytes(b"PK")),
     "no test": ({}, lambda run: write_predictions(run.folder, {"val": run.said["val"]})),
     "another model": (
         {},
@@ -228,7 +226,7 @@ REASONS = {
     "no fingerprint": "they were not evaluated on the same examples: their data differ",
     "labels": "they were not evaluated on the same examples: their labels differ",
     "no file": "of B, it keeps no predictions",
-    "a damaged file": f"{NAME}: an .npz file cut short",
+    "a damaged file": f"{PREDICTIONS}: an .npz file cut short",
     "no test": "the predictions of B are not those of its report",
     "another model": "the predictions of B are not those of its report",
 }
@@ -433,8 +431,8 @@ def test_what_cannot_be_compared_is_told(leave, tmp_path):
     lost = leave("lost").folder
     (lost / "report.json").unlink()
     linked = leave("linked").folder
-    (linked / NAME).unlink()
-    (linked / NAME).symlink_to(a / NAME)
+    (linked / PREDICTIONS).unlink()
+    (linked / PREDICTIONS).symlink_to(a / PREDICTIONS)
     for others, words in (
         ([tmp_path / "none"], "there is no such folder"),
         ([tmp_path / "empty"], "is not the folder of a run or a sweep"),

@@ -26,7 +26,7 @@ from classifier.report.figures import (
 )
 from classifier.report.pages.draw import draw
 from classifier.report.text import report_text
-from classifier.runs.history import read_history, write_history
+from classifier.runs.artifacts import read_history, write_history
 from data.files.store import write_json
 from data.preprocessing import AffineMap
 

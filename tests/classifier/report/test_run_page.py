@@ -17,8 +17,7 @@ from classifier.report.figures import Shown, curve, regions
 from classifier.report.pages.draw import draw
 from classifier.report.pages.run_page import class_tables, confused_pairs, write_run_page
 from classifier.report.text import metrics_table
-from classifier.runs.examples import KEPT, read_examples, write_examples
-from classifier.runs.history import write_history
+from classifier.runs.artifacts import DRAWN, read_examples, write_examples, write_history
 from data.dataset import Dataset, Split
 from data.errors import InputError
 from data.files.store import write_json
@@ -217,7 +216,7 @@ def test_some_examples_of_two_features_are_kept_and_no_others(tmp_path):
     dataset = dataset_of(1000, 30)
     write_examples(tmp_path, dataset)
     shown = read_examples(tmp_path / "examples.npz")
-    assert (len(shown.y), shown.is_val.sum()) == (KEPT // 2 + 30, 30)
+    assert (len(shown.y), shown.is_val.sum()) == (DRAWN // 2 + 30, 30)
     rows = {tuple(x): label for x, label in zip(dataset.train.X, dataset.train.y, strict=True)}
     assert all(rows[tuple(x)] == y for x, y, is_val in zip(*shown, strict=True) if not is_val)
     np.testing.assert_array_equal(shown.X[shown.is_val], dataset.val.X)

@@ -7,8 +7,7 @@ import sys
 import pytest
 from hydra import compose, initialize_config_dir
 
-from classifier.runs.config import make_config, register_schemas
-from classifier.runs.job import Job, plain_config
+from classifier.runs.config import Job, make_config, plain_config, register_schemas
 from classifier.shell.hydra_versions import VERSION_BASE
 
 
@@ -27,7 +26,7 @@ def job_of(repository):
 LOCK = """
 import sys, time
 from pathlib import Path
-from classifier.runs.lock import locked
+from classifier.runs.folder import locked
 with locked(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

@@ -5,10 +5,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from classifier.runs.config import Config, make_config, register_schemas, schemas
-from classifier.runs.explain import explain
-from classifier.runs.job import Job
-from classifier.runs.labels import labels_of
+from classifier.runs.config import Config, Job, labels_of, make_config, register_schemas, schemas
+from classifier.runs.hints import explain
 from classifier.runs.run import run
 from classifier.shell.hydra_versions import VERSION_BASE
 from data.errors import InputError

@@ -11,7 +11,7 @@ import pytest
 
 from classifier.fit import Epoch, Fit
 from classifier.runs import progress
-from classifier.runs.history import read_history
+from classifier.runs.artifacts import read_history
 from classifier.runs.log import log
 from classifier.runs.progress import Progress, said_when_long, watch_epochs
 from classifier.runs.run import run
@@ -54,38 +54,31 @@ def training(epoch, epochs, *history):
 ROW = Epoch(3, 60, 0.1, 0.25, 0.9, 0.1256, 0.958, 1.0)
 
 
-def test_elsewhere_a_line_is_said_after_every_so_many_seconds_with_the_time_left(clock):
+# Seconds between two lines; when which share is done, and how it is called; the lines.
+LINES = {
+    "a hundredth a second": (
+        5,
+        [(second, second / 100, f"{second} of 100") for second in range(18)],
+        ["5 of 100, 1:35 left", "10 of 100, 1:30 left", "15 of 100, 1:25 left"],
+    ),
+    "half by an earlier process, then a hundredth a minute": (
+        1,
+        [(0, 0.5, "half"), (60, 0.51, "more"), (61, 0.5, "back")],
+        ["more, 49:00 left", "back, ? left"],
+    ),
+    "hours": (1, [(0, 0, "0"), (3723, 0.5, "half")], ["half, 1:02:03 left"]),
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_elsewhere_a_line_is_said_now_and_then_with_the_time_left(name, clock):
+    every, shares, expected = LINES[name]
     lines = []
-    with Progress(lines.append, every=5) as shown:
-        for second in range(18):
+    with Progress(lines.append, every=every) as shown:
+        for second, share, done in shares:
             clock.now = 1000.0 + second
-            shown.show(second / 100, f"{second} of 100", ", so far")
-    # A hundredth a second: what is left takes a second a hundredth.
-    assert lines == [
-        "5 of 100, 1:35 left, so far",
-        "10 of 100, 1:30 left, so far",
-        "15 of 100, 1:25 left, so far",
-    ]
-
-
-def test_what_an_earlier_process_did_says_nothing_of_this_one_s_speed(clock):
-    lines = []
-    with Progress(lines.append, every=1) as shown:
-        shown.show(0.5, "half")
-        clock.now += 60
-        shown.show(0.51, "more")  # a hundredth a minute
-        clock.now += 1
-        shown.show(0.5, "back")
-    assert lines == ["more, 49:00 left", "back, ? left"]
-
-
-def test_hours_have_their_place(clock):
-    lines = []
-    with Progress(lines.append, every=1) as shown:
-        shown.show(0, "0")
-        clock.now += 3723
-        shown.show(0.5, "half")
-    assert lines == ["half, 1:02:03 left"]
+            shown.show(share, done, ", so far")
+    assert lines == [f"{line}, so far" for line in expected]
 
 
 def test_a_bar_keeps_its_place_and_no_line_is_wider_than_79_columns(clock, terminal):

@@ -14,23 +14,27 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 from classifier import gradient_check
 from classifier.model import LinearModel
 from classifier.report.pages.run_page import write_run_page
-from classifier.runs import evaluated
-from classifier.runs.history import read_history
+from classifier.runs import results
+from classifier.runs.artifacts import read_history, read_predictions
 from classifier.runs.log import RunError
-from classifier.runs.predictions import read_predictions
 from classifier.runs.run import run
 from data.errors import InputError
 
 
 def read(folder, name):
-    return json.loads((folder / name).read_text(encoding="utf-8"))
+    text = (folder / name).read_text(encoding="utf-8")
+    return json.loads(text) if name.endswith(".json") else text
+
+
+def data_of(job):
+    return job.config.data.load(np.random.default_rng([0, *b"data"]))
 
 
 def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path):
     job = job_of(tmp_path, "reg=1e-3")
     run([job])
     report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
-    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    dataset = data_of(job)
     assert report["data"]["fingerprint"] == dataset.fingerprint
     for name, split in dataset.splits().items():
         flat = split.X.reshape(len(split), -1)
@@ -51,16 +55,16 @@ def test_the_report_is_that_of_the_saved_model_on_the_same_data(job_of, tmp_path
 def test_jobs_of_a_sweep_leave_the_test_split_alone_and_the_training_figures_are_right(
     job_of, tmp_path, monkeypatch
 ):
-    sizes, evaluate_stack = [], evaluated.evaluate_stack
+    sizes, evaluate_stack = [], results.evaluate_stack
 
     def counted(stack, X, y, *more):
         sizes.append(len(y))
         return evaluate_stack(stack, X, y, *more)
 
-    monkeypatch.setattr(evaluated, "evaluate_stack", counted)
+    monkeypatch.setattr(results, "evaluate_stack", counted)
     jobs = [job_of(tmp_path / str(k), f"reg={reg}", "epochs=3") for k, reg in enumerate([0, 1e-2])]
     stacked = run(jobs, of_sweep=True)
-    dataset = jobs[0].config.data.load(np.random.default_rng([0, *b"data"]))
+    dataset = data_of(jobs[0])
     assert sizes == [len(dataset.val)]
     for job, report in zip(jobs, stacked, strict=True):
         assert report["metrics"]["test"] is None
@@ -87,7 +91,7 @@ def test_training_figures_that_the_last_pass_does_not_have_are_evaluated(job_of,
     job = job_of(tmp_path / "0", *own)
     (stacked,) = run([job], of_sweep=True)
     (alone,) = run([job_of(tmp_path / "alone", *own)])
-    train = job.config.data.load(np.random.default_rng([0, *b"data"])).train
+    train = data_of(job).train
     p = LinearModel.load(tmp_path / "0" / "model.npz").predict_proba(train.X)
     found = stacked["metrics"]["train"]
     assert found["loss"] == pytest.approx(log_loss(train.y, p), rel=1e-5)
@@ -104,7 +108,7 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
     job = job_of(tmp_path, "class_weight={3: 5}", "early_stopping.patience=5")
     run([job])
     report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
-    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    dataset = data_of(job)
     losses = {}
     for name, split in dataset.splits().items():
         p = model.predict_proba(split.X)
@@ -113,9 +117,7 @@ def test_class_weights_count_in_what_is_minimised_and_chosen_by(job_of, tmp_path
         assert report["metrics"][name]["loss"] == pytest.approx(log_loss(split.y, p), rel=1e-5)
     penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
     assert report["objective"] == pytest.approx(losses["train"] + penalty, rel=1e-5)
-    assert "(weighted training loss + penalty)" in (tmp_path / "report.txt").read_text(
-        encoding="utf-8"
-    )
+    assert "(weighted training loss + penalty)" in read(tmp_path, "report.txt")
     best = read_history(tmp_path / "history.csv")[report["best_epoch"] - 1]
     assert best.val_loss == pytest.approx(losses["val"], rel=1e-4)
 
@@ -131,39 +133,23 @@ def test_class_weights_of_any_size_say_what_they_say_of_each_other(weight, job_o
     assert found["weighted_loss"] == pytest.approx(found["loss"], rel=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("weights", "words"),
-    [
-        ("{3: 1e308}", "the examples of class 0 would not count beside those with the largest"),
-        ("{3.0: 2}", r"there is no class 3.0 \(0, 1, 2"),
-        ("{03: 2}", r"there is no class 03 \(0, 1, 2"),
-        ("{true: 2}", r"there is no class True \(0, 1, 2"),
-    ],
-)
-def test_class_weights_that_cannot_be_meant_are_refused(weights, words, job_of, tmp_path):
-    with pytest.raises(InputError, match=words):
-        run([job_of(tmp_path, f"class_weight={weights}", "epochs=1")])
-
-
 def test_label_smoothing_is_part_of_what_is_minimised(job_of, tmp_path):
     job = job_of(tmp_path, "label_smoothing=0.2", "epochs=5")
     run([job])
     report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
-    train = job.config.data.load(np.random.default_rng([0, *b"data"])).train
+    train = data_of(job).train
     smooth = 0.8 * np.eye(10)[train.y] + 0.2 / 10
     loss = -np.mean(np.sum(smooth * np.log(model.predict_proba(train.X)), axis=1))
     penalty = 1e-4 * float(np.sum(model.W.astype(float) ** 2))
     assert report["objective"] == pytest.approx(loss + penalty, rel=1e-6)
-    assert "(smoothed training loss + penalty)" in (tmp_path / "report.txt").read_text(
-        encoding="utf-8"
-    )
+    assert "(smoothed training loss + penalty)" in read(tmp_path, "report.txt")
 
 
 def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
     job = job_of(tmp_path, "calibrate=true", "label_smoothing=0.1")
     run([job])
     report, model = read(tmp_path, "report.json"), LinearModel.load(tmp_path / "model.npz")
-    dataset = job.config.data.load(np.random.default_rng([0, *b"data"]))
+    dataset = data_of(job)
     assert model.temperature == report["calibration"]["temperature"] != 1
     before = dataclasses.replace(model, temperature=1.0)
     for name, split in dataset.splits().items():
@@ -178,37 +164,18 @@ def test_calibration_divides_the_scores_and_reports_both(job_of, tmp_path):
         for t in model.temperature * np.array([0.99, 1, 1.01])
     ]
     assert np.argmin(losses) == 1
-    assert f"temperature {model.temperature:.4g}" in (tmp_path / "report.txt").read_text(
-        encoding="utf-8"
-    )
+    assert f"temperature {model.temperature:.4g}" in read(tmp_path, "report.txt")
 
 
 def test_the_surest_mistakes_are_kept_as_images(job_of, tmp_path):
     job = job_of(tmp_path, "epochs=3")
     run([job])
     mistakes = read(tmp_path, "report.json")["metrics"]["test"]["mistakes"]
-    test = job.config.data.load(np.random.default_rng([0, *b"data"])).test
+    test = data_of(job).test
     rows = [mistake["index"] for mistake in mistakes]
     assert [mistake["true"] for mistake in mistakes] == [str(test.y[row]) for row in rows]
     with np.load(tmp_path / "mistakes.npz", allow_pickle=False) as file:
         np.testing.assert_array_equal(file["X"], test.X[rows].reshape(-1, 8, 8))
-
-
-@pytest.mark.parametrize(
-    ("overrides", "words"),
-    [
-        (["calibrate=true", "data.val_fraction=0"], "calibrate=true: there is no validation split"),
-        (["class_weight=5"], "must be balanced or a weight for each class"),
-        (["class_weight=[1,2]"], "must be balanced or a weight for each class"),
-        (["class_weight=fair"], "must be balanced or a weight for each class"),
-        (["class_weight={11: 2}"], "class_weight: there is no class 11"),
-        (["class_weight={3: -1}"], "class_weight: -1 is not a number above 0"),
-        (["class_weight={3: many}"], "class_weight: many is not a number above 0"),
-    ],
-)
-def test_settings_that_these_data_cannot_have_are_refused(overrides, words, job_of, tmp_path):
-    with pytest.raises(InputError, match=words):
-        run([job_of(tmp_path, *overrides)])
 
 
 def test_the_report_says_how_the_run_went(job_of, tmp_path):
@@ -226,8 +193,7 @@ def test_the_report_says_how_the_run_went(job_of, tmp_path):
     assert report["metrics"]["val"]["loss"] == pytest.approx(min(losses), rel=1e-4)
     assert set(report["seconds"]) >= {"data", "preprocessing", "training", "evaluation"}
     assert set(report["versions"]) >= {"python", "numpy"}
-    text = (tmp_path / "report.txt").read_text(encoding="utf-8")
-    assert f"{report['metrics']['test']['accuracy']:.4f}" in text
+    assert f"{report['metrics']['test']['accuracy']:.4f}" in read(tmp_path, "report.txt")
 
 
 @pytest.mark.parametrize("lr", ["auto", "0.2"])
@@ -275,36 +241,15 @@ def test_a_wrong_gradient_stops_the_run(job_of, tmp_path, monkeypatch):
     assert read(tmp_path, "report.json")["gradient_check"]["max_relative_error"] is None
 
 
-def test_data_that_cannot_be_used_fail_the_run_with_the_reason(job_of, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        run([job_of(tmp_path, "data=arrays", "data.train=none.npz")])
-    status = read(tmp_path, "status.json")
-    assert status == {"status": "failed", "reason": "none.npz: no such file"}
-
-
-def test_a_step_too_small_for_float32_is_told(job_of, tmp_path):
-    np.savez(
-        tmp_path / "x.npz", X=1e25 * np.random.default_rng(0).random((50, 3)), y=np.arange(50) % 2
-    )
-    overrides = ["data=arrays", f"data.train={tmp_path / 'x.npz'}"]
-    with pytest.raises(InputError, match="lr=auto: .* use preprocessing=standardize"):
-        run([job_of(tmp_path / "a", *overrides, "preprocessing=none")])
-    run([job_of(tmp_path / "b", *overrides)])
-
-
-def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
-    with pytest.raises(RunError, match=r"lr=1e\+06; use lr=auto \([\d.]+ here\) or less"):
-        run([job_of(tmp_path, "optimizer=adam", "lr=1e6")])
-    assert read(tmp_path, "report.json")["largest_stable_lr"] is None
-    assert "2/L" not in caplog.text
-
-
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["lr=1000", "epochs=5"], "no better than that of guessing, ln 10 = 2.303, while the "),
         (["data.val_fraction=0", "data.test_fraction=0"], "no example is held out"),
         (["schedule.warmup_steps=100000", "epochs=3"], "lr is never reached"),
+        (["data=blobs", "lr=1e3", "epochs=1"], "The step of lr=1000 is 3.1e+02 times the largest"),
+        (["data=blobs", "lr=1e-8", "epochs=1"], "lr=1e-08 is very small beside lr=auto"),
+        (["data=blobs", "reg=1e4", "epochs=1"], "reg=1e+04 outweighs the data"),
     ],
 )
 def test_what_makes_a_run_doubtful_is_told(overrides, words, job_of, tmp_path, caplog):
@@ -312,13 +257,16 @@ def test_what_makes_a_run_doubtful_is_told(overrides, words, job_of, tmp_path, c
     assert words in caplog.text
 
 
+def test_settings_near_those_that_the_run_computes_are_not_warned_of(job_of, tmp_path, caplog):
+    run([job_of(tmp_path, "data=blobs", "epochs=1", "lr_scale=3.9", "reg=1e-2")])
+    assert not re.search("beside lr=auto|The step of|outweighs", caplog.text)
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
         ["lr=10", "epochs=3"],
-        ["lr=1e3", "epochs=3"],
         ["data=blobs", "lr=1e-7", "epochs=1"],
-        ["data=blobs", "reg=1e4", "epochs=1"],
         ["data=blobs", "reg=1e4", "optimizer=lbfgs"],
         ["optimizer=adam", "lr=1", "epochs=2"],
     ],
@@ -330,15 +278,6 @@ def test_the_log_and_the_page_warn_of_the_same(overrides, job_of, tmp_path, capl
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert warned
     assert warned == re.findall(r'<p class="flag">⚑ (.*?)</p>', page)
-
-
-def test_values_that_float32_cannot_hold_are_told(job_of, tmp_path):
-    X = np.random.default_rng(0).random((60, 3))
-    np.savez(tmp_path / "x.npz", X=X, y=np.arange(60) % 2)
-    np.savez(tmp_path / "v.npz", X=1e300 * X, y=np.arange(60) % 2)
-    overrides = ["data=arrays", f"data.train={tmp_path}/x.npz", f"data.val={tmp_path}/v.npz"]
-    with pytest.raises(InputError, match="that float32 cannot hold after preprocessing"):
-        run([job_of(tmp_path, *overrides)])
 
 
 def test_without_held_out_splits_there_are_no_figures_for_them(job_of, tmp_path):
@@ -417,7 +356,49 @@ def test_a_path_that_leads_to_no_number_is_not_completed(more, job_of, tmp_path,
 def test_a_run_is_not_completed_where_a_fold_has_no_finite_loss(job_of, tmp_path, monkeypatch):
     losses = iter([0.5, np.nan, 0.5])
     found = lambda *_: (np.array([next(losses)]), np.array([0.5]))  # noqa: E731
-    monkeypatch.setattr("classifier.runs.trained.evaluate_held_out", found)
+    monkeypatch.setattr("classifier.runs.results.evaluate_held_out", found)
     with pytest.raises(RunError, match="the model without fold 2 diverged"):
         run([job_of(tmp_path, "cv=3", "epochs=2")])
     assert "cross_validation" not in read(tmp_path, "report.json")
+
+
+FAIR = "must be balanced or a weight for each class"
+REFUSED = [
+    (["class_weight={3: 1e308}"], "the examples of class 0 would not count beside those with the"),
+    (["class_weight={3.0: 2}"], r"there is no class 3.0 (0, 1, 2"),
+    (["class_weight={03: 2}"], r"there is no class 03 (0, 1, 2"),
+    (["class_weight={true: 2}"], r"there is no class True (0, 1, 2"),
+    (["class_weight={11: 2}"], "class_weight: there is no class 11"),
+    (["class_weight={3: -1}"], "class_weight: -1 is not a number above 0"),
+    (["class_weight={3: many}"], "class_weight: many is not a number above 0"),
+    *((["class_weight=" + value], FAIR) for value in ("5", "[1,2]", "fair")),
+    (["calibrate=true", "data.val_fraction=0"], "calibrate=true: there is no validation split"),
+    (["data=arrays", "data.train=none.npz"], "none.npz: no such file"),
+    (["data=arrays", "data.train=x.npz", "data.val=v.npz"], "that float32 cannot hold after prepr"),
+    (["data=arrays", "data.train=u.npz", "preprocessing=none"], "lr=auto: "),
+]
+
+
+@pytest.mark.parametrize(("overrides", "words"), REFUSED)
+def test_what_cannot_be_used_fails_the_run_with_the_reason(
+    overrides, words, job_of, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    X = np.random.default_rng(0).random((60, 3))
+    for name, size in (("x", 1), ("v", 1e300), ("u", 1e25)):
+        np.savez(f"{name}.npz", X=size * X, y=np.arange(60) % 2)
+    with pytest.raises((InputError, FileNotFoundError), match=re.escape(words)):
+        run([job_of(tmp_path / "r", *overrides, "epochs=1")])
+    status = read(tmp_path / "r", "status.json")
+    assert status["status"] == "failed"
+    assert words in status["reason"]
+    if "preprocessing=none" in overrides:
+        assert "use preprocessing=standardize" in status["reason"]
+        run([job_of(tmp_path / "s", *overrides[:2], "epochs=1")])
+
+
+def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
+    with pytest.raises(RunError, match=r"lr=1e\+06; use lr=auto \([\d.]+ here\) or less"):
+        run([job_of(tmp_path, "optimizer=adam", "lr=1e6")])
+    assert read(tmp_path, "report.json")["largest_stable_lr"] is None
+    assert "2/L" not in caplog.text

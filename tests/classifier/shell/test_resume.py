@@ -2,7 +2,7 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from classifier.runs.received import read_overrides
+from classifier.runs.folder import read_overrides
 from classifier.shell.resume import resumed_arguments
 
 

@@ -15,11 +15,11 @@ from omegaconf import OmegaConf, open_dict, read_write
 from classifier.runs.config import (
     Config,
     make_config,
+    plain_config,
     register_schemas,
     settle_values,
     without_hydra,
 )
-from classifier.runs.job import plain_config
 from classifier.shell.hydra_versions import VERSION_BASE
 from classifier.sweep import composer
 from classifier.sweep.composer import Composer

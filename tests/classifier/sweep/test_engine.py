@@ -5,9 +5,8 @@ from types import SimpleNamespace
 import pytest
 from hydra import compose, initialize_config_dir
 
-from classifier.runs.config import make_config, register_schemas
+from classifier.runs.config import Job, make_config, register_schemas
 from classifier.runs.folder import read_status, write_status
-from classifier.runs.job import Job
 from classifier.runs.preparation import load_dataset
 from classifier.shell.hydra_versions import VERSION_BASE
 from classifier.sweep import drawing, engine, progress

@@ -7,9 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from classifier.runs.config import Config
+from classifier.runs.config import Config, Job
 from classifier.runs.folder import read_status, write_status
-from classifier.runs.job import Job
 from classifier.sweep import engine, launcher, stacks
 from classifier.sweep.job_folders import JobFolders
 from classifier.sweep.launcher import StackedLauncher

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from classifier.report.sweep_figures import sweep_panels
-from classifier.runs.job import flatten
+from classifier.runs.config import flatten
 from classifier.sweep.edges import find_edges, no_penalty
 from classifier.sweep.records import config_key, read_records
 from classifier.sweep.summary import best_job, finish_sweep, summarise, table

@@ -11,10 +11,9 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from classifier.runs.config import make_config, register_schemas
+from classifier.runs.config import Job, make_config, plain_config, public, register_schemas
 from classifier.runs.folder import read_status
-from classifier.runs.interruption import Stopped
-from classifier.runs.job import Job, plain_config, public
+from classifier.runs.log import Stopped
 from classifier.runs.run import run
 from classifier.shell.hydra_versions import VERSION_BASE
 from classifier.tracking import live

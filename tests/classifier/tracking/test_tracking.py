@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from classifier.runs.folder import write_status
-from classifier.runs.interruption import Stopped, stop_at_once
+from classifier.runs.log import Stopped, stop_at_once
 from classifier.sweep.records import read_record
 from classifier.tracking.figures import scalars
 from classifier.tracking.mlflow_store import QUIET

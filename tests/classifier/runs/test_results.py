@@ -6,9 +6,9 @@ import pytest
 from sklearn.metrics import log_loss
 
 from classifier.model import LinearModel
-from classifier.runs import closed
-from classifier.runs.closed import keep, open_test
+from classifier.runs import results
 from classifier.runs.preparation import load_dataset
+from classifier.runs.results import keep, open_test
 from classifier.runs.run import run
 
 
@@ -22,7 +22,7 @@ def trained(job_of, tmp_path, monkeypatch):
     job = job_of(tmp_path / "0", "epochs=2")
     run([job], of_sweep=True)
     own = SimpleNamespace(config=job.plain | {"choices": {"data": "digits"}})
-    monkeypatch.setattr(closed, "read_received", lambda _: own)
+    monkeypatch.setattr(results, "read_received", lambda _: own)
     yield job
     keep(None)
 
@@ -33,7 +33,7 @@ def figures_of(folder):
 
 def test_the_data_of_a_sweep_are_not_loaded_a_second_time_for_its_winner(trained, monkeypatch):
     dataset = load_dataset(trained.config)
-    monkeypatch.setattr(closed, "load_source", loads_nothing)
+    monkeypatch.setattr(results, "load_source", loads_nothing)
     keep(dataset)
     open_test(trained.folder)
     p = LinearModel.load(trained.folder / "model.npz").predict_proba(dataset.test.X)
@@ -42,8 +42,8 @@ def test_the_data_of_a_sweep_are_not_loaded_a_second_time_for_its_winner(trained
 
 
 def test_other_data_than_those_trained_on_are_not_taken_for_them(job_of, trained, monkeypatch):
-    loaded, load_source = [], closed.load_source
-    monkeypatch.setattr(closed, "load_source", lambda own: loaded.append(own) or load_source(own))
+    loaded, load_source = [], results.load_source
+    monkeypatch.setattr(results, "load_source", lambda own: loaded.append(own) or load_source(own))
     keep(load_dataset(job_of(trained.folder / "other", "data.split_seed=1").config))
     open_test(trained.folder)
     assert len(loaded) == 1

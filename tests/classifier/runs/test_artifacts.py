@@ -1,10 +1,39 @@
+import re
+
 import numpy as np
 import pytest
 
-from classifier.runs.predictions import EXAMPLES, NAME, Predictions, read_predictions
-from classifier.runs.predictions import write_predictions as write
+from classifier.runs.artifacts import FILES, PREDICTIONS, Predictions, names_of, read_predictions
+from classifier.runs.artifacts import write_predictions as write
+from classifier.runs.run import run
 from data.errors import InputError
 from data.files.arrays import write_sealed
+
+# What stands in the folder of a run besides: of the exports and the tracker.
+OTHERS = {"model.onnx", ".skops", ".pt", ".safetensors", ".json", "tensorboard/"}
+
+
+def test_the_document_of_outputs_names_the_files_of_the_one_list(repository):
+    text = (repository / "outputs/README.md").read_text(encoding="utf-8")
+    columns = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    named = {name for column in columns for name in re.findall(r"`([^`]+)`", column)}
+    listed = {f"{file.name}/" if file.name == ".hydra" else file.name for file in FILES}
+    assert named == listed | OTHERS
+
+
+def test_an_evaluation_that_was_killed_is_finished_by_going_through_the_list_again(
+    job_of, tmp_path
+):
+    """Whichever of its files a kill left unwritten, they are those of the whole run in the end."""
+    job = job_of(tmp_path / "a", "epochs=2", "calibrate=true")
+    run([job])
+    content = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    for name in names_of("training", "evaluation"):
+        if name != "checkpoint.npz":
+            (tmp_path / "a" / name).unlink(missing_ok=True)
+            run([job])
+            for same in ("model.npz", "predictions.npz", "mistakes.npz", "report.txt"):
+                assert (tmp_path / "a" / same).read_bytes() == content[same], (name, same)
 
 
 def predictions_of(n, n_classes=3, seed=0):
@@ -26,18 +55,23 @@ def test_what_is_written_is_read(tmp_path, n_classes, kind):
     lowest = float(np.finfo(np.float32).min)
     assert found["test"].log_p.tolist() == np.array([0.0, -1e-9, lowest], np.float32).tolist()
     assert [array.dtype for array in found["test"]] == [kind, kind, np.float32]
-    with np.load(tmp_path / NAME) as plain:  # by any program
+    with np.load(tmp_path / PREDICTIONS) as plain:  # by any program
         assert plain["val_labels"].tolist() == predictions_of(5).labels.tolist()
 
 
-def test_a_split_that_is_too_large_is_left_out_and_so_is_an_empty_one(tmp_path):
-    large, small = predictions_of(EXAMPLES + 1), predictions_of(EXAMPLES)
-    write(tmp_path, {"val": small, "test": large})
+def test_where_there_are_none_there_is_no_file(tmp_path):
+    write(tmp_path, {"val": predictions_of(5), "test": predictions_of(0)})
     assert list(read_predictions(tmp_path)) == ["val"]
-    write(tmp_path, {"val": predictions_of(0), "test": large})
-    assert not (tmp_path / NAME).exists()  # nor that of an earlier model
+    write(tmp_path, {"val": predictions_of(0)})
+    assert not (tmp_path / PREDICTIONS).exists()  # nor that of an earlier model
     with pytest.raises(FileNotFoundError):
         read_predictions(tmp_path)
+
+
+def test_those_of_a_split_that_is_too_large_are_not_kept(job_of, tmp_path, monkeypatch):
+    monkeypatch.setattr("classifier.evaluation.KEPT", 250)
+    run([job_of(tmp_path, "epochs=1", "data.val_fraction=0.2", "data.test_fraction=0.1")])
+    assert list(read_predictions(tmp_path)) == ["test"]
 
 
 BROKEN = {
@@ -56,15 +90,15 @@ def test_what_are_no_predictions_is_told(tmp_path, how):
     arrays = {"labels": np.zeros(4, np.int32), "predicted": np.zeros(4, np.int32)}
     arrays = arrays | {"log_p": np.zeros(4, np.float32)} | BROKEN[how]
     kept = {f"test_{name}": array for name, array in arrays.items() if array is not None}
-    write_sealed(tmp_path / NAME, 1, kept)
+    write_sealed(tmp_path / PREDICTIONS, 1, kept)
     with pytest.raises(InputError, match="are not predictions of the same examples"):
         read_predictions(tmp_path)
 
 
 def test_a_byte_that_changed_is_told(tmp_path):
     write(tmp_path, {"test": predictions_of(50)})
-    content = bytearray((tmp_path / NAME).read_bytes())
+    content = bytearray((tmp_path / PREDICTIONS).read_bytes())
     content[len(content) // 2] ^= 1
-    (tmp_path / NAME).write_bytes(content)
+    (tmp_path / PREDICTIONS).write_bytes(content)
     with pytest.raises(InputError, match=r"predictions\.npz"):
         read_predictions(tmp_path)

@@ -1,0 +1,263 @@
+"""The files of a run: one list of them, and how those with results are written and read.
+
+The list is gone through after training and again after evaluation. Each file is whole or not there,
+report.json comes last of its stage and status.json last of all, so that a run that was killed at
+its end is finished by going through the list again.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from classifier.fit import Epoch
+from classifier.model import LinearModel
+from classifier.report.figures import Shown
+from classifier.report.text import report_text, reported_split
+from data.dataset import Dataset
+from data.errors import InputError
+from data.files.arrays import read_npz, read_sealed, write_sealed
+from data.files.store import read_plain, remove, write_json, write_text, write_whole
+
+MARK = ".softmax"  # says whether a folder is that of a run or of a sweep
+LOCK = ".lock"  # is locked while a process works in the folder: not every system can lock a folder
+CHECKPOINT, MODEL, PREDICTIONS = "checkpoint.npz", "model.npz", "predictions.npz"
+MISTAKES = "mistakes.npz"  # the images of the most confident mistakes
+EXAMPLES = "examples.npz"  # of two features: those that a picture shows
+PAGE, REGIONS, TEMPLATES = "report.html", "decision_regions.png", "weights.png"
+PLOTS = (  # of every run; where examples are images, TEMPLATES too
+    "accuracy_curve.png",
+    "confusion_matrix.png",
+    "loss_curve.png",
+    "reliability_diagram.png",
+)
+FORMAT = 1  # of predictions.npz
+DRAWN = 400  # examples that are kept to be drawn, half of them for validation, at most
+
+# When a file is made: before training; of what training found; of the evaluation; of a test split
+# that is evaluated later; of the other files, for a person; at last.
+Stage = Literal["begin", "training", "evaluation", "test", "show", "end"]
+BEST, TRACKER = "best", "tracker"  # who is given a copy: best/ of a sweep, a tracker
+
+
+class Predictions(NamedTuple):
+    """What a model says of the N examples of a split, in their order.
+
+    Attributes
+    ----------
+    labels, predicted : (N,) the true and the predicted class index.
+    log_p : (N,) the log-probability of the true class, after calibration; its mean is -loss.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    log_p: np.ndarray
+
+
+class Contents(NamedTuple):
+    """What the files of a run hold: after training a model and its history, later all."""
+
+    model: LinearModel
+    history: Sequence[Epoch]
+    report: dict[str, Any]
+    predictions: Mapping[str, Predictions]
+
+
+class Artifact(NamedTuple):
+    """A file of a run: its name, the stages at which it is made, and who has a copy."""
+
+    name: str
+    stages: tuple[Stage, ...]
+    copies: tuple[str, ...] = ()
+
+
+FILES = (  # in the order in which those of a stage are written
+    *(Artifact(name, ("begin",)) for name in (MARK, LOCK, ".hydra")),
+    Artifact("train.log", ("begin",), (BEST, TRACKER)),
+    Artifact(CHECKPOINT, ("training",)),
+    Artifact(MODEL, ("training", "evaluation"), (BEST, TRACKER)),
+    Artifact("history.csv", ("training",), (BEST, TRACKER)),
+    Artifact(MISTAKES, ("evaluation", "test"), (BEST,)),
+    Artifact(PREDICTIONS, ("evaluation", "test"), (BEST,)),
+    Artifact(EXAMPLES, ("evaluation",), (BEST,)),
+    Artifact("report.txt", ("evaluation", "test"), (BEST, TRACKER)),
+    Artifact("report.json", ("evaluation", "test"), (BEST, TRACKER)),
+    *(Artifact(name, ("show",), (BEST, TRACKER)) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS)),
+    Artifact("status.json", ("end",), (TRACKER,)),
+)
+
+
+def write_files(stage: Stage, folder: Path, contents: Contents, dataset: Dataset) -> None:
+    """Write those files of a run that are made at a stage; what is of other figures goes first.
+
+    Raises
+    ------
+    OSError
+        When a file cannot be written.
+    """
+    outdated: list[str] = []
+    if stage == "test":  # whoever comes next makes them again
+        outdated = [PAGE, *PLOTS]
+    elif stage == "training" and not _is_reported(folder, contents):
+        later = names_of("evaluation", "show")  # that of an earlier model: the evaluation may fail
+        outdated = [name for name in later if name not in names_of(stage)]
+    for name in outdated:
+        remove(folder / name)
+    report = contents.report
+    writers: dict[str, Callable[[Path], object]] = {
+        "history.csv": lambda path: write_history(path, contents.history),
+        MISTAKES: lambda path: _write_mistakes(path, report, dataset),
+        PREDICTIONS: lambda path: write_predictions(path.parent, contents.predictions),
+        EXAMPLES: lambda path: write_examples(path.parent, dataset),
+        "report.txt": lambda path: write_text(path, report_text(report)),
+        "report.json": lambda path: write_json(path, report),
+    }
+    if not report or "calibration" in report:  # otherwise the model stands there already
+        writers[MODEL] = contents.model.save
+    for name in names_of(stage):
+        if name in writers:
+            writers[name](folder / name)
+
+
+def names_of(*stages: Stage) -> list[str]:
+    """Return the names of the files that are made at some stages."""
+    return [artifact.name for artifact in FILES if not {*stages}.isdisjoint(artifact.stages)]
+
+
+def copied_to(place: str) -> list[str]:
+    """Return the names of the files that BEST or a TRACKER is given, where there are any."""
+    return [artifact.name for artifact in FILES if place in artifact.copies]
+
+
+def _is_reported(folder: Path, contents: Contents) -> bool:
+    """Return whether there is a report in a folder, and it is of this model."""
+    try:
+        report, model = read_plain(folder / "report.json"), LinearModel.load(folder / MODEL)
+        epochs = report["epochs"]
+    except (OSError, InputError, KeyError, TypeError):
+        return False
+    return (
+        epochs == len(contents.history)
+        and model.temperature == contents.model.temperature
+        and np.array_equal(model.W, contents.model.W)
+        and np.array_equal(model.b, contents.model.b)
+    )
+
+
+def write_history(path: Path, rows: Sequence[Epoch]) -> None:
+    """Write history.csv, a row an epoch; a figure that does not exist is an empty cell."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Epoch._fields)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def read_history(path: Path) -> list[Epoch]:
+    """Read a file that `write_history` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = csv.reader(file)
+        next(rows)
+        return [
+            Epoch(int(epoch), int(step), *(float(f) if f else None for f in figures))  # type: ignore[arg-type]
+            for epoch, step, *figures in rows
+        ]
+
+
+def _write_mistakes(path: Path, report: dict[str, Any], dataset: Dataset) -> None:
+    """Write the most confident mistakes where they are images, X (n, ...), in their order."""
+    if dataset.image_shape is None:
+        return
+    name, split = reported_split(report["metrics"])
+    rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
+    images = dataset.splits()[name].X[rows].reshape(len(rows), *dataset.image_shape)
+    write_whole(path, lambda file: np.savez(file, X=images))
+
+
+def write_predictions(folder: Path, splits: Mapping[str, Predictions]) -> None:
+    """Write the predictions of a run's splits, val, test or both: runs are compared by them.
+
+    Where there are none there is no file, and one that stands there, of an earlier model, goes.
+
+    Raises
+    ------
+    OSError
+        When the file cannot be written.
+    """
+    lowest = np.finfo(np.float32).min  # a loss too large for float32 is no infinite one
+    arrays = {}
+    for split, (labels, predicted, log_p) in splits.items():
+        if len(labels):
+            for name, classes in (("labels", labels), ("predicted", predicted)):
+                small = np.min_scalar_type(int(classes.max()))
+                arrays[f"{split}_{name}"] = classes.astype(small)
+            arrays[f"{split}_log_p"] = np.maximum(log_p, lowest).astype(np.float32)
+    if arrays:
+        write_sealed(folder / PREDICTIONS, FORMAT, arrays)
+    else:
+        remove(folder / PREDICTIONS)
+
+
+def read_predictions(folder: Path) -> dict[str, Predictions]:
+    """Read what `write_predictions` wrote, or someone else: of each split in the file.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        When there is no file; when it is damaged, or holds what are no predictions.
+    """
+    path, splits = folder / PREDICTIONS, {}
+    arrays = read_sealed(path, "predictions", FORMAT)
+    for split in ("val", "test"):
+        names = [f"{split}_{field}" for field in Predictions._fields]
+        if any(name in arrays for name in names):
+            splits[split] = Predictions(*(arrays.get(name, np.empty(0)) for name in names))
+            if not _is_whole(*splits[split]):
+                listed = ", ".join(names)
+                raise InputError(f"{path}: {listed} are not predictions of the same examples")
+    return splits
+
+
+def _is_whole(labels: np.ndarray, predicted: np.ndarray, log_p: np.ndarray) -> bool:
+    return (
+        labels.ndim == 1
+        and labels.shape == predicted.shape == log_p.shape
+        and {labels.dtype.kind, predicted.dtype.kind} <= {"i", "u"}
+        and log_p.dtype == np.float32
+        and bool(np.isfinite(log_p).all())
+        and min(labels.min(initial=0), predicted.min(initial=0)) >= 0
+    )
+
+
+def write_examples(folder: Path, dataset: Dataset) -> None:
+    """Write some training and validation examples where they have two features, to draw them.
+
+    They are X (n, 2), y (n,) class indices and is_val (n,), from all over the splits.
+    """
+    if dataset.train.X.shape[1:] != (2,) or dataset.image_shape is not None:
+        return
+    parts = []
+    for split in (dataset.train, dataset.val):
+        rows = np.linspace(0, len(split) - 1, min(len(split), DRAWN // 2)).astype(np.int64)
+        parts.append((split.X[rows].astype(np.float64), split.y[rows]))
+    is_val = np.repeat([False, True], [len(y) for _, y in parts])
+    X, y = (np.concatenate(part) for part in zip(*parts, strict=True))
+    write_whole(folder / EXAMPLES, lambda file: np.savez(file, X=X, y=y, is_val=is_val))
+
+
+def read_examples(path: Path) -> Shown:
+    """Read what `write_examples` wrote, or someone else.
+
+    Raises
+    ------
+    InputError, OSError
+        When it cannot be read, or is something else.
+    """
+    shown = Shown(**read_npz(str(path), list(Shown._fields)))
+    X, y, is_val = shown
+    if X.shape != (len(y), 2) or y.shape != is_val.shape or y.dtype.kind not in "iu":
+        raise InputError(f"{path}: are not examples of two features, with classes")
+    return shown
