@@ -5,7 +5,7 @@ from omegaconf import DictConfig
 
 from classifier.runs.config import PredictConfig, register_schemas
 from classifier.shell.command import run_command
-from classifier.shell.hydra_versions import ENTRY
+from classifier.shell.hydra_compat import ENTRY
 from data.console import console
 
 

@@ -5,16 +5,16 @@ from omegaconf import DictConfig
 
 from classifier.runs.config import Config, register_schemas
 from classifier.shell.command import run_command
-from classifier.shell.hydra_versions import ENTRY
+from classifier.shell.hydra_compat import ENTRY
 from data.console import console
 
 
 @hydra.main(config_path="configs", config_name="train", **ENTRY)
 def main(composed: DictConfig) -> None:
     """Run one job of the composed config."""
-    from classifier.shell.run_composed import run_composed
+    from classifier.shell.run_one import run_one
 
-    run_composed(composed)
+    run_one(composed)
 
 
 if __name__ == "__main__":

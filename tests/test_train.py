@@ -234,7 +234,7 @@ def test_ctrl_c_is_told_and_leaves_130(start, tmp_path):
 
 def test_slow_packages_are_imported_where_they_are_used(repository):
     """Scikit-learn and matplotlib cost a second of start-up: a mistake must be told without."""
-    ours = "runs.run runs.prediction shell.command shell.run_composed".split()
+    ours = "runs.run runs.prediction shell.command shell.run_one".split()
     modules = ", ".join([f"classifier.{name}" for name in ours] + ["data.sources.cifar"])
     check = (
         f"import sys, {modules}; print([m for m in ('sklearn', 'matplotlib') if m in sys.modules])"

@@ -55,21 +55,21 @@ def export(run: str, to: str, output: str | None = None) -> str:
     D, C = model.W.shape
     use = form.use.format(path=repr(str(path)), shape=f"(N, {D})", D=D, C=C)
     what = f"{path}: the {to} export of {source}, {D} features, {C} classes"
-    said = [printable(what), f"Use it: {use}"]
+    lines = [printable(what), f"Use it: {use}"]
     if status := incomplete_status(source):
-        said.append(f"Beware: {status}")
+        lines.append(f"Beware: {status}")
     if to == "onnx" and (rounded := input_error(model)) > FLOAT32_TOLERANCE:
-        said.append(
+        lines.append(
             "Beware: the graph takes float32, which rounds features of more digits and cannot hold "
             f"very large or small ones: probabilities may differ by {rounded:.0e}; --to sklearn "
             "takes features as they are"
         )
     if form.folded and (rounded := folding_error(model)) > TOLERANCE:
-        said.append(
+        lines.append(
             "Beware: the features lie so far from zero for their spread that probabilities may "
             f"differ by {rounded:.0e}; --to sklearn keeps their means apart, and so all digits"
         )
-    return "\n".join(said)
+    return "\n".join(lines)
 
 
 def main(arguments: list[str]) -> None:

@@ -54,13 +54,13 @@ def to_onnx(model: LinearModel) -> bytes:
         helper.make_node("Gather", ["classes", "index"], ["label"]),
     ]
     value = helper.make_tensor_value_info
-    given = value("X", TensorProto.FLOAT, ["N", len(model.W)])
-    found = [
+    inputs = value("X", TensorProto.FLOAT, ["N", len(model.W)])
+    outputs = [
         value("label", tensors[-1].data_type, ["N"]),
         value("probabilities", TensorProto.FLOAT, ["N", len(model.classes)]),
     ]
     exported = helper.make_model(
-        helper.make_graph(nodes, "softmax_classifier", [given], found, tensors),
+        helper.make_graph(nodes, "softmax_classifier", [inputs], outputs, tensors),
         producer_name="softmax-classifier",
         opset_imports=[helper.make_opsetid("", 13)],  # old ones, which old runtimes load too
         ir_version=8,

@@ -259,7 +259,7 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
 
     Parameters
     ----------
-    rows : of `classifier.sweep.reg_path.path_rows`, which may be none.
+    rows : of `classifier.sweep.summary.path_rows`, which may be none.
     best : the job that was chosen.
     strongest : that with the strongest penalty within one standard error of it, or None.
     """

@@ -1,5 +1,6 @@
 """The shell's side of the program: one line for a mistake, a folder of its own for a run."""
 
+import itertools
 import logging
 import os
 import sys
@@ -7,21 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.report.pages import draw
 from classifier.runs.config import CONFIGS, Config, make_config, settle_values, without_hydra
+from classifier.runs.folder import STACKED, Kind, claim
 from classifier.runs.hints import explain
 from classifier.runs.log import SweepStopped, exit_code, stop_at_once
 from classifier.runs.progress import said_when_long
 from classifier.shell.arguments import explain_arguments, refuse_arguments
-from classifier.shell.console import hush_sweep
-from classifier.shell.hydra_settings import check_hydra, check_size, check_stacked
-from classifier.shell.hydra_versions import compose_once, lazy_help
+from classifier.shell.hydra_compat import check_run, check_sweep, compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
-from classifier.shell.settle import settle_run, settle_sweep
-from classifier.shell.sweep_choice import check_sweep_choice, check_swept_keys
 from classifier.tracking.track import check_tracker, track
 from data.errors import InputError
 from data.options import Options
@@ -43,7 +42,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         print(_help(schema))
         return
     # Hydra's parser wants its flags before the overrides.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda given: given not in ("-m", "--multirun"))
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda argument: argument not in ("-m", "--multirun"))
     # Processes that a launcher starts import this program from wherever they are.
     root = str(CONFIGS.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
@@ -54,8 +53,9 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
             compose_once(CONFIGS)
-            if _draws_plots(schema):
-                draw.start()
+            without_plots = "-", "report.plots=false", "report.plots=none"
+            if schema is Config and not any(a.startswith(without_plots) for a in sys.argv[1:]):
+                draw.start()  # this will draw the plots of a run
             try:
                 main()
             except SweepStopped as stop:
@@ -89,12 +89,6 @@ def end_sweep(config: DictConfig, *, ended: bool) -> str:
     return incomplete
 
 
-def _draws_plots(schema: type[Options]) -> bool:
-    """Return whether this will draw the plots of a run, as far as the command line tells."""
-    others = "-", "report.plots=false", "report.plots=none"
-    return schema is Config and not any(given.startswith(others) for given in sys.argv[1:])
-
-
 def _help(schema: type[Options]) -> str:
     """Return the help text of a program's config, with the choices of each group.
 
@@ -110,6 +104,14 @@ def _help(schema: type[Options]) -> str:
     return str(OmegaConf.select(config, "hydra.help.template")).format(**choices)
 
 
+class BelowError(logging.Filter):
+    """Lets through what goes to stdout; errors go to stderr."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the record is less than an error."""
+        return record.levelno < logging.ERROR
+
+
 class Guard(Callback):
     """Before a run: refuse a bad config, then claim a folder that no other run has."""
 
@@ -122,17 +124,15 @@ class Guard(Callback):
             With one line; Hydra turns any other exception of a callback into a warning.
         """
         try:
-            check_hydra(config)
-            if config.resume is not None:
+            check_run(config, sys.argv[1:])
+            is_new = config.resume is None
+            if not is_new:
                 resume_run(config)
-                make_config(without_hydra(config))
-                check_tracker(config)
-                return
-            check_sweep_choice(config, sys.argv[1:], multirun=False)
             make_config(without_hydra(config))
             check_tracker(config)
-            settle_values(config)
-            settle_run(config)
+            if is_new:
+                settle_values(config)
+                _claim_folder(config, "run")
         except Exception as error:
             raise SystemExit(explain_arguments(error, sys.argv[1:], Config)) from error
 
@@ -145,17 +145,15 @@ class Guard(Callback):
             With one line.
         """
         try:
-            check_hydra(config)
-            check_sweep_choice(config, sys.argv[1:], multirun=True)
-            check_swept_keys(config)
-            check_stacked(config)
-            check_size(config)
+            check_sweep(config, sys.argv[1:])
             check_tracker(config, is_sweep=True)
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
-            settle_sweep(config)
-            if config.quiet:
-                hush_sweep(config)
+            _claim_folder(config, "sweep")
+            if config.quiet:  # warnings and errors alone of whatever launches the jobs
+                logging.getLogger().setLevel(logging.WARNING)
+                with read_write(config.hydra), open_dict(config.hydra):  # launchers set it anew
+                    OmegaConf.update(config.hydra, "hydra_logging.root.level", "WARNING")
             draw.start()
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
@@ -176,3 +174,50 @@ class Guard(Callback):
             raise SystemExit(explain(error, Config)) from error
         if incomplete:
             raise SystemExit(incomplete)
+
+
+def _claim_folder(config: DictConfig, kind: Kind) -> None:
+    """Claim the folder of a run or a sweep before Hydra writes there: the one named, or a new one.
+
+    Of a new one that is there already, folder-2, folder-3, ... is taken. The config then names the
+    folder, also where it is composed again: every launcher composes the config of each job anew
+    from the overrides of the sweep, and a folder that is named after the time would then be another
+    one, which nobody has claimed.
+
+    Raises
+    ------
+    InputError
+        When the folder that was named has a run already, or is not this program's; when it is a
+        sweep's, and its launcher would begin anew there.
+    """
+    key = f"hydra.{kind}.dir"
+    name = OmegaConf.select(config, key)
+    if not name:
+        raise InputError(f"{key}: names no folder")
+    folder = named = Path(name)
+    others = [o for o in config.hydra.overrides.hydra if not o.startswith(f"{key}=")]
+    if len(others) < len(config.hydra.overrides.hydra):
+        status = folder / "status.json"
+        if kind == "sweep" or not status.exists():
+            claim(folder, kind)
+        if kind == "run" and status.exists():  # also that of a process that was faster
+            raise InputError(f"{key}={folder}: holds a run already; name another folder")
+        launcher = config.hydra.runtime.choices["hydra/launcher"]
+        if kind == "sweep" and launcher != STACKED and any(p.is_dir() for p in folder.iterdir()):
+            raise InputError(
+                f"hydra/launcher={launcher}: would write job 0 again, and {folder} has jobs; leave "
+                "out hydra/launcher, or name a new folder"
+            )
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(2):
+            try:
+                folder.mkdir()
+                break
+            except FileExistsError:
+                folder = named.with_name(f"{named.name}-{number}")
+        claim(folder, kind)
+    quoted = QuotedString(str(folder), Quote.single).with_quotes()
+    with read_write(config.hydra), open_dict(config.hydra):
+        config.hydra[kind].dir = str(folder)
+        config.hydra.overrides.hydra = [*others, f"{key}={quoted}"]

@@ -2,7 +2,6 @@
 
 import copy
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +45,9 @@ def resume_run(config: DictConfig) -> None:
     """
     folder = _folder(str(config.resume), Path(str(config.outputs)))
     saved = _saved_config(folder, str(config.resume))
-    resumed = _plan(config, saved, folder)
-    wanted = plain_config(resumed, saved["choices"])
+    choices = saved["choices"]
+    resumed = _plan(config, saved, f"{folder}/.hydra/config.yaml")
+    wanted = plain_config(resumed, choices)
     refuse_changes(saved, wanted)
     mark(folder, "run")
     claim(folder, "run")  # a run that still runs is left alone
@@ -55,48 +55,10 @@ def resume_run(config: DictConfig) -> None:
         read_checkpoint(folder / CHECKPOINT)
     if any(wanted[key] != saved.get(key) for key in wanted if not has_role(key, PLACE)):
         write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
-        _record(folder, config.hydra.overrides.task, saved["choices"])
-    _apply(config, resumed, saved["choices"], folder)
-
-
-def _plan(config: DictConfig, saved: dict[str, Any], folder: Path) -> DictConfig:
-    """Return the run's saved config with what the command line may change; refuse the rest.
-
-    The places (outputs, tracker and so on) are those of the command line alone.
-
-    A key of which the role is reporting is taken from the command line where it is given there;
-    every other key that is given must have the value that the run was trained with.
-    """
-    choices, given = saved["choices"], without_hydra(config)
-    chosen = {key: now for key, now in config.hydra.runtime.choices.items() if key in choices}
-    refuse_changes({key: choices[key] for key in chosen}, chosen)
-    values = {key: value for key, value in saved.items() if key != "choices"}
-    resumed = copy.deepcopy(given)
-    for key, value in values.items():
-        try:
-            is_group = OmegaConf.is_dict(resumed[key])
-            resumed[key] = OmegaConf.merge(resumed[key], value) if is_group else value
-        except Exception as error:  # the config is typed
-            raise InputError(
-                f"{folder}/.hydra/config.yaml: {key}: {one_line(error)}; mend it there"
-            ) from error
-    try:
-        make_config(resumed)
-    except InputError as error:
-        raise InputError(f"{folder}/.hydra/config.yaml: {error}; mend it there") from error
-    for key in map(_key, config.hydra.overrides.task):
-        now = OmegaConf.select(given, key)
-        if has_role(key, REPORTING):
-            OmegaConf.update(resumed, key, now, merge=True)
-        elif key not in choices:
-            refuse_changes({key: OmegaConf.select(resumed, key)}, {key: now})
-    resumed.resume = None
-    settle_values(resumed)
-    return resumed
-
-
-def _apply(config: DictConfig, resumed: DictConfig, choices: dict[str, Any], folder: Path) -> None:
-    """Make the composed config that of the resumed run, to be run in its folder."""
+        new = [o for o in config.hydra.overrides.task if _key(o) not in ("resume", *choices)]
+        keys = {_key(override) for override in new}
+        overrides = [o for o in read_overrides(folder) or [] if _key(o) not in keys] + new
+        write_text(folder / ".hydra/overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
     with read_write(config), open_dict(config):
         for key in map(str, resumed):
             config[key] = resumed[key]
@@ -105,13 +67,39 @@ def _apply(config: DictConfig, resumed: DictConfig, choices: dict[str, Any], fol
         config.hydra.runtime.choices = {**config.hydra.runtime.choices, **choices}
 
 
-def _record(folder: Path, overrides: Sequence[str], choices: dict[str, Any]) -> None:
-    """Add what is given now to the command line that the run's folder keeps."""
-    given = [o for o in overrides if _key(o) not in ("resume", *choices)]
-    keys = {_key(override) for override in given}
-    earlier = [o for o in read_overrides(folder) or [] if _key(o) not in keys]
-    text = OmegaConf.to_yaml(OmegaConf.create([*earlier, *given]))
-    write_text(folder / ".hydra/overrides.yaml", text)
+def _plan(config: DictConfig, saved: dict[str, Any], place: str) -> DictConfig:
+    """Return the config saved at a place with what the command line may change; refuse the rest.
+
+    The places (outputs, tracker and so on) are those of the command line alone.
+
+    A key of which the role is reporting is taken from the command line where it is given there;
+    every other key that is given must have the value that the run was trained with.
+    """
+    choices, composed = saved["choices"], without_hydra(config)
+    now = {key: name for key, name in config.hydra.runtime.choices.items() if key in choices}
+    refuse_changes({key: choices[key] for key in now}, now)
+    resumed = copy.deepcopy(composed)
+    for key, value in saved.items():
+        if key == "choices":
+            continue
+        try:
+            is_group = OmegaConf.is_dict(resumed[key])
+            resumed[key] = OmegaConf.merge(resumed[key], value) if is_group else value
+        except Exception as error:  # the config is typed
+            raise InputError(f"{place}: {key}: {one_line(error)}; mend it there") from error
+    try:
+        make_config(resumed)
+    except InputError as error:
+        raise InputError(f"{place}: {error}; mend it there") from error
+    for key in map(_key, config.hydra.overrides.task):
+        value = OmegaConf.select(composed, key)
+        if has_role(key, REPORTING):
+            OmegaConf.update(resumed, key, value, merge=True)
+        elif key not in choices:
+            refuse_changes({key: OmegaConf.select(resumed, key)}, {key: value})
+    resumed.resume = None
+    settle_values(resumed)
+    return resumed
 
 
 def resumed_arguments(arguments: list[str]) -> list[str]:
@@ -125,16 +113,15 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     InputError, FileNotFoundError
         When there is no such run or sweep, or other settings are given with a sweep.
     """
-    given = _value(arguments, "resume")
-    if given in ("", "null") or {"-m", "--multirun"} & {*arguments}:
+    name = _value(arguments, "resume")
+    if name in ("", "null") or {"-m", "--multirun"} & {*arguments}:
         return arguments
-    folder = _folder(given, Path(_value(arguments, "outputs") or "outputs"))
+    folder = _folder(name, Path(_value(arguments, "outputs") or "outputs"))
     if is_plain_file(folder / SWEEP):
         return _sweep_again(arguments, folder)
-    named = {_key(argument) for argument in arguments}
-    choices = _saved_config(folder, given)["choices"]
-    own = [f"{group}={choice}" for group, choice in choices.items() if choice]
-    return [*(choice for choice in own if _key(choice) not in named), *arguments]
+    keys = {_key(argument) for argument in arguments}
+    choices = _saved_config(folder, name)["choices"].items()
+    return [*(f"{key}={name}" for key, name in choices if name and key not in keys), *arguments]
 
 
 def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
@@ -146,31 +133,34 @@ def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
                 f"with hydra.sweep.dir={folder}"
             )
     task, hydra = read_sweep(folder)
-    own = [o for o in task if not has_role(_own_key(o, folder), PLACE)]
-    given = {_key(argument) for argument in arguments}
+    for override in task:
+        if not _is_plain(override):
+            raise InputError(
+                f"{folder / SWEEP}: {override}: is not taken from a folder; to go on, give the "
+                f"sweep's whole command with hydra.sweep.dir={folder}"
+            )
+    keys = {_key(argument) for argument in arguments}
     for override in hydra:
-        if override.startswith(("hydra/sweeper", "hydra.sweeper")) and _key(override) not in given:
+        if override.startswith(("hydra/sweeper", "hydra.sweeper")) and _key(override) not in keys:
             raise InputError(
                 f"resume={folder}: the sweep was started with {override}, which is not taken from "
                 "a folder; give it again, if you know it"
             )
     mark(folder, "sweep")
-    kept = [argument for argument in arguments if not argument.startswith("resume=")]
+    kept = [override for override in task if not has_role(_key(override), PLACE)]
+    others = [argument for argument in arguments if not argument.startswith("resume=")]
     quoted = QuotedString(str(folder), Quote.single).with_quotes()
-    return ["-m", *own, *kept, f"hydra.sweep.dir={quoted}"]
+    return ["-m", *kept, *others, f"hydra.sweep.dir={quoted}"]
 
 
-def _own_key(override: str, folder: Path) -> str:
-    """Return the key of a sweep's override; refuse one that is not of the program's own keys."""
+def _is_plain(override: str) -> bool:
+    """Return whether an override is one of the program's keys, and refers to nothing outside."""
     key, value = _key(override), override.partition("=")[2]
-    names = re.fullmatch(rf"({CHOICE})?(\s*,\s*{CHOICE})*", value)  # of configs, and no paths
-    is_plain = re.match(r"[\w.]+=", override) and "${" not in value
-    if not is_plain or not (names if key in groups() else key.split(".")[0] in own_keys()):
-        raise InputError(
-            f"{folder / SWEEP}: {override}: is not taken from a folder; to go on, give the sweep's "
-            f"whole command with hydra.sweep.dir={folder}"
-        )
-    return key
+    if not re.match(r"[\w.]+=", override) or "${" in value:
+        return False
+    if key in groups():  # names of configs, and no paths
+        return bool(re.fullmatch(rf"({CHOICE})?(\s*,\s*{CHOICE})*", value))
+    return key.split(".")[0] in own_keys()
 
 
 def _value(arguments: list[str], key: str) -> str:
@@ -179,24 +169,24 @@ def _value(arguments: list[str], key: str) -> str:
     return values[-1].strip("'\"") if values else ""
 
 
-def _folder(given: str, outputs: Path) -> Path:
+def _folder(name: str, outputs: Path) -> Path:
     try:
-        place = latest_run(outputs) if given == "latest" else Path(given)
+        place = latest_run(outputs) if name == "latest" else Path(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"resume=latest: {error}; start a run") from None
     return (place.parent if place.name == CHECKPOINT else place).resolve()
 
 
-def _saved_config(folder: Path, given: str) -> dict[str, Any]:
+def _saved_config(folder: Path, name: str) -> dict[str, Any]:
     if not is_folder(folder):
-        raise FileNotFoundError(f"resume={given}: there is no such folder")
+        raise FileNotFoundError(f"resume={name}: there is no such folder")
     try:
         saved = read_received(folder)
     except FileNotFoundError:
-        raise InputError(f"resume={given}: no run has begun in {folder}") from None
+        raise InputError(f"resume={name}: no run has begun in {folder}") from None
     if saved.is_stacked:
         raise InputError(
-            f"resume={given}: is one job of a sweep, trained with others; go on with the sweep: "
+            f"resume={name}: is one job of a sweep, trained with others; go on with the sweep: "
             f"resume={folder.parent}"
         )
     return saved.config

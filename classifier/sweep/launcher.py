@@ -11,7 +11,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import lacks
-from classifier.runs.artifacts import CHECKPOINT
 from classifier.runs.config import Config, Job, public, refuse_unused
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.hints import explain
@@ -19,14 +18,18 @@ from classifier.runs.log import SweepStopped, failures_recorded, stop_at_once
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import check_dataset, load_dataset
 from classifier.runs.results import keep, selection_metric
-from classifier.sweep.composer import Composer
+from classifier.sweep.compose import Composer
 from classifier.sweep.drawing import drawing_processes
-from classifier.sweep.engine import Stack, run_stacks
-from classifier.sweep.job_folders import JobFolders
-from classifier.sweep.progress import SweepProgress
-from classifier.sweep.records import each_record
-from classifier.sweep.stacks import data_key, group, stacks_begun, stacks_of
-from classifier.sweep.workers import BACKENDS
+from classifier.sweep.folders import JobFolders, each_record
+from classifier.sweep.stacks import (
+    Stack,
+    SweepProgress,
+    data_key,
+    group_by,
+    stacks_of,
+    train_here,
+)
+from classifier.sweep.workers import BACKENDS, train_in_workers
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
@@ -71,12 +74,16 @@ class StackedLauncher(Launcher):
 
         What became of a job stands in its folder; a job without a result returns nan.
         """
-        self._check()
-        sweep = Path(str(self.config.hydra.sweep.dir))
+        if self.backend not in BACKENDS:
+            allowed = ", ".join(BACKENDS)
+            raise InputError(f"hydra.launcher.backend={self.backend}: must be one of {allowed}")
+        for name, value in (("n_jobs", self.n_jobs), ("max_stack", self.max_stack)):
+            if value is not None and value < 1:
+                raise InputError(f"hydra.launcher.{name}={value}: must be at least 1, or null")
         folders: list[Path] = []
         with stop_at_once():
             try:
-                self._train(sweep, folders, job_overrides, initial_job_idx)
+                self._train(folders, job_overrides, initial_job_idx)
             except KeyboardInterrupt as stop:
                 for folder in folders:
                     if read_status(folder)["status"] == "running":
@@ -84,37 +91,65 @@ class StackedLauncher(Launcher):
                 raise SweepStopped(stop, self.config) from stop
         return [_job_return(folder) for folder in folders]
 
-    def _check(self) -> None:
-        if self.backend not in BACKENDS:
-            allowed = ", ".join(BACKENDS)
-            raise InputError(f"hydra.launcher.backend={self.backend}: must be one of {allowed}")
-        for name, value in (("n_jobs", self.n_jobs), ("max_stack", self.max_stack)):
-            if value is not None and value < 1:
-                raise InputError(f"hydra.launcher.{name}={value}: must be at least 1, or null")
-
     def _train(
-        self, sweep: Path, folders: list[Path], job_overrides: Sequence[Sequence[str]], first: int
+        self, folders: list[Path], job_overrides: Sequence[Sequence[str]], first: int
     ) -> None:
         """Train what is not finished; `folders` takes the folder of every job as it is known."""
         setup_globals()
         job_log.propagate = False  # what happens in a job is in its train.log
         configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
+        sweep = Path(str(self.config.hydra.sweep.dir))
         remove_parts(sweep)  # folders of jobs that a kill left half made
         places = JobFolders(sweep, each_record(sweep))
         composer = Composer(self.context, self.config)
-        is_new = next(each_record(sweep), None) is None
-        self._opened = _refuse_what_all_share(composer, job_overrides, is_new=is_new)
-        waiting = []
+        self._refuse_what_all_share(composer, job_overrides, is_new=places.is_new)
+        jobs: list[Job] = []
         for number, overrides in enumerate(job_overrides, start=first):
             folder, job = self._prepare(composer, places, overrides, number)
             folders.append(folder)
-            waiting += [job] if job is not None else []
-        log.info("%d jobs, %d to train, in %s", len(folders), len(waiting), printable(sweep))
-        trained = {job.folder for job in waiting}
-        _draw_missing([folder for folder in folders if folder not in trained])
-        with SweepProgress(len(waiting), log, shown=not self.config.quiet) as progress:
-            stacks = self._stacks(waiting, progress)
-            run_stacks(stacks, self.backend, self.n_jobs, self.address, progress)
+            jobs += [job] if job is not None else []
+        log.info("%d jobs, %d to train, in %s", len(folders), len(jobs), printable(sweep))
+        trained = {job.folder for job in jobs}
+        # A sweep that was killed has perhaps trained jobs that nobody can look at yet.
+        missing = [(kind, f) for f in folders if f not in trained for kind in lacks(f)]
+        with drawing_processes(plots=any(kind == "run" for kind, _ in missing)) as make:
+            for kind, folder in missing:
+                remove_parts(folder)
+                make(kind, folder)
+        with SweepProgress(len(jobs), log, shown=not self.config.quiet) as progress:
+            stacks = self.stacks(jobs, progress)
+            if self.backend == "local":
+                train_here(stacks, progress)
+            else:
+                workers = self.backend, self.n_jobs, self.address
+                train_in_workers(list(stacks), *workers, progress)
+
+    def _refuse_what_all_share(
+        self, composer: Composer, job_overrides: Sequence[Sequence[str]], *, is_new: bool
+    ) -> None:
+        """Refuse jobs that all fail for one and the same reason, before any of them has a folder.
+
+        Where none has one yet, data are opened too, until there are some that a job can be trained
+        on.
+        """
+        reasons = set()
+        for overrides in job_overrides:
+            try:
+                composed = composer.compose(overrides)
+                config = composed.config()
+                refuse_unused(config, overrides)
+                if is_new:
+                    job = Job(config, public(composed.plain()), Path())
+                    check_dataset(self._open(job, all_finite=True), config)
+                return
+            except Exception as error:
+                reasons.add(explain(error, Config))
+            if len(reasons) > 1:
+                return
+        if len(job_overrides) > 1:
+            raise InputError(f"{reasons.pop()} (so it is with all {len(job_overrides)} jobs)")
+        if self._opened:  # its config is right: another trial of a search would fail so too
+            raise InputError(reasons.pop())
 
     def _prepare(
         self, composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
@@ -123,18 +158,16 @@ class StackedLauncher(Launcher):
         try:
             composed = composer.compose(overrides)
             plain = composed.plain()
-            known = places.known(plain)
+            folder, status = places.find(plain) or (None, "")
         except Exception as error:
             reason = explain(error, Config)
             folder = places.refuse(number, reason)
             log.error("%s: %s", printable(folder), reason)
             return folder, None
-        if known is None:
-            folder = places.make(number, composed)
-        else:
-            folder, status = known
-            if status in FINISHED:
-                return folder, None
+        if folder is None:
+            folder = places.make(number, composed.files)
+        elif status in FINISHED:
+            return folder, None
         try:
             with failures_recorded([folder]):
                 remove(folder / "status.json")  # of a run that failed or was stopped
@@ -146,17 +179,18 @@ class StackedLauncher(Launcher):
                 log.error("%s", one_line(error))
             return folder, None
 
-    def _stacks(self, jobs: Sequence[Job], progress: SweepProgress) -> Iterator[Stack]:
+    def stacks(self, jobs: Sequence[Job], progress: SweepProgress) -> Iterator[Stack]:
         """Yield the stacks, each data set loaded once; here one is let go before the next.
 
         For workers all are kept, and handed over by way of a file that may stand in memory too.
         """
-        workers, kept = 1 if self.backend == "local" else self.n_jobs, 0
-        for key, members in group(jobs, map(data_key, jobs)).items():
+        n_workers, kept = 1 if self.backend == "local" else self.n_jobs, 0
+        for members in group_by(data_key, jobs).values():
             keep(None)
             try:
                 with shared(kept=kept):
-                    dataset = self._load(key, members[0])
+                    dataset = self._open(members[0])
+                self._opened.clear()
                 keep(dataset)  # its winner is evaluated on the test split, at the sweep's end
             except Exception as error:
                 for job in members:
@@ -164,83 +198,30 @@ class StackedLauncher(Launcher):
                 log.error("%d jobs failed: %s", len(members), one_line(error))
                 progress.ended(len(members))
                 continue
-            begun = list(stacks_begun(members))
-            for stack, checkpoint in begun:
-                yield Stack(stack, dataset, checkpoint)
-            taken = {job.folder for stack, _ in begun for job in stack}
-            new = [job for job in members if job.folder not in taken]
-            for stack in stacks_of(new, dataset, self.max_stack, workers):
-                yield Stack(stack, dataset, stack[0].folder / CHECKPOINT)
+            yield from stacks_of(members, dataset, self.max_stack, n_workers)
             if self.backend != "local":
                 kept += 2 * dataset.nbytes
             del dataset
 
-    def _load(self, key: str, job: Job) -> Dataset:
-        """Return the data of a job, and let go of what was opened."""
-        opened = self._opened.get(key)
-        self._opened.clear()
-        if isinstance(opened, Exception):
-            raise opened
-        return load_dataset(job.config) if opened is None else opened
+    def _open(self, job: Job, *, all_finite: bool = False) -> Dataset:
+        """Return the data of a job, opened once for all with the same; or raise why there are none.
 
-
-def _refuse_what_all_share(
-    composer: Composer, job_overrides: Sequence[Sequence[str]], *, is_new: bool
-) -> dict[str, Dataset | Exception]:
-    """Refuse jobs that all fail for one and the same reason, before any of them has a folder.
-
-    Where none has one yet, data are opened too, until there are some that a job can be trained on.
-
-    Returns
-    -------
-    By the key of the data what was opened: a data set, or why there is none.
-    """
-    opened: dict[str, Dataset | Exception] = {}
-    reasons = set()
-    for overrides in job_overrides:
-        try:
-            composed = composer.compose(overrides)
-            config = composed.config()
-            refuse_unused(config, overrides)
-            if is_new:
-                _open(Job(config, public(composed.plain()), Path()), opened)
-            return opened
-        except Exception as error:
-            reasons.add(explain(error, Config))
-        if len(reasons) > 1:
-            return opened
-    if len(job_overrides) > 1:
-        raise InputError(f"{reasons.pop()} (so it is with all {len(job_overrides)} jobs)")
-    if opened:  # its config is right: another trial of a search would fail with these data too
-        raise InputError(reasons.pop())
-    return opened
-
-
-def _open(job: Job, opened: dict[str, Dataset | Exception]) -> None:
-    """Open the data of a job, once for all with the same; raise what keeps it from them."""
-    key = data_key(job)
-    if key not in opened:
-        opened.clear()  # one data set fits into the memory
-        try:
-            opened[key] = dataset = load_dataset(job.config)
-            for split in dataset.splits().values():
-                if isinstance(split.X, NpyRows):  # others were checked when they were read
-                    check_finite(split.X)
-        except Exception as error:
-            opened[key] = error.with_traceback(None)  # which would keep the data
-    data = opened[key]
-    if isinstance(data, Exception):
-        raise data
-    check_dataset(data, job.config)
-
-
-def _draw_missing(folders: Sequence[Path]) -> None:
-    """Make the pages and plots of jobs that a sweep that was killed had trained and not shown."""
-    missing = [(kind, folder) for folder in folders for kind in lacks(folder)]
-    with drawing_processes(plots=any(kind == "run" for kind, _ in missing)) as make:
-        for kind, folder in missing:
-            remove_parts(folder)
-            make(kind, folder)
+        With `all_finite` they are read for values that are not finite.
+        """
+        key = data_key(job)
+        if key not in self._opened:
+            self._opened.clear()  # one data set fits into the memory
+            try:
+                self._opened[key] = dataset = load_dataset(job.config)
+                for split in dataset.splits().values() if all_finite else ():
+                    if isinstance(split.X, NpyRows):  # others were checked when they were read
+                        check_finite(split.X)
+            except Exception as error:
+                self._opened[key] = error.with_traceback(None)  # which would keep the data
+        data = self._opened[key]
+        if isinstance(data, Exception):
+            raise data
+        return data
 
 
 def _job_return(folder: Path) -> JobReturn:

@@ -1,89 +1,211 @@
-"""Which jobs of a sweep can be trained as one stack."""
+"""The stacks of a sweep: which jobs can be trained as one, and how a stack is trained here."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+import contextlib
+import dataclasses
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
+from threadpoolctl import threadpool_limits
+
+from classifier.report.pages.draw import show_run
 from classifier.runs.artifacts import CHECKPOINT
 from classifier.runs.checkpoint import read_checkpoint
 from classifier.runs.config import Job, keys_with
+from classifier.runs.folder import FINISHED, LockedError, read_status, write_status
+from classifier.runs.log import log as run_log
+from classifier.runs.log import reason_of
 from classifier.runs.preparation import copies
-from classifier.sweep.records import config_key
+from classifier.runs.progress import Progress, Watch, said_when_long
+from classifier.runs.run import Show, is_drawn, run
+from classifier.solver import Training
+from classifier.sweep.drawing import Make, drawing_processes
+from classifier.sweep.folders import config_key
 from data.dataset import Dataset
 from data.errors import InputError
-from data.machine import memory
+from data.machine import memory, shared
 from data.options import PER_MODEL
 
+log = logging.getLogger(__name__)
 BUDGET = 2**29  # bytes of the models of a stack at most, where max_stack says nothing
 STACKS = 16  # that fill the memory, where it is small
 SHARE = 4  # one part in so many of the memory is for the stacks of all workers
+EVERY = 10.0  # seconds between two lines of a sweep, at least
+UNKNOWN = "the worker that trained it left neither a result nor a reason"
 
-T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
+
+@dataclasses.dataclass(frozen=True)
+class Stack:
+    """Jobs to train together, on their data set, and where the stack's checkpoint is."""
+
+    jobs: list[Job]
+    dataset: Dataset
+    checkpoint: Path
+
+    def unfinished(self) -> list[Job]:
+        """Return the jobs that have neither a result nor a reason for none."""
+        ended = (*FINISHED, "failed")
+        return [job for job in self.jobs if read_status(job.folder)["status"] not in ended]
 
 
-def group(items: Iterable[T], keys: Iterable[K]) -> dict[K, list[T]]:
-    """Group items by their keys, in order of first appearance."""
-    groups: dict[K, list[T]] = {}
-    for item, key in zip(items, keys, strict=True):
-        groups.setdefault(key, []).append(item)
+@dataclasses.dataclass(frozen=True)
+class Lost:
+    """Why the jobs of a stack have no result; `locked` where they are another process's."""
+
+    reason: str
+    locked: bool = False
+
+
+class SweepProgress(Progress):
+    """Shows how many jobs of a sweep have ended, whatever became of them.
+
+    Parameters
+    ----------
+    n_jobs : jobs to be trained.
+    log : takes a line, where there is no terminal.
+    shown : whether anything is shown.
+    every : seconds between two lines, at least.
+    """
+
+    def __init__(
+        self, n_jobs: int, log: logging.Logger, *, shown: bool, every: float = EVERY
+    ) -> None:
+        super().__init__(log.info, every, shown=shown)
+        self.n_jobs, self.n_ended = n_jobs, 0
+
+    def ended(self, n_jobs: int) -> None:
+        """Show that so many more jobs have ended."""
+        # A stack that is tried twice, for its worker was killed, has its jobs once.
+        self.n_ended = min(self.n_ended + n_jobs, self.n_jobs)
+        self._show_jobs()
+
+    def watch(self, training: Training, n_jobs: int) -> None:
+        """Show the epochs of a stack of so many jobs."""
+        epochs = f", epoch {training.epoch:{len(str(training.epochs))}}/{training.epochs}"
+        self._show_jobs(n_jobs * training.epoch / training.epochs, epochs)
+
+    def _show_jobs(self, trained: float = 0.0, epochs: str = "") -> None:
+        jobs = f"{self.n_ended:{len(str(self.n_jobs))}}/{self.n_jobs} jobs"
+        self.show((self.n_ended + trained) / max(self.n_jobs, 1), jobs + epochs)
+
+
+def group_by(key: Callable[[Job], str], jobs: Iterable[Job]) -> dict[str, list[Job]]:
+    """Group jobs by their keys, in order of first appearance."""
+    groups: dict[str, list[Job]] = {}
+    for job in jobs:
+        groups.setdefault(key(job), []).append(job)
     return groups
 
 
 def data_key(job: Job) -> str:
     """Return what two jobs share exactly when they train on the same data set."""
-    return config_key({"data": job.plain["data"], "": _choice(job, "data")})
+    return config_key({"data": job.plain["data"], "": str(job.plain["choices"].get("data"))})
 
 
 def stack_key(job: Job) -> str:
     """Return what two jobs share exactly when they can be trained as one stack."""
-    own = keys_with(PER_MODEL)
-    return config_key({key: value for key, value in job.plain.items() if key not in own})
-
-
-def stacks_begun(jobs: Sequence[Job]) -> Iterator[tuple[list[Job], Path]]:
-    """Yield the stacks, with their checkpoints, that an earlier sweep began with some of the jobs.
-
-    A checkpoint that cannot be read is that of the job in whose folder it stands.
-    """
-    waiting = {job.folder: job for job in jobs}
-    sweeps = {job.folder.parent: None for job in jobs}
-    for path in [place for sweep in sweeps for place in sorted(sweep.glob(f"*/{CHECKPOINT}"))]:
-        try:
-            names = read_checkpoint(path).folders
-        except InputError:
-            names = [path.parent.name]
-        folders = [path.parent.parent / name for name in names]
-        members = [waiting.pop(folder) for folder in folders if folder in waiting]
-        if members:
-            yield members, path
-
-
-def _choice(job: Job, group: str) -> str:
-    return str(job.plain["choices"].get(group))
-
-
-def budget(n_workers: int) -> int:
-    """Return the bytes that the models of a stack may take, each worker training one."""
-    whole = memory()
-    return min(BUDGET, whole // STACKS, whole // (SHARE * n_workers))
+    per_model = keys_with(PER_MODEL)
+    return config_key({key: value for key, value in job.plain.items() if key not in per_model})
 
 
 def stacks_of(
     jobs: Sequence[Job], dataset: Dataset, max_stack: int | None, n_workers: int
-) -> Iterator[list[Job]]:
+) -> Iterator[Stack]:
     """Yield the stacks that jobs on one data set form, no larger than memory and use allow.
+
+    First come those that an earlier sweep began with some of the jobs. A checkpoint that cannot be
+    read is that of the job in whose folder it stands.
 
     Parameters
     ----------
     jobs : all on `dataset`.
-    max_stack : models in a stack at most; None: as many as fit `budget`.
+    max_stack : models in a stack at most; None: as many as fit into the memory set aside for them.
     n_workers : workers that can train a stack at once: a group is cut so that none is idle.
     """
+    waiting = {job.folder: job for job in jobs}
+    for sweep in dict.fromkeys(job.folder.parent for job in jobs):
+        for path in sorted(sweep.glob(f"*/{CHECKPOINT}")):
+            try:
+                names = read_checkpoint(path).folders
+            except InputError:
+                names = [path.parent.name]
+            folders = [sweep / name for name in names]
+            if begun := [waiting.pop(folder) for folder in folders if folder in waiting]:
+                yield Stack(begun, dataset, path)
+    budget = min(BUDGET, memory() // STACKS, memory() // (SHARE * n_workers))
     array = 4 * len(dataset.classes) * (dataset.n_features + 1)
-    for members in group(jobs, map(stack_key, jobs)).values():
-        full_batch, cv = _choice(members[0], "optimizer") == "lbfgs", members[0].plain.get("cv")
-        model_bytes = array * copies(full_batch=full_batch, cv=cv)
-        limit = max(1, budget(n_workers) // model_bytes) if max_stack is None else max_stack
-        size = min(limit, -(-len(members) // n_workers))
-        yield from (members[start : start + size] for start in range(0, len(members), size))
+    for members in group_by(stack_key, waiting.values()).values():
+        plain, size = members[0].plain, max_stack
+        if size is None:
+            full_batch = str(plain["choices"].get("optimizer")) == "lbfgs"
+            model_bytes = array * copies(full_batch=full_batch, cv=plain.get("cv"))
+            size = max(1, budget // model_bytes)
+        size = min(size, -(-len(members) // n_workers))
+        for start in range(0, len(members), size):
+            stack = members[start : start + size]
+            yield Stack(stack, dataset, stack[0].folder / CHECKPOINT)
+
+
+def train_stack(
+    stack: Stack,
+    threads: int | None,
+    show: Show = show_run,
+    n_processes: int = 1,
+    watch: Watch = lambda _: None,
+) -> Lost | None:
+    """Train the jobs that are not finished yet; return why some have no result, if that is so.
+
+    `n_processes` share the memory of this machine. `watch` is told of each epoch.
+    """
+    run_log.propagate = False  # each job's lines are in its train.log
+    with threadpool_limits(threads), shared(n_processes):
+        try:
+            if jobs := stack.unfinished():
+                run(
+                    jobs,
+                    checkpoint=stack.checkpoint,
+                    dataset=stack.dataset,
+                    show=show,
+                    watch=watch,
+                    of_sweep=True,
+                )
+        except Exception as error:
+            return Lost(reason_of(error), isinstance(error, LockedError))
+    return None
+
+
+def end_stack(stack: Stack, lost: Lost | None, progress: SweepProgress) -> None:
+    """Give every job that has neither a result nor a reason its reason, here and in its folder."""
+    if jobs := stack.unfinished():
+        lost = lost or Lost(UNKNOWN)
+        log.error("%d jobs have no result: %s", len(jobs), lost.reason)
+        for job in () if lost.locked else jobs:
+            with contextlib.suppress(OSError):  # a full disk: the line on the terminal must do
+                write_status(job.folder, "failed", lost.reason)
+    progress.ended(len(stack.jobs))
+
+
+def train_here(stacks: Iterable[Stack], progress: SweepProgress) -> None:
+    """Train every stack in this process, with all cores, and draw in spare ones meanwhile.
+
+    What became of each job, and why, stands in its folder.
+    """
+    with contextlib.ExitStack() as exits:
+        makers: dict[bool, Make] = {}
+        for stack in stacks:
+            plots = any(is_drawn(job.config, of_sweep=True) for job in stack.jobs)
+            if plots not in makers:
+                makers[plots] = exits.enter_context(drawing_processes(plots=plots))
+            watch = partial(progress.watch, n_jobs=len(stack.jobs))
+            lost = train_stack(stack, None, partial(_show, makers[plots]), watch=watch)
+            end_stack(stack, lost, progress)
+            del stack  # and its data, before others are loaded
+        with said_when_long("trained; makes the pages and plots", log):
+            exits.close()
+
+
+def _show(make: Make, folder: Path, plots: bool) -> None:
+    if plots:
+        make("run", folder)
+    make("page", folder)

@@ -7,14 +7,16 @@ best validation figure; the test split never takes part in the choice.
 import contextlib
 import csv
 import io
+import logging
 import math
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from classifier.fit import SKIPPED
 from classifier.report.flags import flags
-from classifier.report.pages.draw import draw_beside, failure_told
+from classifier.report.pages.draw import draw_beside, failure_told, show_run
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import (
     FOLDS,
@@ -22,24 +24,39 @@ from classifier.report.settings import (
     OPTIMUM,
     REPETITIONS,
     TEST,
+    Row,
     best_job,
+    figures_of,
+    is_done,
+    is_number,
     mark_worse,
     near_best,
+    rank,
     settings_of,
     status_counts,
     strongest_near,
 )
-from classifier.runs.config import flatten
+from classifier.report.text import differences, shown, test_interval
+from classifier.runs.artifacts import PAGE, PLOTS
+from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report
-from classifier.runs.results import falls_short
-from classifier.sweep.edges import find_edges
-from classifier.sweep.records import Record, read_records, settings, with_whole_numbers
-from classifier.sweep.reg_path import path_rows
-from classifier.sweep.table import table
-from classifier.sweep.winner import check_best, copy_best, crown
+from classifier.runs.results import falls_short, open_test
+from classifier.sweep.folders import (
+    Record,
+    check_best,
+    copy_best,
+    each_record,
+    settings,
+    with_whole_numbers,
+)
 from data.console import console, printable
 from data.errors import InputError, one_line
-from data.files.store import refuse_links, write_json, write_text
+from data.files.store import refuse_links, remove_parts, write_json, write_text
+
+log = logging.getLogger(__name__)
+HELD_OUT = ("loss", "loss_error", "accuracy", "accuracy_error")  # of a row of a path
+FEWEST = 5  # penalties that make a path
+SHOWN = 10  # settings in the table, and reasons below it
 
 
 def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> dict[str, Any]:
@@ -73,18 +90,21 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
         When something else stands at best/, or in it, than the files of a winner and exports.
     """
     check_best(sweep / "best")
-    records = read_records(sweep)
-    swept = swept_keys(records)
-    objective = _objective(records)
+    records = list(each_record(sweep))
+    swept, objective = swept_keys(records), _objective(records)
     jobs = [_row(record, swept, objective) for record in records]
     keys = [key for key in swept if key not in REPETITIONS]
     rows = settings_of(jobs, swept, objective)
     mark_worse(rows, jobs, swept, objective)
     best = best_job(rows, objective)
     if best is not None:
+        winner = sweep / best["folder"]
         if ended and all(record.status in (*FINISHED, "failed") for record in records):
-            crown(sweep / best["folder"])
-        best |= _test_figures(sweep / best["folder"])
+            _evaluate_winner(winner)
+        report = read_report(winner) or {}
+        test = report.get("metrics", {}).get("test")
+        best |= _figures(report, "test") | {"test_n": test["n"] if test else None}
+    done = [r.report for r in records if r.report is not None and r.status == "completed"]
     summary = {
         "swept": swept,
         "keys": keys,
@@ -96,16 +116,12 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
         "one_standard_error": strongest_near(rows, objective),
         "path": path_rows(records, jobs, swept),
         "edges": find_edges(rows, keys, best),
-        "not_certified": sum(
-            falls_short(record.report)
-            for record in records
-            if record.report is not None and record.status == "completed"
-        ),
+        "not_certified": sum(map(falls_short, done)),
     }
     write_json(sweep / "sweep.json", summary)
     write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
     if best is not None:
-        copy_best(sweep, sweep / best["folder"])
+        copy_best(sweep, winner)
     _show(sweep, summary, must_show=must_show)
     return summary
 
@@ -116,16 +132,33 @@ def _show(sweep: Path, summary: dict[str, Any], *, must_show: bool) -> None:
     def guarded(what: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if must_show else failure_told(sweep, what)
 
-    def page() -> None:
+    def write_page() -> None:
         with guarded("page is"):
             write_sweep_page(sweep, summary)
 
     with guarded("pictures are"):
-        draw_beside("sweep", sweep, meanwhile=page)
+        draw_beside("sweep", sweep, meanwhile=write_page)
+
+
+def _evaluate_winner(folder: Path) -> None:
+    """Evaluate the winner of a sweep on the test split, and draw it.
+
+    What a kill has left undone of it is made up for. What keeps the test split from being read, as
+    data that are gone, is told, and the sweep is none the worse.
+    """
+    try:
+        remove_parts(folder)
+        open_test(folder)
+    except (InputError, OSError, MemoryError) as error:
+        log.warning("the winner is not evaluated on the test split: %s", printable(one_line(error)))
+    report = read_report(folder)
+    plots = report is not None and report["config"]["report"]["plots"] not in ("none", False)
+    if not all((folder / name).is_file() for name in (PAGE, *(PLOTS if plots else ()))):
+        show_run(folder, plots)
 
 
 def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> str:
-    """Write the summary as `summarise` does, print its table, and say what is not complete.
+    """Write the summary as `summarise` does, print its table, and return what is not complete.
 
     With `quiet` no table is printed.
     """
@@ -136,11 +169,8 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
     if not counts:
         return f"{printable(sweep)}: no job of this sweep has begun"
     lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
-    if not lost:
-        return ""
-    listed = ", ".join(f"{n} {printable(status)}" for status, n in lost.items())
-    place = printable(sweep / "sweep.csv")
-    return f"{listed} of {len(summary['jobs'])} jobs: the reasons are in {place}"
+    place, n_jobs = printable(sweep / "sweep.csv"), len(summary["jobs"])
+    return f"{_listed(lost)} of {n_jobs} jobs: the reasons are in {place}" if lost else ""
 
 
 def swept_keys(records: list[Record]) -> list[str]:
@@ -158,10 +188,10 @@ def _objective(records: list[Record]) -> str:
     return named.replace("val_", "cv_") if on_folds else named
 
 
-def _row(record: Record, swept: list[str], objective: str) -> dict[str, Any]:
+def _row(record: Record, swept: list[str], objective: str) -> Row:
     flat = flatten(record.config)
     report = (record.report or {}) if record.status in FINISHED else {}
-    row: dict[str, Any] = {"job": record.folder.name, "status": record.status}
+    row: Row = {"job": record.folder.name, "status": record.status}
     # A value that is null is one as any other; a job that has no config has none.
     row |= {key: "null" if key in flat and flat[key] is None else flat.get(key) for key in swept}
     row = {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
@@ -180,34 +210,149 @@ def _row(record: Record, swept: list[str], objective: str) -> dict[str, Any]:
 
 def _figures(report: dict[str, Any], split: str) -> dict[str, float | None]:
     """Return loss and accuracy of a split, and their standard errors over its examples."""
-    names = [f"{split}_{name}" for name in ("loss", "accuracy")]
-    found = report.get("metrics", {}).get(split)
-    if not found:
-        return dict.fromkeys([*names, *(f"{name}_error" for name in names)])
-    share, n = found["accuracy"], found["n"]
-    values = found["loss"], share, found.get("loss_error"), math.sqrt(share * (1 - share) / n)
-    return dict(zip([*names, *(f"{name}_error" for name in names)], values, strict=True))
+    names = [f"{split}_{name}" for name in ("loss", "accuracy", "loss_error", "accuracy_error")]
+    metrics = report.get("metrics", {}).get(split)
+    if not metrics:
+        return dict.fromkeys(names)
+    accuracy = metrics["accuracy"]
+    error = math.sqrt(accuracy * (1 - accuracy) / metrics["n"])
+    values = metrics["loss"], accuracy, metrics.get("loss_error"), error
+    return dict(zip(names, values, strict=True))
 
 
-def _test_figures(winner: Path) -> dict[str, Any]:
-    """Return what is known of the winner on the test split, with how many examples that has."""
-    report = read_report(winner) or {}
-    figures = _figures(report, "test")
-    test = report.get("metrics", {}).get("test")
-    return figures | {"test_n": test["n"] if test else None}
+def find_edges(jobs: list[Row], swept: list[str], best: Row | None) -> list[dict[str, Any]]:
+    """Return the swept numbers whose best value is the first or the last of those tried.
+
+    Of two values one is always the best; and where a value stands at the limit of its key, as
+    reg=0, nothing lies beyond.
+
+    Returns
+    -------
+    A dict each: key, value and side, "smallest" or "largest".
+    """
+    edges = []
+    for key in swept:
+        tried = _numbers(jobs, key)
+        if best is None or len(tried) < 3:
+            continue
+        field = fields_of(Config).get(key)
+        limits = dict(field.metadata.get("limits", {})) if field is not None else {}
+        for end, side in ((0, "smallest"), (-1, "largest")):
+            limit = limits.get("minimum" if end == 0 else "maximum")
+            if best[key] == tried[end] != limit:
+                edges.append({"key": key, "value": tried[end], "side": side})
+    return edges
 
 
-def _csv(jobs: list[dict[str, Any]], swept: list[str], best: dict[str, Any] | None) -> str:
+def _numbers(jobs: list[Row], key: str) -> list[Any]:
+    """Return the values of a swept key in order; nothing where one is no number."""
+    values = {job[key] for job in jobs if job[key] is not None}
+    return sorted(values) if all(map(is_number, values)) else []
+
+
+def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[Row]:
+    """Return a row a penalty, from weak to strong; none where more than the penalty was swept.
+
+    Parameters
+    ----------
+    records, jobs : the jobs as they stand on disk, and as rows of the summary.
+    swept : the keys in which they differ.
+
+    Returns
+    -------
+    Rows with reg, job, weight_norm, train_loss, train_accuracy, and of held-out examples loss and
+    accuracy with their standard errors: those of the folds where there are any, else those of the
+    validation split, of which the accuracy's error is the binomial one and the loss's not known.
+    """
+    rows: list[Row] = []
+    for record, job in zip(records, jobs, strict=True) if swept == ["reg"] else ():
+        report, folds = record.report or {}, job["cv_loss"] is not None
+        # A penalty of 0 has no place on a logarithmic axis; old versions kept no norm.
+        if not (folds or is_done(job, "val_loss")) or "weight_norm" not in report:
+            continue
+        if not is_number(job["reg"]) or job["reg"] <= 0:
+            continue
+        train, split = report["metrics"]["train"], "cv" if folds else "val"
+        figures = {name: job[f"{split}_{name}"] for name in HELD_OUT}
+        if not folds:
+            figures["loss_error"] = 0.0
+        row = {"reg": job["reg"], "job": job["job"], "weight_norm": report["weight_norm"]}
+        row |= {"train_loss": train["loss"], "train_accuracy": train["accuracy"]}
+        rows.append(row | figures)
+    return sorted(rows, key=lambda row: float(row["reg"])) if len(rows) >= FEWEST else []
+
+
+def _csv(jobs: list[Row], swept: list[str], best: Row | None) -> str:
     text = io.StringIO()
-    figures = [*METRICS, *FOLDS, *TEST, OPTIMUM]
-    fixed = ["resolved_lr", *figures, "best_epoch", "seconds", "folder", "reason"]
-    columns = ["job", "status", *swept, *fixed]
+    fixed = ["resolved_lr", *METRICS, *FOLDS, *TEST, OPTIMUM, "best_epoch", "seconds"]
+    columns = ["job", "status", *swept, *fixed, "folder", "reason"]
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for job in jobs:
         is_best = best is not None and job["job"] == best["job"]
         writer.writerow(job | ({name: best[name] for name in TEST} if is_best and best else {}))
     return text.getvalue()
+
+
+def table(summary: dict[str, Any], sweep: Path) -> str:
+    """Return what a terminal shows of the summary: the best settings, what to know, the place."""
+    jobs, rows, objective = summary["jobs"], summary["settings"], summary["objective"]
+    repeated = any(len(row["jobs"]) > 1 for row in rows)
+    columns = ["job", *figures_of(rows, summary["keys"])]
+    if repeated:  # the errors stand beside the means
+        columns = [name for name in columns if not name.endswith("_error")]
+        columns.insert(1, "repetitions")
+
+    def figure(row: Row, column: str) -> str:
+        error = row.get(f"{column}_error") if repeated else None
+        return shown(row[column]) + (f" +- {error:.2g}" if error is not None else "")
+
+    best_rows = rank(rows, objective)[:SHOWN]
+    cells = [columns, *([figure(row, column) for column in columns] for row in best_rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
+    lines += _advice(summary) + differences(summary)
+    best, interval = summary["best"], test_interval(summary["best"])
+    if interval is not None:
+        low, high = interval
+        lines.append(
+            f"Test, looked at for job {best['job']} alone: accuracy {best['test_accuracy']:.4f} "
+            f"({low:.4f} to {high:.4f}), loss {best['test_loss']:.4f} "
+            f"+- {best['test_loss_error']:.2g}"
+        )
+    lost = Counter((job["status"], job["reason"]) for job in jobs if job["status"] != "completed")
+    reasons = [f"{n} {name}: {why or 'no reason known'}" for (name, why), n in lost.most_common()]
+    more = len(reasons) - SHOWN
+    lines += reasons[:SHOWN] + [f"and {more} other reasons"] * (more > 0)
+    place, counts = printable(sweep), _listed(status_counts(jobs))
+    best_in = f", best in {place}/best" * (best is not None)
+    return "\n".join([*lines, f"{len(jobs)} jobs: {counts}; {place}/sweep.csv{best_in}"])
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {printable(status)}" for status, n in counts.items())
+
+
+def _advice(summary: dict[str, Any]) -> list[str]:
+    """Return what to do about the choice, where there is something to do."""
+    best, keys = summary["best"], summary["keys"]
+    lines = [
+        f"The best {edge['key']}, {shown(edge['value'])}, is the {edge['side']} tried: "
+        "widen the sweep"
+        for edge in summary["edges"]
+    ]
+    penalties = _numbers(summary["settings"], "reg") if "reg" in keys else []
+    if best is not None and len(penalties) > 2 and best["reg"] == 0:
+        lines.append("The best reg is 0: none of the penalties tried helps")
+    if summary["not_certified"]:
+        lines.append(
+            f"{summary['not_certified']} models are not proven to be as near to their optimum as "
+            "optimizer.tol asks for: give more epochs"
+        )
+    if best is None and any(job["status"] == "completed" for job in summary["jobs"]):
+        wanted = "give cv=5, or data.val_fraction=0.1"
+        lines.append(f"There is no {summary['objective']} to choose by: {wanted}")
+    return lines
 
 
 def main(arguments: list[str]) -> None:

@@ -13,16 +13,15 @@ from tensorboardX.proto.event_pb2 import Event
 from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, text
 
-from classifier.sweep.records import Record
+from classifier.sweep.folders import Record, settings
 from classifier.tracking.figures import (
     Scalar,
     artifacts,
     as_text,
     label_texts,
-    params,
     scalars,
+    scalars_after,
     span,
-    untold,
 )
 
 TEXTS = (".txt", ".yaml", ".csv", ".log")
@@ -50,7 +49,7 @@ class LiveEvents:
 
     Attributes
     ----------
-    told : the last epoch whose figures it has.
+    last_epoch : the last whose figures it has.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -58,19 +57,19 @@ class LiveEvents:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
         self._file = EventsWriter(os.fspath(place / "events"))
-        self.told = 0
+        self.last_epoch = 0
 
     def tell(self, scalars: Sequence[Scalar]) -> None:
         """Add figures."""
         for scalar in scalars:
             self._file.write_event(_event(scalar))
         self._file.flush()
-        self.told = scalars[-1].epoch
+        self.last_epoch = scalars[-1].epoch
 
     def complete(self, record: Record) -> None:
         """Add what is known of the run now that it has ended."""
         with contextlib.closing(self._file) as file:
-            for event in _everything(record, untold(record, self.told)):
+            for event in _everything(record, scalars_after(record, self.last_epoch)):
                 file.write_event(event)
 
 
@@ -100,7 +99,7 @@ def _everything(record: Record, figures: Iterable[Scalar]) -> Iterator[Event]:
     yield from map(_event, figures)
     keys = {
         key: value if isinstance(value, int | float) else as_text(value)
-        for key, value in params(record).items()
+        for key, value in settings(record.config).items()
     }
     # Without its `experiment`, TensorBoard finds the columns of the table in the runs themselves.
     _, begun, completed = hparams(keys, {})

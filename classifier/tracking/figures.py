@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from classifier.report.names import PATH
 from classifier.runs.artifacts import TRACKER, copied_to, read_history
 from classifier.runs.config import Value, labels_of
 from classifier.runs.folder import SWEEP
-from classifier.sweep.records import Record, settings
+from classifier.sweep.folders import Record
 from data.console import printable
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")  # of the history
@@ -37,48 +38,39 @@ def span(folder: Path) -> tuple[float, float]:
     return min(times), max(times)
 
 
-def params(record: Record) -> dict[str, Value]:
-    """Return the settings of a run, flattened."""
-    return settings(record.config)
-
-
 def label_texts(record: Record) -> dict[str, str]:
     """Return the name and the tags of a run, where it has any."""
     labels = labels_of(record.config)
-    found = {"name": labels.name, "tags": labels.shown}
-    return {key: value for key, value in found.items() if value}
+    texts = {"name": labels.name, "tags": labels.shown}
+    return {key: value for key, value in texts.items() if value}
 
 
 def scalars(record: Record) -> list[Scalar]:
     """Return the curves of a run, and the figures of the weights it kept at their epoch."""
     begun, end = span(record.folder)
     history = record.folder / "history.csv"
-    found = curves(read_history(history) if history.exists() else [], begun)
     kept = final_figures(record.report) if record.report else {}
-    return found + [
+    return curves(read_history(history) if history.exists() else [], begun) + [
         Scalar(name, value, int(kept["best_epoch"]), end)
         for name, value in kept.items()
         if math.isfinite(value)
     ]
 
 
-def untold(record: Record, told: int) -> list[Scalar]:
+def scalars_after(record: Record, epoch: int) -> list[Scalar]:
     """Return the scalars of a run but for its curves up to an epoch, which a tracker has."""
-    return [one for one in scalars(record) if one.name not in CURVES or one.epoch > told]
+    return [one for one in scalars(record) if one.name not in CURVES or one.epoch > epoch]
 
 
 def curves(history: Sequence[Epoch], begun: float) -> list[Scalar]:
     """Return the curves of a run that was begun at a time, without what is not finite."""
-    found, time = [], begun
-    for row in history:
-        time += row.seconds
-        figures = [(name, getattr(row, name)) for name in CURVES]
-        found += [
-            Scalar(name, value, row.epoch, time)
-            for name, value in figures
-            if value is not None and math.isfinite(value)
-        ]
-    return found
+    ends = accumulate((row.seconds for row in history), initial=begun)
+    points = [
+        Scalar(name, getattr(row, name), row.epoch, time)
+        for row, time in zip(history, [*ends][1:], strict=True)
+        for name in CURVES
+    ]
+    return [point for point in points if point.value is not None and math.isfinite(point.value)]
 
 
 def final_figures(report: dict[str, Any]) -> dict[str, float]:
@@ -93,16 +85,16 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     for split, metrics in report["metrics"].items():
         kept = split if split == "test" else f"best_{split}"
         figures |= {f"{kept}_{name}": value for name, value in (metrics or {}).items()}
-    for name, own in (("cv", "cross_validation"), ("optimum", "certificate")):
-        figures |= {f"{name}_{key}": value for key, value in (report.get(own) or {}).items()}
+    for name, part in (("cv", "cross_validation"), ("optimum", "certificate")):
+        figures |= {f"{name}_{key}": value for key, value in (report.get(part) or {}).items()}
     figures = {name: value for name, value in figures.items() if isinstance(value, float)}
     return figures | {"best_epoch": report["best_epoch"]}
 
 
 def artifacts(folder: Path) -> list[Path]:
     """Return the files of a run or a sweep worth keeping elsewhere: all but its checkpoint."""
-    found = {path for pattern in ARTIFACTS for path in folder.glob(pattern)}
-    return sorted(path for path in found if path.is_file())
+    paths = {path for pattern in ARTIFACTS for path in folder.glob(pattern)}
+    return sorted(path for path in paths if path.is_file())
 
 
 def as_text(value: Value) -> str:

@@ -5,6 +5,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -12,17 +13,16 @@ from urllib.parse import quote
 from classifier.runs.config import Mlflow, Value
 from classifier.runs.folder import locked
 from classifier.runs.log import stop_later
-from classifier.sweep.records import Record, read_record
+from classifier.sweep.folders import Record, read_record, settings
 from classifier.tracking.figures import (
     Scalar,
     artifacts,
     as_text,
     final_figures,
     label_texts,
-    params,
     scalars,
+    scalars_after,
     span,
-    untold,
 )
 from data.console import printable
 from data.files.store import from_here, read_plain
@@ -66,22 +66,22 @@ class LiveRun:
     Attributes
     ----------
     run_id : of MLflow.
-    told : the last epoch whose figures it has.
+    last_epoch : the last whose figures it has.
     """
 
     def __init__(self, folder: Path, place: Mlflow) -> None:
-        self._store, self.told = Store(place), 0
+        self._store, self.last_epoch = Store(place), 0
         for run in self._store.runs("folder", _known_by(folder)):
             self._store.client.delete_run(run.info.run_id)
         record = read_record(folder)
         tags = {"status": record.status} | label_texts(record)
         self.run_id = self._store.create(folder, span(folder)[0], tags)
-        self._store.log_params(self.run_id, params(record))
+        self._store.log_params(self.run_id, settings(record.config))
 
     def tell(self, scalars: Sequence[Scalar]) -> None:
         """Add figures."""
         self._store.log_metrics(self.run_id, scalars)
-        self.told = scalars[-1].epoch
+        self.last_epoch = scalars[-1].epoch
 
 
 class Store:
@@ -99,15 +99,13 @@ class Store:
             from mlflow import MlflowClient
 
             self.client = _Whole(MlflowClient(uri, registry_uri=uri))
-            self.experiment = self._experiment(place)
-
-    def _experiment(self, place: Mlflow) -> str:
-        found = self.client.get_experiment_by_name(place.experiment)
-        if found is not None:
-            return str(found.experiment_id)
-        own = not place.uri.startswith("http")  # a server knows where it keeps artifacts
-        location = Path(place.artifacts).resolve().as_uri() if own else None
-        return str(self.client.create_experiment(place.experiment, location))
+            experiment = self.client.get_experiment_by_name(place.experiment)
+            if experiment is not None:
+                self.experiment = str(experiment.experiment_id)
+                return
+            is_server = place.uri.startswith("http")  # which knows where it keeps artifacts
+            location = None if is_server else Path(place.artifacts).resolve().as_uri()
+            self.experiment = str(self.client.create_experiment(place.experiment, location))
 
     def runs(self, tag: str, value: str) -> list[Any]:
         """Return the runs with a tag."""
@@ -130,73 +128,60 @@ class Store:
         live : the run that was told of while it went on, to be completed.
         """
         begun, ended = span(record.folder)
-        own = live.run_id if live is not None else None
+        run_id = live.run_id if live is not None else ""
         for run in earlier:
-            if run.info.run_id != own and run.data.tags.get("folder") == _known_by(record.folder):
+            if run.info.run_id != run_id and run.data.tags.get("folder") == _known_by(
+                record.folder
+            ):
                 if run.info.end_time == _ms(ended):  # it is set last: the run is all there
                     return
                 self.client.delete_run(run.info.run_id)
         tags = {"status": record.status, "reason": str(record.reason)} | tags
         tags |= label_texts(record)
-
-        def create() -> str:
-            return own or self.create(record.folder, begun, tags)
-
-        def fill(run_id: str) -> None:
+        create = partial(self.create, record.folder, begun, tags)
+        with self._filled(create, run_id, _status([record]), ended) as run_id:
             if live is None:
-                self.log_params(run_id, params(record))
-                figures = scalars(record)
+                self.log_params(run_id, settings(record.config))
+                self.log_metrics(run_id, scalars(record))
             else:
                 for name, value in tags.items():
                     self.client.set_tag(run_id, name, value)
-                figures = untold(record, live.told)
-            self.log_metrics(run_id, figures)
+                self.log_metrics(run_id, scalars_after(record, live.last_epoch))
             self._log_artifacts(run_id, record.folder)
 
-        self._hand_over(create, fill, STATUSES.get(record.status, "KILLED"), _ms(ended))
-
     def put_sweep(self, records: Sequence[Record], sweep: Path) -> None:
-        """Store the jobs of a sweep, and what the sweep made of them: the best, the artifacts."""
+        """Store a sweep and its jobs, which become children of its run: the best, the artifacts."""
         spans = [span(record.folder) for record in records]
-        found = self.runs("folder", _known_by(sweep))
-        ended = _ms(max(end for _, end in spans))
-        became = {STATUSES.get(record.status, "KILLED") for record in records}
-        worst = next(s for s in ("KILLED", "FAILED", "FINISHED") if s in became)
+        begun, ended = min(spans)[0], max(end for _, end in spans)
+        earlier = self.runs("folder", _known_by(sweep))
+        run_id = earlier[0].info.run_id if earlier else ""
+        create = partial(self.create, sweep, begun, label_texts(records[0]))
+        with self._filled(create, run_id, _status(records), ended) as parent:
+            children = self.runs(PARENT, parent)
+            for record in records:
+                self.put(record, {PARENT: parent}, children)
+            summary = read_plain(sweep / "sweep.json")
+            self.client.set_tag(parent, "swept", ", ".join(summary["swept"]))
+            if summary["best"] is not None:
+                self.client.set_tag(parent, "best", summary["best"]["folder"])
+                figures = final_figures(read_plain(sweep / "best/report.json"))
+                for name, value in figures.items():
+                    self.client.log_metric(parent, name, value, _ms(ended), len(records))
+            self._log_artifacts(parent, sweep)
 
-        labels = label_texts(records[0])
+    @contextlib.contextmanager
+    def _filled(
+        self, create: Callable[[], str], run_id: str, status: str, ended: float
+    ) -> Iterator[str]:
+        """Yield a run, made where it has no id yet, to be filled; then end it.
 
-        def create() -> str:
-            return found[0].info.run_id if found else self.create(sweep, min(spans)[0], labels)
-
-        def fill(parent: str) -> None:
-            self._put_jobs(parent, records, sweep, ended)
-
-        self._hand_over(create, fill, worst, ended)
-
-    def _put_jobs(self, parent: str, records: Sequence[Record], sweep: Path, ended: int) -> None:
-        """Store the jobs of a sweep as children of a run, which gets what is known of all."""
-        earlier = self.runs(PARENT, parent)
-        for record in records:
-            self.put(record, {PARENT: parent}, earlier)
-        summary = read_plain(sweep / "sweep.json")
-        self.client.set_tag(parent, "swept", ", ".join(summary["swept"]))
-        if summary["best"] is not None:
-            self.client.set_tag(parent, "best", summary["best"]["folder"])
-            figures = final_figures(read_plain(sweep / "best/report.json"))
-            for name, value in figures.items():
-                self.client.log_metric(parent, name, value, ended, len(records))
-        self._log_artifacts(parent, sweep)
-
-    def _hand_over(
-        self, create: Callable[[], str], fill: Callable[[str], None], status: str, ended: int
-    ) -> None:
-        """Make a run, fill it and end it; one that is there only in part is not left as running."""
-        run_id = ""
+        One that is there only in part is not left as running.
+        """
         try:
             with stop_later():  # a signal waits until it is known which run there is
-                run_id = create()
-            fill(run_id)
-            self.client.set_terminated(run_id, status, ended)
+                run_id = run_id or create()
+            yield run_id
+            self.client.set_terminated(run_id, status, _ms(ended))
         except BaseException:  # a signal too
             if run_id:
                 # What ended it may be the server's end.
@@ -206,21 +191,22 @@ class Store:
 
     def create(self, folder: Path, begun: float, tags: dict[str, str]) -> str:
         """Make a run that goes on; return its id."""
+        name = tags.get("name") or printable(from_here(folder))
         run = self.client.client.create_run(
             self.experiment,
             start_time=_ms(begun),
             tags={"folder": _known_by(folder), **tags},
-            run_name=_called(folder, tags),
+            run_name=f"{name}/{folder.name}" if "name" in tags and PARENT in tags else name,
         )
         return str(run.info.run_id)
 
-    def log_params(self, run_id: str, given: Mapping[str, Value]) -> None:
+    def log_params(self, run_id: str, values: Mapping[str, Value]) -> None:
         """Give a run its settings."""
         from mlflow.entities import Param
 
-        settings = [Param(key, as_text(value)) for key, value in given.items()]
-        for start in range(0, len(settings), PARAMS):
-            self.client.log_batch(run_id, params=settings[start : start + PARAMS])
+        pairs = [Param(key, as_text(value)) for key, value in values.items()]
+        for start in range(0, len(pairs), PARAMS):
+            self.client.log_batch(run_id, params=pairs[start : start + PARAMS])
 
     def log_metrics(self, run_id: str, figures: Sequence[Scalar]) -> None:
         """Give a run figures."""
@@ -236,12 +222,10 @@ class Store:
             self.client.log_artifact(run_id, str(path), str(inside) if inside.name else None)
 
 
-def _called(folder: Path, tags: dict[str, str]) -> str:
-    """Return the name of a run, else its folder; that of a job of a sweep has its number."""
-    name = tags.get("name")
-    if name is None:
-        return printable(from_here(folder))
-    return f"{name}/{folder.name}" if PARENT in tags else name
+def _status(records: Sequence[Record]) -> str:
+    """Return MLflow's word for the worst that became of some runs."""
+    became = {STATUSES.get(record.status, "KILLED") for record in records}
+    return next(status for status in ("KILLED", "FAILED", "FINISHED") if status in became)
 
 
 class _Whole:
@@ -258,9 +242,9 @@ class _Whole:
         """Return a method of the client."""
         call = getattr(self.client, name)
 
-        def whole(*given: Any, **named: Any) -> Any:
+        def whole(*arguments: Any, **options: Any) -> Any:
             with stop_later():
-                answer = call(*given, **named)
+                answer = call(*arguments, **options)
             return answer
 
         return whole

@@ -136,41 +136,46 @@ def test_scikit_learn_has_a_fitted_pipeline(case, dtype):
         pipeline.predict(X[:, 1:])
 
 
-def test_torch_loads_the_state_of_a_linear_layer(case):
+def in_torch(path, model, X):
+    """Return probabilities, and what else stands in the file, as a user of the format has them."""
     torch = pytest.importorskip("torch")
-    model, X, make = case
-    state = torch.load(make("torch"), weights_only=True)
+    state = torch.load(path, weights_only=True)
     linear = torch.nn.Linear(*model.W.shape, dtype=torch.float64)
     linear.load_state_dict(state, strict=True)
-    flat = torch.from_numpy(X.reshape(len(X), -1).astype(np.float64))
-    assert_agrees(linear(flat).softmax(1).detach().numpy(), model, X)
-    assert state._metadata[""]["classes"] == model.classes.tolist()
+    p = linear(torch.from_numpy(X.astype(np.float64))).softmax(1).detach().numpy()
+    return p, {"classes": state._metadata[""]["classes"]}
 
 
-def test_safetensors_holds_the_layer_and_the_names(case):
+def in_safetensors(path, _, X):
     safetensors = pytest.importorskip("safetensors")
-    model, X, make = case
-    with safetensors.safe_open(make("safetensors"), "np") as file:
+    with safetensors.safe_open(path, "np") as file:
         weight, bias = file.get_tensor("weight"), file.get_tensor("bias")
-        metadata = {key: json.loads(value) for key, value in file.metadata().items()}
-    scores = X.reshape(len(X), -1) @ weight.T + bias
-    assert_agrees(softmax(scores, axis=1), model, X)
-    shape = None if model.image_shape is None else list(model.image_shape)
-    assert metadata == {"classes": model.classes.tolist(), "image_shape": shape}
+        names = {key: json.loads(value) for key, value in file.metadata().items()}
+    return softmax(X @ weight.T + bias, axis=1), names
 
 
-def test_json_holds_all_that_plain_python_needs(case):
-    model, X, make = case
-
+def in_plain_python(path, _, X):
     def refuse(token):
         raise AssertionError(f"{token} is no strict JSON")
 
-    content = json.loads(Path(make("json")).read_text(encoding="utf-8"), parse_constant=refuse)
-    assert content["classes"] == model.classes.tolist()
-    assert content["image_shape"] == (list(model.image_shape) if model.image_shape else None)
-    coef, intercept = np.array(content["coef"]), np.array(content["intercept"])
-    scores = X.reshape(len(X), -1) @ coef.T + intercept
-    assert_agrees(softmax(scores, axis=1), model, X)
+    content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=refuse)
+    coef, intercept = np.array(content.pop("coef")), np.array(content.pop("intercept"))
+    assert content.pop("formula").startswith("p = softmax(coef x + intercept)")
+    return softmax(X @ coef.T + intercept, axis=1), content
+
+
+READERS = {"torch": in_torch, "safetensors": in_safetensors, "json": in_plain_python}
+
+
+@pytest.mark.parametrize("to", READERS)
+def test_a_linear_layer_gives_the_probabilities_and_has_the_names(to, case):
+    pytest.importorskip(to)
+    model, X, make = case
+    probabilities, names = READERS[to](make(to), model, X.reshape(len(X), -1))
+    assert_agrees(probabilities, model, X)
+    shape = None if model.image_shape is None else list(model.image_shape)
+    expected = {"classes": model.classes.tolist(), "image_shape": shape}
+    assert names == ({"classes": expected["classes"]} if to == "torch" else expected)
 
 
 def test_the_command_says_what_it_wrote_and_how_to_use_it(images, tmp_path, command):
@@ -192,11 +197,13 @@ def test_the_command_says_what_it_wrote_and_how_to_use_it(images, tmp_path, comm
 
 def test_means_that_leave_too_few_digits_are_told(embeddings, tmp_path):
     model, _ = embeddings
+    model.save(tmp_path / "model.npz")
+    assert "Beware" not in export(str(tmp_path), "json")
     far = AffineMap(1e5 * model.features.shift, model.features.scale)
     dataclasses.replace(model, features=far).save(tmp_path / "far.npz")
-    model.save(tmp_path / "model.npz")
     assert "Beware: the features lie so far" in export(str(tmp_path / "far.npz"), "json")
-    assert "Beware" not in export(str(tmp_path), "json")
+    pytest.importorskip("onnx")
+    assert "Beware: the graph takes float32" in export(str(tmp_path / "far.npz"), "onnx")
 
 
 @pytest.mark.parametrize(
@@ -253,14 +260,6 @@ def test_nothing_that_stands_there_is_overwritten_by_name(embeddings, tmp_path):
     assert (tmp_path / "checkpoint.npz").read_text(encoding="utf-8") == "precious"
     export(str(tmp_path), "json")
     export(str(tmp_path), "json")  # its own earlier export it may replace
-
-
-def test_features_that_float32_cannot_hold_are_told(embeddings, tmp_path):
-    pytest.importorskip("onnx")
-    model, _ = embeddings
-    far = AffineMap(1e4 * model.features.shift, model.features.scale)
-    dataclasses.replace(model, features=far).save(tmp_path / "far.npz")
-    assert "Beware: the graph takes float32" in export(str(tmp_path / "far.npz"), "onnx")
 
 
 ODD = {

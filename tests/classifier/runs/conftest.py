@@ -8,7 +8,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from classifier.runs.config import Job, make_config, plain_config, register_schemas
-from classifier.shell.hydra_versions import VERSION_BASE
+from classifier.shell.hydra_compat import VERSION_BASE
 
 
 @pytest.fixture(scope="module")

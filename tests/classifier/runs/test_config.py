@@ -8,7 +8,7 @@ from hydra.errors import HydraException
 from classifier.runs.config import Config, Job, labels_of, make_config, register_schemas, schemas
 from classifier.runs.hints import explain
 from classifier.runs.run import run
-from classifier.shell.hydra_versions import VERSION_BASE
+from classifier.shell.hydra_compat import VERSION_BASE
 from data.errors import InputError
 
 

@@ -20,9 +20,8 @@ from classifier.runs.config import (
     settle_values,
     without_hydra,
 )
-from classifier.shell.hydra_versions import VERSION_BASE
-from classifier.sweep import composer
-from classifier.sweep.composer import Composer
+from classifier.shell.hydra_compat import VERSION_BASE
+from classifier.sweep.compose import Composer
 
 COMMAND = ["hydra.sweep.dir=s s", "hydra.mode=MULTIRUN"]  # of all jobs
 
@@ -225,7 +224,7 @@ def test_what_hydra_refuses_is_refused_in_its_words_and_leaves_nothing(
         assert compare(compose, slowly, overrides, tmp_path / "7") == is_good
 
 
-def test_jobs_that_differ_in_values_are_composed_once(hydra, monkeypatch):
+def test_jobs_that_differ_in_values_are_composed_once(hydra):
     composed = []
 
     def load(master, overrides):
@@ -240,7 +239,7 @@ def test_jobs_that_differ_in_values_are_composed_once(hydra, monkeypatch):
         for value in range(20):
             compose([f"data={data}", f"reg={value}", f"data.val_fraction=0.{value}1"])
     assert len(composed) == 2
-    monkeypatch.setattr(composer, "KEPT", 2)
+    compose = Composer(SimpleNamespace(config_loader=loader), hydra.master, kept=2).compose
     for kind in ("sgd", "adam", "lbfgs", "sgd", "lbfgs", "sgd"):
         compose([f"optimizer={kind}", "lr=1"])
     assert [job[0] for job in composed[2:]] == [

@@ -8,13 +8,11 @@ import numpy as np
 import pytest
 
 from classifier.runs.config import Config, Job
-from classifier.runs.folder import read_status, write_status
-from classifier.sweep import engine, launcher, stacks
-from classifier.sweep.job_folders import JobFolders
+from classifier.runs.folder import read_status
+from classifier.sweep import launcher, stacks
+from classifier.sweep.folders import JobFolders, Record
 from classifier.sweep.launcher import StackedLauncher
-from classifier.sweep.progress import SweepProgress
-from classifier.sweep.records import Record
-from classifier.sweep.stacks import stack_key, stacks_of
+from classifier.sweep.stacks import SweepProgress, stack_key, stacks_of, train_here
 from data import machine
 from data.dataset import Dataset, Split
 
@@ -51,7 +49,11 @@ def hidden():
 
 
 def names(stacks):
-    return [[j.folder.name for j in stack] for stack in stacks]
+    return [[j.folder.name for j in stack.jobs] for stack in stacks]
+
+
+def sizes(*how):
+    return [len(stack.jobs) for stack in stacks_of(*how)]
 
 
 def test_jobs_share_a_stack_when_they_differ_in_numbers_of_their_own_alone():
@@ -62,8 +64,13 @@ def test_jobs_share_a_stack_when_they_differ_in_numbers_of_their_own_alone():
         job("d", seed=1),
         job("e", choices={"data": "blobs", "optimizer": "adam"}),
         job("f", reg=1),
+        job("g", class_weight="balanced"),
+        job("h", class_weight={"a": 1.0}),
+        job("i", class_weight={"a": 2.0}),
+        job("j", class_weight={"a": 2}, reg=0.5),
     ]
-    assert names(stacks_of(jobs, dataset_of(), None, 1)) == [["a", "b", "f"], ["c"], ["d"], ["e"]]
+    expected = [["a", "b", "f"], ["c"], ["d"], ["e"], ["g"], ["h"], ["i", "j"]]
+    assert names(stacks_of(jobs, dataset_of(), None, 1)) == expected
 
 
 def test_only_what_each_model_has_of_its_own_and_where_it_goes_may_differ_in_a_stack():
@@ -78,29 +85,16 @@ def test_only_what_each_model_has_of_its_own_and_where_it_goes_may_differ_in_a_s
     assert may_differ == of_a_model | told
 
 
-def test_jobs_with_other_class_weights_are_not_stacked():
-    weights = [None, "balanced", {"a": 1.0}, {"a": 2.0}, {"b": 1.0}]
-    jobs = [job(str(i), class_weight=weight) for i, weight in enumerate(weights)]
-    jobs += [job(str(i), class_weight={"a": 2.0}, reg=float(i)) for i in (5, 6)]
-    assert names(stacks_of(jobs, dataset_of(), None, 1)) == [
-        ["0"],
-        ["1"],
-        ["2"],
-        ["3", "5", "6"],
-        ["4"],
-    ]
-
-
 def test_a_stack_is_bounded_by_number_memory_and_workers():
     jobs = [job(str(i), reg=float(i)) for i in range(10)]
-    assert [len(s) for s in stacks_of(jobs, dataset_of(), 4, 1)] == [4, 4, 2]
-    assert [len(s) for s in stacks_of(jobs, dataset_of(), None, 2)] == [5, 5]
+    assert sizes(jobs, dataset_of(), 4, 1) == [4, 4, 2]
+    assert sizes(jobs, dataset_of(), None, 2) == [5, 5]
     wide = dataclasses.replace(dataset_of(), classes=np.arange(3))
     object.__setattr__(wide, "train", Split(np.empty((3, 2_500_000)), np.arange(3)))
-    sizes = [len(s) for s in stacks_of(jobs, wide, None, 1)]
+    found = sizes(jobs, wide, None, 1)
     model_bytes = 4 * 3 * 2_500_000
-    assert max(sizes) * 6 * model_bytes <= 2**29
-    assert sum(sizes) == 10
+    assert max(found) * 6 * model_bytes <= 2**29
+    assert sum(found) == 10
 
 
 def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch, hidden):
@@ -123,9 +117,9 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(monkeypatch, hidden):
         return dataset_of()
 
     monkeypatch.setattr(launcher, "load_dataset", load)
-    stacks = list(StackedLauncher("local", None, None, None)._stacks(jobs, hidden))
+    found = list(StackedLauncher("local", None, None, None).stacks(jobs, hidden))
     assert loaded == [{"reg": 1.0}, {"data": {"k": 3}}, other]
-    assert names(stack.jobs for stack in stacks) == [["0", "3"], ["1"], ["2"], ["4"], ["5"]]
+    assert names(found) == [["0", "3"], ["1"], ["2"], ["4"], ["5"]]
 
 
 def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):
@@ -133,20 +127,15 @@ def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_p
         (tmp_path / name).mkdir()
     record = Record(tmp_path / "1", PLAIN, "completed", None, None)
     folders = JobFolders(tmp_path, [record])
-    assert folders.known(PLAIN | {"outputs": "elsewhere"}) == (tmp_path / "1", "completed")
-    assert folders.known(PLAIN | {"reg": 3}) is None
+    assert folders.find(PLAIN | {"outputs": "elsewhere"}) == (tmp_path / "1", "completed")
+    assert folders.find(PLAIN | {"reg": 3}) is None
     assert folders.refuse(0, "because") == tmp_path / "2"
     assert folders.refuse(1, "because") == tmp_path / "3"
     assert folders.refuse(7, "because") == tmp_path / "7"
     assert read_status(tmp_path / "7") == {"status": "failed", "reason": "because"}
-
-
-def test_a_job_that_is_refused_again_keeps_its_folder(tmp_path):
-    (tmp_path / "0").mkdir()
-    write_status(tmp_path / "0", "failed", "because")
-    record = Record(tmp_path / "0", {}, "failed", "because", None)
-    assert JobFolders(tmp_path, [record]).refuse(0, "still") == tmp_path / "0"
-    assert read_status(tmp_path / "0")["reason"] == "still"
+    again = JobFolders(tmp_path, [Record(tmp_path / "7", {}, "failed", "because", None)])
+    assert again.refuse(7, "still") == tmp_path / "7"
+    assert read_status(tmp_path / "7")["reason"] == "still"
 
 
 @pytest.mark.parametrize(("n_jobs", "n"), [(None, 4), (3, 3), (9, 9)])
@@ -170,11 +159,10 @@ def test_as_many_workers_as_cores_unless_told(monkeypatch, n_jobs, n):
 )
 def test_stacks_are_smaller_where_memory_is(monkeypatch, memory, workers, size):
     monkeypatch.setattr(stacks, "memory", lambda: memory)
-    assert stacks.budget(workers) == size
     wide = dataset_of()
     object.__setattr__(wide, "train", Split(np.empty((3, 100_000)), np.arange(3)))
     jobs = [job(str(i), reg=float(i)) for i in range(400)]
-    largest = max(map(len, stacks_of(jobs, wide, None, workers)))
+    largest = max(sizes(jobs, wide, None, workers))
     assert largest == min(-(-400 // workers), size // (4 * 6 * 3 * 100_001))
 
 
@@ -191,9 +179,8 @@ def test_a_data_set_is_let_go_before_the_next_is_loaded(monkeypatch, hidden):
         return dataset
 
     monkeypatch.setattr(launcher, "load_dataset", load)
-    monkeypatch.setattr(engine, "train_stack", lambda *_, **__: None)
-    made = StackedLauncher("local", None, None, None)._stacks(jobs, hidden)
-    engine.run_stacks(made, "local", 1, None, hidden)
+    monkeypatch.setattr(stacks, "train_stack", lambda *_, **__: None)
+    train_here(StackedLauncher("local", None, None, None).stacks(jobs, hidden), hidden)
     assert hidden.n_ended == 3
     assert len(loaded) == 3
 
@@ -205,10 +192,10 @@ def test_data_sets_that_workers_wait_for_take_room_from_the_next(monkeypatch, hi
     monkeypatch.setattr(launcher, "load_dataset", lambda _: rooms.append(machine.room()) or big)
     big = dataset_of()
     each = 2 * big.nbytes  # here, and in a file that may stand in memory
-    list(StackedLauncher("loky", 2, None, None)._stacks(jobs, hidden))
+    list(StackedLauncher("loky", 2, None, None).stacks(jobs, hidden))
     assert np.diff(rooms).tolist() == [-each, -each]
     rooms.clear()
-    list(StackedLauncher("local", 2, None, None)._stacks(jobs, hidden))
+    list(StackedLauncher("local", 2, None, None).stacks(jobs, hidden))
     assert np.diff(rooms).tolist() == [0, 0]
 
 

@@ -1,5 +1,6 @@
 import csv
 import json
+import shutil
 import statistics
 
 import numpy as np
@@ -8,9 +9,8 @@ from matplotlib.image import imread
 
 from classifier.report.sweep_figures import sweep_panels
 from classifier.runs.config import flatten
-from classifier.sweep.edges import find_edges, no_penalty
-from classifier.sweep.records import config_key, read_records
-from classifier.sweep.summary import best_job, finish_sweep, summarise, table
+from classifier.sweep.folders import config_key
+from classifier.sweep.summary import finish_sweep, summarise, table
 
 CONFIG = {
     "lr": 0.1,
@@ -65,30 +65,22 @@ def grid(weakest=0.0):
     ]
 
 
-def test_the_best_is_chosen_by_validation_and_copied(sweep):
-    folder = sweep(*grid())
+@pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])  # the highest is the lowest
+def test_the_best_is_chosen_by_validation_and_copied(objective, sweep):
+    folder = sweep(*((changes | {"objective": objective}, *rest) for changes, *rest in grid()))
     summary = summarise(folder)
-    assert summary["swept"] == ["lr", "reg"]
-    assert summary["best"]["lr"] == 0.1
-    assert summary["best"]["reg"] == 0.0
-    number = summary["best"]["job"]
-    assert (folder / "best/model.npz").read_bytes() == f"model {number}".encode()
-    assert (
-        json.loads((folder / "best/report.json").read_text(encoding="utf-8"))["config"]["lr"] == 0.1
-    )
+    best = summary["best"]
+    assert [summary["swept"], summary["objective"]] == [["lr", "reg"], objective]
+    assert [best["lr"], best["reg"]] == [0.1, 0.0]
+    assert (folder / "best/model.npz").read_bytes() == f"model {best['job']}".encode()
+    report = json.loads((folder / "best/report.json").read_text(encoding="utf-8"))
+    assert report["config"]["lr"] == 0.1
     assert json.loads((folder / "sweep.json").read_text(encoding="utf-8")) == summary
-
-
-def test_accuracy_is_highest_where_loss_is_lowest(sweep):
-    jobs = [(changes | {"objective": "val_accuracy"}, *rest) for changes, *rest in grid()]
-    summary = summarise(sweep(*jobs))
-    assert summary["objective"] == "val_accuracy"
-    assert [summary["best"]["lr"], summary["best"]["reg"]] == [0.1, 0.0]
 
 
 def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
     folder = sweep(*grid(), ({"lr": 1e9}, "diverged", 2.3), ({"lr": 7.0}, "failed", None))
-    summarise(folder)
+    assert [job["job"] for job in summarise(folder)["jobs"]] == list(map(str, range(14)))
     with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["completed"] * 12 + ["diverged", "failed"]
@@ -102,20 +94,17 @@ def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
     assert rows[13]["val_loss"] == ""
 
 
-def test_edges_are_told_but_not_of_an_inner_value(sweep):
-    summary = summarise(sweep(*grid(weakest=0.05)))
-    assert summary["edges"] == [{"key": "reg", "value": 0.05, "side": "smallest"}]
-
-
-def test_of_two_values_one_is_always_the_best_and_no_edge(sweep):
-    assert summarise(sweep(*(job for job in grid() if job[0]["reg"] < 0.2)))["edges"] == []
-
-
-def test_the_table_asks_to_widen_what_can_be_widened(sweep):
+def test_edges_are_told_but_not_of_an_inner_value_nor_of_two(sweep):
+    """Of two values one is always the best."""
     folder = sweep(*grid(weakest=0.05))
-    text = table(summarise(folder), folder)
+    summary = summarise(folder)
+    assert summary["edges"] == [{"key": "reg", "value": 0.05, "side": "smallest"}]
+    text = table(summary, folder)
     assert "The best reg, 0.05, is the smallest tried: widen the sweep" in text
     assert "none of the penalties" not in text
+    for number in range(2, 12, 3):  # the jobs with reg=0.2
+        shutil.rmtree(folder / str(number))
+    assert summarise(folder)["edges"] == []
 
 
 # Best values at an end of three, of keys that have limits: what lies beyond may be tried or not.
@@ -137,14 +126,18 @@ def test_the_table_asks_to_widen_what_can_be_widened(sweep):
         ("reg", [0.0, 0.1], 0.1, None),
     ],
 )
-def test_an_end_that_is_the_limit_of_its_key_is_no_edge(key, tried, best, side):
-    jobs = [{key: value} for value in tried]
-    edges = find_edges(jobs, [key], {key: best})
-    assert edges == ([{"key": key, "value": best, "side": side}] if side else [])
-    no_use = key == "reg" and best == 0
-    assert no_penalty(jobs, [key], {key: best}) == (
-        "The best reg is 0: none of the penalties tried helps" if no_use else ""
+def test_an_end_that_is_the_limit_of_its_key_is_no_edge(key, tried, best, side, sweep):
+    group, _, name = key.rpartition(".")
+    folder = sweep(
+        *(
+            ({group: {name: value}} if group else {key: value}, "completed", 1.0 + (value != best))
+            for value in tried
+        )
     )
+    summary = summarise(folder)
+    assert summary["edges"] == ([{"key": key, "value": best, "side": side}] if side else [])
+    line = "The best reg is 0: none of the penalties tried helps"
+    assert (line in table(summary, folder)) == (key == "reg" and best == 0)
 
 
 def test_a_job_that_runs_again_shows_no_figures_of_before(sweep):
@@ -168,14 +161,6 @@ def test_seeds_are_repetitions_of_a_setting(sweep):
     assert "3 +- 1.5" in table(summary, folder)
 
 
-def test_the_median_job_of_equal_settings_stands_for_them(sweep):
-    folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
-    summary = summarise(folder)
-    assert [row["jobs"] for row in summary["settings"]] == [["0", "1", "2"]]
-    assert summary["best"]["job"] == "2"
-    assert (folder / "best/model.npz").read_bytes() == b"model 2"
-
-
 def test_groups_that_differ_in_their_choice_alone_are_swept(sweep):
     adam = {"choices": {"data": "digits", "optimizer": "adam"}, "optimizer": {"beta2": 0.9}}
     summary = summarise(sweep(({}, "completed", 1.0), (adam, "completed", 2.0)))
@@ -197,7 +182,6 @@ def test_without_a_completed_job_there_is_no_best(sweep):
     folder = sweep(({}, "diverged", 2.3))
     assert summarise(folder)["best"] is None
     assert not (folder / "best").exists()
-    assert best_job([], "val_loss") is None
 
 
 def test_the_table_shows_the_best_ten_and_the_last_line_what_is_missing(sweep, capsys):
@@ -233,9 +217,12 @@ def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
     assert max(cell.share or 0 for _, cells in pair.lines for cell in cells) == shown.share
 
 
-def test_of_repetitions_alone_the_median_is_ringed(sweep):
+def test_of_repetitions_alone_the_median_stands_for_them_and_is_ringed(sweep):
     folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
     summary = summarise(folder)
+    assert [row["jobs"] for row in summary["settings"]] == [["0", "1", "2"]]
+    assert summary["best"]["job"] == "2"
+    assert (folder / "best/model.npz").read_bytes() == b"model 2"
     heading, (chart,) = sweep_panels(summary)
     assert heading == "3 of 3 jobs completed; the median is ringed"
     assert [(dot.x, dot.y) for dot in chart.dots if dot.kind == "best"] == [(2, 2.0)]
@@ -278,8 +265,3 @@ def test_one_setting_written_in_several_ways_is_one_setting(sweep):
     assert summary["swept"] == ["reg"]
     assert [row["repetitions"] for row in summary["settings"]] == [1, 1]
     assert len({config_key(CONFIG | own) for own in jobs}) == 1
-
-
-def test_records_come_in_the_order_of_their_numbers(sweep):
-    records = read_records(sweep(*grid()))
-    assert [record.folder.name for record in records] == [str(i) for i in range(12)]

@@ -82,7 +82,7 @@ def is_not_seen(command, folder, cluster):
 def test_a_cluster_that_does_not_answer_is_named_at_once(address, reason):
     pytest.importorskip("ray")
     words = f"hydra.launcher.address={address}: no ray cluster answers there ("
-    with pytest.raises(InputError) as caught, open_workers("ray", 1, address):
+    with pytest.raises(InputError) as caught, open_workers("ray", 1, address, []):
         pass
     assert str(caught.value).startswith(words)
     assert reason in str(caught.value)

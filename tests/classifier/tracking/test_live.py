@@ -15,10 +15,8 @@ from classifier.runs.config import Job, make_config, plain_config, public, regis
 from classifier.runs.folder import read_status
 from classifier.runs.log import Stopped
 from classifier.runs.run import run
-from classifier.shell.hydra_versions import VERSION_BASE
-from classifier.tracking import live
-from classifier.tracking.live import Live
-from classifier.tracking.track import track
+from classifier.shell.hydra_compat import VERSION_BASE
+from classifier.tracking.track import Live, track
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")
 
@@ -36,14 +34,12 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the packages
 
 
 @pytest.fixture
-def tell(repository, tmp_path, monkeypatch):
+def tell(repository, tmp_path):
     """Train a run that tells a tracker of every epoch, as the command line does."""
-    monkeypatch.setattr(live, "EVERY", 0)
-    monkeypatch.setattr(live, "SHARE", float("inf"))
     register_schemas()
     folder = tmp_path / "run"
 
-    def tell(tracker, *overrides, after=lambda training: None):
+    def tell(tracker, *overrides, after=lambda training: None, every=0.0, share=float("inf")):
         own = [f"tracker={tracker}", "tracker_live=true", f"outputs={tmp_path}/o"]
         quick = ["data=blobs", "report.plots=none", "early_stopping.patience=null"]
         with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
@@ -52,7 +48,7 @@ def tell(repository, tmp_path, monkeypatch):
         OmegaConf.save(composed, folder / ".hydra/config.yaml")
         OmegaConf.save({"hydra": {"runtime": {"choices": {}}}}, folder / ".hydra/hydra.yaml")
         job = Job(make_config(composed), public(plain_config(composed, {})), folder)
-        listener = Live(composed, folder)
+        listener = Live(composed, folder, every, share)
 
         def watch(training):
             listener(training)
@@ -247,9 +243,7 @@ def test_a_signal_while_mlflow_is_told_ends_the_run_as_it_does_elsewhere(
 
 def test_what_is_told_takes_a_small_share_of_the_time(tell, tmp_path, monkeypatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: clock.now))
-    monkeypatch.setattr(live, "EVERY", 5)
-    monkeypatch.setattr(live, "SHARE", 0.1)
+    monkeypatch.setattr("classifier.tracking.track.time.monotonic", lambda: clock.now)
     calls = []
 
     class Slow:
@@ -260,14 +254,14 @@ def test_what_is_told_takes_a_small_share_of_the_time(tell, tmp_path, monkeypatc
     def second(training):
         clock.now += 1
 
-    monkeypatch.setattr(Live, "_open", lambda self: Slow())
+    monkeypatch.setattr("classifier.tracking.event_files.LiveEvents", lambda _: Slow())
     monkeypatch.setitem(globals(), "track", lambda *_, **__: None)
-    tell("tensorboard", "epochs=40", after=second)
+    tell("tensorboard", "epochs=40", after=second, every=5, share=0.1)
     assert calls == [(5.0, [1, 2, 3, 4, 5]), (27.0, [*range(6, 26)])]
 
 
 def test_who_asks_for_nothing_gets_nothing(tell, tmp_path, monkeypatch):
-    monkeypatch.setattr(Live, "_open", pytest.fail)
+    monkeypatch.setattr("classifier.tracking.event_files.LiveEvents", pytest.fail)
     tell("tensorboard", "epochs=3", "tracker_live=false")
     tell("none", "epochs=4")
 

@@ -19,7 +19,7 @@ import pytest
 
 from classifier.runs.folder import write_status
 from classifier.runs.log import Stopped, stop_at_once
-from classifier.sweep.records import read_record
+from classifier.sweep.folders import read_record
 from classifier.tracking.figures import scalars
 from classifier.tracking.mlflow_store import QUIET
 
@@ -175,16 +175,8 @@ def test_mlflow_holds_a_run(story):
     assert run["artifacts"] == sizes
     pictures = {path.name for path in folder.glob("*.png")}
     assert len(pictures) == 4
-    others = {
-        "report.html",
-        "model.npz",
-        "report.json",
-        "report.txt",
-        "history.csv",
-        "train.log",
-        "status.json",
-    }
-    assert {*sizes} == pictures | others | {".hydra/config.yaml"}
+    others = "report.html model.npz report.json report.txt history.csv train.log status.json"
+    assert {*sizes} == pictures | {*others.split(), ".hydra/config.yaml"}
 
 
 @needs("mlflow")
@@ -318,19 +310,11 @@ def session(found):
     }
 
 
-TENSORBOARD = [
-    needs("tensorboardX", "tensorboard"),
-    pytest.mark.filterwarnings("ignore"),
-]
+TENSORBOARD = needs("tensorboardX", "tensorboard")
 
 
-def on_tensorboard(test):
-    for mark in TENSORBOARD:
-        test = mark(test)
-    return test
-
-
-@on_tensorboard
+@TENSORBOARD
+@pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_path):
     first = ["hydra.run.dir=run", "epochs=3", "report.plots=false", "name='<b>one'", "tags=[a,b]"]
     assert command("train.py", *first).returncode == 0
@@ -366,7 +350,8 @@ def test_tensorboard_holds_a_run_and_whatever_became_of_it(command, events, tmp_
     assert "experiment" not in told
 
 
-@on_tensorboard
+@TENSORBOARD
+@pytest.mark.filterwarnings("ignore")
 def test_tensorboard_holds_every_job_of_a_sweep(command, events, tmp_path):
     sweep = ["train.py", "-m", "tracker=tensorboard", "hydra.sweep.dir=s", *QUICK]
     assert command(*sweep, "lr=0.1,1e9").returncode == 1
@@ -412,7 +397,7 @@ def test_a_package_that_is_missing_is_told_before_anything_is_done(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        pytest.param(["tracker=tensorboard"], ".tensorboard: File exists", marks=TENSORBOARD[0]),
+        pytest.param(["tracker=tensorboard"], ".tensorboard: File exists", marks=TENSORBOARD),
         pytest.param(
             ["tracker=mlflow", "mlflow.uri=sqlite:///folder.db"],
             "unable to open database file",
@@ -431,19 +416,26 @@ def test_a_tracker_that_fails_costs_no_run(overrides, words, command, tmp_path):
     assert words in done.stderr
     assert done.stderr.endswith(f"the results stand in {tmp_path / 'run'}\n")
     assert done.stderr.count("\n") == 1
-    assert (
-        json.loads((tmp_path / "run/status.json").read_text(encoding="utf-8"))["status"]
-        == "completed"
-    )
+    assert read_record(tmp_path / "run").status == "completed"
     assert files(tmp_path / "run")[1]["epochs"] == 3
 
 
-@pytest.mark.parametrize("uri", ["foo", "sqlite:///", "sqlite:mlflow.db", "./mlruns", "https://"])
-def test_an_address_that_is_none_is_refused_first(uri, command, tmp_path):
-    done = command("train.py", "tracker=mlflow", f"mlflow.uri='{uri}'")
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"mlflow.uri={uri}: must be sqlite:///FILE")
-    assert list(tmp_path.iterdir()) == []
+URIS = ("foo", "sqlite:///", "sqlite:mlflow.db", "./mlruns", "https://")
+
+
+@pytest.mark.parametrize("many", [[], ["-m", "lr=0.1,0.2"]])
+def test_what_is_no_tracker_and_no_address_is_refused_first(many, command, tmp_path):
+    wrong = {
+        ("tracker=mlflow", f"mlflow.uri='{u}'"): f"mlflow.uri={u}: must be sqlite:///FILE"
+        for u in URIS
+    }
+    wrong[("tracker=foo",)] = "tracker=foo: must be one of none, tensorboard, mlflow"
+    for given, words in wrong.items():
+        done = command("train.py", *many, *given)
+        assert done.returncode == 1
+        assert done.stderr.startswith(words)
+        assert done.stderr.count("\n") == 1
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_figures_that_are_not_finite_are_left_out(tmp_path):
@@ -460,15 +452,6 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     curves = {("train_accuracy", 0.25, 1), ("lr", 0.5, 1)}
     kept = {("best_train_loss", 1.5, 0), ("resolved_lr", 0.5, 0), ("best_epoch", 0, 0)}
     assert told == curves | kept
-
-
-def test_a_tracker_that_does_not_exist_is_refused_before_a_sweep_too(command, tmp_path):
-    for more in (["tracker=foo"], ["tracker=mlflow", "mlflow.uri=here"]):
-        done = command("train.py", "-m", "lr=0.1,0.2", *more, *QUICK)
-        assert done.returncode == 1
-        assert done.stderr.startswith(more[-1])
-        assert done.stderr.count("\n") == 1
-        assert list(tmp_path.iterdir()) == []
 
 
 def test_a_password_in_the_uri_stays_out_of_what_is_passed_on(command, tmp_path):

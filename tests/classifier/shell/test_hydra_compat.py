@@ -7,7 +7,7 @@ import sys
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from classifier.shell.hydra_versions import IS_1_3, lazy_help
+from classifier.shell.hydra_compat import IS_1_3, lazy_help
 
 mended = pytest.mark.skipif(
     sys.version_info < (3, 14) or not IS_1_3, reason="Hydra 1.3 on Python 3.14 or later alone"
@@ -29,7 +29,7 @@ def test_hydra_1_3_is_still_supported(repository):
         (repository / "requirements.txt").read_text(encoding="utf-8"),
         re.M,
     )
-    assert (int(asked[1]), int(asked[2])) < (1, 4), "classifier/hydra_versions.py can go"
+    assert (int(asked[1]), int(asked[2])) < (1, 4), "classifier/shell/hydra_compat.py can go"
 
 
 @pytest.mark.skipif(

@@ -8,10 +8,19 @@ from hydra import compose, initialize_config_dir
 from classifier.runs.config import Job, make_config, register_schemas
 from classifier.runs.folder import read_status, write_status
 from classifier.runs.preparation import load_dataset
-from classifier.shell.hydra_versions import VERSION_BASE
-from classifier.sweep import drawing, engine, progress
-from classifier.sweep.engine import Stack, run_stacks, train_stack
-from classifier.sweep.progress import SweepProgress
+from classifier.shell.hydra_compat import VERSION_BASE
+from classifier.sweep import drawing, workers
+from classifier.sweep.stacks import (
+    UNKNOWN,
+    Lost,
+    Stack,
+    SweepProgress,
+    end_stack,
+    log,
+    train_here,
+    train_stack,
+)
+from classifier.sweep.workers import shares_of, this_process, train_in_workers
 from data import machine
 
 
@@ -30,15 +39,14 @@ def jobs(repository, tmp_path):
 
 @pytest.fixture
 def hidden():
-    return SweepProgress(4, engine.log, shown=False)
+    return SweepProgress(4, log, shown=False)
 
 
 @pytest.fixture
-def told(monkeypatch):
+def told():
     """The lines about a sweep of four jobs, one for whatever happens."""
     lines = []
-    monkeypatch.setattr(progress, "EVERY", 0)
-    with SweepProgress(4, SimpleNamespace(info=lines.append), shown=True) as shown:
+    with SweepProgress(4, SimpleNamespace(info=lines.append), shown=True, every=0) as shown:
         yield SimpleNamespace(progress=shown, lines=lines)
 
 
@@ -68,52 +76,40 @@ def test_a_failing_stack_returns_why_and_says_it_in_its_folders(jobs):
     assert read_status(jobs[0].folder)["reason"] == outcome.reason
 
 
-def test_a_stack_without_a_result_or_a_reason_gets_one(jobs):
-    engine._settle(stack(jobs[:1], None), None)
-    engine._settle(stack(jobs[1:2], None), engine.Outcome("too many open files"))
-    engine._settle(stack(jobs[2:3], None), engine.Outcome("is still running", locked=True))
+def test_a_stack_without_a_result_or_a_reason_gets_one(jobs, hidden):
+    end_stack(stack(jobs[:1], None), None, hidden)
+    end_stack(stack(jobs[1:2], None), Lost("too many open files"), hidden)
+    end_stack(stack(jobs[2:3], None), Lost("is still running", locked=True), hidden)
     reasons = [read_status(job.folder)["reason"] for job in jobs]
-    assert reasons == [engine.UNKNOWN, "too many open files", None, None]
+    assert reasons == [UNKNOWN, "too many open files", None, None]
 
 
 @pytest.mark.parametrize(
     ("cores", "memory", "n"), [(4, 2**40, 4), (4, 2**30, 1), (4, 2**32, 2), (100, 2**40, 61)]
 )
 def test_few_processes_draw_where_there_is_little_memory(monkeypatch, cores, memory, n):
-    started = []
+    counts = []
 
-    class Drawer:
-        def __init__(self):
-            started.append(self)
+    class Drawers:
+        def __init__(self, n):
+            counts.append(n)
 
         def end(self):
-            ended.append(self)
+            counts.append("ended")
 
-    ended = []
     monkeypatch.setattr(machine, "cores", lambda: cores)
     monkeypatch.setattr(machine, "memory", lambda: memory)
-    monkeypatch.setattr(drawing, "Drawer", Drawer)
+    monkeypatch.setattr(drawing, "Drawers", Drawers)
     with drawing.drawing_processes(plots=True):
-        assert len(started) == n
-    assert started == ended
+        assert counts == [n]
+    assert counts == [n, "ended"]
 
 
-def test_workers_share_memory_and_cores_with_each_other_and_this_process(jobs, hidden, monkeypatch):
-    asked = []
-
-    class Workers:
-        def run(self, calls):
-            asked.extend(given for _, given in calls)
-            return iter(())
-
-    monkeypatch.setattr(machine, "cores", lambda: 6)
-    monkeypatch.setattr(engine, "cores", lambda: 6)
-    for n_jobs, n_stacks, address in ((3, 5, None), (3, 2, None), (3, 5, "there")):
-        stacks = [stack(jobs[:1], None)] * n_stacks
-        engine._run_in_workers(stacks, Workers(), n_jobs, address, hidden)
-        _, threads, n_processes, parent = asked.pop()
-        assert (threads, n_processes) == ((1, 1) if address else (2, 1 + min(n_jobs, n_stacks)))
-        assert (parent is None) == (address is not None)
+def test_workers_share_memory_and_cores_with_each_other_and_this_process(monkeypatch):
+    monkeypatch.setattr(workers, "cores", lambda: 6)
+    here = this_process()
+    assert [shares_of(3, n_stacks, None) for n_stacks in (5, 2)] == [(2, 4, here), (2, 3, here)]
+    assert shares_of(3, 5, "there") == (1, 1, None)
 
 
 def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeypatch):
@@ -129,9 +125,7 @@ def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeyp
 
 def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs, told):
     dataset = load_dataset(jobs[0].config)
-    run_stacks(
-        [stack(jobs[:3], dataset), stack(jobs[3:], dataset)], "local", 1, None, told.progress
-    )
+    train_here([stack(jobs[:3], dataset), stack(jobs[3:], dataset)], told.progress)
     epochs = [f", epoch {n}/2" for n in (0, 1, 2, 2)]
     first, second = ([f"{n}/4 jobs{epoch}" for epoch in epochs] for n in (0, 3))
     assert without_times(told.lines) == [*first, "3/4 jobs", *second, "4/4 jobs"]
@@ -142,7 +136,7 @@ def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs, to
 def test_a_sweep_in_workers_tells_of_jobs_as_their_stacks_end(jobs, told):
     dataset = load_dataset(jobs[0].config)
     stacks = [stack(jobs[:3], dataset), stack(jobs[3:], dataset)]
-    run_stacks(stacks, "loky", 1, None, told.progress)
+    train_in_workers(stacks, "loky", 1, None, told.progress)
     assert {read_status(job.folder)["status"] for job in jobs} == {"completed"}
     assert sorted(without_times(told.lines)) in (
         ["1/4 jobs", "4/4 jobs"],

@@ -1,9 +1,8 @@
 """What train.py does with the config that Hydra has composed: one run, in its folder."""
 
-import contextlib
+import logging
 import math
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,16 +17,14 @@ from classifier.runs.log import exit_code, failures_recorded, log
 from classifier.runs.progress import Progress, Watch, said_when_long, watch_epochs
 from classifier.runs.results import selection_metric
 from classifier.runs.run import run
-from classifier.shell.console import hush
 from classifier.solver import Training
-from classifier.tracking.live import Live
-from classifier.tracking.track import track
+from classifier.tracking.track import Live, track
 from data.console import printable
 from data.errors import one_line
 from data.files.store import from_here
 
 
-def run_composed(composed: DictConfig) -> float:
+def run_one(composed: DictConfig) -> float:
     """Run the job that Hydra has made a folder for.
 
     Returns
@@ -42,13 +39,30 @@ def run_composed(composed: DictConfig) -> float:
     """
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
-    if composed.quiet:
-        hush()
+    if composed.quiet:  # warnings and errors alone, on stderr; stdout is for the folder of a run
+        for handler in logging.getLogger().handlers:
+            is_stdout = handler.name == "console"
+            handler.setLevel(logging.CRITICAL + 1 if is_stdout else logging.WARNING)
     if hydra.mode != RunMode.RUN:
         return _run_in_folder(composed, folder, lambda _: None, alone=False)
-    live = Live(composed, folder)
+    live, is_latest = Live(composed, folder), False
+
+    def watch(training: Training) -> None:
+        nonlocal is_latest
+        show_epochs(training)
+        # A run is the newest one as soon as it has something to go on with.
+        if not is_latest and any((folder / name).exists() for name in (CHECKPOINT, MODEL)):
+            is_latest = True
+            try:
+                point_latest(Path(str(composed.outputs)), folder)
+            except OSError as error:  # the run is worth more than its nickname
+                link = Path(str(composed.outputs)) / LINK
+                log.warning("%s does not point to this run: %s", link, one_line(error))
+        live(training)
+
     try:
-        with _watch_alone(composed, folder, live) as watch:
+        with Progress(log.info, shown=not composed.quiet) as progress:
+            show_epochs = watch_epochs(progress)
             return _run_in_folder(composed, folder, watch, alone=True)
     finally:  # also of a run that failed or was stopped
         track(composed, folder, listener=live.listener)
@@ -57,12 +71,17 @@ def run_composed(composed: DictConfig) -> float:
 
 
 def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: bool) -> float:
+    def show(folder: Path, plots: bool) -> None:
+        what = "evaluated; draws the plots" if plots else "evaluated; makes the page"
+        with said_when_long(what, log):
+            show_run(folder, plots)
+
     try:
         with failures_recorded([folder]):
             hydra = HydraConfig.get()
             job = make_job(composed, dict(hydra.runtime.choices), folder)
             refuse_unused(job.config, hydra.overrides.task)
-        (report,) = run([job], show=_show, watch=watch, of_sweep=not alone)
+        (report,) = run([job], show=show, watch=watch, of_sweep=not alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
         sys.exit(exit_code(stop))
@@ -71,47 +90,3 @@ def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: b
             raise SystemExit(1) from error
         return math.nan
     return selection_metric(report, job.config.objective)
-
-
-def _show(folder: Path, plots: bool) -> None:
-    with said_when_long(
-        "evaluated; draws the plots" if plots else "evaluated; makes the page", log
-    ):
-        show_run(folder, plots)
-
-
-@contextlib.contextmanager
-def _watch_alone(composed: DictConfig, folder: Path, live: Live) -> Iterator[Watch]:
-    """Yield what a run on its own tells of its epochs: the person, the tracker, outputs/latest."""
-    with Progress(log.info, shown=not composed.quiet) as progress:
-        watches: list[Watch] = [
-            watch_epochs(progress),
-            _watch_latest(Path(str(composed.outputs)), folder),
-            live,
-        ]
-
-        def watch(training: Training) -> None:
-            for one in watches:
-                one(training)
-
-        yield watch
-
-
-def _watch_latest(outputs: Path, folder: Path) -> Watch:
-    """Return what makes a run the newest one, as soon as it has something to go on with."""
-    is_latest = False
-
-    def watch(_: Training) -> None:
-        nonlocal is_latest
-        if not is_latest and any((folder / name).exists() for name in (CHECKPOINT, MODEL)):
-            is_latest = True
-            _point_latest(outputs, folder)
-
-    return watch
-
-
-def _point_latest(outputs: Path, folder: Path) -> None:
-    try:
-        point_latest(outputs, folder)
-    except OSError as error:  # the run is worth more than its nickname
-        log.warning("%s does not point to this run: %s", outputs / LINK, one_line(error))

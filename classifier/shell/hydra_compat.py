@@ -1,0 +1,219 @@
+"""What this program asks of Hydra: its versions, and settings that it does not follow.
+
+What Hydra would ignore, or do otherwise than meant, is refused by name before anything starts.
+"""
+
+import argparse
+import contextlib
+import math
+import re
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, RangeSweep
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from classifier.runs.config import CONFIGS, Config, fields_of
+from classifier.runs.folder import STACKED
+from classifier.runs.hints import is_known, unknown_key
+from data.errors import InputError
+
+LISTING = "grid", "basic"  # sweepers that list every combination
+JOBS = 100_000  # of a sweep, at most: each has a folder
+IS_1_3 = hydra.__version__.startswith("1.3.")
+
+# Hydra 1.3 warns where `version_base` is not given, and 1.4 where it is.
+VERSION_BASE: dict[str, Any] = {"version_base": "1.3"} if IS_1_3 else {}
+
+# For `hydra.main`. Hydra 1.4 asks what a config may call: the program's own callback and handlers,
+# and the launchers and sweepers, Hydra's and those that are installed beside it.
+ENTRY: dict[str, Any] = VERSION_BASE or {
+    "execution_whitelist": [
+        "classifier.shell.command.Guard",
+        "classifier.shell.command.BelowError",
+        "hydra_plugins.*",
+        "hydra._internal.core_plugins.*",
+    ]
+}
+
+
+@contextlib.contextmanager
+def lazy_help() -> Iterator[None]:
+    """Let Hydra 1.3 make its parser of arguments on Python 3.14, within the context.
+
+    From 3.14 on argparse reads a help text when its argument is added, and Hydra 1.3 gives one that
+    is no text before it is shown (facebookresearch/hydra issue 3121): 3.14 ends with `badly formed
+    help string`, and 3.15 makes at every start a text that nobody sees. So such a help is added
+    after its argument. Hydra 1.4 is mended: this goes when requirements.txt asks for it.
+    """
+    if sys.version_info < (3, 14) or not IS_1_3:
+        yield
+        return
+    parsers: Any = argparse.ArgumentParser
+    original = parsers.add_argument
+
+    def add_argument(parser: Any, *names: str, **options: Any) -> Any:
+        text = options.get("help")
+        if text is None or isinstance(text, str):
+            return original(parser, *names, **options)
+        action = original(parser, *names, **options | {"help": None})
+        action.help = text
+        return action
+
+    parsers.add_argument = add_argument
+    try:
+        yield
+    finally:
+        parsers.add_argument = original
+
+
+def compose_once(configs: Path) -> None:
+    """Keep Hydra 1.3 from composing the config twice where the first time can tell it nothing.
+
+    That would find `hydra.mode`, which stands nowhere unless someone has written it somewhere, and
+    takes a tenth of the time of a short run. Hydra 1.4 looks for it without composing.
+
+    Parameters
+    ----------
+    configs : the folder of the config files.
+    """
+    if not IS_1_3:
+        return
+    words = ("mode", "-c", "path")
+    mentioned = any(word in argument for argument in sys.argv[1:] for word in words)
+    if not mentioned and not any(b"mode:" in path.read_bytes() for path in configs.rglob("*.yaml")):
+        from hydra._internal.hydra import Hydra
+
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+
+
+def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
+    """Refuse settings of Hydra's that this program does not follow, of a run.
+
+    Parameters
+    ----------
+    config : composed.
+    arguments : of the command line, to be kept in a command that is proposed.
+
+    Raises
+    ------
+    InputError
+        Naming the setting.
+    """
+    _check_folders(config)
+    choices = [o for o in config.hydra.overrides.task if o.startswith("sweep=")]
+    if choices and config.resume is None:
+        command = shlex.join(["python", "train.py", "-m", *arguments])
+        raise InputError(f"{choices[-1]}: says what -m varies; give {command}")
+
+
+def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
+    """Refuse what would fail in every job of a sweep, or be ignored; raises as `check_run`."""
+    _check_folders(config)
+    _refuse_choices(config.hydra.overrides.task, arguments)
+    fields = fields_of(Config)
+    for override in config.hydra.overrides.task:
+        key = re.split("[=@]", override)[0]
+        if key[0] not in "+~" and not is_known(key, fields):
+            raise InputError(unknown_key(override, key, fields))
+    if config.hydra.runtime.choices["hydra/launcher"] == STACKED:
+        for name, callback in (config.hydra.callbacks or {}).items():
+            for hook in ("on_job_start", "on_job_end"):
+                if _has_hook(str(callback.get("_target_")), hook):
+                    raise InputError(
+                        f"hydra.callbacks.{name}: its {hook} is never called, for the jobs of a "
+                        "stack start and end together; hydra/launcher=basic runs each job on its "
+                        "own, as Hydra does"
+                    )
+    if config.hydra.runtime.choices["hydra/sweeper"] in LISTING:
+        _check_size(config)
+
+
+def _check_folders(config: DictConfig) -> None:
+    if config.hydra.output_subdir != ".hydra":
+        subdir = config.hydra.output_subdir
+        subdir = "null" if subdir is None else subdir
+        raise InputError(
+            f"hydra.output_subdir={subdir}: must be .hydra, where resume and the summary of a "
+            "sweep find the settings of a run"
+        )
+    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+    job_folder = sweep["subdir"]
+    if job_folder != "${hydra.job.num}":
+        raise InputError(
+            f"hydra.sweep.subdir={job_folder}: the folder of a job is its number, by which "
+            "the summary of a sweep finds it; leave it out, and name the folder of the sweep by "
+            "hydra.sweep.dir"
+        )
+    if config.hydra.job.chdir:
+        raise InputError(
+            "hydra.job.chdir=true: data, outputs and the run to resume "
+            "are found from the folder where the program starts; leave it out, or start the "
+            "program elsewhere"
+        )
+
+
+def _refuse_choices(overrides: Sequence[str], arguments: Sequence[str]) -> None:
+    """Refuse several choices of the config group `sweep`, with the command that was meant."""
+    choices = [override for override in overrides if override.startswith("sweep=")]
+    override = OverridesParser.create().parse_override(choices[-1]) if choices else None
+    if override is None or not override.is_sweep_override():
+        return
+    tried: Any = override.value()
+    values: dict[str, str] = {}
+    for name in tried.list if isinstance(tried, ChoiceSweep) else ():
+        file = CONFIGS / "sweep" / f"{name}.yaml"
+        params = OmegaConf.load(file).hydra.sweeper.params if file.is_file() else {}
+        if not params or any("(" in str(value) for value in params.values()):  # a search
+            values = {}
+            break
+        values |= {str(key): str(value) for key, value in params.items()}
+    if not values:
+        raise InputError(f"{choices[-1]}: sweep takes one choice; give one of them")
+    others = [argument for argument in arguments if argument not in choices]
+    both = [f"{key}={value}" for key, value in values.items()]
+    command = shlex.join(["python", "train.py", *others, *both])
+    raise InputError(f"{choices[-1]}: sweep takes one choice; to vary both give {command}")
+
+
+def _check_size(config: DictConfig) -> None:
+    """Refuse a sweep with more jobs than can be begun, before its combinations are listed.
+
+    A range is a few characters, also in a folder that is received, and may stand for any number of
+    values; those of several keys multiply.
+    """
+    params = config.hydra.sweeper.get("params") or {}
+    overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
+    swept = [
+        o for o in OverridesParser.create().parse_overrides(overrides) if o.is_sweep_override()
+    ]
+    n_jobs = math.prod(_n_values(override.value()) for override in swept)
+    if not n_jobs <= JOBS:
+        keys = ", ".join(str(override.input_line) for override in swept)
+        raise InputError(
+            f"{keys}: a sweep of {float(n_jobs):.3g} jobs; one has at most {JOBS}, so sweep fewer "
+            "values, or in parts"
+        )
+
+
+def _n_values(sweep: Any) -> float:
+    """Return how many values a key is swept over: about, where they are not listed."""
+    if isinstance(sweep, ChoiceSweep):
+        return len(sweep.list)
+    if not isinstance(sweep, RangeSweep):  # a pattern, of names of configs
+        return 1
+    start, stop, step = (float(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
+    return max((stop - start) / step, 1.0) if step else 1
+
+
+def _has_hook(target: str, hook: str) -> bool:
+    """Return whether the class of a callback, which Hydra has imported already, has a hook."""
+    module, _, name = target.rpartition(".")
+    callback = getattr(sys.modules.get(module), name, Callback)
+    return getattr(callback, hook, None) is not getattr(Callback, hook)

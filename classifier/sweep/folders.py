@@ -1,0 +1,197 @@
+"""The folders of a sweep: those of its jobs, which job has which, and best/ of the winner."""
+
+import dataclasses
+import filecmp
+import json
+import logging
+import math
+import os
+import shlex
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from classifier.export.formats import FORMATS
+from classifier.runs.artifacts import (
+    BEST,
+    MODEL,
+    copied_to,
+)
+from classifier.runs.config import Value, flatten, has_role
+from classifier.runs.folder import FINISHED, read_config, read_report, read_status, write_status
+from data.console import printable
+from data.errors import InputError
+from data.files.store import is_folder, is_plain_file, is_there, whole_folder, write_text
+from data.options import LABEL, PLACE
+
+log = logging.getLogger(__name__)
+NEEDED = (MODEL, "report.json", "report.txt")  # what is copied of the winner,
+SHOWN = [name for name in copied_to(BEST) if name not in NEEDED]
+EXPORTS = {f"model{form.suffix}" for form in FORMATS.values()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One job's folder: its config with the choices of the groups, its status and its report."""
+
+    folder: Path
+    config: dict[str, Value]
+    status: str
+    reason: str | None
+    report: dict[str, Any] | None
+
+
+def each_record(sweep: Path) -> Iterator[Record]:
+    """Yield every job under a sweep's folder in the order of their numbers, one at a time.
+
+    A job whose files are missing or cut short, as after a kill, has not begun.
+    """
+    folders = {path.parent for path in sweep.glob("*/status.json")}
+    folders |= {path.parent.parent for path in sweep.glob("*/.hydra/config.yaml")}
+    numbers = {folder: int(folder.name) for folder in folders if folder.name.isdecimal()}
+    by_number = sorted(folders, key=lambda path: (numbers.get(path, math.inf), path.name))
+    return map(read_record, by_number)
+
+
+def read_record(folder: Path) -> Record:
+    """Read one job's folder."""
+    status, report = read_status(folder), read_report(folder)
+    # A report has the config too, and JSON is read a hundred times faster than YAML.
+    config = report["config"] if report is not None else read_config(folder)
+    return Record(folder, config, status["status"], status["reason"], report)
+
+
+def settings(config: dict[str, Value]) -> dict[str, Value]:
+    """Return what makes a run what it is, flattened: its config but for its place and its name."""
+    return {
+        key: value
+        for key, value in flatten(config).items()
+        if not (has_role(key, PLACE) or has_role(key, LABEL))
+    }
+
+
+def config_key(config: dict[str, Value]) -> str:
+    """Return a text that two configs share exactly when they are the same job.
+
+    Where a run is put and who hears of it does not matter, and 1 is 1.0.
+    """
+    return json.dumps(settings(with_whole_numbers(config)), sort_keys=True)
+
+
+def with_whole_numbers(value: Value) -> Value:
+    """Return a config in which every number that is written in several ways is written in one."""
+    if isinstance(value, dict):
+        return {key: with_whole_numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [with_whole_numbers(part) for part in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+class JobFolders:
+    """Finds each job its folder.
+
+    A job that the sweep's folder has already, known by its config, keeps its folder; any other job
+    gets the folder of its number, or of the next number that is free.
+
+    Parameters
+    ----------
+    sweep : the sweep's folder.
+    records : the jobs that stand there already.
+
+    Attributes
+    ----------
+    is_new : whether none stands there.
+    """
+
+    def __init__(self, sweep: Path, records: Iterable[Record]) -> None:
+        self.sweep = sweep
+        self._jobs: dict[str, tuple[Path, str]] = {}
+        self._without_config: dict[str, str] = {}  # statuses, by the name of the folder
+        for record in records:  # of thousands, one at a time
+            if record.config:
+                self._jobs[config_key(record.config)] = record.folder, record.status
+            else:
+                self._without_config[record.folder.name] = record.status
+        self.is_new = not self._jobs and not self._without_config
+        self._taken = {path.name for path in sweep.iterdir()}
+
+    def find(self, plain: dict[str, Any]) -> tuple[Path, str] | None:
+        """Return the folder and the status of the job with this config, where there is one."""
+        return self._jobs.get(config_key(plain))
+
+    def make(self, number: int, files: Callable[[Path, int], dict[str, str]]) -> Path:
+        """Make the folder of a new job, with the `files` that Hydra leaves there.
+
+        They are not synced: a job costs a third of the time so. Where a crash of the machine cuts
+        them short, the job has no config, and the one of its number is put into its folder.
+        """
+        if self._without_config.get(str(number), "failed") not in (*FINISHED, "failed"):
+            folder = self.sweep / str(number)
+            (folder / ".hydra").mkdir(exist_ok=True)
+            for name, text in files(folder, number).items():
+                write_text(folder / ".hydra" / name, text)
+            return folder
+        folder = self._free(number)
+        with whole_folder(folder) as beside:
+            (beside / ".hydra").mkdir()
+            for name, text in files(folder, number).items():
+                (beside / ".hydra" / name).write_bytes(text.encode(errors="backslashreplace"))
+        return folder
+
+    def refuse(self, number: int, reason: str) -> Path:
+        """Record why a job has no config; return its folder, the same one each time."""
+        if self._without_config.get(str(number)) == "failed":
+            folder = self.sweep / str(number)
+            write_status(folder, "failed", reason)
+            return folder
+        folder = self._free(number)
+        with whole_folder(folder) as beside:
+            write_status(beside, "failed", reason)
+        return folder
+
+    def _free(self, number: int) -> Path:
+        """Return the place of the folder of a number, or of the next number that is free."""
+        while str(number) in self._taken:
+            number += 1
+        self._taken.add(str(number))
+        return self.sweep / str(number)
+
+
+def check_best(best: Path) -> None:
+    """Refuse a best/ with other files than those of a winner, and the exports of its model."""
+    allowed = {*NEEDED, *SHOWN, *EXPORTS}
+    paths = sorted(best.iterdir()) if is_folder(best) else [best] if is_there(best) else []
+    others = [path for path in paths if path.name not in allowed or not is_plain_file(path)]
+    if others:
+        raise InputError(
+            f"{others[0]}: stands where the best model is put; move it elsewhere, and make "
+            f"the summary: python -m classifier.sweep.summary {best.parent}"
+        )
+
+
+def copy_best(sweep: Path, folder: Path) -> None:
+    """Put the winner's files into best/, whole: a copy takes the place of an earlier one.
+
+    What is named as an export stays, for others may have put it there; where the winner is another
+    one, that is told. So do pictures that were made there alone, as long as its report is the same.
+    """
+    best, earlier = sweep / "best", sweep / f".earlier.{os.getpid()}.part"
+
+    def differs(name: str) -> bool:
+        there, here = best / name, folder / name
+        return not is_plain_file(there) or not filecmp.cmp(there, here, shallow=False)
+
+    copied = [*NEEDED, *(name for name in SHOWN if (folder / name).is_file())]
+    named = EXPORTS if differs("report.json") else {*EXPORTS, *SHOWN} - {*copied}
+    kept = [best / name for name in sorted(named) if is_plain_file(best / name)]
+    if kept and differs(MODEL):
+        names = ", ".join(printable(path) for path in kept)
+        export = printable(f"python -m classifier.export {shlex.quote(str(best))} --to ...")
+        log.warning("%s: stays, and is not of the new winner; export that: %s", names, export)
+    with whole_folder(best) as beside:
+        for path in (*(folder / name for name in copied), *kept):
+            shutil.copy2(path, beside / path.name)
+        if best.exists():  # moved first: Windows refuses that while a file in it is open
+            best.rename(earlier)
+    shutil.rmtree(earlier, ignore_errors=True)
