@@ -13,11 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier.export.formats import FORMATS
-from classifier.runs.artifacts import (
-    BEST,
-    MODEL,
-    copied_to,
-)
+from classifier.runs.artifacts import BEST, MODEL, copied_to
 from classifier.runs.config import Value, flatten, has_role
 from classifier.runs.folder import FINISHED, read_config, read_report, read_status, write_status
 from data.console import printable
