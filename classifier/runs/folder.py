@@ -171,12 +171,8 @@ def _refuse_others(folder: Path, kind: Kind) -> Kind | None:
 
 
 def write_status(folder: Path, status: str, reason: str | None = None) -> None:
-    """Write status.json: running, completed, diverged, skipped, interrupted or failed; why.
-
-    It is written last, so it alone is flushed: a journal keeps the order of what came before.
-    """
-    content = {"status": status, "reason": reason}
-    write_json(folder / "status.json", content, on_disk=status != "running")
+    """Write status.json: running, completed, diverged, skipped, interrupted or failed; why."""
+    write_json(folder / "status.json", {"status": status, "reason": reason})
 
 
 def read_status(folder: Path) -> dict[str, Any]:

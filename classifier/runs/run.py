@@ -28,7 +28,7 @@ from classifier.solver import Training
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
-from data.files.store import from_here
+from data.files.store import flush, from_here
 
 EVALUATED = 2**23  # predictions that are kept at a time, of all models
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
@@ -174,6 +174,7 @@ def _conclude(
     """
     errors: list[Exception] = []
     reports, kept, dataset = [], list[Trained](), prepared.dataset
+    ended: list[Path] = []
     for one in trained:
         if one.fit.status == SKIPPED:
             write_status(one.job.folder, SKIPPED, one.fit.ended)
@@ -197,8 +198,11 @@ def _conclude(
                     write_files("evaluation", folder, result, dataset)
                     show(folder, is_drawn(one.job.config, of_sweep=of_sweep))
                 write_status(folder, result.report["status"], result.report["ended"])
+                ended.append(folder / "status.json")
                 _log_outcome(folder, result.report, of_sweep=of_sweep)
                 reports.append(result.report)
+    # Written last, so they alone are flushed: a journal keeps the order of what came before.
+    flush(ended)
     if errors:
         raise errors[0]
     return reports

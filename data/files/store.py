@@ -10,7 +10,7 @@ import re
 import shutil
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -18,6 +18,7 @@ import numpy as np
 import yaml
 
 from data.errors import InputError, one_line
+from data.threads import in_order
 
 
 def is_there(path: Path) -> bool:
@@ -180,16 +181,27 @@ def remove_parts(folder: Path) -> None:
             part.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str, *, on_disk: bool = False) -> None:
+def flush(paths: Sequence[Path]) -> None:
+    """Bring files to the disk, many at once: 64 take 0.4 s one by one, and 0.03 s together."""
+
+    def flush_one(path: Path) -> None:
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+
+    for _ in in_order(flush_one, paths, n_threads=64):
+        pass
+
+
+def write_text(path: Path, text: str) -> None:
     """Write text as UTF-8; what it has no code for, as parts of odd file names, is escaped."""
     content = text.encode(errors="backslashreplace")
-    write_whole(path, lambda file: file.write(content), on_disk=on_disk)
+    write_whole(path, lambda file: file.write(content))
 
 
-def write_json(path: Path, content: Any, *, on_disk: bool = False) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write strict JSON; numpy values become plain ones, numbers that are not finite null."""
     text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
-    write_text(path, text, on_disk=on_disk)
+    write_text(path, text)
 
 
 def from_here(path: Path) -> str:

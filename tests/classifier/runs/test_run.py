@@ -300,7 +300,7 @@ def test_the_status_is_written_last_and_is_on_the_disk(job_of, tmp_path, monkeyp
     monkeypatch.setattr(Path, "replace", lambda *ab: replaced.append(ab[1]) or replace(*ab))
     jobs = [job_of(tmp_path / f"{k}", f"reg={k}", "epochs=2") for k in range(2)]
     run(jobs)
-    names = [path.name.split(".")[1] for path in flushed]
+    names = [path.name.strip(".").split(".")[0] for path in flushed]
     assert names == ["checkpoint"] * (len(names) - 2) + ["status"] * 2
     for job in jobs:
         own = [path.name for path in replaced if path.parent == job.folder]

@@ -56,7 +56,7 @@ def test_a_file_that_is_to_be_on_the_disk_is_so_before_it_takes_its_place(tmp_pa
     write_text(path, "before")  # and what need not be on the disk at once is not flushed
     assert done == [("replaced", 6, path.stat().st_ino)]
     done.clear()
-    write_text(path, "new", on_disk=True)
+    write_whole(path, lambda file: file.write(b"new"), on_disk=True)
     number = path.stat().st_ino
     assert done == [("synced", 3, number), ("replaced", 3, number)]
 
