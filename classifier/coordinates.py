@@ -26,9 +26,7 @@ from data.errors import InputError
 from data.threads import in_order, row_parts
 
 SAMPLE = 2**12  # examples in which the directions are found, at most
-SCORED = (
-    2**10
-)  # of these, at least, those whose scores say how the loss curves; or an eighth of all
+SCORED = 2**10  # of these whose scores say how the loss curves, at least; or an eighth of all
 VALUES = 2**24  # of features in the sample, at most
 LEADING = 2**8  # directions that have a curvature of their own
 SPARE = 2**4  # random directions more than those, in which they are found
@@ -64,8 +62,8 @@ class Coordinates:
         counted = np.flatnonzero(weights)
         n = min(len(counted), SAMPLE, max(1, VALUES // max(1, n_features)))
         rows = np.sort(rng.choice(counted, n, replace=False))
-        X, shares = np.array(examples.X[rows]), weights[rows] / weights[rows].sum()
-        self._mean = (shares * X[:, -1]) @ X[:, :-1].astype(np.float64)
+        X, shares = examples.X[rows], weights[rows] / weights[rows].sum()
+        self._mean = np.einsum("n,nd->d", shares * X[:, -1], X[:, :-1])
         X[:, :-1] -= self._mean.astype(X.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.einsum("nd,nd->n", X[:, :-1], X[:, :-1])
@@ -91,21 +89,24 @@ class Coordinates:
     def _find(self, X: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the leading eigenvectors of X^T X, the bias as the last, (D + 1, K + 1)."""
         X, n_features, w = X[:, :-1], X.shape[1] - 1, shares[:, None].astype(X.dtype)
-        if n_features <= LEADING:
+        n = LEADING + SPARE
+        if n_features <= n:
             moments = self._sum(lambda rows: X[rows].T @ (w[rows] * X[rows]), len(X), n_features**2)
             _, vectors = np.linalg.eigh(moments)
         else:
-            random = rng.standard_normal((n_features, LEADING + SPARE)).astype(X.dtype)
-            product = self._sum(
-                lambda rows: X[rows].T @ (w[rows] * (X[rows] @ random)), len(X), random.size
-            )
+            order, signs = rng.permutation(n_features), rng.choice([-1, 1], n_features)
+            ends, signs = np.arange(n) * n_features // n, signs.astype(X.dtype)
+
+            def mixed(A: np.ndarray) -> np.ndarray:  # A O: a few features each, with random signs
+                return np.asarray(np.add.reduceat(A[:, order] * signs, ends, axis=1))
+
+            cost = n_features * n
+            Y = self._sum(lambda rows: X[rows].T @ (w[rows] * mixed(X[rows])), len(X), cost)
             # With Y = X^T X O the approximation is Y (O^T Y)^-1 Y^T.
-            basis, R = np.linalg.qr(product)
-            core = random.T.astype(np.float64) @ product
-            values, turn = np.linalg.eigh((core + core.T) / 2)
-            kept = values > values[-1] * np.finfo(X.dtype).eps
-            found, _, _ = np.linalg.svd(R @ (turn[:, kept] / np.sqrt(values[kept])))
-            vectors = basis @ found[:, :LEADING].astype(X.dtype)
+            Y = Y.astype(np.float64)
+            core = mixed(Y.T)
+            root = _leading(Y, core + core.T, X.dtype)
+            vectors = _leading(root, root.T @ root, X.dtype)[:, -LEADING:]
         directions = np.zeros((n_features + 1, vectors.shape[1] + 1), dtype=X.dtype)
         directions[:-1, :-1], directions[-1, -1] = vectors, 1
         return directions
@@ -135,7 +136,6 @@ class Coordinates:
         weights = theta.reshape(-1, theta.shape[2]).copy()
         weights[:, -1] += weights[:, :-1] @ self._mean
 
-        @np.errstate(over="ignore", invalid="ignore")  # of each thread
         def moments(rows: slice) -> np.ndarray:
             p = (weights @ self._X[rows].T).reshape(*theta.shape[:2], -1)
             p -= p.max(axis=0)
@@ -161,16 +161,13 @@ class Coordinates:
     def apply(self, scales: np.ndarray, gradient: np.ndarray) -> np.ndarray:
         """Return the gradient (C, G, D + 1) times the scales along each direction."""
         along, rest, Q = scales[..., :-1], scales[..., -1:], self._directions
-        result: np.ndarray
-        if Q is None:
-            result = along * gradient
-        else:
-            turned = (gradient.reshape(-1, len(Q)) @ Q).reshape(along.shape)
-            turned *= along - rest
-            result = (turned.reshape(-1, Q.shape[1]) @ Q.T).reshape(gradient.shape)
-            if self._has_rest:
-                result += rest * gradient
-        return result
+        turned = gradient if Q is None else gradient.reshape(-1, len(Q)) @ Q
+        result = turned.reshape(along.shape) * (along - rest)
+        if Q is not None:
+            result = (result.reshape(-1, Q.shape[1]) @ Q.T).reshape(gradient.shape)
+        if self._has_rest:
+            result += rest * gradient
+        return np.asarray(result)
 
     def centred(self, gradient: np.ndarray) -> np.ndarray:
         """Return the gradient by the weights of the centred features, from that by theta."""
@@ -183,6 +180,13 @@ class Coordinates:
 
         What all classes have in common is taken off: the loss does not depend on it.
         """
-        moved: np.ndarray = direction - direction.mean(axis=0)
+        moved: np.ndarray = direction - np.add.reduce(direction) / len(direction)
         moved[..., -1] -= moved[..., :-1] @ self._mean
         return moved
+
+
+def _leading(A: np.ndarray, products: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return A V values^(-1/2), for the eigenvectors V of products that are not rounding."""
+    values, vectors = np.linalg.eigh(products)
+    kept = values > values.max(initial=0) * np.finfo(dtype).eps
+    return np.asarray(A @ (vectors[:, kept] / np.sqrt(values[kept])))

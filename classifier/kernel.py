@@ -201,10 +201,11 @@ class Kernel:
         gradient, spread = (np.empty(shape, theta.dtype) for shape in (self.shape, self.shape[:2]))
         for X, y, weights in blocks:
             losses, right = self.forward(theta, X, y)
-            w = np.ones((1, len(y))) if weights is None else np.atleast_2d(weights)
-            losses = losses.astype(np.float64)
-            for place, figure in enumerate((1.0, losses, right, np.square(losses))):
-                sums.figures[place] += (w * figure).sum(axis=1, dtype=np.float64)
+            figures = np.array([np.ones_like(losses), losses, right, losses], np.float64)
+            figures[3] *= figures[1]
+            if weights is not None:
+                figures *= weights
+            sums.figures += figures.sum(axis=2)
             if sums.gradient is not None and sums.spread is not None:
                 self.backward(X, weights, len(y), gradient, spread)
                 sums.gradient += gradient * len(y)

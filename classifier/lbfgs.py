@@ -3,15 +3,15 @@
 Models stand on the last but one axis of every array: theta, gradient and direction (C, G, D + 1),
 the last `MEMORY` differences of weights s and of gradients y (MEMORY, C, G, D + 1), products
 (MEMORY, G, MEMORY) of s_i and y_j, scales (C, G, K + 2) of the coordinates, and numbers (G, 1). So
-`select` is one index for all. A pair that a model does not have is zero. Whoever minimises computes
-the objective at the trials of all models, in one pass.
+one index takes some of the models. A pair that a model does not have is zero. Whoever minimises
+computes the objective at the trials of all models, in one pass.
 
 Sources: J. Nocedal and S. Wright, Numerical Optimization, 2nd edition, algorithm 7.5; its two loops
 as products with all pairs at once: R. Byrd, J. Nocedal and R. Schnabel, Representations of
 Quasi-Newton Matrices, 1994.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -27,7 +27,7 @@ SHORTENED = 12  # times a step is shortened before a direction is given up
 PROGRESS = 1e-9  # of the value: what it must fall by
 STALE = 30  # trials in a row without progress after which there is none to be had
 LONG = 2**21  # numbers of the pairs of some classes that a thread has at a time
-OFTEN, SELDOM = 12, 5  # passes in each of which the scales are renewed, then in each so many
+OFTEN, SELDOM = 6, 5  # passes in each of which the scales are renewed, then in each so many
 
 State = dict[str, np.ndarray]
 COUNTS = ("shortened", "stale", "n_pairs", "passes")
@@ -49,11 +49,6 @@ def init(theta: np.ndarray, n_scales: int) -> State:
         **{name: np.full((n_models, 1), start) for name, start in NUMBERS.items()},
         **{name: np.zeros((n_models, 1), np.int64) for name in COUNTS},
     }
-
-
-def select(state: State, keep: Sequence[int]) -> State:
-    """Return some of the models."""
-    return {name: np.ascontiguousarray(array[..., list(keep), :]) for name, array in state.items()}
 
 
 def trial(state: State, coordinates: Coordinates) -> np.ndarray:
@@ -160,7 +155,7 @@ def _remember(
     places = state["n_pairs"][models, 0] % MEMORY
     for name, new in (("s", s), ("y", y)):
         state[name][places, :, models] = new[:, models].transpose(1, 0, 2)
-    state["products"][:, models, places] = _dots(state["s"], y, coordinates)[:, models]
+    state["products"][:, models, places] = _dots(state["s"], y, coordinates)[models, :, 0].T
     state["n_pairs"] = state["n_pairs"] + is_pair[:, None]
 
 
@@ -182,18 +177,19 @@ def _two_loops(state: State, coordinates: Coordinates) -> np.ndarray:
     products = state["products"].transpose(1, 0, 2)
     R = np.where(age[:, :, None] <= age[:, None], products, 0)
     diagonal = np.einsum("gii->gi", R)
-    curvature = diagonal.copy()
-    diagonal += curvature == 0  # of pairs that are not there
-    ratio = _ratio(state, curvature, coordinates)
+    curvature = diagonal[..., None].copy()
+    diagonal += diagonal == 0  # of pairs that are not there
+    ratio = _ratio(state, curvature[..., 0], coordinates)
     inverse = np.linalg.inv(R)
-    a = np.einsum("gij,jg->gi", inverse, _dots(S, gradient, coordinates))
+    a = inverse @ _dots(S, gradient, coordinates)
 
     def turn(classes: slice) -> np.ndarray:
         q = gradient[classes] - _combine(Y[:, classes], a)
         return coordinates.apply(state["scales"][classes], q)
 
-    r: np.ndarray = ratio * _by_classes(turn, Y, coordinates)
-    c = np.einsum("gji,gj->gi", inverse, curvature * a - _dots(Y, r, coordinates).T)
+    r: np.ndarray = _by_classes(turn, Y, coordinates)
+    r *= ratio
+    c = inverse.transpose(0, 2, 1) @ (curvature * a - _dots(Y, r, coordinates))
     r += _by_classes(lambda classes: _combine(S[:, classes], c), S, coordinates)
     return r
 
@@ -214,17 +210,18 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _dots(pairs: np.ndarray, a: np.ndarray, coordinates: Coordinates) -> np.ndarray:
-    """Return the products of all pairs with a (C, G, D + 1) of each model, (MEMORY, G)."""
+    """Return the products of all pairs with a (C, G, D + 1) of each model, (G, MEMORY, 1)."""
 
     def products(classes: slice) -> np.ndarray:
-        return np.asarray(np.einsum("mcgd,cgd->cmg", pairs[:, classes], a[classes]))
+        return np.asarray(pairs[:, classes].transpose(1, 2, 0, 3) @ a[classes, :, :, None])
 
     return np.asarray(_by_classes(products, pairs, coordinates).sum(axis=0, dtype=np.float64))
 
 
 def _combine(pairs: np.ndarray, factors: np.ndarray) -> np.ndarray:
-    """Return the sums of all pairs by factors (G, MEMORY), (C, G, D + 1)."""
-    return np.asarray(np.einsum("mcgd,gm->cgd", pairs, factors.astype(pairs.dtype)))
+    """Return the sums of all pairs by factors (G, MEMORY, 1), (C, G, D + 1)."""
+    rows = factors.astype(pairs.dtype).transpose(0, 2, 1)
+    return np.asarray((rows @ pairs.transpose(1, 2, 0, 3))[:, :, 0])
 
 
 def _by_classes(
@@ -233,6 +230,5 @@ def _by_classes(
     """Return what is done for all classes (C, ...); where that is long several threads do it."""
     n_classes = pairs.shape[1]
     size = max(1, LONG * n_classes // max(1, pairs.size))
-    quiet = np.errstate(over="ignore", invalid="ignore")(do)  # of each thread
-    parts = list(in_order(quiet, row_parts(n_classes, size), coordinates.n_threads))
+    parts = list(in_order(do, row_parts(n_classes, size), coordinates.n_threads))
     return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -116,25 +116,13 @@ class Objective:
     examples : as of `sum_up`.
     n_classes : C.
     models : reg, label smoothing, fold and kept share of each model.
-    smoothed : (C, G, D + 1) what label smoothing adds to the gradient for each unit of it, where
-        that is known; else the first call finds it.
     """
 
-    def __init__(
-        self,
-        examples: Split,
-        n_classes: int,
-        models: PerModel,
-        smoothed: np.ndarray | None = None,
-    ) -> None:
+    def __init__(self, examples: Split, n_classes: int, models: PerModel) -> None:
         self.examples, self.n_classes, self.models = of_mean_one(examples), n_classes, models
         self._totals = len(examples) * models.kept
-        self._smoothed = smoothed
-
-    def select(self, keep: np.ndarray) -> "Objective":
-        """Return the objective of some of the models."""
-        smoothed = None if self._smoothed is None else self._smoothed[:, keep]
-        return Objective(self.examples, self.n_classes, self.models.select(keep), smoothed)
+        # (C, G, D + 1) what label smoothing adds to the gradient for each unit of it, once known
+        self._smoothed: np.ndarray | None = None
 
     def __call__(
         self,

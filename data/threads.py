@@ -109,6 +109,9 @@ class Team:
 
 def in_order(do: Callable[[T], R], parts: Sequence[T], n_threads: int | None = None) -> Iterator[R]:
     """Yield do(part) of each part, in their order, by so many threads, or as many as cores."""
+    if len(parts) < 2:  # without a millisecond to find the cores
+        yield from map(do, parts)
+        return
     with Team(min(len(parts), n_threads or cores())) as team:
         yield from team.map(do, parts)
 

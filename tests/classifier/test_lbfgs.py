@@ -6,6 +6,7 @@ import pytest
 from classifier import lbfgs
 from classifier.certificate import Pass
 from classifier.coordinates import Coordinates
+from classifier.solver import take_models
 from data.dataset import Split
 
 C, G, D = 3, 2, 7
@@ -81,11 +82,11 @@ def test_some_models_are_what_they_were_among_the_others():
         trial = lbfgs.trial(state, coordinates)
         lbfgs.tell(state, trial, quadratic(trial, A), coordinates)
         lbfgs.aim(state, coordinates, np.zeros(G))
-    one = lbfgs.select(state, [1])
+    one = take_models(state, [1])
     for name, array in state.items():
         np.testing.assert_array_equal(one[name][..., 0, :], array[..., 1, :])
     before = one["s"].copy()
-    lbfgs.select(state, [0])["s"][...] = 0
+    take_models(state, [0])["s"][...] = 0
     np.testing.assert_array_equal(one["s"], before)
 
 
