@@ -70,8 +70,8 @@ class Coordinates:
             squares = np.array([shares @ norms, self._mean @ self._mean]) / max(1, n_features)
         if not np.isfinite(squares[0]):
             raise InputError(
-                f"the prepared features are too large: {X.dtype} cannot hold their squares; use "
-                "preprocessing=standardize"
+                f"the prepared features are too large: {X.dtype} cannot hold their squares; "
+                "standardize them, or give them in other units"
             )
         rounding = float(np.finfo(X.dtype).eps * squares.sum())
         self._unseen = max(min(n_features / len(counted), FEW) * squares[0], rounding, 1e-30)

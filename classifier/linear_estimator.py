@@ -10,6 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from classifier.model import log_softmax, score_blocks
+from data.console import class_name
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import check_exact, class_indices, class_weights, places_of, scaled
@@ -92,7 +93,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             named: np.ndarray = self.classes_[class_indices(labels, self.classes_, "y")]
             return named
         if len(unknown := np.setdiff1d(y, self.classes_)):
-            raise InputError(f"y holds {unknown[0]}, which is not among the classes")
+            raise InputError(f"y holds {class_name(unknown[0])}, which is not among the classes")
         return y
 
     def _check_is_like_the_last(self, X: np.ndarray, y: np.ndarray) -> None:

@@ -23,6 +23,15 @@ def printable(text: object) -> str:
     return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
+def class_name(name: object) -> str:
+    """Return the name of a class for a message, in quotes where a reader would not see all of it.
+
+    Those are names that are empty, begin or end with blanks, or hold what is not printable.
+    """
+    text = str(name)
+    return text if text.strip() and text == text.strip() and text.isprintable() else repr(text)
+
+
 @contextlib.contextmanager
 def console() -> Iterator[None]:
     """Let the program say what it has to say within this block, whatever its streams are.

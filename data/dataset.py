@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from data.console import class_name
 from data.errors import InputError
 from data.threads import in_order, row_parts
 
@@ -88,11 +89,12 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
-            names = ", ".join(map(str, self.classes)) or "none"
+            names = ", ".join(map(class_name, self.classes)) or "none"
             raise InputError(
                 f"{self.origin}: a classifier needs at least two classes, found only {names}"
             )
-        absent = [str(c) for c in self.classes[class_counts(self.train.y, len(self.classes)) == 0]]
+        counts = class_counts(self.train.y, len(self.classes))
+        absent = [class_name(c) for c in self.classes[counts == 0]]
         if absent:
             shown = ", ".join(absent[:5]) + (", ..." if len(absent) > 5 else "")
             raise InputError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from data.console import class_name
 from data.errors import InputError
 from data.files.arrays import NpyRows
 
@@ -30,7 +31,7 @@ def check_labels(y: np.ndarray, where: str) -> np.ndarray:
         try:
             text = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
             np.char.encode(text, "utf-8")
-        except UnicodeError as error:
+        except (UnicodeError, SystemError) as error:  # the latter: a number above any character's
             raise InputError(f"{where}: y holds text that is not UTF-8") from error
         return text
     if y.dtype.kind in "iu":
@@ -85,8 +86,8 @@ def find_classes(labels: dict[str, Labels]) -> np.ndarray:
         unknown = [name for name in distinct[where].tolist() if str(name) not in places]
         if unknown:
             raise InputError(
-                f"{where}: label {unknown[0]} is in no example of data.train ({listed(classes)}); "
-                "add some there or leave it out here"
+                f"{where}: label {class_name(unknown[0])} is in no example of data.train "
+                f"({listed(classes)}); add some there or leave it out here"
             )
     return classes
 
@@ -111,7 +112,8 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
         if None in numbers:
             unknown = distinct[numbers.index(None)]
             raise InputError(
-                f"{where}: label {unknown} is not a class of the model ({listed(classes)})"
+                f"{where}: label {class_name(unknown)} is not a class of the model "
+                f"({listed(classes)})"
             )
         rows = slice(start, start + len(block))
         indices[rows] = np.array(numbers, dtype=indices.dtype)[np.searchsorted(distinct, block)]
@@ -121,7 +123,7 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
 
 def listed(classes: np.ndarray) -> str:
     """Return the names of the classes, or the first ten of them, as one text."""
-    return ", ".join(map(str, classes[:10])) + (", ..." if len(classes) > 10 else "")
+    return ", ".join(map(class_name, classes[:10])) + (", ..." if len(classes) > 10 else "")
 
 
 def _in_order(names: np.ndarray) -> np.ndarray:
@@ -184,9 +186,11 @@ def class_weights(
     for name, number in weight.items():
         place = places.get(name, places.get(str(name)))
         if place is None:
-            raise InputError(f"class_weight: there is no class {name} ({listed(classes)})")
+            raise InputError(
+                f"class_weight: there is no class {class_name(name)} ({listed(classes)})"
+            )
         if place in weights:
-            raise InputError(f"class_weight: class {name} has two weights")
+            raise InputError(f"class_weight: class {class_name(name)} has two weights")
         fits = isinstance(number, Real) and 0 <= number <= sys.float_info.max
         if not fits or (number == 0 and not zero_allowed):
             limit = "of 0 or more" if zero_allowed else "above 0"

@@ -89,7 +89,8 @@ class Statistics:
     """Of each feature, (D,) float64: smallest and largest value, mean, and standard deviation.
 
     A spread that is nothing but rounding is 0. weight times 2 ** exponent is the number of
-    examples, or the sum of their weights, which may be more than a float holds.
+    examples, or the sum of their weights, which may be more than a float holds. ends are the
+    smallest and the largest value in the type of X, which may tell more apart than float64.
     """
 
     low: np.ndarray
@@ -98,6 +99,14 @@ class Statistics:
     spread: np.ndarray
     weight: float
     exponent: int = 0
+    ends: tuple[np.ndarray, np.ndarray] | None = None
+
+    @property
+    def is_merged(self) -> np.ndarray:
+        """(D,) whether the values of a feature differ by less than float64 tells apart."""
+        low, high = self.ends or (self.low, self.high)
+        merged: np.ndarray = (low != high) & (self.spread == 0)
+        return merged
 
     def merge(self, other: "Statistics") -> "Statistics":
         """Return those of the examples of both.
@@ -115,7 +124,10 @@ class Statistics:
         spread = np.hypot(within, math.sqrt(old * added) * apart)
         mean = np.where(low == high, low, self.mean + added * apart)
         spread = np.where(low == high, 0.0, spread)
-        return Statistics(low, high, mean, spread, weight, exponent)
+        ends = None
+        if self.ends is not None and other.ends is not None:
+            ends = np.minimum(self.ends[0], other.ends[0]), np.maximum(self.ends[1], other.ends[1])
+        return Statistics(low, high, mean, spread, weight, exponent, ends)
 
 
 def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -> Statistics:
@@ -151,7 +163,8 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
 
 def _measure_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Statistics:
     block = flatten(X[rows])
-    low, high = block.min(axis=0).astype(np.float64), block.max(axis=0).astype(np.float64)
+    ends = block.min(axis=0), block.max(axis=0)
+    low, high = (end.astype(np.float64) for end in ends)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         check_rows(block.reshape(-1, *X.shape[1:]), X, np.r_[rows])
     # A wider float than float64 has no more to say: the map of the features is of float64.
@@ -169,7 +182,8 @@ def _measure_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Stat
     else:
         squares, weight = np.einsum("i,ij,ij->j", counts, values, values), float(counts.sum())
     mean = np.where(low == high, low, mean * unit)
-    return Statistics(low, high, mean, np.sqrt(squares / weight) * unit, weight)
+    spread = np.sqrt(squares / weight) * unit
+    return Statistics(low, high, mean, spread, weight, ends=ends)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,11 +331,17 @@ class Preprocessing(Options):
         with np.errstate(over="ignore"):  # transform reports what overflows
             prepared = np.maximum(np.abs((low - shift) / scale), np.abs((high - shift) / scale))
         if (low != high).any() and prepared.max() < np.finfo(np.float32).tiny:
+            advice = f"{self.hint}, or" if self.hint else "; use"
             raise InputError(
                 f"X holds values (up to {largest.max():.1e}) that float32 rounds to zero after "
-                "preprocessing; use preprocessing=standardize, or other units"
+                f"preprocessing{advice} other units"
             )
         return AffineMap(shift, scale)
+
+    @property
+    def hint(self) -> str:
+        """How a message about the size of prepared features ends; nothing where it is in force."""
+        return "" if self.method == "standardize" else "; use preprocessing=standardize"
 
 
 def flatten(X: np.ndarray) -> np.ndarray:

@@ -40,6 +40,10 @@ ARRAYS = {
     "dates in X": ({"X": X.astype("datetime64[s]")}, "X is datetime64"),
     "objects": ({"X": X.astype(object)}, "X holds Python objects; save"),
     "object labels": ({"y": Y.astype(object)}, "y holds Python objects; save text as y.astype"),
+    "labels that are no text": (
+        {"y": np.where(Y, 97, 0x7FFFFFFF).astype("<u4").view("<U1")},
+        "y holds text that is not UTF-8",
+    ),
     "no features": ({"X": X[:, :0]}, r"X is float64 of shape \(60, 0\)"),
     "one axis": ({"X": X[:, 0]}, r"X is float64 of shape \(60,\);.* give X\[:, None\]"),
     "no X": ({"X": None}, "no array named X; it holds y"),
@@ -315,6 +319,8 @@ def test_a_model_that_is_damaged_or_old_is_told_by_name(command, tmp_path, model
     kept = {name: array for name, array in arrays.items() if name != "format"}
     write_sealed(tmp_path / "future.npz", 99, kept)
     write_sealed(tmp_path / "nan.npz", FORMAT, kept | {"W": np.full((4, 3), np.nan)})
+    no_text = np.array([0x7FFFFFFF], dtype="<u4").view("<U1").reshape(())
+    write_sealed(tmp_path / "no_text.npz", FORMAT, kept | {"format": no_text})
     flipped = bytearray(content)
     flipped[len(content) // 2] ^= 4
     (tmp_path / "flipped.npz").write_bytes(flipped)
@@ -323,6 +329,7 @@ def test_a_model_that_is_damaged_or_old_is_told_by_name(command, tmp_path, model
         ("old", f"old.npz: model format 1, this program reads {FORMAT}; train it anew"),
         ("future", f"future.npz: model format 99, this program reads {FORMAT}"),
         ("nan", "nan.npz: a damaged model file"),
+        ("no_text", "no_text.npz: a damaged model file: its format is no text"),
         ("flipped", "flipped.npz: a damaged "),
         ("cut", "cut.npz: (a damaged model file|an .npz file cut short)"),
     ):

@@ -96,7 +96,8 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
         (["input=new.npz", "run=nowhere"], "run=nowhere: there is no nowhere; name a finished run"),
         (["input=new.npz", "run=new.npz"], "new.npz: not a model file; it holds X"),
         (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
-        (["input=new.npz", "output=."], "is not a regular file; name another"),
+        (["input=new.npz", "output=."], "output=.: is not a regular file; name another"),
+        (["input=new.npz", "output=/dev/stdout"], "output=/dev/stdout: is not a regular file; na"),
         (["input=new.npz", "output=new.npz"], "output=new.npz: would overwrite new.npz"),
         (
             ["input=new.npz", "output=outputs/latest/model.npz"],

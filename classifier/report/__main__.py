@@ -14,7 +14,7 @@ from classifier.report.pages.index_page import write_index
 from classifier.report.pages.run_page import NAME as RUN_PAGE
 from classifier.report.pages.run_page import write_run_page
 from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
-from classifier.runs.folder import kind_of
+from classifier.runs.folder import kind_of, needed_report
 from classifier.runs.results import open_test
 from classifier.sweep.summary import summarise
 from data.console import console, printable
@@ -101,8 +101,7 @@ def write_page(folder: Path, *, look_at_test: bool = False) -> Path:
     if kind == "sweep":
         summarise(folder, must_show=True)
         return folder / SWEEP_PAGE
-    if not (folder / "report.json").exists():
-        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    needed_report(folder)
     if look_at_test:
         open_test(folder)
     try:

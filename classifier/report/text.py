@@ -5,7 +5,7 @@ from typing import Any
 
 from classifier.report.settings import near_best, rank
 from classifier.uncertainty import accuracy_interval
-from data.console import printable
+from data.console import class_name, printable
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:
@@ -109,7 +109,7 @@ def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def _class_table(classes: list[dict[str, Any]]) -> str:
-    names = [printable(c["class"]) for c in classes]
+    names = [class_name(c["class"]) for c in classes]
     width = max(len("class"), *map(len, names)) + 2
     lines = [f"{'class':<{width}}{'precision':>10}{'recall':>10}{'F1':>10}{'examples':>10}"]
     for name, c in zip(names, classes, strict=True):
@@ -123,7 +123,7 @@ def _confusion_lines(confusions: list[dict[str, Any]]) -> str:
         return "No example was classed wrongly."
     lines = []
     for c in confusions:
-        true, predicted = printable(c["true"]), printable(c["predicted"])
+        true, predicted = class_name(c["true"]), class_name(c["predicted"])
         lines.append(f"  {c['count']:>6}  {true} taken for {predicted}")
     return "\n".join(["The most frequent confusions:", *lines])
 

@@ -200,6 +200,23 @@ def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | Non
     return report if is_whole else None
 
 
+def needed_report(folder: Path) -> dict[str, Any]:
+    """Read the report of a run, which is to have one.
+
+    Raises
+    ------
+    InputError
+        When there is none, it is damaged, or it is not that of a run.
+    """
+    path, report = folder / "report.json", read_report(folder)
+    if report is not None and {"data", "seconds"} <= report.keys():
+        return report
+    if not is_there(path):
+        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    read_plain(path)  # which says what is wrong with a damaged file
+    raise InputError(f"{path}: is not the report of a run")
+
+
 class Received(NamedTuple):
     """A run's config as `plain_config` returns it, and whether others were trained with it."""
 

@@ -18,7 +18,7 @@ from classifier.runs.folder import latest_run, read_status
 from data.console import printable
 from data.errors import InputError, one_line
 from data.files.arrays import read_npz
-from data.files.store import is_folder, is_plain_file, is_there, write_whole
+from data.files.store import is_folder, is_replaceable, is_there, write_whole
 from data.labels import NUMBER, check_labels, class_indices
 from data.preprocessing import check_features
 from data.sources.cifar import LAYOUTS
@@ -52,13 +52,15 @@ def predict(config: PredictConfig) -> str:
     for taken in (path, Path(config.input)):
         if output.resolve() == taken.resolve():
             raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
-    if is_plain_file(output):  # what is no file is refused where it is written
+    if is_replaceable(output):
         with output.open("rb") as file:
             start = file.read(40)
         if not re.match(rb"(label,)?prediction,(\")?probability_", start):
             raise InputError(
                 f"output={output}: stands there and is no table of predictions; name another file"
             )
+    elif is_there(output):
+        raise InputError(f"output={output}: is not a regular file; name another")
     model = LinearModel.load(path)
     X, y = _read_examples(config.input, model)
     try:

@@ -17,13 +17,13 @@ from classifier.report.flags import settings_flags
 from classifier.runs.config import Config, Job
 from classifier.runs.log import RunError, log, timed
 from classifier.solver import Training
-from data.console import printable
+from data.console import class_name, printable
 from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError
 from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
 from data.machine import STREAMED, check_room, memory
-from data.preprocessing import AffineMap, PreparedRows, check_finite, measure
+from data.preprocessing import AffineMap, PreparedRows, Statistics, check_finite, measure
 from data.sources import SeededSource
 from data.splits import stratified_folds
 from data.streamed import window_bytes
@@ -124,11 +124,7 @@ def prepare(
             folds = stratified_folds(train.y, config.cv, generator(config.seed, "folds"))
             train = dataclasses.replace(train, folds=folds)
         scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
-        _check_size(
-            (statistics.low - features.shift) / features.scale,
-            (statistics.high - features.shift) / features.scale,
-            statistics.spread / features.scale,
-        )
+        _check_size(statistics, features, config.preprocessing.hint)
     if config.check_gradient and gradient_error is None:
         with timed(seconds, "gradient_check"):
             rng = generator(config.seed, "check")
@@ -192,7 +188,7 @@ def find_class_weights(wanted: Any, dataset: Dataset) -> np.ndarray | None:
     counts = class_counts(dataset.train.y, len(dataset.classes))
     weights = scaled(class_weights(wanted, dataset.classes, counts))[0].astype(np.float32)
     if not weights.all():
-        name = dataset.classes[int(np.argmin(weights))]
+        name = class_name(dataset.classes[int(np.argmin(weights))])
         raise InputError(
             f"class_weight: the examples of class {name} would not count beside those with the "
             "largest weight; let the largest be at most 1e38 times the smallest"
@@ -200,22 +196,36 @@ def find_class_weights(wanted: Any, dataset: Dataset) -> np.ndarray | None:
     return weights
 
 
-def _check_size(low: np.ndarray, high: np.ndarray, spread: np.ndarray) -> None:
-    """Say when prepared features, from low to high, suit no step, or have few digits in float32."""
+def _check_size(statistics: Statistics, features: AffineMap, hint: str) -> None:
+    """Say when prepared features suit no step, or have few digits in float64 or float32."""
+    low, high = (
+        (end - features.shift) / features.scale for end in (statistics.low, statistics.high)
+    )
+    spread, merged = statistics.spread / features.scale, statistics.is_merged
     sizes = np.maximum(high, -low)
     largest = float(sizes.max())
-    if (UNIT * sizes > ROUNDED * spread)[low != high].any():
+    if merged.any():
+        log.warning(
+            "the values of %d features, up to %.1e, differ by hardly more than float64 can tell "
+            "apart: they are taken for constant; subtract a constant before saving, which is exact "
+            "in integers",
+            merged.sum(),
+            np.maximum(statistics.high, -statistics.low)[merged].max(),
+        )
+    if (UNIT * sizes > ROUNDED * spread)[(low != high) & ~merged].any():
         log.warning(
             "some prepared features lie so far from zero for their spread that training sees them "
-            "rounded to float32; use preprocessing=standardize"
+            "rounded to float32%s",
+            hint,
         )
     if (low == high).all():
         log.warning("every feature is constant: only the frequencies of the classes can be learned")
     elif not SIZES[0] <= largest <= SIZES[1]:
         log.warning(
             "the prepared features are of size %.0e beside the bias's 1: one step cannot suit "
-            "both, and training may stay far from its optimum; use preprocessing=standardize",
+            "both, and training may stay far from its optimum%s",
             largest,
+            hint,
         )
 
 
@@ -234,7 +244,7 @@ def _log_dataset(dataset: Dataset) -> None:
     if len(dataset.val) + len(dataset.test) and counts.min() == 1:
         single = np.flatnonzero(counts == 1)
         line = "%d classes have a single training example, class %s first: too few to judge by"
-        log.warning(line, len(single), dataset.classes[single[0]])
+        log.warning(line, len(single), class_name(dataset.classes[single[0]]))
     if len(dataset.val) + len(dataset.test) == 0:
         log.warning("no example is held out: the figures say nothing of new examples")
 
@@ -301,8 +311,8 @@ def _resolve_lr(job: Job, optimizer: MinibatchOptimizer, scale: Scale) -> float:
     lr *= config.lr_scale
     if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
         reason = (
-            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}; use "
-            "preprocessing=standardize"
+            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}"
+            f"{config.preprocessing.hint or '; give lr as a number'}"
         )
         raise InputError(f"lr={config.lr}: {reason if is_auto else 'not a step float32 can take'}")
     stable = optimizer.stable_lr(scale, config.reg)

@@ -31,7 +31,7 @@ from classifier.model import LinearModel
 from classifier.model_stack import PerModel
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
 from classifier.runs.config import CONFIGS, Job, schemas
-from classifier.runs.folder import locked_runs, read_received, read_report
+from classifier.runs.folder import locked_runs, needed_report, read_received
 from classifier.runs.log import timed
 from classifier.runs.preparation import Prepared, find_class_weights, load_source, step_figures
 from classifier.shards import certify_weights, evaluate_held_out
@@ -337,9 +337,7 @@ def open_test(folder: Path) -> None:
     InputError, OSError
         When the run left no model or report; when its data are not there or not the same any more.
     """
-    report = read_report(folder)
-    if report is None:
-        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    report = needed_report(folder)
     if report["metrics"].get("test"):
         return
     with locked_runs([folder]):

@@ -21,7 +21,12 @@ from data.machine import check_room
 
 LISTED = 2**20  # bytes of the list of arrays: of 15,000 with short names, read in a quarter second
 NPY = b"\x93NUMPY"  # with which an .npy file begins
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+    # It differs in the encoding of the names of fields, and arrays with fields are refused.
+    (3, 0): np.lib.format.read_array_header_2_0,
+}
 SAVEZ = "numpy.savez(path, X=X, y=y) writes one"
 SAVE = "numpy.save(path, array) writes one"
 MARK = b"sha256:"
@@ -52,11 +57,29 @@ class Kind(NamedTuple):
         return self.size * self.dtype.itemsize
 
 
-def _read_kind(file: IO[bytes]) -> Kind:
-    """Read the header of an .npy file; a damaged one raises nearly anything."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of numpy, about headers that Python 2 wrote
-        shape, columns_first, dtype = HEADERS[np.lib.format.read_magic(file)](file)
+def _read_kind(file: IO[bytes], where: str) -> Kind:
+    """Read the header of an .npy file.
+
+    Raises
+    ------
+    ValueError, InputError
+        When it is damaged; when it is of a format that numpy wrote after those that are read.
+    """
+    mark = file.read(len(NPY) + 2)
+    if mark[: len(NPY)] != NPY or len(mark) < len(NPY) + 2:
+        raise ValueError("it does not begin as one does")
+    version = mark[-2], mark[-1]
+    if version not in HEADERS:
+        raise InputError(
+            f"{where}: .npy format {version[0]}.{version[1]} is not read; save it again with "
+            "numpy.save"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of numpy, about headers that Python 2 wrote
+            shape, columns_first, dtype = HEADERS[version](file)
+    except Exception as error:  # of a damaged header numpy raises nearly anything
+        raise ValueError("the header of its array is damaged") from error
     return Kind(shape, dtype, columns_first, file.tell())
 
 
@@ -170,7 +193,7 @@ def _check_names(members: Mapping[str, zipfile.ZipInfo], names: Iterable[str], p
 def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str) -> Kind:
     """Return the kind of an array, whose bytes are as many as it says."""
     with archive.open(member) as file:
-        kind = _read_kind(file)
+        kind = _read_kind(file, f"{path}: {name}")
     if kind.dtype.hasobject:
         raise InputError(
             f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers "
@@ -278,9 +301,11 @@ def open_npy(path: str) -> NpyRows:
     check_file(path)
     try:
         with Path(path).open("rb") as file:
-            kind = _read_kind(file)
-    except Exception as error:  # a damaged header raises nearly anything
-        raise InputError(f"{path}: not an .npy file ({one_line(error)[:80]}); {SAVE}") from error
+            kind = _read_kind(file, path)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{path}: not an .npy file ({error}); {SAVE}") from error
     if kind.dtype.hasobject:
         raise InputError(f"{path}: holds Python objects; save text as y.astype(str)")
     if len(kind.shape) == 0 or (kind.columns_first and len(kind.shape) > 1):
@@ -335,6 +360,8 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
     try:
         arrays = read_npz(str(path), names if is_sealed else ["format"])
         layout = str(arrays.pop("format"))[:20]
+    except SystemError as error:  # of numpy, where a number is above any character's
+        raise InputError(f"{path}: a damaged {kind} file: its format is no text") from error
     except InputError:
         if is_sealed:
             raise

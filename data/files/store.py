@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import yaml
 
+from data.console import STDERR, STDOUT
 from data.errors import InputError, one_line
 from data.threads import in_order
 
@@ -41,6 +42,20 @@ def is_folder(path: Path) -> bool:
 def is_plain_file(path: Path) -> bool:
     """Return whether a file, no folder or device, stands at a path; raises as `is_there` does."""
     return stat.S_ISREG(_mode(path))
+
+
+def is_replaceable(path: Path) -> bool:
+    """Return whether a file stands at a path that is not where this process itself prints.
+
+    /dev/stdout leads to such a place, be it a file.
+    """
+    if not is_plain_file(path):
+        return False
+    for number in (STDOUT, STDERR):
+        with contextlib.suppress(OSError):  # it is closed
+            if os.path.samestat(path.stat(), os.fstat(number)):
+                return False
+    return True
 
 
 def check_file(path: str) -> None:
@@ -122,9 +137,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, on_disk: boo
         When the file cannot be written, or a folder or a device stands there; what stood at path
         before still stands there.
     """
-    path = path.resolve()  # a link stays a link, and what it points to is written
-    if path.exists() and not path.is_file():
+    # Before links are followed: what /dev/stdout leads to may have no name.
+    if is_there(path) and not is_replaceable(path):
         raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(path))
+    path = path.resolve()  # a link stays a link, and what it points to is written
     beside = _beside(path)
     try:
         with beside.open("w+b") as file:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 
+from data.console import class_name
 from data.dataset import Dataset, Split
 from data.errors import InputError, one_line
 from data.files.store import is_plain_file, is_there
@@ -201,11 +202,18 @@ def _read_batch(name: str, file: bytes, layout: Layout, labels: str) -> Batch:
     pixels, y = content.get(b"data"), content.get(labels.encode())
     if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
         raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
-    if not isinstance(y, list | tuple) or not all(type(n) is int and 0 <= n < 256 for n in y):
-        raise InputError(f"{name}: it has no list of {labels}, bytes all")
+    if not isinstance(y, list | tuple):
+        raise InputError(f"{name}: it has no list of {labels}")
+    if other := [(i, type(n).__name__) for i, n in enumerate(y) if type(n) is not int]:
+        place, kind = other[0]
+        raise InputError(
+            f"{name}: {len(other)} {labels} are no whole numbers, the first ({kind}) of image "
+            f"{place}"
+        )
     if len(y) != len(pixels):
         raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
-    return Batch(pixels, np.array(y, dtype=np.int64))
+    # A label may be of any size until `_check_labels` has seen it.
+    return Batch(pixels, np.array(y, dtype=object))
 
 
 def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: str) -> Batch:
@@ -219,7 +227,7 @@ def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: s
 
 def _images(batches: Sequence[Batch]) -> Split:
     """Return all images, (N, 32, 32, 3), of batches, in which each has a plane of each colour."""
-    y = np.concatenate([batch.y for batch in batches])
+    y = np.concatenate([batch.y for batch in batches]).astype(np.int64)
     images = np.empty((len(y), 32, 32, 3), dtype=np.uint8)
     flat, places = images.reshape(len(y), -1, 3), np.cumsum([0, *(len(b.y) for b in batches)])
     parts = [
@@ -252,16 +260,19 @@ def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.
     classes = np.array([n.decode("utf-8", errors="replace") for n in names])
     distinct, counts = np.unique(classes, return_counts=True)
     if len(distinct) < len(classes):
-        raise InputError(f"{name}: it names {counts.max()} classes {distinct[counts.argmax()]!s}")
+        repeated = class_name(distinct[counts.argmax()])
+        raise InputError(f"{name}: it names {counts.max()} classes {repeated}")
     return classes
 
 
 def _check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
     wrong = np.flatnonzero((y < 0) | (y >= n_classes))
     if len(wrong):
+        first = int(y[wrong[0]])
+        shown = first if abs(first) < 2**64 else "a number of many digits"
         raise InputError(
-            f"{where}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first "
-            f"({y[wrong[0]]}) of image {wrong[0]}"
+            f"{where}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first ({shown}) of "
+            f"image {wrong[0]}"
         )
 
 

@@ -120,12 +120,13 @@ def _check_files(places: dict[str, dict[str, str]]) -> None:
     files = [(key, path, split) for split, keys in places.items() for key, path in keys.items()]
     for _, path, _ in files:
         check_file(path)
-    for (one, first, _), (other, second, _) in itertools.combinations(files, 2):
+    for (one, first, first_split), (other, second, split) in itertools.combinations(files, 2):
         if Path(first).samefile(second):
-            raise InputError(
-                f"data.{other}={second}: is the file of data.{one} too; leave it out, and examples "
-                "are held out of data.train"
-            )
+            keys = " and ".join(f"data.{key}" for key in places[split])
+            hint = f"leave {keys} out, and examples are held out of data.train"
+            if split == first_split:
+                hint = f"data.{split}_y names the file of the labels"
+            raise InputError(f"data.{other}={second}: is the file of data.{one} too; {hint}")
     for key, path, split in files:
         with Path(path).open("rb") as file:
             head = file.read(len(NPY))

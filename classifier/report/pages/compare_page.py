@@ -20,7 +20,7 @@ from classifier.report.svg import data_uri
 from classifier.report.text import interval
 from classifier.runs.artifacts import PAGE, Predictions, read_history, read_predictions
 from classifier.runs.config import flatten, has_role
-from classifier.runs.folder import kind_of, read_report
+from classifier.runs.folder import kind_of, needed_report, read_report
 from classifier.uncertainty import LEVEL, standard_error
 from data.errors import InputError, one_line
 from data.files.store import check_own, is_folder, refuse_links, write_text
@@ -121,9 +121,7 @@ def _read(letter: str, folder: Path) -> Compared:
     if kind_of(folder) is None:
         raise InputError(f"{folder}: is not the folder of a run or a sweep")
     refuse_links(folder)
-    report = read_report(folder)
-    if report is None:
-        raise InputError(f"{folder}: this run left no report; its train.log says why")
+    report = needed_report(folder)
     history = read_history(folder / "history.csv")
     is_job = kind_of(folder.parent) == "sweep"
     run = letter, folder, is_job, report, history

@@ -14,6 +14,7 @@ from sklearn.metrics import confusion_matrix, recall_score
 from classifier.evaluation import evaluate
 from classifier.fit import Epoch
 from classifier.model import LinearModel
+from classifier.report.__main__ import write_page
 from classifier.report.pages.compare_page import (
     LETTERS,
     Compared,
@@ -425,11 +426,19 @@ def test_a_sweep_stands_for_its_winner(leave, tmp_path):
             write_comparison([winner.folder, tmp_path / "sweep"], tmp_path / "out.html")
 
 
+FOREIGN = ["null", "[]", '"x"', "5", '{"status": 5}', '{"config": {}, "metrics": {}}']
+
+
 def test_what_cannot_be_compared_is_told(leave, tmp_path):
     a = leave("a").folder
     (tmp_path / "empty").mkdir()
     lost = leave("lost").folder
     (lost / "report.json").unlink()
+    foreign = [leave(f"foreign{i}").folder for i in range(len(FOREIGN))]
+    for folder, content in zip(foreign, FOREIGN, strict=True):
+        (folder / "report.json").write_text(content, encoding="utf-8")
+        with pytest.raises(InputError, match="report.json: is not the report of a run"):
+            write_page(folder)
     linked = leave("linked").folder
     (linked / PREDICTIONS).unlink()
     (linked / PREDICTIONS).symlink_to(a / PREDICTIONS)
@@ -437,6 +446,7 @@ def test_what_cannot_be_compared_is_told(leave, tmp_path):
         ([tmp_path / "none"], "there is no such folder"),
         ([tmp_path / "empty"], "is not the folder of a run or a sweep"),
         ([lost], "this run left no report"),
+        *(([folder], "report.json: is not the report of a run") for folder in foreign),
         ([linked], "is a link or a device"),
         ([tmp_path / "empty/../a"], "named twice"),
         ([a] * 8, "9 runs: at most 8"),

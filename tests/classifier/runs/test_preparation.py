@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from classifier.curvature import measure_scale
+from classifier.report.text import split_text
 from classifier.runs import preparation
 from classifier.runs.preparation import load_dataset, prepare
 from classifier.runs.run import run
@@ -154,6 +155,58 @@ def test_features_that_training_sees_rounded_are_told(
     config = job_of(tmp_path, *arguments).config
     prepare(load_dataset(config), [config])
     assert ("training sees them rounded to float32" in caplog.text) == is_told
+
+
+@pytest.mark.parametrize(("name", "shown"), [("", "''"), ("z ", "'z '"), ("z z", "z z")])
+def test_a_class_is_named_so_that_it_is_seen(name, shown, job_of, tmp_path, caplog):
+    y = np.array([*["a", "b"] * 20, name])
+    np.savez(tmp_path / "x.npz", X=np.random.default_rng(0).normal(size=(41, 2)), y=y)
+    config = job_of(tmp_path, "data=arrays", f"data.train={tmp_path / 'x.npz'}").config
+    prepare(load_dataset(config), [config])
+    assert f"a single training example, class {shown} first" in caplog.text
+    figures = {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 1}
+    split = dict.fromkeys(("top_k", "top_k_accuracy", "macro_f1", "expected_calibration_error"), 1)
+    split |= {"per_class": [{"class": name, **figures}]}
+    split |= {"confusions": [{"count": 1, "true": name, "predicted": "a"}]}
+    assert f"{shown} taken for a" in split_text("val", split)
+    assert f"\n{shown} " in split_text("val", split)
+
+
+DATE = 17 * 10**17  # in nanoseconds, of 2023; float64 tells 256 of them apart
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("form", ["one file", "a pair"])
+@pytest.mark.parametrize("method", ["standardize", "center", "scale"])
+@pytest.mark.parametrize(
+    ("column", "dtype", "is_told"),
+    [
+        (DATE + 1000 * np.arange(-1, 2), np.int64, True),
+        (DATE + 1000 * np.arange(-1, 2), np.float64, True),
+        (DATE + np.arange(3), np.int64, True),  # one number as float64
+        (DATE + np.arange(3), np.uint64, True),
+        (1 + 2.0**-52 * np.arange(3), np.float64, True),
+        (DATE + np.ones(3, int), np.int64, False),
+        (DATE + 10**6 * np.arange(3), np.int64, False),
+        (1000 * np.arange(3), np.int64, False),
+    ],
+)
+def test_features_that_float64_does_not_tell_apart_are_told(
+    column, dtype, is_told, method, form, job_of, tmp_path, caplog
+):
+    y = np.arange(120) % 2
+    X = np.column_stack([y, np.resize(column, 120)]).astype(dtype)
+    np.savez(tmp_path / "x.npz", X=X, y=y)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", y)
+    files = [f"data.train={tmp_path / 'x.npz'}"]
+    if form == "a pair":
+        files = [f"data.train_{name}={tmp_path / name}.npy" for name in "Xy"]
+    config = job_of(tmp_path, "data=arrays", *files, f"preprocessing={method}").config
+    prepare(load_dataset(config), [config])
+    words = "values of 1 features, up to .*, differ by hardly more than float64 can tell apart"
+    assert bool(re.search(words, caplog.text)) == is_told
+    assert method != "standardize" or "preprocessing=standardize" not in caplog.text
 
 
 def test_long_doubles_in_a_file_train_as_float64(job_of, tmp_path):

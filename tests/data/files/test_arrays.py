@@ -141,9 +141,36 @@ def test_rows_left_out_are_as_if_they_were_not_there(save):
         np.testing.assert_array_equal(rows[place], left[place])
 
 
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_every_format_of_numpy_is_read(version, tmp_path):
+    array = np.array([["ä", "b"], ["cd", ""]])
+    with (tmp_path / "x.npy").open("wb") as file:
+        np.lib.format.write_array(file, array, version=version)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+    np.testing.assert_array_equal(open_npy(str(tmp_path / "x.npy"))[:], array)
+    np.testing.assert_array_equal(read_npz(str(tmp_path / "x.npz"), ["x"])["x"], array)
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("header", [b"{'descr': (", b"[]", b"\xff\xfe", b"{" * 9999, b""])
+def test_a_damaged_header_is_told_in_plain_words(version, header, tmp_path):
+    size = len(header).to_bytes(2 if version == 1 else 4, "little")
+    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + size + header)
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+    words = r"\(the header of its array is damaged\)"
+    with pytest.raises(InputError, match=rf"x.npy: not an .npy file {words}"):
+        open_npy(str(tmp_path / "x.npy"))
+    with pytest.raises(InputError, match=rf"x.npz: a damaged .npz file {words}"):
+        read_npz(str(tmp_path / "x.npz"), ["x"])
+
+
 def other_files(folder):
     np.save(folder / "whole.npy", np.zeros((9, 3)))
     content = (folder / "whole.npy").read_bytes()
+    (folder / "newer.npy").write_bytes(content[:6] + b"\x04" + content[7:])
+    (folder / "short.npy").write_bytes(content[:7])
     (folder / "cut.npy").write_bytes(content[:-1])
     (folder / "long.npy").write_bytes(content + b"0")
     (folder / "header.npy").write_bytes(content[:40])
@@ -161,6 +188,8 @@ def other_files(folder):
         ("cut", "cut.npy: says 216 bytes and has 215"),
         ("long", "long.npy: says 216 bytes and has 217"),
         ("header", "header.npy: not an .npy file"),
+        ("newer", "newer.npy: .npy format 4.0 is not read; save it again with numpy.save"),
+        ("short", "short.npy: not an .npy file"),
         ("text", "text.npy: not an .npy file"),
         ("folder", "folder.npy: not a file but a folder"),
         ("columns", r"columns.npy: its rows .* save numpy.ascontiguousarray\(X\)"),

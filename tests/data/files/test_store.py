@@ -24,6 +24,19 @@ from data.files.store import (
 )
 
 
+def test_no_file_takes_the_place_of_what_the_program_prints(tmp_path, monkeypatch):
+    """What `python predict.py output=/dev/stdout > out.csv` asks for."""
+    path, link = tmp_path / "out.csv", tmp_path / "stdout"
+    with path.open("wb") as file:
+        link.symlink_to(path)
+        monkeypatch.setattr(store, "STDOUT", file.fileno())
+        for place in (path, link):
+            with pytest.raises(FileExistsError, match="is not a regular file; name another"):
+                write_text(place, "text")
+    write_text(link, "text")
+    assert path.read_text(encoding="utf-8") == "text"
+
+
 def test_a_write_that_fails_leaves_the_earlier_file_and_nothing_beside_it(tmp_path):
     path = tmp_path / "report.txt"
     write_text(path, "earlier")

@@ -249,14 +249,42 @@ def test_a_name_with_a_blank_is_one_name(layout, kind, end, tmp_path, write_cifa
     assert load(folder, *kind).classes.tolist() == NAMES
 
 
+def with_labels(folder, change, protocol=2):
+    """Change the labels of the test batch; return what they were."""
+    batch = pickle.loads((folder / "test_batch").read_bytes(), encoding="bytes")
+    batch = {key.decode(): value for key, value in batch.items()}
+    content = pickle.dumps(batch | {"labels": change(batch["labels"])}, protocol)
+    (folder / "test_batch").write_bytes(content)
+    return batch["labels"]
+
+
 @pytest.mark.parametrize("protocol", range(6))
 def test_labels_may_be_a_tuple(protocol, tmp_path, write_cifar):
     folder = write_cifar(tmp_path, "cifar-10-batches-py")
-    batch = pickle.loads((folder / "test_batch").read_bytes(), encoding="bytes")
-    batch = {key.decode(): value for key, value in batch.items()}
-    content = pickle.dumps(batch | {"labels": tuple(batch["labels"])}, protocol)
-    (folder / "test_batch").write_bytes(content)
-    assert load(folder).test.y.tolist() == batch["labels"]
+    labels = with_labels(folder, tuple, protocol)
+    assert load(folder).test.y.tolist() == labels
+
+
+MANY = "a number of many digits"
+
+
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        *((n, rf"1 labels outside 0 to 9, the first \({n}\) of") for n in (999, -1, 10, 2**63)),
+        (2**200, rf"1 labels outside 0 to 9, the first \({MANY}\) of"),
+        pytest.param(-(2**99999), rf"1 labels outside 0 to 9, the first \({MANY}\) of", id="long"),
+        (0.5, r"1 labels are no whole numbers, the first \(float\) of"),
+        (True, r"1 labels are no whole numbers, the first \(bool\) of"),
+        ([1], r"1 labels are no whole numbers, the first \(list\) of"),
+        (None, r"1 labels are no whole numbers, the first \(NoneType\) of"),
+    ],
+)
+def test_labels_of_no_class_are_told(label, words, tmp_path, write_cifar):
+    folder = write_cifar(tmp_path, "cifar-10-batches-py")
+    with_labels(folder, lambda labels: [*labels[:1], label, *labels[2:]])
+    with pytest.raises(InputError, match=f"test_batch: {words} image 1$"):
+        load(folder)
 
 
 @pytest.mark.skipif("REAL_CIFAR10" not in os.environ, reason="REAL_CIFAR10 names no folder")

@@ -193,6 +193,8 @@ def test_splits_must_fit_together(save):
         load(train, test=save("test.npz", X=X, y=(Y + 1).astype(str)))
     with pytest.raises(InputError, match=r"data.test=.*: label 9 is in no example of data.train"):
         load(train, test=save("test.npz", X=X[:2], y=np.array([0, 9])))
+    with pytest.raises(InputError, match=r"label '2 ' is in no example of data.train \(0, 1, 2"):
+        load(train, test=save("test.npz", X=X[:2], y=np.array(["0", "2 "])))
 
 
 @pytest.fixture
@@ -269,13 +271,30 @@ def test_what_is_held_out_is_bounded_and_leaves_some_of_each_class(pair, monkeyp
         (lambda p: {"train_X": p["train_X"]}, "train_y: not given; a pair of files needs both"),
         (lambda p: p | {"train": "x.npz"}, "train=x.npz: give it or train_X and train_y, not both"),
         (lambda p: {}, "train: not given; add data.train=FILE.npz, or"),
-        (lambda p: p | {"train_y": p["train_X"]}, "is the file of data.train_X too"),
-        (lambda p: p | {"val": p["train_X"]}, "is the file of data.train_X too"),
+        (
+            lambda p: p | {"train_y": p["train_X"]},
+            "is the file of data.train_X too; data.train_y names the file of the labels",
+        ),
+        (
+            lambda p: p | {"val": p["train_X"]},
+            "is the file of data.train_X too; leave data.val out, and examples are held out of",
+        ),
+        (
+            lambda p: p | {"val_X": p["train_X"], "val_y": p["train_y"]},
+            "is the file of data.train_X too; leave data.val_X and data.val_y out, and examples",
+        ),
     ],
 )
 def test_files_that_make_no_splits_are_told(change, words, pair):
     with pytest.raises(InputError, match=words):
         load_pairs(**change(pair(X, Y)))
+
+
+def no_text(code):
+    """Return labels of which one is a number that no character has."""
+    codes = np.full(40, ord("a"), dtype=np.uint32)
+    codes[5] = code
+    return codes.view("<U1")
 
 
 @pytest.mark.parametrize("form", ["one file", "a pair"])
@@ -289,7 +308,12 @@ def test_files_that_make_no_splits_are_told(change, words, pair):
         (X, np.eye(4)[Y], r"y is float64 of shape .*y.argmax\(axis=1\) of one-hot rows"),
         (X, np.array([b"\xff", b"a"])[Y % 2], "y holds text that is not UTF-8"),
         (X, np.array(["\ud800", "a"])[Y % 2], "y holds text that is not UTF-8"),
+        (X, no_text(0x110000), "y holds text that is not UTF-8"),
+        (X, no_text(0x7FFFFFFF), "y holds text that is not UTF-8"),
         (X, np.arange(40), "y.*: 40 different labels for as many examples"),
+        (X, np.array([""])[Y * 0], "at least two classes, found only ''"),
+        (X, np.array([" "])[Y * 0], "at least two classes, found only ' '"),
+        (X, np.array(["\u200b"])[Y * 0], r"at least two classes, found only '\\u200b'"),
         (X, Y * 0, "at least two classes, found only 0"),
         (X.astype(complex), Y, "X is complex128"),
         (X.astype(str), Y, "X is <U32"),
