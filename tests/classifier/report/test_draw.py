@@ -214,7 +214,13 @@ def test_what_dies_over_a_sweep_costs_no_page(tmp_path, monkeypatch, caplog):
 )
 def test_it_is_started_early_for_a_run_that_draws(monkeypatch, arguments, schema, draws):
     monkeypatch.setattr("sys.argv", ["train.py", *arguments])
-    assert command._draws_plots(schema) == draws
+    monkeypatch.setattr(command, "compose_once", lambda *_: None)  # it changes the whole process
+    for name in ("PYTHONPATH", command.TRACEBACK):
+        monkeypatch.setenv(name, "")
+    started = []
+    monkeypatch.setattr(command.draw, "start", lambda: started.append(True))
+    command.run_command(lambda: None, schema)
+    assert bool(started) == draws
 
 
 def test_a_command_ends_what_it_started(monkeypatch):
