@@ -1,5 +1,11 @@
 """Apply a trained run to new examples: python predict.py run=latest input=PATH.npz."""
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import hydra
 from omegaconf import DictConfig
 

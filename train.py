@@ -1,5 +1,11 @@
 """Train a linear softmax classifier: python train.py key=value ..."""
 
+import os
+import signal
+
+if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+
 import hydra
 from omegaconf import DictConfig
 

@@ -206,8 +206,11 @@ def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_
             assert status["reason"] == "features.npz: no array named X; it holds features, y"
 
 
-@pytest.mark.parametrize("name", ["train.log", "status.json"])
-def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, command, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("train.log", "Is a directory"), ("status.json", "is a folder; move it away")],
+)
+def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, command, tmp_path):
     sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
     assert command("train.py", *sweep).returncode == 0
     for number in ("0", "1"):
@@ -218,6 +221,6 @@ def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, command, tmp_
     place.mkdir()
     done = command("train.py", *sweep)
     assert done.returncode == 1
-    assert f"s/0/{name}: Is a directory\n" in done.stdout
+    assert f"s/0/{name}: {words}\n" in done.stdout
     assert done.stderr.startswith("1 ")
     assert read_status(tmp_path / "s/1")["status"] == "completed"

@@ -139,6 +139,18 @@ class Mine(Callback):
         ([*TWO, "hydra.launcher.max_stack=many"], "hydra.launcher.max_stack=many: not a value"),
         (["-m", "lrr=1,2"], "lrr=1,2: there is no such key; did you mean lr?"),
         ([*TWO, "hydra.sweep.dir="], "hydra.sweep.dir: names no folder"),
+        ([*TWO, "hydra.run.dir=r"], "hydra.run.dir=r: is for a run; name the folder of this sweep"),
+        (["hydra.sweep.dir=s"], "hydra.sweep.dir=s: is for a sweep; name the folder of this run"),
+        ([*TWO, "hydra.launcher=1"], "hydra.launcher=1: is a group; write hydra/launcher=NAME"),
+        ([*TWO, "hydra.sweeper=grid"], "hydra.sweeper=grid: is a group; write hydra/sweeper="),
+        (["hydra.env=1"], "hydra.env=1: is a group; write hydra/env=NAME"),
+        (["-m", "reg=interval(0,1)"], "reg=interval(0,1): an interval is for a search; list its"),
+        (["-m", "reg=interval(0,1)", "hydra/sweeper=basic"], "reg=interval(0,1): an interval is"),
+        (["reg=interval(0,1)"], "reg=interval(0,1): several values are a sweep; add -m"),
+        (
+            [*TWO, "hydra.sweeper.max_batch_size=0"],
+            "hydra.sweeper.max_batch_size=0: must be at least 1, or null",
+        ),
     ],
 )
 def test_a_setting_of_hydra_that_cannot_be_followed_is_refused_by_name(
@@ -150,6 +162,26 @@ def test_a_setting_of_hydra_that_cannot_be_followed_is_refused_by_name(
     assert line.startswith(words)
     assert not list(tmp_path.rglob("config.yaml"))  # no job has begun
     assert ("hydra.launcher" in words) or not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize("sweep", ["reg=glob(*)", "reg=range(1,1)", "data=glob(zz*)"])
+def test_a_sweep_over_no_value_is_refused_by_name(sweep, command, tmp_path):
+    done = command("train.py", "-m", sweep, *QUICK[1:])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"{sweep}: stands for no value to sweep over\n"
+    assert not (tmp_path / "s/sweep.json").exists()
+
+
+@missing("hydra_plugins.hydra_joblib_launcher")
+def test_workers_of_joblib_are_counted_from_one(command):
+    done = command("train.py", *TWO, "hydra/launcher=joblib", "hydra.launcher.n_jobs=0", *QUICK)
+    assert done.stderr == "hydra.launcher.n_jobs=0: must be at least 1, or -1 for every core\n"
+
+
+def test_the_main_module_of_another_program_of_hydra_is_not_looked_for(command_in, tmp_path):
+    run = ["train.py", *QUICK[:3], "hydra.run.dir=r"]
+    done = command_in(tmp_path, *run, HYDRA_MAIN_MODULE="elsewhere")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow
@@ -231,7 +263,8 @@ def test_a_picture_with_a_bug_costs_no_result(sweep, repository, tmp_path, monke
     (tmp_path / "sitecustomize.py").write_text(BUG, encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (tmp_path, repository))))
     given = [*sweep, "data=blobs", "epochs=2", "report.plots=all"]
-    own = [sys.executable, repository / "train.py", *given, "hydra.run.dir=r", "hydra.sweep.dir=r"]
+    where = f"hydra.{'sweep' if sweep else 'run'}.dir=r"
+    own = [sys.executable, repository / "train.py", *given, where]
     done = subprocess.run(own, cwd=tmp_path, capture_output=True, text=True, check=False)
     told = done.stdout + done.stderr
     assert done.returncode == 0

@@ -6,6 +6,7 @@ KILLS=20 kills every kind of training twenty times; the suite does it once.
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -114,7 +115,8 @@ def test_what_was_killed_ends_as_if_it_had_not_been(
             program.send_signal(number)
         _, stderr = program.communicate(timeout=60)
         # Before the first minibatch there are no results to report: a line says why, and no more.
-        assert stderr in ("", f"stopped by {number.name}\n")
+        again = r"(; resume it with: python train.py resume=cut)?"
+        assert re.fullmatch(rf"(stopped by {number.name}{again}\n)?", stderr)
         if status(first) == "interrupted":
             assert program.returncode == code
         else:  # it ended by itself before the signal came
@@ -144,6 +146,64 @@ def test_a_stopped_run_leaves_everything_and_says_how_to_go_on(start, tmp_path):
     assert report["epochs"] == len(read_history(tmp_path / "mine/history.csv"))
 
 
+# Sends a signal to a program as it imports a module.
+SIGNALS = """
+import signal, sys
+
+class Signals:
+    def find_spec(name, *_):
+        if name == "{}":
+            signal.raise_signal(signal.{})
+
+sys.meta_path.insert(0, Signals)
+"""
+RUN = ["train.py", "epochs=2", "report.plots=none", "hydra.run.dir=it"]
+GRID = ["train.py", "-m", "lr=0.1,0.2", "epochs=2", "report.plots=none", "hydra.sweep.dir=it"]
+PREDICT = ["predict.py", "run=.", "input=x.npz"]
+BEGUN = "stopped by {} before training began; "
+AGAIN = "python train.py resume=it"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "module", "told"),
+    [
+        ("SIGINT", RUN, "numpy", ""),
+        ("SIGINT", ["predict.py"], "numpy", ""),
+        ("SIGINT", ["-m", "classifier.report", "."], "numpy", ""),
+        ("SIGINT", ["-m", "classifier.export", ".", "--to=npz"], "numpy", ""),
+        ("SIGINT", ["-m", "classifier.sweep.summary", "."], "numpy", ""),
+        ("SIGTERM", PREDICT, "classifier.runs.prediction", "stopped by {}\n"),
+        ("SIGINT", RUN, "classifier.shell.run_one", f"{BEGUN}resume it with: {AGAIN}\n"),
+        ("SIGTERM", RUN, "classifier.shell.run_one", f"{BEGUN}resume it with: {AGAIN}\n"),
+        ("SIGINT", GRID, "classifier.sweep.launcher", f"{BEGUN}give the command again\n"),
+    ],
+)
+def test_a_signal_before_training_is_answered_in_one_line(
+    name, arguments, module, told, command, repository, tmp_path
+):
+    (tmp_path / "sitecustomize.py").write_text(SIGNALS.format(module, name), encoding="utf-8")
+    first, *others = arguments
+    done = subprocess.run(
+        [sys.executable, *([first] if first == "-m" else [repository / first]), *others],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, repository)))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 128 + getattr(signal, name), done.stderr
+    assert (done.stdout, done.stderr) == ("", told.format(name))
+    if "resume=it" in told:
+        assert status(tmp_path / "it") == "interrupted"
+        assert command("train.py", "resume=it").returncode == 0
+        assert status(tmp_path / "it") == "completed"
+    elif told.startswith(BEGUN):
+        refused = command("train.py", "resume=it")
+        words = f"resume=it: no sweep has begun in {tmp_path}/it; give its whole command with "
+        assert refused.stderr == f"{words}hydra.sweep.dir={tmp_path}/it\n"
+        assert command(*arguments).returncode == 0
+
+
 @pytest.fixture
 def folder(command, tmp_path):
     arguments = ["data=blobs", "schedule=constant", "epochs=4", "report.plots=false", "lr=0.1"]
@@ -170,6 +230,13 @@ def test_epochs_may_grow(folder, command, tmp_path):
         ("optimizer=adam", "optimizer=adam: the run was trained with optimizer=sgd"),
         ("seed=1", "seed=1: the run was trained with seed=0"),
         ("epochs=3", "epochs=3: the run had 4; a resumed run can have more"),
+        ("cv=3", "cv=3: the run was trained with cv=null, and a resumed run keeps that"),
+        (
+            "check_gradient=false",
+            "check_gradient=false: the run was trained with check_gradient=tr",
+        ),
+        ("hydra.run.dir=elsewhere", "hydra.run.dir=elsewhere: resume goes on in /"),
+        ("hydra.sweep.dir=elsewhere", "hydra.sweep.dir=elsewhere: resume goes on in /"),
     ],
 )
 def test_what_would_change_the_mathematics_is_refused_by_name(override, words, folder, command):

@@ -134,7 +134,8 @@ WRONG = "lr=-1: must be auto or a number above 0 and at most 1e+30\n"
     ],
 )
 def test_no_stream_ends_a_run(arguments, streams, code, stderr, repository, tmp_path):
-    own = "data=blobs epochs=2 report.plots=none hydra.run.dir=r hydra.sweep.dir=r"
+    where = f"hydra.{'sweep' if '-m' in arguments else 'run'}.dir=r"
+    own = f"data=blobs epochs=2 report.plots=none {where}"
     line = f'"{sys.executable}" "{repository}/train.py" {own} {arguments} {streams}'
     done = subprocess.run(
         ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -68,6 +68,9 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
         strip = re.compile(r"^\[.*?\]", flags=re.MULTILINE)
         count = len(re.findall(r"the best was epoch", log))
         assert count == 1
+        # A warning about held-out examples is of the test split there and of validation here, so
+        # that one may stand without the other.
+        log, other = (re.sub(r".* on (test|val) is .*\n", "", text) for text in (log, other))
         assert len(strip.findall(log)) == len(strip.findall(other))
         assert f"lr={lr}" in (stacked / ".hydra/overrides.yaml").read_text(
             encoding="utf-8"
@@ -298,7 +301,8 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, start, tmp
     program.send_signal(number)
     stdout, stderr = program.communicate()
     assert program.returncode == code
-    assert "Traceback" not in stderr
+    name = signal.Signals(number).name
+    assert stderr == f"stopped by {name}; resume it with: python train.py resume=s\n"
     assert "4 jobs: 2 completed, 2 interrupted" in stdout
     statuses = [row["status"] for row in rows(tmp_path / "s")]
     assert statuses == ["completed", "completed", "interrupted", "interrupted"]

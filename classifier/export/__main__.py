@@ -1,7 +1,12 @@
 """A trained model for other programs: python -m classifier.export RUN --to FORMAT."""
 
+import os
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from classifier.export.formats import (
     FLOAT32_TOLERANCE,

@@ -4,8 +4,13 @@ Of a folder of runs, as outputs, it makes the index of all; of a run or a sweep 
 several runs or sweeps, named one after the other, the page that compares them.
 """
 
+import os
+import signal
 import sys
 from pathlib import Path
+
+if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from classifier.report.pages.compare_page import NAME as COMPARE_PAGE
 from classifier.report.pages.compare_page import write_comparison

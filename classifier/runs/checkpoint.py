@@ -154,6 +154,10 @@ def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = 
         elif name == "epochs" and before is not None and now is not None and now < before:
             raise InputError(f"epochs={now}: the run had {before}; a resumed run can have more")
         elif before != now and not is_free:
+            before, now = (
+                json.dumps(value) if value is None or isinstance(value, bool) else value
+                for value in (before, now)
+            )
             raise InputError(
                 f"{name}={now}: the run was trained with {name}={before}, and a resumed run keeps "
                 "that; leave it out, or start a new run"

@@ -303,6 +303,10 @@ _PATTERNS: list[tuple[str, Callable[[re.Match[str], Fields], str]]] = [
     (r"Could not override '(.+?)'\.\nTo append .* use \+(.+)", _no_such_key),
     (r"Error merging override (([^=]+)=.*)", _not_allowed),
     (r"Error merging override (~.+)", lambda m, _: f"{m[1]}: this key cannot be removed"),
+    (
+        r"Sweep parameters '(.+)' requires --multirun",
+        lambda m, _: f"{m[1]}: several values are a sweep; add -m",
+    ),
     (r"Ambiguous value for argument '(.+)'", _several),
     (
         r"In 'sweep/(\w+)': ConfigKeyError.*\nKey '\w+' not in 'GridSweeperConf'",

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.report.pages import draw
 from classifier.runs.config import CONFIGS, Config, make_config, settle_values, without_hydra
-from classifier.runs.folder import STACKED, Kind, claim
+from classifier.runs.folder import STACKED, SWEEP, Kind, claim, write_status
 from classifier.runs.hints import explain
 from classifier.runs.log import SweepStopped, exit_code, stop_at_once
 from classifier.runs.progress import said_when_long
@@ -22,7 +22,9 @@ from classifier.shell.arguments import explain_arguments, refuse_arguments
 from classifier.shell.hydra_compat import check_run, check_sweep, compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track
+from data.console import printable
 from data.errors import InputError
+from data.files.store import from_here, is_there
 from data.options import Options
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     # Processes that a launcher starts import this program from wherever they are.
     root = str(CONFIGS.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    os.environ.pop("HYDRA_MAIN_MODULE", None)  # of another program: Hydra would look there for ours
     wanted = os.environ.get(TRACEBACK) == "1"
     os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
     try:
@@ -64,6 +67,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
             finally:
                 draw.end()
     except KeyboardInterrupt as stop:
+        print(_stopped(stop), file=sys.stderr)
         sys.exit(exit_code(stop))
     except SystemExit as end:
         if wanted and isinstance(end.__cause__, Exception):
@@ -73,6 +77,24 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         if wanted:
             raise
         sys.exit(explain_arguments(error, sys.argv[1:], schema))
+
+
+def _stopped(stop: KeyboardInterrupt) -> str:
+    """Say that a signal ended the program, and how to go on with what it had begun.
+
+    A run that has no status yet gets one, where it has its config, so that it can be resumed.
+    """
+    folder, line = Guard.folder, str(stop) or "stopped by Ctrl-C"
+    if folder is None:
+        return line
+    is_run = (folder / ".hydra/overrides.yaml").exists()
+    if not any(is_there(path) for path in (folder / "status.json", *folder.glob("*/status.json"))):
+        line += " before training began"
+        if not (is_run or (folder / SWEEP).exists()):
+            return f"{line}; give the command again"
+        if is_run:
+            write_status(folder, "interrupted", line)
+    return f"{line}; resume it with: python train.py resume={printable(from_here(folder))}"
 
 
 def end_sweep(config: DictConfig, *, ended: bool) -> str:
@@ -113,7 +135,14 @@ class BelowError(logging.Filter):
 
 
 class Guard(Callback):
-    """Before a run: refuse a bad config, then claim a folder that no other run has."""
+    """Before a run: refuse a bad config, then claim a folder that no other run has.
+
+    Attributes
+    ----------
+    folder : that of the run or the sweep of this process, once it is claimed.
+    """
+
+    folder: ClassVar[Path | None] = None
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Check the config and claim `hydra.run.dir`; with `resume`, take those of that run.
@@ -133,6 +162,7 @@ class Guard(Callback):
             if is_new:
                 settle_values(config)
                 _claim_folder(config, "run")
+            Guard.folder = Path(config.hydra.run.dir)
         except Exception as error:
             raise SystemExit(explain_arguments(error, sys.argv[1:], Config)) from error
 
@@ -150,6 +180,7 @@ class Guard(Callback):
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
             _claim_folder(config, "sweep")
+            Guard.folder = Path(config.hydra.sweep.dir)
             if config.quiet:  # warnings and errors alone of whatever launches the jobs
                 logging.getLogger().setLevel(logging.WARNING)
                 with read_write(config.hydra), open_dict(config.hydra):  # launchers set it anew

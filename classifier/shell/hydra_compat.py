@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from classifier.runs.config import CONFIGS, Config, fields_of
-from classifier.runs.folder import STACKED
+from classifier.runs.folder import STACKED, Kind
 from classifier.runs.hints import is_known, unknown_key
 from data.errors import InputError
 
@@ -106,6 +106,7 @@ def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
     InputError
         Naming the setting.
     """
+    _refuse_misplaced(config, "run")
     _check_folders(config)
     choices = [o for o in config.hydra.overrides.task if o.startswith("sweep=")]
     if choices and config.resume is None:
@@ -115,6 +116,7 @@ def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
 
 def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
     """Refuse what would fail in every job of a sweep, or be ignored; raises as `check_run`."""
+    _refuse_misplaced(config, "sweep")
     _check_folders(config)
     _refuse_choices(config.hydra.overrides.task, arguments)
     fields = fields_of(Config)
@@ -131,8 +133,25 @@ def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
                         "stack start and end together; hydra/launcher=basic runs each job on its "
                         "own, as Hydra does"
                     )
+    elif config.hydra.launcher.get("n_jobs") == 0:
+        raise InputError("hydra.launcher.n_jobs=0: must be at least 1, or -1 for every core")
     if config.hydra.runtime.choices["hydra/sweeper"] in LISTING:
         _check_size(config)
+
+
+def _refuse_misplaced(config: DictConfig, kind: Kind) -> None:
+    """Refuse the folder of the other kind, and the name of a choice that is given as a value."""
+    other = "sweep" if kind == "run" else "run"
+    overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
+    for override in overrides:
+        if override.startswith(f"hydra.{other}.dir="):
+            raise InputError(
+                f"{override}: is for a {other}; name the folder of this {kind} by hydra.{kind}.dir"
+            )
+        name = override.partition("=")[0].removeprefix("hydra.")
+        is_group = f"hydra/{name}" in config.hydra.runtime.choices
+        if is_group and not OmegaConf.is_dict(config.hydra[name]):
+            raise InputError(f"{override}: is a group; write hydra/{name}=NAME")
 
 
 def _check_folders(config: DictConfig) -> None:
@@ -183,7 +202,7 @@ def _refuse_choices(overrides: Sequence[str], arguments: Sequence[str]) -> None:
 
 
 def _check_size(config: DictConfig) -> None:
-    """Refuse a sweep with more jobs than can be begun, before its combinations are listed.
+    """Refuse a sweep whose jobs cannot be listed, or with more of them than can be begun.
 
     A range is a few characters, also in a folder that is received, and may stand for any number of
     values; those of several keys multiply.
@@ -193,6 +212,15 @@ def _check_size(config: DictConfig) -> None:
     swept = [
         o for o in OverridesParser.create().parse_overrides(overrides) if o.is_sweep_override()
     ]
+    for override in swept:
+        if override.is_interval_sweep():
+            raise InputError(
+                f"{override.input_line}: an interval is for a search; list its values, or add "
+                "hydra/sweeper=optuna"
+            )
+    size = config.hydra.sweeper.get("max_batch_size")
+    if size is not None and size < 1:
+        raise InputError(f"hydra.sweeper.max_batch_size={size}: must be at least 1, or null")
     n_jobs = math.prod(_n_values(override.value()) for override in swept)
     if not n_jobs <= JOBS:
         keys = ", ".join(str(override.input_line) for override in swept)

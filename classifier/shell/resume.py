@@ -23,6 +23,7 @@ from classifier.runs.folder import (
     SWEEP,
     claim,
     groups,
+    kind_of,
     latest_run,
     mark,
     read_overrides,
@@ -117,6 +118,9 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
     if name in ("", "null") or {"-m", "--multirun"} & {*arguments}:
         return arguments
     folder = _folder(name, Path(_value(arguments, "outputs") or "outputs"))
+    for argument in arguments:
+        if _key(argument) in ("hydra.run.dir", "hydra.sweep.dir"):
+            raise InputError(f"{argument}: resume goes on in {folder}; leave it out")
     if is_plain_file(folder / SWEEP):
         return _sweep_again(arguments, folder)
     keys = {_key(argument) for argument in arguments}
@@ -183,7 +187,11 @@ def _saved_config(folder: Path, name: str) -> dict[str, Any]:
     try:
         saved = read_received(folder)
     except FileNotFoundError:
-        raise InputError(f"resume={name}: no run has begun in {folder}") from None
+        kind = kind_of(folder)
+        again = f"; give its whole command with hydra.{kind}.dir={folder}" if kind else ""
+        raise InputError(
+            f"resume={name}: no {kind or 'run'} has begun in {folder}{again}"
+        ) from None
     if saved.is_stacked:
         raise InputError(
             f"resume={name}: is one job of a sweep, trained with others; go on with the sweep: "

@@ -34,7 +34,7 @@ from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
-from data.files.store import remove, remove_parts
+from data.files.store import is_folder, remove, remove_parts
 from data.machine import processes, shared
 from data.preprocessing import check_finite
 
@@ -170,7 +170,10 @@ class StackedLauncher(Launcher):
             return folder, None
         try:
             with failures_recorded([folder]):
-                remove(folder / "status.json")  # of a run that failed or was stopped
+                status_file = folder / "status.json"
+                remove(status_file)  # of a run that failed or was stopped
+                if is_folder(status_file):  # it would fail every job of the stack
+                    raise FileExistsError(f"{status_file}: is a folder; move it away")
                 config = composed.config()
                 refuse_unused(config, overrides)
                 return folder, Job(config, public(plain), folder)

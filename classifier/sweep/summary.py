@@ -9,10 +9,15 @@ import csv
 import io
 import logging
 import math
+import os
+import signal
 import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from classifier.fit import SKIPPED
 from classifier.report.flags import flags
@@ -163,11 +168,11 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
     With `quiet` no table is printed.
     """
     summary = summarise(sweep, ended=ended)
-    if not quiet:
-        print(table(summary, sweep))
     counts = status_counts(summary["jobs"])
     if not counts:
         return f"{printable(sweep)}: no job of this sweep has begun"
+    if not quiet:
+        print(table(summary, sweep))
     lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
     place, n_jobs = printable(sweep / "sweep.csv"), len(summary["jobs"])
     return f"{_listed(lost)} of {n_jobs} jobs: the reasons are in {place}" if lost else ""

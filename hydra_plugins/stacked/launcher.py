@@ -5,6 +5,7 @@ Hydra imports this file at every start, so the launcher itself is imported where
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class GridSweeper(BasicSweeper):
         from omegaconf import OmegaConf
 
         from classifier.runs.folder import SWEEP
+        from data.errors import InputError
         from data.files.store import write_text
 
         assert self.config is not None
@@ -53,6 +55,9 @@ class GridSweeper(BasicSweeper):
         assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        for override in overrides:
+            if override.is_sweep_override() and not [*islice(override.sweep_iterator(), 1)]:
+                raise InputError(f"{override.input_line}: stands for no value to sweep over")
         folder = Path(str(self.config.hydra.sweep.dir))
         write_text(folder / SWEEP, OmegaConf.to_yaml(self.config))
         returned: list[Sequence[JobReturn]] = []
