@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from classifier.export.formats import FORMATS
+from classifier.fit import SKIPPED
+from classifier.model import LinearModel
 from classifier.runs.artifacts import BEST, MODEL, copied_to
 from classifier.runs.config import Value, flatten, has_role
 from classifier.runs.folder import FINISHED, read_config, read_report, read_status, write_status
 from data.console import printable
-from data.errors import InputError
+from data.errors import InputError, one_line
 from data.files.store import is_folder, is_plain_file, is_there, whole_folder, write_text
 from data.options import LABEL, PLACE
 
@@ -51,8 +53,10 @@ def each_record(sweep: Path) -> Iterator[Record]:
 
 
 def read_record(folder: Path) -> Record:
-    """Read one job's folder."""
+    """Read one job's folder; a job that has lost its report has not ended."""
     status, report = read_status(folder), read_report(folder)
+    if report is None and status["status"] in FINISHED and status["status"] != SKIPPED:
+        status = {"status": "interrupted", "reason": "its report.json is missing or damaged"}
     # A report has the config too, and JSON is read a hundred times faster than YAML.
     config = report["config"] if report is not None else read_config(folder)
     return Record(folder, config, status["status"], status["reason"], report)
@@ -173,6 +177,13 @@ def copy_best(sweep: Path, folder: Path) -> None:
     one, that is told. So do pictures that were made there alone, as long as its report is the same.
     """
     best, earlier = sweep / "best", sweep / f".earlier.{os.getpid()}.part"
+    try:
+        LinearModel.load(folder / MODEL)
+    except (FileNotFoundError, InputError) as error:
+        raise InputError(
+            f"{one_line(error)}; {best} stays as it was: remove {folder / 'status.json'}, and "
+            f"resume={sweep} trains this job again"
+        ) from error
 
     def differs(name: str) -> bool:
         there, here = best / name, folder / name
