@@ -205,7 +205,7 @@ def test_features_too_large_for_the_curvature_are_refused_in_one_line(command, t
     done = command("train.py", "data=arrays", "data.train=n.npz", *QUIET, "preprocessing=none")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "use preprocessing=standardize" in done.stderr
+    assert "standardize them" in done.stderr
 
 
 def test_the_objective_is_that_of_the_weights_before_calibration(command, probe, tmp_path):

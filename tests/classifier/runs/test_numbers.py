@@ -136,6 +136,8 @@ READERS = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_exports_say_the_same_or_beware(variant, job_of, examples, tmp_path):
+    for package in ("onnx", "onnxruntime", "skops", "safetensors", "torch"):
+        pytest.importorskip(package)
     X, y = VARIANTS[variant](examples[0]), examples[1]
     _, model = train(job_of, tmp_path / "x", X, y)
     source = str(find_model(str(tmp_path / "x/run"), tmp_path))

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from classifier.model import LinearModel
 from classifier.report.sweep_figures import sweep_panels
 from classifier.runs.config import flatten
-from classifier.sweep.folders import config_key
+from classifier.sweep.folders import config_key, read_record
 from classifier.sweep.summary import finish_sweep, summarise, table
+from data.errors import InputError
+from data.preprocessing import AffineMap
 
 CONFIG = {
     "lr": 0.1,
@@ -22,6 +25,15 @@ CONFIG = {
     "optimizer": {"nesterov": False},
     "choices": {"data": "digits", "optimizer": "sgd"},
 }
+
+
+def model_of(number):
+    W, b = np.full((2, 2), number, np.float32), np.zeros(2, np.float32)
+    return LinearModel(W, b, np.arange(2), AffineMap(np.zeros(2), np.ones(2)), None, {})
+
+
+def number_of(folder):
+    return int(LinearModel.load(folder / "model.npz").W[0, 0])
 
 
 @pytest.fixture
@@ -51,7 +63,7 @@ def sweep(tmp_path):
                 }
                 (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
                 (folder / "report.txt").write_text("text", encoding="utf-8")
-                (folder / "model.npz").write_bytes(b"model %d" % number)
+                model_of(number).save(folder / "model.npz")
         return tmp_path
 
     return write
@@ -72,7 +84,7 @@ def test_the_best_is_chosen_by_validation_and_copied(objective, sweep):
     best = summary["best"]
     assert [summary["swept"], summary["objective"]] == [["lr", "reg"], objective]
     assert [best["lr"], best["reg"]] == [0.1, 0.0]
-    assert (folder / "best/model.npz").read_bytes() == f"model {best['job']}".encode()
+    assert number_of(folder / "best") == int(best["job"])
     report = json.loads((folder / "best/report.json").read_text(encoding="utf-8"))
     assert report["config"]["lr"] == 0.1
     assert json.loads((folder / "sweep.json").read_text(encoding="utf-8")) == summary
@@ -156,7 +168,7 @@ def test_seeds_are_repetitions_of_a_setting(sweep):
     assert by_lr[0.1]["val_loss"] == pytest.approx(3)
     assert by_lr[0.1]["val_loss_error"] == pytest.approx(statistics.stdev([1, 2, 6]) / 3**0.5)
     assert summary["best"]["lr"] == 0.2  # by the mean, not by the lucky seed
-    assert (folder / "best/model.npz").read_bytes() == b"model 3"
+    assert number_of(folder / "best") == 3
     assert all(edge["key"] != "seed" for edge in summary["edges"])
     assert "3 +- 1.5" in table(summary, folder)
 
@@ -175,7 +187,29 @@ def test_a_sweep_that_was_killed_has_a_summary(sweep):
     (folder / "4/status.json").write_text('{"sta', encoding="utf-8")  # cut short
     (folder / "2/report.json").write_text("{", encoding="utf-8")
     statuses = [job["status"] for job in summarise(folder)["jobs"]]
-    assert statuses == ["completed", "completed", "completed", "running", "not begun"]
+    assert statuses == ["completed", "completed", "interrupted", "running", "not begun"]
+
+
+@pytest.mark.parametrize("content", [b"PK", None])
+def test_a_model_that_is_lost_never_takes_the_place_of_a_good_one(sweep, content):
+    folder = sweep(*grid())
+    summarise(folder)
+    best = number_of(folder / "best")
+    (folder / f"{best}/model.npz").unlink()
+    if content is not None:
+        (folder / f"{best}/model.npz").write_bytes(content)
+    words = rf"{best}/model.npz: .*remove .*{best}/status.json, and resume="
+    with pytest.raises(InputError, match=words):
+        summarise(folder)
+    assert number_of(folder / "best") == best
+
+
+def test_a_job_that_has_lost_its_report_has_not_ended(sweep):
+    folder = sweep(*grid())
+    (folder / "3/report.json").write_text("{", encoding="utf-8")
+    record = read_record(folder / "3")
+    assert (record.status, record.report) == ("interrupted", None)
+    assert "report.json" in record.reason
 
 
 def test_without_a_completed_job_there_is_no_best(sweep):
@@ -222,7 +256,7 @@ def test_of_repetitions_alone_the_median_stands_for_them_and_is_ringed(sweep):
     summary = summarise(folder)
     assert [row["jobs"] for row in summary["settings"]] == [["0", "1", "2"]]
     assert summary["best"]["job"] == "2"
-    assert (folder / "best/model.npz").read_bytes() == b"model 2"
+    assert number_of(folder / "best") == 2
     heading, (chart,) = sweep_panels(summary)
     assert heading == "3 of 3 jobs completed; the median is ringed"
     assert [(dot.x, dot.y) for dot in chart.dots if dot.kind == "best"] == [(2, 2.0)]

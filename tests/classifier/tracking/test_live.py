@@ -242,6 +242,7 @@ def test_a_signal_while_mlflow_is_told_ends_the_run_as_it_does_elsewhere(
 
 
 def test_what_is_told_takes_a_small_share_of_the_time(tell, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("classifier.tracking.track.time.monotonic", lambda: clock.now)
     calls = []
@@ -261,6 +262,7 @@ def test_what_is_told_takes_a_small_share_of_the_time(tell, tmp_path, monkeypatc
 
 
 def test_who_asks_for_nothing_gets_nothing(tell, tmp_path, monkeypatch):
+    pytest.importorskip("tensorboardX")
     monkeypatch.setattr("classifier.tracking.event_files.LiveEvents", pytest.fail)
     tell("tensorboard", "epochs=3", "tracker_live=false")
     tell("none", "epochs=4")
