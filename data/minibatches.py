@@ -30,10 +30,6 @@ class Minibatch(NamedTuple):
     examples: Split
     rows: np.ndarray
 
-    def gather(self) -> Split:
-        """Return the rows."""
-        return self.examples.select(self.rows)
-
 
 class Minibatches:
     """The rows of a design matrix in a new random order each epoch, `batch_size` at a time.

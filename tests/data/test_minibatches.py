@@ -13,7 +13,7 @@ def test_an_epoch_shows_every_row_once_with_its_label_and_weight_in_a_new_order(
     for _ in range(2):
         seen = []
         for batch in batches.epoch(rng):
-            rows = batch.gather()
+            rows = batch.examples.select(batch.rows)
             np.testing.assert_array_equal(rows.X, X[rows.y])
             np.testing.assert_array_equal(rows.weights, 10 * rows.y)
             seen.append(rows.y)
