@@ -8,6 +8,8 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from classifier.report.pages.draw import Drawers, Kind, draw, failure_told, started
+from classifier.runs.progress import said_when_long
+from data.console import printable
 from data.machine import processes
 
 log = logging.getLogger(__name__)
@@ -21,57 +23,40 @@ def drawing_processes(*, plots: bool) -> Iterator[Make]:
     """Yield what makes a page or plots in another process, soon; wait for all at the end.
 
     A picture costs about as much as the training of a small model. Where `plots` are to be made
-    there is a process for each core; for pages alone, that of the program, and at the end this one.
-    What a process that is killed, as for want of memory, has not made is made in this one.
+    there is a process for each core; for pages alone, that of the program. At the end this one
+    makes what nobody has begun with, and what a process that was killed, as for want of memory,
+    has not made.
     """
-    own = None
-    if plots:
-        with contextlib.suppress(OSError):  # no memory, too many processes
-            own = Drawers(min(processes(DRAWING), 61))  # Windows waits for no more
-    drawers = own or started()
-    asked: dict[tuple[Kind, Path], Future[None]] = {}
+    drawers, asked = started(), list[tuple[Kind, Path, Future[None]]]()
 
     def make(kind: Kind, folder: Path) -> None:
-        if drawers is None:
-            _told(kind, folder, draw)
-            return
+        future: Future[None] = Future()  # which nobody will begin with
         try:
-            asked[kind, folder] = drawers.ask(kind, folder)
+            future = future if drawers is None else drawers.ask(kind, folder)
         except (BrokenProcessPool, OSError) as error:
-            asked[kind, folder] = Future()
-            asked[kind, folder].set_exception(BrokenProcessPool(str(error)))
+            future.set_exception(BrokenProcessPool(str(error)))
+        asked.append((kind, folder, future))
 
-    try:
-        yield make
-    finally:  # also of a sweep that is stopped; a second signal cancels what waits
+    with contextlib.ExitStack() as exits:
+        if plots:
+            with contextlib.suppress(OSError):  # no memory, too many processes
+                drawers = Drawers(processes(DRAWING))
+                exits.callback(drawers.end)
         try:
-            for (kind, folder), future in reversed(asked.items()):
-                if kind == "page" and future.cancel():  # nobody has begun with it
-                    _told(kind, folder, draw)
-            lost = [what for what, future in asked.items() if _is_lost(*what, future)]
-            if lost:
-                log.warning(
-                    "a drawing process died: %d pages or sets of pictures are made in this one",
-                    len(lost),
-                )
-            for kind, folder in lost:
-                _told(kind, folder, draw)
-        finally:
-            if own is not None:
-                own.end()
+            yield make
+        finally:  # also of a sweep that is stopped; a second signal cancels what waits
+            with said_when_long("trained; makes the pages and plots", log):
+                for kind, folder, future in reversed(asked):
+                    _finish(kind, folder, future)
 
 
-def _is_lost(kind: Kind, folder: Path, future: Future[None]) -> bool:
-    """Wait for what was asked for, and tell of its error; return whether its process has died."""
-    if future.cancelled():
-        return False
-    if isinstance(future.exception(), BrokenProcessPool):
-        return True
-    _told(kind, folder, lambda *_: future.result())
-    return False
-
-
-def _told(kind: Kind, folder: Path, make: Make) -> None:
-    """Make a page or plots; tell of an error, for the job itself is complete."""
+def _finish(kind: Kind, folder: Path, future: Future[None]) -> None:
+    """Wait for a page or plots, or make them here; tell of an error, for the job is complete."""
     with failure_told(folder, "page is" if kind == "page" else "pictures are"):
-        make(kind, folder)
+        if future.cancel():
+            draw(kind, folder)
+        elif isinstance(future.exception(), BrokenProcessPool):
+            log.warning("a drawing process died: this one draws for %s", printable(folder))
+            draw(kind, folder)
+        else:
+            future.result()

@@ -1,6 +1,6 @@
 """The folders of a sweep: those of its jobs, which job has which, and best/ of the winner."""
 
-import dataclasses
+import contextlib
 import filecmp
 import json
 import logging
@@ -8,19 +8,19 @@ import math
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from classifier.export.formats import FORMATS
 from classifier.fit import SKIPPED
 from classifier.model import LinearModel
 from classifier.runs.artifacts import BEST, MODEL, copied_to
 from classifier.runs.config import Value, flatten, has_role
-from classifier.runs.folder import FINISHED, read_config, read_report, read_status, write_status
+from classifier.runs.folder import FINISHED, read_config, read_report, read_status
 from data.console import printable
 from data.errors import InputError, one_line
-from data.files.store import is_folder, is_plain_file, is_there, whole_folder, write_text
+from data.files.store import is_folder, is_plain_file, is_there, whole_folder
 from data.options import LABEL, PLACE
 
 log = logging.getLogger(__name__)
@@ -29,8 +29,7 @@ SHOWN = [name for name in copied_to(BEST) if name not in NEEDED]
 EXPORTS = {f"model{form.suffix}" for form in FORMATS.values()}
 
 
-@dataclasses.dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """One job's folder: its config with the choices of the groups, its status and its report."""
 
     folder: Path
@@ -47,9 +46,11 @@ def each_record(sweep: Path) -> Iterator[Record]:
     """
     folders = {path.parent for path in sweep.glob("*/status.json")}
     folders |= {path.parent.parent for path in sweep.glob("*/.hydra/config.yaml")}
-    numbers = {folder: int(folder.name) for folder in folders if folder.name.isdecimal()}
-    by_number = sorted(folders, key=lambda path: (numbers.get(path, math.inf), path.name))
-    return map(read_record, by_number)
+
+    def place(folder: Path) -> tuple[float, str]:
+        return int(folder.name) if folder.name.isdecimal() else math.inf, folder.name
+
+    return map(read_record, sorted(folders, key=place))
 
 
 def read_record(folder: Path) -> Record:
@@ -79,13 +80,14 @@ def config_key(config: dict[str, Value]) -> str:
     return json.dumps(settings(with_whole_numbers(config)), sort_keys=True)
 
 
-def with_whole_numbers(value: Value) -> Value:
+def with_whole_numbers(config: dict[str, Value]) -> dict[str, Value]:
     """Return a config in which every number that is written in several ways is written in one."""
-    if isinstance(value, dict):
-        return {key: with_whole_numbers(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [with_whole_numbers(part) for part in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+    def number(text: str) -> float:
+        value = float(text)
+        return int(value) if value.is_integer() else value
+
+    return dict(json.loads(json.dumps(config), parse_float=number))
 
 
 class JobFolders:
@@ -97,65 +99,43 @@ class JobFolders:
     Parameters
     ----------
     sweep : the sweep's folder.
-    records : the jobs that stand there already.
 
     Attributes
     ----------
-    is_new : whether none stands there.
+    is_new : whether no job stands there.
     """
 
-    def __init__(self, sweep: Path, records: Iterable[Record]) -> None:
+    def __init__(self, sweep: Path) -> None:
         self.sweep = sweep
         self._jobs: dict[str, tuple[Path, str]] = {}
-        self._without_config: dict[str, str] = {}  # statuses, by the name of the folder
-        for record in records:  # of thousands, one at a time
+        self._without_config: set[str] = set()  # refused, or cut short by a crash of the machine
+        for record in each_record(sweep):  # of thousands, one at a time
             if record.config:
                 self._jobs[config_key(record.config)] = record.folder, record.status
             else:
-                self._without_config[record.folder.name] = record.status
+                self._without_config.add(record.folder.name)
         self.is_new = not self._jobs and not self._without_config
-        self._taken = {path.name for path in sweep.iterdir()}
+        self._taken = {path.name for path in sweep.iterdir()} - self._without_config
 
     def find(self, plain: dict[str, Any]) -> tuple[Path, str] | None:
         """Return the folder and the status of the job with this config, where there is one."""
         return self._jobs.get(config_key(plain))
 
-    def make(self, number: int, files: Callable[[Path, int], dict[str, str]]) -> Path:
-        """Make the folder of a new job, with the `files` that Hydra leaves there.
+    def make(self, number: int, fill: Callable[[Path, Path], object]) -> Path:
+        """Return the folder of another job, whole, or the one of its number that has no config.
 
-        They are not synced: a job costs a third of the time so. Where a crash of the machine cuts
-        them short, the job has no config, and the one of its number is put into its folder.
+        Parameters
+        ----------
+        fill : writes into the first folder, which is to have the place of the second.
         """
-        if self._without_config.get(str(number), "failed") not in (*FINISHED, "failed"):
-            folder = self.sweep / str(number)
-            (folder / ".hydra").mkdir(exist_ok=True)
-            for name, text in files(folder, number).items():
-                write_text(folder / ".hydra" / name, text)
-            return folder
-        folder = self._free(number)
-        with whole_folder(folder) as beside:
-            (beside / ".hydra").mkdir()
-            for name, text in files(folder, number).items():
-                (beside / ".hydra" / name).write_bytes(text.encode(errors="backslashreplace"))
-        return folder
-
-    def refuse(self, number: int, reason: str) -> Path:
-        """Record why a job has no config; return its folder, the same one each time."""
-        if self._without_config.get(str(number)) == "failed":
-            folder = self.sweep / str(number)
-            write_status(folder, "failed", reason)
-            return folder
-        folder = self._free(number)
-        with whole_folder(folder) as beside:
-            write_status(beside, "failed", reason)
-        return folder
-
-    def _free(self, number: int) -> Path:
-        """Return the place of the folder of a number, or of the next number that is free."""
         while str(number) in self._taken:
             number += 1
         self._taken.add(str(number))
-        return self.sweep / str(number)
+        folder = self.sweep / str(number)
+        is_there = str(number) in self._without_config
+        with contextlib.nullcontext(folder) if is_there else whole_folder(folder) as place:
+            fill(place, folder)
+        return folder
 
 
 def check_best(best: Path) -> None:

@@ -1,4 +1,4 @@
-"""The Hydra launcher that trains the jobs of a sweep as stacks."""
+"""What the stacked launcher does: the jobs of a sweep trained as stacks."""
 
 import logging
 import math
@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
-from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
+from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import lacks
@@ -18,9 +17,10 @@ from classifier.runs.log import SweepStopped, failures_recorded, stop_at_once
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import check_dataset, load_dataset
 from classifier.runs.results import keep, selection_metric
+from classifier.runs.run import is_drawn
 from classifier.sweep.compose import Composer
 from classifier.sweep.drawing import drawing_processes
-from classifier.sweep.folders import JobFolders, each_record
+from classifier.sweep.folders import JobFolders
 from classifier.sweep.stacks import (
     Stack,
     SweepProgress,
@@ -29,12 +29,12 @@ from classifier.sweep.stacks import (
     stacks_of,
     train_here,
 )
-from classifier.sweep.workers import BACKENDS, train_in_workers
+from classifier.sweep.workers import train_in_workers
 from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
-from data.files.store import is_folder, remove, remove_parts
+from data.files.store import is_folder, remove, remove_parts, write_text
 from data.machine import processes, shared
 from data.preprocessing import check_finite
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one
 
 
-class StackedLauncher(Launcher):
+class StackedLauncher:
     """Trains jobs that differ in the numbers a model has of its own in one pass over the data.
 
     Parameters
@@ -61,65 +61,55 @@ class StackedLauncher(Launcher):
         self.n_jobs = processes(WORKER) if n_jobs is None else n_jobs
         self._opened: dict[str, Dataset | Exception] = {}  # data, or why there are none, by key
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Keep what Hydra hands over."""
-        self.context, self.config = hydra_context, config
-
     def launch(
-        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
+        self,
+        context: HydraContext,
+        config: DictConfig,
+        job_overrides: Sequence[Sequence[str]],
+        first: int,
+    ) -> list[JobReturn]:
         """Train the jobs that this sweep's folder has not finished; return every objective.
 
         What became of a job stands in its folder; a job without a result returns nan.
         """
-        if self.backend not in BACKENDS:
-            allowed = ", ".join(BACKENDS)
-            raise InputError(f"hydra.launcher.backend={self.backend}: must be one of {allowed}")
-        for name, value in (("n_jobs", self.n_jobs), ("max_stack", self.max_stack)):
-            if value is not None and value < 1:
-                raise InputError(f"hydra.launcher.{name}={value}: must be at least 1, or null")
+        setup_globals()
+        job_log.propagate = False  # what happens in a job is in its train.log
+        configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         folders: list[Path] = []
         with stop_at_once():
             try:
-                self._train(folders, job_overrides, initial_job_idx)
+                sweep = Path(str(config.hydra.sweep.dir))
+                remove_parts(sweep)  # folders of jobs that a kill left half made
+                places, composer = JobFolders(sweep), Composer(context, config)
+                self._refuse_what_all_share(composer, job_overrides, is_new=places.is_new)
+                jobs: list[Job] = []
+                for number, overrides in enumerate(job_overrides, start=first):
+                    folder, job = self._prepare(composer, places, overrides, number)
+                    folders.append(folder)
+                    jobs += [job] if job is not None else []
+                line = "%d jobs, %d to train, in %s"
+                log.info(line, len(folders), len(jobs), printable(sweep))
+                with SweepProgress(len(jobs), log, shown=not config.quiet) as progress:
+                    self._train(folders, jobs, progress)
             except KeyboardInterrupt as stop:
                 for folder in folders:
                     if read_status(folder)["status"] == "running":
                         write_status(folder, "interrupted", "the sweep was stopped")
-                raise SweepStopped(stop, self.config) from stop
+                raise SweepStopped(stop, config) from stop
         return [_job_return(folder) for folder in folders]
 
-    def _train(
-        self, folders: list[Path], job_overrides: Sequence[Sequence[str]], first: int
-    ) -> None:
-        """Train what is not finished; `folders` takes the folder of every job as it is known."""
-        setup_globals()
-        job_log.propagate = False  # what happens in a job is in its train.log
-        configure_log(self.config.hydra.hydra_logging, self.config.hydra.verbose)
-        sweep = Path(str(self.config.hydra.sweep.dir))
-        remove_parts(sweep)  # folders of jobs that a kill left half made
-        places = JobFolders(sweep, each_record(sweep))
-        composer = Composer(self.context, self.config)
-        self._refuse_what_all_share(composer, job_overrides, is_new=places.is_new)
-        jobs: list[Job] = []
-        for number, overrides in enumerate(job_overrides, start=first):
-            folder, job = self._prepare(composer, places, overrides, number)
-            folders.append(folder)
-            jobs += [job] if job is not None else []
-        log.info("%d jobs, %d to train, in %s", len(folders), len(jobs), printable(sweep))
-        trained = {job.folder for job in jobs}
-        # A sweep that was killed has perhaps trained jobs that nobody can look at yet.
-        missing = [(kind, f) for f in folders if f not in trained for kind in lacks(f)]
-        with drawing_processes(plots=any(kind == "run" for kind, _ in missing)) as make:
+    def _train(self, folders: Sequence[Path], jobs: Sequence[Job], progress: SweepProgress) -> None:
+        """Train jobs; what earlier ones lack, for the sweep was killed, is drawn meanwhile."""
+        ended = {*folders} - {job.folder for job in jobs}
+        missing = [(kind, f) for f in folders if f in ended for kind in lacks(f)]
+        draws = self.backend == "local" and any(is_drawn(j.config, of_sweep=True) for j in jobs)
+        with drawing_processes(plots=draws or any(kind == "run" for kind, _ in missing)) as make:
             for kind, folder in missing:
                 remove_parts(folder)
                 make(kind, folder)
-        with SweepProgress(len(jobs), log, shown=not self.config.quiet) as progress:
             stacks = self.stacks(jobs, progress)
             if self.backend == "local":
-                train_here(stacks, progress)
+                train_here(stacks, progress, make)
             else:
                 workers = self.backend, self.n_jobs, self.address
                 train_in_workers(list(stacks), *workers, progress)
@@ -155,19 +145,24 @@ class StackedLauncher(Launcher):
         self, composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
     ) -> tuple[Path, Job | None]:
         """Return a job's folder, made where it is new, and the job where it is to be trained."""
+
+        def fill(place: Path, folder: Path) -> None:
+            (place / ".hydra").mkdir(exist_ok=True)
+            for name, text in composed.files(folder, number).items():
+                write_text(place / ".hydra" / name, text)
+
         try:
             composed = composer.compose(overrides)
             plain = composed.plain()
             folder, status = places.find(plain) or (None, "")
         except Exception as error:
             reason = explain(error, Config)
-            folder = places.refuse(number, reason)
+            folder = places.make(number, lambda place, _: write_status(place, "failed", reason))
             log.error("%s: %s", printable(folder), reason)
             return folder, None
-        if folder is None:
-            folder = places.make(number, composed.files)
-        elif status in FINISHED:
+        if status in FINISHED and folder is not None:
             return folder, None
+        folder = folder or places.make(number, fill)
         try:
             with failures_recorded([folder]):
                 status_file = folder / "status.json"

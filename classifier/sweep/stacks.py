@@ -1,11 +1,11 @@
 """The stacks of a sweep: which jobs can be trained as one, and how a stack is trained here."""
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from threadpoolctl import threadpool_limits
 
@@ -13,14 +13,14 @@ from classifier.report.pages.draw import show_run
 from classifier.runs.artifacts import CHECKPOINT
 from classifier.runs.checkpoint import read_checkpoint
 from classifier.runs.config import Job, keys_with
-from classifier.runs.folder import FINISHED, LockedError, read_status, write_status
+from classifier.runs.folder import FINISHED, LockedError, locked, read_status, write_status
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
 from classifier.runs.preparation import copies
-from classifier.runs.progress import Progress, Watch, said_when_long
-from classifier.runs.run import Show, is_drawn, run
+from classifier.runs.progress import Progress, Watch
+from classifier.runs.run import Show, run
 from classifier.solver import Training
-from classifier.sweep.drawing import Make, drawing_processes
+from classifier.sweep.drawing import Make
 from classifier.sweep.folders import config_key
 from data.dataset import Dataset
 from data.errors import InputError
@@ -35,8 +35,7 @@ EVERY = 10.0  # seconds between two lines of a sweep, at least
 UNKNOWN = "the worker that trained it left neither a result nor a reason"
 
 
-@dataclasses.dataclass(frozen=True)
-class Stack:
+class Stack(NamedTuple):
     """Jobs to train together, on their data set, and where the stack's checkpoint is."""
 
     jobs: list[Job]
@@ -47,14 +46,6 @@ class Stack:
         """Return the jobs that have neither a result nor a reason for none."""
         ended = (*FINISHED, "failed")
         return [job for job in self.jobs if read_status(job.folder)["status"] not in ended]
-
-
-@dataclasses.dataclass(frozen=True)
-class Lost:
-    """Why the jobs of a stack have no result; `locked` where they are another process's."""
-
-    reason: str
-    locked: bool = False
 
 
 class SweepProgress(Progress):
@@ -76,8 +67,7 @@ class SweepProgress(Progress):
 
     def ended(self, n_jobs: int) -> None:
         """Show that so many more jobs have ended."""
-        # A stack that is tried twice, for its worker was killed, has its jobs once.
-        self.n_ended = min(self.n_ended + n_jobs, self.n_jobs)
+        self.n_ended += n_jobs
         self._show_jobs()
 
     def watch(self, training: Training, n_jobs: int) -> None:
@@ -153,59 +143,46 @@ def train_stack(
     show: Show = show_run,
     n_processes: int = 1,
     watch: Watch = lambda _: None,
-) -> Lost | None:
+) -> str:
     """Train the jobs that are not finished yet; return why some have no result, if that is so.
 
     `n_processes` share the memory of this machine. `watch` is told of each epoch.
     """
     run_log.propagate = False  # each job's lines are in its train.log
+    where = {"checkpoint": stack.checkpoint, "dataset": stack.dataset}
     with threadpool_limits(threads), shared(n_processes):
         try:
             if jobs := stack.unfinished():
-                run(
-                    jobs,
-                    checkpoint=stack.checkpoint,
-                    dataset=stack.dataset,
-                    show=show,
-                    watch=watch,
-                    of_sweep=True,
-                )
+                run(jobs, **where, show=show, watch=watch, of_sweep=True)
         except Exception as error:
-            return Lost(reason_of(error), isinstance(error, LockedError))
-    return None
+            return reason_of(error)
+    return ""
 
 
-def end_stack(stack: Stack, lost: Lost | None, progress: SweepProgress) -> None:
-    """Give every job that has neither a result nor a reason its reason, here and in its folder."""
+def end_stack(stack: Stack, reason: str, progress: SweepProgress) -> None:
+    """Tell why jobs have neither a result nor a reason for none, here and in their folders.
+
+    Those that another process trains are left to it.
+    """
     if jobs := stack.unfinished():
-        lost = lost or Lost(UNKNOWN)
-        log.error("%d jobs have no result: %s", len(jobs), lost.reason)
-        for job in () if lost.locked else jobs:
-            with contextlib.suppress(OSError):  # a full disk: the line on the terminal must do
-                write_status(job.folder, "failed", lost.reason)
+        reason = reason or UNKNOWN
+        log.error("%d jobs have no result: %s", len(jobs), reason)
+        for job in jobs:
+            # On a full disk the line on the terminal must do.
+            with contextlib.suppress(OSError, LockedError), locked(job.folder):
+                write_status(job.folder, "failed", reason)
     progress.ended(len(stack.jobs))
 
 
-def train_here(stacks: Iterable[Stack], progress: SweepProgress) -> None:
-    """Train every stack in this process, with all cores, and draw in spare ones meanwhile.
+def train_here(stacks: Iterable[Stack], progress: SweepProgress, make: Make) -> None:
+    """Train every stack in this process, with all cores, and draw in others meanwhile."""
 
-    What became of each job, and why, stands in its folder.
-    """
-    with contextlib.ExitStack() as exits:
-        makers: dict[bool, Make] = {}
-        for stack in stacks:
-            plots = any(is_drawn(job.config, of_sweep=True) for job in stack.jobs)
-            if plots not in makers:
-                makers[plots] = exits.enter_context(drawing_processes(plots=plots))
-            watch = partial(progress.watch, n_jobs=len(stack.jobs))
-            lost = train_stack(stack, None, partial(_show, makers[plots]), watch=watch)
-            end_stack(stack, lost, progress)
-            del stack  # and its data, before others are loaded
-        with said_when_long("trained; makes the pages and plots", log):
-            exits.close()
+    def show(folder: Path, plots: bool) -> None:
+        if plots:
+            make("run", folder)
+        make("page", folder)
 
-
-def _show(make: Make, folder: Path, plots: bool) -> None:
-    if plots:
-        make("run", folder)
-    make("page", folder)
+    for stack in stacks:
+        watch = partial(progress.watch, n_jobs=len(stack.jobs))
+        end_stack(stack, train_stack(stack, None, show, watch=watch), progress)
+        del stack  # and its data, before others are loaded

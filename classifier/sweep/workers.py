@@ -1,7 +1,6 @@
 """Stacks trained in other processes: those of joblib on this machine, or of a Ray cluster."""
 
 import contextlib
-import dataclasses
 import functools
 import itertools
 import logging
@@ -15,18 +14,18 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from classifier.sweep.stacks import Lost, Stack, SweepProgress, end_stack, train_stack
+from classifier.sweep.stacks import Stack, SweepProgress, end_stack, train_stack
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
 from data.machine import cores
 
 log = logging.getLogger(__name__)
-BACKENDS = ("local", "loky", "ray")
 ROOT = Path(__file__).parents[2]  # of the program
 ANSWER = 60  # seconds that a cluster, and then each of its workers, may take to answer
 EVERY = 0.5  # seconds between two looks at the process that a worker ends with
 
-Workers = Callable[[Sequence[Any]], Iterator[Any]]  # call `_train` with each; yield the answers
+Answer = tuple[int, str]  # the number of a stack, and why it has no result
+Workers = Callable[[Sequence[Any]], Iterator[Answer]]  # call `_train` with each; yield the answers
 
 
 def train_in_workers(
@@ -52,61 +51,41 @@ def train_in_workers(
     """
     if not stacks:
         return
-    stacks = [_absolute(stack) for stack in stacks]
+    waiting = dict(enumerate(stacks))
     with open_workers(backend, n_jobs, address, stacks) as workers:
-        for attempt in (stacks, *([stack] for stack in stacks)):
-            if not any(stack.unfinished() for stack in attempt):
+        for attempt in ([*waiting], *([number] for number in waiting)):
+            numbers = [number for number in attempt if number in waiting]
+            if not numbers:
                 continue
-            shares = shares_of(n_jobs, len(attempt), address)
+            shares = shares_of(n_jobs, len(numbers), address)
             try:
-                for answer in workers([(n, stack, *shares) for n, stack in enumerate(attempt)]):
-                    if isinstance(answer, Exception):
-                        raise answer
-                    number, lost = answer
-                    end_stack(attempt[number], lost, progress)
-            except InputError:
-                raise
+                calls = [(n, waiting[n], Path.cwd(), *shares) for n in numbers]
+                for number, reason in workers(calls):
+                    end_stack(waiting.pop(number), reason, progress)
             except Exception as error:  # every backend has an exception of its own for this
-                reason = one_line(error)
-                log.warning("a worker died (%s); what it had not finished is run again", reason)
-        for stack in stacks:
-            if stack.unfinished():
-                end_stack(stack, Lost("the worker that trained it died twice"), progress)
+                line = "a worker died (%s); what it had not finished is run again"
+                log.warning(line, one_line(error))
+    for stack in waiting.values():
+        end_stack(stack, "the worker that trained it died twice", progress)
 
 
-def shares_of(
-    n_jobs: int, n_stacks: int, address: str | None
-) -> tuple[int, int, tuple[int, float] | None]:
-    """Return a worker's threads, processes that share its memory, and the one that it ends with."""
+def shares_of(n_jobs: int, n_stacks: int, address: str | None) -> tuple[int, int]:
+    """Return the threads of a worker, and how many processes share its memory."""
     if address is not None:
-        return 1, 1, None
+        return 1, 1
     # They share this machine with each other, and with this process.
-    return max(1, cores() // n_jobs), 1 + min(n_jobs, n_stacks), this_process()
+    return max(1, cores() // n_jobs), 1 + min(n_jobs, n_stacks)
 
 
-def _train(
-    number: int, stack: Stack, threads: int, n_processes: int, parent: tuple[int, float] | None
-) -> tuple[int, Lost | None]:
-    """Train a stack in a worker, which ends with `parent` where that is on its machine."""
-    if parent is not None:
-        end_with(*parent)
+def _train(number: int, stack: Stack, folder: Path, threads: int, n_processes: int) -> Answer:
+    """Train a stack in a worker, where paths are to mean what they mean in `folder`."""
+    os.chdir(folder)
     return number, train_stack(stack, threads, n_processes=n_processes)
 
 
-def _train_packed(arguments: bytes) -> tuple[int, Lost | None]:
+def _train_packed(arguments: bytes) -> Answer:
     """Train a stack that Ray does not look into: arrays that it hands over cannot be changed."""
     return _train(*pickle.loads(arguments))
-
-
-def _absolute(stack: Stack) -> Stack:
-    """Return a stack as a process in another folder can use it."""
-    jobs = [dataclasses.replace(job, folder=job.folder.absolute()) for job in stack.jobs]
-    splits: dict[str, Any] = dict(stack.dataset.splits())
-    for name, split in splits.items():
-        if isinstance(split.X, NpyRows):
-            rows = dataclasses.replace(split.X, path=split.X.path.absolute())
-            splits[name] = dataclasses.replace(split, X=rows)
-    return Stack(jobs, dataclasses.replace(stack.dataset, **splits), stack.checkpoint.absolute())
 
 
 @contextlib.contextmanager
@@ -131,9 +110,9 @@ def open_workers(
             "hydra.launcher.backend=ray: ray is not installed: "
             "pip install -r requirements-extras.txt"
         ) from None
-    if address is not None:
-        _reach(address)
+    option = "backend=ray" if address is None else f"address={address}"
     try:
+        _reach(address)
         ray.init(
             address or "local",
             runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
@@ -142,43 +121,47 @@ def open_workers(
             **({} if address else {"num_cpus": n_jobs, "include_dashboard": False}),
         )
     except Exception as error:
-        raise _no_cluster(address, error) from error
+        where, advice = "no ray cluster can be started here", ""
+        if address is not None:
+            where = "no ray cluster answers there"
+            advice = "; see that `ray start --head` runs there, and that no firewall is between"
+        raise InputError(f"hydra.launcher.{option}: {where} ({one_line(error)}){advice}") from error
     try:
-        _check(ray, address, stacks)
+        _check(ray, option, stacks)
         yield functools.partial(_in_ray, ray, n_jobs)
     finally:
         ray.shutdown()
 
 
-def _in_loky(n_jobs: int, calls: Sequence[Any]) -> Iterator[Any]:
+def _in_loky(n_jobs: int, calls: Sequence[Any]) -> Iterator[Answer]:
     """Train in processes of this machine; raise what joblib does where one of them died."""
     from joblib import Parallel, delayed, parallel_config
 
     # They end with this process from their start on, also before they are given a call.
-    with parallel_config("loky", initializer=end_with, initargs=this_process()):
+    with parallel_config("loky", initializer=_end_with_parent):
         workers = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
         yield from workers(delayed(_train)(*arguments) for arguments in calls)
 
 
-def _in_ray(ray: Any, n_jobs: int, calls: Sequence[Any]) -> Iterator[Any]:
-    """Train on a cluster, n_jobs stacks at once; yield an error in place of a lost answer."""
+def _in_ray(ray: Any, n_jobs: int, calls: Sequence[Any]) -> Iterator[Answer]:
+    """Train on a cluster, n_jobs stacks at once; at the end, raise where a worker died."""
     train = ray.remote(num_cpus=1, max_retries=0)(_train_packed)
-    waiting = iter(calls)
-    running: list[Any] = []
+    waiting, running, errors = iter(calls), list[Any](), list[Exception]()
     while True:
         new = itertools.islice(waiting, n_jobs - len(running))
         running += [train.remote(pickle.dumps(arguments)) for arguments in new]
         if not running:
-            return
-        done, running = ray.wait(running)
-        for reference in done:
-            try:
-                yield ray.get(reference)
-            except Exception as error:
-                yield error
+            break
+        (ended,), running = ray.wait(running)
+        try:
+            yield ray.get(ended)
+        except ray.exceptions.RayError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
-def _check(ray: Any, address: str | None, stacks: Sequence[Stack]) -> None:
+def _check(ray: Any, option: str, stacks: Sequence[Stack]) -> None:
     """Ask a worker of each machine whether it can import the program and sees some files.
 
     Raises
@@ -192,97 +175,51 @@ def _check(ray: Any, address: str | None, stacks: Sequence[Stack]) -> None:
     files = dict.fromkeys(X.path for X in rows if isinstance(X, NpyRows))
     # A file of a name that is given once: who sees it sees this folder, and no other. A kill leaves
     # it there, and the next start removes it: `data.files.store` names parts so.
-    ask, sweep = ray.remote(num_cpus=0, max_retries=0)(_question()), stacks[0].checkpoint.parents[1]
+    look, sweep = ray.remote(num_cpus=0, max_retries=0)(_look), stacks[0].checkpoint.parents[1]
     with NamedTemporaryFile(prefix=".", suffix=f".{os.getpid()}.part", dir=sweep) as proof:
-        sizes = [(str(path), path.stat().st_size) for path in (Path(proof.name), *files)]
-        asked = {
-            node["NodeID"]: ask.options(scheduling_strategy=On(node["NodeID"], soft=False)).remote(
-                str(ROOT), __name__, sizes
-            )
-            for node in ray.nodes()
-            if node["Alive"]
-        }
-        ray.wait(list(asked.values()), num_returns=len(asked), timeout=ANSWER)
-        answers = {}
-        for node, reference in asked.items():
+        sizes = {str(path.absolute()): path.stat().st_size for path in (Path(proof.name), *files)}
+        nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+        asked = [
+            look.options(scheduling_strategy=On(node, soft=False)).remote(Path.cwd(), sizes)
+            for node in nodes
+        ]
+        ray.wait(asked, num_returns=len(asked), timeout=ANSWER)
+        for node, answer in zip(nodes, asked, strict=True):
             try:
-                answers[node] = str(ray.get(reference, timeout=0))
+                ray.get(answer, timeout=0)
             except Exception as error:
-                answers[node] = f"did not answer within {ANSWER} s ({one_line(error)})"
-    wrong = [f"{node} {answer}" for node, answer in answers.items() if answer]
-    if wrong:
-        option = f"address={address}" if address else "backend=ray"
-        raise InputError(
-            f"hydra.launcher.{option}: {len(wrong)} of {len(answers)} workers cannot take part: "
-            f"{wrong[0]}"
-        )
+                reason = one_line(getattr(error, "cause", error))
+                raise InputError(
+                    f"hydra.launcher.{option}: worker {node} cannot take part: {reason}; it needs "
+                    f"this folder and the data under the same paths, and PYTHONPATH={ROOT}"
+                ) from error
 
 
-# Made within a function, it is sent as it is: one of a module is sent by its name, which a worker
-# may not be able to import.
-def _question() -> Callable[[str, str, list[tuple[str, int]]], str]:
-    def question(root: str, module: str, files: list[tuple[str, int]]) -> str:
-        import importlib
-        import os
-
-        try:
-            importlib.import_module(module)
-        except Exception as error:
-            return f"cannot import the program ({error}); start it with PYTHONPATH={root}"
-        for path, size in files:
-            if not os.path.exists(path):  # noqa: PTH110
-                return f"does not see {path}; give it this folder under the same path"
-            if os.path.getsize(path) != size:  # noqa: PTH202
-                return f"sees another file at {path}"
-        return ""
-
-    return question
+def _look(folder: Path, sizes: dict[str, int]) -> None:
+    """Raise OSError or InputError where this worker does not see a folder or the same files."""
+    os.chdir(folder)
+    for path, size in sizes.items():
+        if Path(path).stat().st_size != size:
+            raise InputError(f"{path}: is another file there")
 
 
-def _reach(address: str) -> None:
-    """Refuse HOST:PORT where nothing listens: Ray itself tries for many minutes."""
-    host, _, port = address.rpartition("://")[2].rpartition(":")
-    if not port.isdecimal():  # a word of Ray's, such as auto
-        return
-    try:
+def _reach(address: str | None) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself tries for many minutes."""
+    host, _, port = str(address).rpartition("://")[2].rpartition(":")
+    if port.isdecimal():  # it is no word of Ray's, such as auto
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
-    except (OSError, OverflowError) as error:
-        raise _no_cluster(address, error) from error
 
 
-def _no_cluster(address: str | None, error: Exception) -> InputError:
-    if address is None:
-        return InputError(f"hydra.launcher.backend=ray: did not start here: {one_line(error)}")
-    return InputError(
-        f"hydra.launcher.address={address}: no ray cluster answers there ({one_line(error)}); see "
-        "that `ray start --head` runs at that host and port, and that no firewall is between"
-    )
-
-
-def this_process() -> tuple[int, float]:
-    """Return the number and the start of this process: numbers alone are used again."""
+def _end_with_parent() -> None:
+    """Let this process end when the one that started it does, whatever it is doing then."""
     import psutil
 
-    return os.getpid(), psutil.Process().create_time()
-
-
-@functools.cache  # a worker that is asked again watches already
-def end_with(number: int, started: float) -> None:
-    """Let this process end when another one of this machine does, whatever it is doing then.
-
-    A look now and then serves every way in which a process is started here: Ray's workers are not
-    children of the program that started Ray.
-    """
+    parent = psutil.Process().parent()
 
     def watch() -> None:
-        import psutil
-
-        with contextlib.suppress(psutil.NoSuchProcess):
-            parent = psutil.Process(number)
-            while parent.create_time() == started and parent.is_running():
-                if parent.status() == psutil.STATUS_ZOMBIE:
-                    break
-                time.sleep(EVERY)
+        # A parent that was killed and not waited for is there still, and is no parent any more.
+        while parent is not None and parent.is_running() and parent.pid == psutil.Process().ppid():
+            time.sleep(EVERY)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

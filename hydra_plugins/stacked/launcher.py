@@ -13,25 +13,35 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
 from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from data.errors import InputError
+from data.options import Options, option
 
 
 class StackedLauncher(Launcher):
     """Hands over to `classifier.sweep.launcher.StackedLauncher`."""
 
     def __init__(self, **options: Any) -> None:
-        from classifier.sweep.launcher import StackedLauncher as Stacked
+        self.options = options
 
-        self.launcher = Stacked(**options)
-
-    def setup(self, **handed: Any) -> None:
-        """Hand over what Hydra gives."""
-        self.launcher.setup(**handed)
+    def setup(self, *, hydra_context: HydraContext, config: DictConfig, **_: Any) -> None:
+        """Keep what Hydra hands over."""
+        self.context, self.config = hydra_context, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Hand over the jobs."""
-        return self.launcher.launch(job_overrides, initial_job_idx)
+        from classifier.sweep.launcher import StackedLauncher as Stacked
+
+        try:
+            StackedLauncherConf(**self.options)
+        except InputError as error:
+            raise InputError(f"hydra.launcher.{error}") from error
+        launcher = Stacked(**self.options)
+        return launcher.launch(self.context, self.config, job_overrides, initial_job_idx)
 
 
 class GridSweeper(BasicSweeper):
@@ -47,7 +57,6 @@ class GridSweeper(BasicSweeper):
         from omegaconf import OmegaConf
 
         from classifier.runs.folder import SWEEP
-        from data.errors import InputError
         from data.files.store import write_text
 
         assert self.config is not None
@@ -70,13 +79,13 @@ class GridSweeper(BasicSweeper):
 
 
 @dataclasses.dataclass
-class StackedLauncherConf:
+class StackedLauncherConf(Options):
     """The keys of hydra.launcher; `classifier.sweep.launcher` says what they mean."""
 
     _target_: str = "hydra_plugins.stacked.launcher.StackedLauncher"
-    backend: str = "local"
-    n_jobs: int | None = None
-    max_stack: int | None = None
+    backend: str = option(choices=("local", "loky", "ray"), default="local")
+    n_jobs: int | None = option(minimum=1, default=None)
+    max_stack: int | None = option(minimum=1, default=None)
     address: str | None = None
 
 
