@@ -53,7 +53,7 @@ def import_slow_packages():
     """Do what every program would do again: import, find plugins, compile the pages' templates."""
     import tqdm  # noqa: F401
     from hydra.core.plugins import Plugins
-    from PIL import Image
+    from PIL import Image, ImageDraw, ImageFont  # noqa: F401
 
     import classifier.report.pages.draw
     import classifier.report.pages.run_page  # noqa: F401
@@ -66,7 +66,6 @@ def import_slow_packages():
 
     schemas()
     Plugins.instance()
-    classifier.report.pages.draw.import_matplotlib()
     Image.init()
     for template in TEMPLATES.glob("*.html"):
         _environment().get_template(template.name)

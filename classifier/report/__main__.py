@@ -16,9 +16,8 @@ from classifier.report.pages.compare_page import NAME as COMPARE_PAGE
 from classifier.report.pages.compare_page import write_comparison
 from classifier.report.pages.draw import draw
 from classifier.report.pages.index_page import write_index
-from classifier.report.pages.run_page import NAME as RUN_PAGE
-from classifier.report.pages.run_page import write_run_page
 from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
+from classifier.runs.artifacts import PAGE
 from classifier.runs.folder import kind_of, needed_report
 from classifier.runs.results import open_test
 from classifier.sweep.summary import summarise
@@ -38,50 +37,40 @@ def main(arguments: list[str]) -> None:
     SystemExit
         With one line, when something the user gave cannot be used.
     """
-    folders: list[Path] = []
-    try:
-        given = _parser().parse_args(arguments)
-        folders = given.folders
-        if not folders:
-            raise InputError(f"usage: {USAGE}")
-        if given.test and [kind_of(folder) for folder in folders] != ["run"]:
-            raise InputError("--test: is of one run; name its folder alone")
-        if len(folders) > 1:
-            print(printable(write_comparison(folders, given.output or COMPARISON)))
-        elif given.output is not None:
-            raise InputError(f"--output {given.output}: is of a comparison; name several folders")
-        else:
-            print(printable(write_page(*folders, look_at_test=given.test)))
-    except (InputError, OSError) as error:
-        sys.exit(one_line(error))
-    except Exception as error:  # files of something else, or that someone has changed
-        named = ", ".join(map(str, folders))
-        sys.exit(printable(f"{named}: its files cannot be shown ({error!r})"))
-
-
-def _parser() -> Parser:
     parser = Parser(
         "python -m classifier.report",
         usage=USAGE,
         description="Make the index of a folder of runs, the page and the plots of a run or a "
         "sweep, or a page that compares several.",
     )
-    parser.add_argument(
-        "folders",
-        nargs="*",
-        metavar="FOLDER",
-        type=Path,
-        help="of runs, of a run or of a sweep; several are compared, a sweep by its winner",
+    folders_help = "of runs, of a run or of a sweep; several are compared, a sweep by its winner"
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", type=Path, help=folders_help)
+    output_help = f"of a comparison; default: {COMPARISON}"
+    parser.add_argument("--output", metavar="PATH", type=Path, help=output_help)
+    test_help = (
+        "evaluate a job of a sweep on the test split too, which stays closed but for a winner"
     )
-    parser.add_argument(
-        "--output", metavar="PATH", type=Path, help=f"of a comparison; default: {COMPARISON}"
-    )
-    parser.add_argument(
-        "--test",
-        action="store_true",
-        help="evaluate a job of a sweep on the test split too, which stays closed but for a winner",
-    )
-    return parser
+    parser.add_argument("--test", action="store_true", help=test_help)
+    folders: list[Path] = []
+    try:
+        options = parser.parse_args(arguments)
+        folders = options.folders
+        if not folders:
+            raise InputError(f"usage: {USAGE}")
+        if options.test and [kind_of(folder) for folder in folders] != ["run"]:
+            raise InputError("--test: is of one run; name its folder alone")
+        if len(folders) > 1:
+            page = write_comparison(folders, options.output or COMPARISON)
+        elif options.output is not None:
+            raise InputError(f"--output {options.output}: is of a comparison; name several folders")
+        else:
+            page = write_page(*folders, look_at_test=options.test)
+    except (InputError, OSError) as error:
+        sys.exit(one_line(error))
+    except Exception as error:  # files of something else, or that someone has changed
+        names = ", ".join(map(str, folders))
+        sys.exit(printable(f"{names}: its files cannot be shown ({error!r})"))
+    print(printable(page))
 
 
 def write_page(folder: Path, *, look_at_test: bool = False) -> Path:
@@ -112,8 +101,8 @@ def write_page(folder: Path, *, look_at_test: bool = False) -> Path:
     try:
         draw("run", folder)
     finally:  # one of them may fail alone
-        write_run_page(folder)
-    return folder / RUN_PAGE
+        draw("page", folder)
+    return folder / PAGE
 
 
 if __name__ == "__main__":

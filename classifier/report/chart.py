@@ -46,9 +46,14 @@ def room(text: str, letter: float = LETTER) -> float:
     return letter * (0.58 * len(text) + 0.4 * wide)
 
 
+def one_line(text: str) -> str:
+    """Return a text with another character for each that cannot be printed, as that of a line."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def short(name: str, length: int = 18) -> str:
     """Cut a long name in its middle, for names often differ at their end; an empty one is ""."""
-    name = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name) or '""'
+    name = one_line(name) or '""'
     half = length // 2
     return name if len(name) <= length else f"{name[:half]}…{name[1 - half :]}"
 
@@ -266,7 +271,9 @@ class Chart:
 
         middle = self.y.low
         rows = [(at(self.x.low, value)[1], text) for value, text in y_ticks]
-        columns = _apart([(at(value, middle)[0], text) for value, text in x_ticks], turned)
+        columns = apart(
+            [(at(value, middle)[0], text) for value, text in x_ticks], (LETTER + 1) * turned
+        )
         image = [] if self.image is None else [self.image]
         marks: list[Mark] = [
             *(Picture(left, ABOVE, end - left, low - ABOVE, one, "behind") for one in image),
@@ -299,15 +306,13 @@ class Chart:
         return Drawing(width, height, marks)
 
 
-def _apart(ticks: list[tuple[float, str]], turned: bool) -> list[tuple[float, str]]:
-    """Return the ticks, from the first one, whose texts do not touch each other."""
+def apart(ticks: Sequence[tuple[float, str]], gap: float = 0) -> list[tuple[float, str]]:
+    """Return the ticks, from the first one, that have a gap between them: without one, room."""
     kept: list[tuple[float, str]] = []
-    for x, text in ticks:
-        if kept:
-            gap = LETTER + 1 if turned else (room(text) + room(kept[-1][1])) / 2 + 6
-            if x - kept[-1][0] < gap:
-                continue
-        kept.append((x, text))
+    for place, text in ticks:
+        last, before = kept[-1] if kept else (math.inf, "")
+        if abs(place - last) >= (gap or (room(text) + room(before)) / 2 + 6):
+            kept.append((place, text))
     return kept
 
 

@@ -1,12 +1,15 @@
 """Pictures as files: the drawings of charts and grids, arranged below a heading and painted.
 
-Places are computed here, not by a layout engine of matplotlib's, which would draw all twice; nor
-are there its axes, of which each takes longer than all that stands on it.
+They are painted with Pillow: it takes a tenth of matplotlib's time and memory, needs no process
+of its own beside the training, and reads no text as a formula.
 """
 
+import functools
 import io
-import itertools
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -27,12 +30,14 @@ from classifier.report.chart import (
     Picture,
     Pictures,
     Text,
+    one_line,
     room,
     shades,
     short,
 )
 
 DPI, UNITS = 110, 80  # pixels of an inch, and units of a drawing
+PIXEL = DPI / UNITS
 # Of a chart in a picture of its own, of one about as high as wide, and of one of several.
 ALONE, SQUARE, PANEL = (560.0, 330.0), (420.0, 400.0), (416.0, 280.0)
 COLUMNS = 3  # of panels
@@ -41,7 +46,10 @@ CELL, SMALL = 34.0, 11.0  # of a grid with texts in its cells, and of one withou
 MANY = 20  # lines or columns of a grid from which its cells are small
 TEMPLATE, TITLE = 110.0, 20.0  # the width of a class's weights, and the room for its name
 BAR = 12.0  # the width of a scale of colours
-PNG = {"compress_level": 2}  # twice as quick as 6, for files a tenth larger
+COMPRESSION = 2  # twice as quick as 6, for files a tenth larger
+FINE = 2  # pixels each way of which the mean is taken
+BEHIND = 0.25  # how opaque an image behind a chart is
+FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
 
 
 class Style(NamedTuple):
@@ -52,6 +60,11 @@ class Style(NamedTuple):
     fill: str = ""
     alpha: float = 1.0
     dash: str = ""
+
+    @property
+    def opaque(self) -> float:
+        """How opaque its stroke is: that of a shape is wholly so."""
+        return 1.0 if self.fill else self.alpha
 
 
 STYLES = {
@@ -81,10 +94,11 @@ class Sheet:
     """A picture: drawings at their places, below each other."""
 
     def __init__(self, heading: str, letter: float = LETTER + 2) -> None:
+        lines = heading.splitlines()
+        self.width = max([0.0, *(room(line, letter) + 20 for line in lines)])
+        self.height = 8.0 + (letter + 5) * len(lines)
+        self.headings = [(line, letter) for line in lines]
         self.drawings: list[tuple[float, float, Drawing]] = []
-        self.width, self.height = 0.0, 4.0
-        self.headings = [(line, letter) for line in heading.splitlines()]
-        self.height += sum(letter + 5 for _, letter in self.headings) + 4
 
     def add(self, *drawings: Drawing) -> None:
         """Put drawings beside each other, below what is there."""
@@ -103,15 +117,17 @@ class Sheet:
 
     def save(self, file: BinaryIO) -> None:
         """Paint the picture, and write it as PNG."""
-        longest = max((room(line, letter) for line, letter in self.headings), default=0)
-        width = max(self.width, longest + 20)
-        y, heads = 0.0, []
-        for line, letter in self.headings:
-            y += letter + 5
-            heads.append(Text(width / 2, y, line, letter=letter, kind="ink"))
-        paint(
-            [(0, 0, Drawing(width, self.height, heads)), *self.drawings], width, self.height, file
-        )
+        from PIL import Image
+
+        heads: list[Mark] = [
+            Text(self.width / 2, (k + 1) * (letter + 5), line, letter=letter, kind="ink")
+            for k, (line, letter) in enumerate(self.headings)
+        ]
+        sheet = Image.new("RGB", (pixels(self.width), pixels(self.height)), COLOURS["card"])
+        head = Drawing(self.width, self.height, heads)
+        for x, y, drawing in [(0.0, 0.0, head), *self.drawings]:
+            sheet.paste(paint(drawing), (pixels(x), pixels(y)))
+        sheet.save(file, "PNG", compress_level=COMPRESSION, dpi=(DPI, DPI))
 
 
 def charts_sheet(
@@ -245,110 +261,119 @@ def pictures_sheet(pictures: Pictures) -> Sheet:
     return sheet
 
 
-def colour_of(name: str) -> str:
-    """Return a colour by its name in COLOURS, or itself; nothing of none."""
-    return COLOURS.get(name, name) or "none"
+def pixels(units: float) -> int:
+    """Return units of a drawing in pixels."""
+    return round(units * PIXEL)
 
 
-def paint(
-    drawings: Sequence[tuple[float, float, Drawing]], width: float, height: float, file: BinaryIO
-) -> None:
-    """Write drawings, each moved right and down by so much, as one PNG file."""
-    from matplotlib.figure import Figure
-    from matplotlib.transforms import Affine2D
+def paint(drawing: Drawing) -> Any:
+    """Return an image of a drawing: its shapes, and in front of them its texts.
 
-    card = COLOURS["card"]
-    figure = Figure(figsize=(width / UNITS, height / UNITS), dpi=DPI, facecolor=card)
-    scale = DPI / UNITS
-    order = itertools.count(1)
-    for x, y, drawing in drawings:
-        to = Affine2D().translate(x, y).scale(scale, -scale).translate(0, height * scale)
-        for _, same in itertools.groupby(drawing.marks, type):
-            kinds: dict[str, list[Any]] = {}  # what looks alike is painted at once
-            for mark in same:
-                kinds.setdefault(mark.kind + getattr(mark, "dash", ""), []).append(mark)
-            for marks in kinds.values():
-                for artist in _artists(figure, marks, to):
-                    artist.set_zorder(next(order))
-    figure.savefig(file, format="png", facecolor=card, pil_kwargs=PNG)
+    Lines and circles are drawn with `FINE` times as many pixels each way, of which the mean is
+    taken. A grid has none, and may be so large that this would take much memory.
+    """
+    from PIL import Image, ImageDraw
 
-
-def _artists(figure: Any, marks: Sequence[Any], to: Any) -> list[Any]:
-    """Put marks of one kind into a figure; return what they became."""
-    first = marks[0]
-    if isinstance(first, Text):
-        return [_text(figure, mark, to) for mark in marks]
-    if isinstance(first, Picture):
-        return [_picture(figure, mark, to) for mark in marks]
-    if isinstance(first, Box) and first.kind == "zone":
-        return []
-    return [_shapes(figure, marks, to)]
+    fine = FINE if any(isinstance(mark, Line | Dot) for mark in drawing.marks) else 1
+    size = fine * pixels(drawing.width), fine * pixels(drawing.height)
+    image = Image.new("RGB", size, COLOURS["card"])
+    pen = ImageDraw.Draw(image, "RGBA")
+    for mark in drawing.marks:
+        if isinstance(mark, Picture):
+            left, top, right, bottom = (round(edge) for edge in _edges(mark, fine * PIXEL))
+            picture = Image.fromarray(np.round(mark.image).astype(np.uint8))
+            picture = picture.resize((right - left, bottom - top), Image.Resampling.NEAREST)
+            opaque = BEHIND if mark.kind == "behind" else 1.0
+            image.paste(picture, (left, top), Image.new("L", picture.size, round(255 * opaque)))
+        elif not isinstance(mark, Text) and mark.kind != "zone":
+            _shape(pen, mark, fine * PIXEL)
+    image = image.reduce(fine)
+    for mark in drawing.marks:
+        if isinstance(mark, Text):
+            _write(image, mark)
+    return image
 
 
-def _text(figure: Any, mark: Text, to: Any) -> Any:
-    return figure.text(
-        *(mark.x, mark.y, mark.text),
-        ha={"start": "left", "middle": "center", "end": "right"}[mark.anchor],
-        va="baseline",
-        rotation_mode="anchor",
-        rotation=90 if mark.turned else 0,
-        fontsize=mark.letter * 72 / UNITS * 0.92,
-        color=colour_of(mark.kind or "soft"),
-        transform=to,
-        parse_math=False,
-        usetex=False,
-    )
+def _edges(mark: Box | Picture, scale: float) -> tuple[float, float, float, float]:
+    right, bottom = mark.x + mark.width, mark.y + mark.height
+    return mark.x * scale, mark.y * scale, right * scale, bottom * scale
 
 
-def _picture(figure: Any, mark: Picture, to: Any) -> Any:
-    from matplotlib.image import BboxImage
-    from matplotlib.transforms import Bbox
-
-    (x0, y0), (x1, y1) = to.transform(
-        [(mark.x, mark.y + mark.height), (mark.x + mark.width, mark.y)]
-    )
-    image = BboxImage(Bbox([[x0, y0], [x1, y1]]), interpolation="nearest", origin="upper")
-    pixels = np.round(mark.image).astype(np.uint8)
-    image.set_data(pixels if pixels.ndim == 3 else np.stack(3 * [pixels], axis=-1))
-    image.set_alpha(0.25 if mark.kind == "behind" else None)
-    return figure.add_artist(image)
+def _ink(colour: str, alpha: float) -> tuple[int, ...] | None:
+    """Return a colour of COLOURS or HUES with its opacity; None of none."""
+    return (*bytes.fromhex(COLOURS.get(colour, colour)[1:]), round(255 * alpha)) if colour else None
 
 
-def _shapes(figure: Any, marks: Sequence[Any], to: Any) -> Any:
-    from matplotlib.collections import CircleCollection, LineCollection, PolyCollection
-    from matplotlib.colors import to_rgba
-    from matplotlib.transforms import IdentityTransform
-
-    shapes: Any
-    first = marks[0]
-    style = STYLES[first.kind]
-    points = 72 / UNITS
-    look: dict[str, Any] = {"linewidths": style.width * points}
-    if dash := getattr(first, "dash", "") or style.dash:
-        look["linestyles"] = [(0, [float(n) / style.width for n in DASHES[dash].split()])]
-    edge: Any = to_rgba(colour_of(style.stroke), 1 if style.fill else style.alpha)
-    face = to_rgba(colour_of(style.fill), style.alpha)
-    if isinstance(first, Dot):
-        sizes = [np.pi * (mark.radius * points) ** 2 for mark in marks]
-        places = [(mark.x, mark.y) for mark in marks]
-        shapes = CircleCollection(sizes, offsets=places, offset_transform=to, **look)
-        edge = "none" if style.stroke == style.fill else edge  # of what may be a line too
-        shapes.set(facecolors=face, edgecolors=edge, transform=IdentityTransform())
-    elif isinstance(first, Box):
-        corners = [
-            [
-                (m.x, m.y),
-                (m.x + m.width, m.y),
-                (m.x + m.width, m.y + m.height),
-                (m.x, m.y + m.height),
-            ]
-            for m in marks
-        ]
-        shapes = PolyCollection(corners, edgecolors=edge, facecolors="none", transform=to, **look)
+def _shape(pen: Any, mark: Line | Dot | Box, scale: float) -> None:
+    style = STYLES[mark.kind]
+    stroke, fill = _ink(style.stroke, style.opaque), _ink(style.fill, style.alpha)
+    width = max(1, round(style.width * scale))
+    if isinstance(mark, Box):
+        pen.rectangle(_edges(mark, scale), outline=stroke, width=width)
+        return
+    if isinstance(mark, Line):
+        points = [(x * scale, y * scale) for x, y in mark.points]
+        dash = mark.dash
     else:
-        lines = [mark.points for mark in marks]
-        if style.stroke:
-            shapes = LineCollection(lines, colors=edge, transform=to, **look)
-        else:
-            shapes = PolyCollection(lines, facecolors=face, transform=to, **look)
-    return figure.add_artist(shapes)
+        x, y, r = mark.x * scale, mark.y * scale, mark.radius * scale
+        pen.ellipse((x - r, y - r, x + r, y + r), fill)
+        if style.stroke == style.fill:  # as of what may be a line too
+            return
+        turns = np.linspace(0, 2 * np.pi, 60)
+        points = [*zip(x + r * np.cos(turns), y + r * np.sin(turns), strict=True)]
+        fill, dash = None, style.dash
+    if style.stroke:
+        for part in dashed(points, [scale * float(n) for n in DASHES[dash].split()]):
+            pen.line(part, stroke, width, "curve")
+    elif fill:
+        pen.polygon(points, fill)
+
+
+def dashed(points: Sequence[tuple[float, float]], lengths: Sequence[float]) -> Iterator[Any]:
+    """Yield the parts of a line that are drawn, where lengths are drawn and left out in turn."""
+    if not lengths:
+        yield points
+        return
+    places = np.array(points)
+    passed = np.append(0, np.cumsum(np.hypot(*np.diff(places, axis=0).T)))
+    for begin in np.arange(0, passed[-1], sum(lengths)):
+        end = min(begin + lengths[0], passed[-1])
+        between = passed[(passed > begin) & (passed < end)]
+        part = [np.interp([begin, *between, end], passed, column) for column in places.T]
+        yield [*zip(*part, strict=True)]
+
+
+@functools.cache
+def font(letter: float) -> Any:
+    """Return the font of texts whose letters have a size, in units of a drawing.
+
+    It is that of matplotlib's files, which has the letters of most scripts. Matplotlib itself is
+    not imported: it would take 0.25 s of CPU and 37 MB.
+    """
+    from PIL import ImageFont
+
+    package = find_spec("matplotlib")
+    place = Path(package.origin if package and package.origin else "").parent / FONT
+    try:
+        return ImageFont.truetype(place, 0.92 * letter * PIXEL, layout_engine=0)
+    except OSError:  # as some distributions keep fonts elsewhere
+        return ImageFont.load_default(0.92 * letter * PIXEL)
+
+
+def _write(image: Any, mark: Text) -> None:
+    from PIL import Image, ImageDraw
+
+    face, colour = font(mark.letter), COLOURS[mark.kind or "soft"]
+    text = one_line(mark.text)
+    x, y = mark.x * PIXEL, mark.y * PIXEL
+    if not mark.turned:
+        anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
+        ImageDraw.Draw(image).text((x, y), text, colour, face, anchor)
+        return
+    above, below = face.getmetrics()
+    length = math.ceil(face.getlength(text))
+    stencil = Image.new("L", (max(1, length), above + below))
+    ImageDraw.Draw(stencil).text((0, above), text, 255, face, "ls")
+    share = {"start": 1.0, "middle": 0.5, "end": 0.0}[mark.anchor]
+    place = round(x - above), round(y - share * length)
+    image.paste(colour, place, stencil.transpose(Image.Transpose.ROTATE_90))

@@ -21,13 +21,14 @@ from classifier.report.settings import (
     shown_rows,
 )
 
+SWEEP_PLOT, PATH = "sweep.png", "reg_path.png"  # the latter of one over the penalty
 FAINTEST = 0.05  # share of the colour that the worst has in a heat map
 FEW = 12  # values of a number that all may have a tick of their own
 TINY, HUGE = 1e-200, 1e200  # between them numbers have a place on an axis, with room around it
 MANY = 60  # values of a key through whose best a line says something, at most
 SPREAD = 0.6  # of the room of a category over which its rows are spread
 NAME = 24  # characters of a value that are shown
-PATH = (
+PATH_FIGURES = (
     ("loss", "loss", "cross-entropy (nats per example)", 1.0),
     ("accuracy", "accuracy", "accuracy (% of examples)", 100.0),
     ("weight_norm", "length of the weights", "length of the weights, |W|", 1.0),
@@ -271,7 +272,7 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
         references.append((float(strongest["reg"]), text, "dotted"))
     charts = []
     regs = [float(row["reg"]) for row in rows]
-    for name, title, label, unit in PATH:
+    for name, title, label, unit in PATH_FIGURES:
         values = [unit * row[name] for row in rows]
         errors = [unit * row.get(f"{name}_error", 0.0) for row in rows]
         train = [unit * row[f"train_{name}"] for row in rows if f"train_{name}" in row]

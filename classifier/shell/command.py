@@ -12,7 +12,6 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.report.pages import draw
 from classifier.runs.config import CONFIGS, Config, make_config, settle_values, without_hydra
 from classifier.runs.folder import STACKED, SWEEP, Kind, claim, write_status
 from classifier.runs.hints import explain
@@ -56,16 +55,11 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
             compose_once(CONFIGS)
-            without_plots = "-", "report.plots=false", "report.plots=none"
-            if schema is Config and not any(a.startswith(without_plots) for a in sys.argv[1:]):
-                draw.start()  # this will draw the plots of a run
             try:
                 main()
             except SweepStopped as stop:
                 end_sweep(stop.config, ended=False)
                 raise
-            finally:
-                draw.end()
     except KeyboardInterrupt as stop:
         print(_stopped(stop), file=sys.stderr)
         sys.exit(exit_code(stop))
@@ -185,7 +179,6 @@ class Guard(Callback):
                 logging.getLogger().setLevel(logging.WARNING)
                 with read_write(config.hydra), open_dict(config.hydra):  # launchers set it anew
                     OmegaConf.update(config.hydra, "hydra_logging.root.level", "WARNING")
-            draw.start()
         except Exception as error:
             raise SystemExit(explain(error, Config)) from error
 

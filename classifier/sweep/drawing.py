@@ -2,15 +2,15 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-from classifier.report.pages.draw import Drawers, Kind, draw, failure_told, started
+from classifier.report.pages.draw import Kind, draw, drawers, failure_told
 from classifier.runs.progress import said_when_long
 from data.console import printable
-from data.machine import processes
+from data.machine import cores, processes
 
 log = logging.getLogger(__name__)
 DRAWING = 2**31  # bytes of memory for each process that draws: they take a sixteenth of it
@@ -19,29 +19,29 @@ Make = Callable[[Kind, Path], object]  # makes the page or the plots of a job's 
 
 
 @contextlib.contextmanager
-def drawing_processes(*, plots: bool) -> Iterator[Make]:
+def drawing_processes(kinds: Collection[Kind]) -> Iterator[Make]:
     """Yield what makes a page or plots in another process, soon; wait for all at the end.
 
-    A picture costs about as much as the training of a small model. Where `plots` are to be made
-    there is a process for each core; for pages alone, that of the program. At the end this one
-    makes what nobody has begun with, and what a process that was killed, as for want of memory,
-    has not made.
+    A page costs about as much as the training of a small model, its plots several times as much.
+    Where the `kinds` that are to be made are plots there is a process for each core; for pages
+    alone there is one. At the end this one makes what nobody has begun with, and what a process
+    that was killed, as for want of memory, has not made.
     """
-    drawers, asked = started(), list[tuple[Kind, Path, Future[None]]]()
+    pool, asked = None, list[tuple[Kind, Path, Future[None]]]()
 
     def make(kind: Kind, folder: Path) -> None:
         future: Future[None] = Future()  # which nobody will begin with
         try:
-            future = future if drawers is None else drawers.ask(kind, folder)
+            future = future if pool is None else pool.submit(draw, kind, folder.absolute())
         except (BrokenProcessPool, OSError) as error:
             future.set_exception(BrokenProcessPool(str(error)))
         asked.append((kind, folder, future))
 
     with contextlib.ExitStack() as exits:
-        if plots:
+        if kinds and cores() > 1:
             with contextlib.suppress(OSError):  # no memory, too many processes
-                drawers = Drawers(processes(DRAWING))
-                exits.callback(drawers.end)
+                pool = drawers(1 if {*kinds} == {"page"} else processes(DRAWING))
+                exits.callback(pool.shutdown, cancel_futures=True)
         try:
             yield make
         finally:  # also of a sweep that is stopped; a second signal cancels what waits

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from classifier.report.pages.draw import lacks
+from classifier.report.pages.draw import Kind, lacks
 from classifier.runs.config import Config, Job, public, refuse_unused
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.hints import explain
@@ -100,10 +100,12 @@ class StackedLauncher:
 
     def _train(self, folders: Sequence[Path], jobs: Sequence[Job], progress: SweepProgress) -> None:
         """Train jobs; what earlier ones lack, for the sweep was killed, is drawn meanwhile."""
-        ended = {*folders} - {job.folder for job in jobs}
-        missing = [(kind, f) for f in folders if f in ended for kind in lacks(f)]
-        draws = self.backend == "local" and any(is_drawn(j.config, of_sweep=True) for j in jobs)
-        with drawing_processes(plots=draws or any(kind == "run" for kind, _ in missing)) as make:
+        left = {*folders} - {job.folder for job in jobs}
+        missing = [(kind, f) for f in folders if f in left for kind in lacks(f)]
+        kinds: set[Kind] = {kind for kind, _ in missing}
+        if self.backend == "local" and jobs:
+            kinds |= {"page"} | {"run" for j in jobs if is_drawn(j.config, of_sweep=True)}
+        with drawing_processes(kinds) as make:
             for kind, folder in missing:
                 remove_parts(folder)
                 make(kind, folder)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
@@ -149,7 +149,7 @@ def train_stack(
     `n_processes` share the memory of this machine. `watch` is told of each epoch.
     """
     run_log.propagate = False  # each job's lines are in its train.log
-    where = {"checkpoint": stack.checkpoint, "dataset": stack.dataset}
+    where: dict[str, Any] = {"checkpoint": stack.checkpoint, "dataset": stack.dataset}
     with threadpool_limits(threads), shared(n_processes):
         try:
             if jobs := stack.unfinished():

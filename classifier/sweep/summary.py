@@ -21,7 +21,7 @@ if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, with
 
 from classifier.fit import SKIPPED
 from classifier.report.flags import flags
-from classifier.report.pages.draw import draw_beside, failure_told, show_run
+from classifier.report.pages.draw import draw, failure_told, show_run
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import (
     FOLDS,
@@ -137,12 +137,10 @@ def _show(sweep: Path, summary: dict[str, Any], *, must_show: bool) -> None:
     def guarded(what: str) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext() if must_show else failure_told(sweep, what)
 
-    def write_page() -> None:
-        with guarded("page is"):
-            write_sweep_page(sweep, summary)
-
+    with guarded("page is"):
+        write_sweep_page(sweep, summary)
     with guarded("pictures are"):
-        draw_beside("sweep", sweep, meanwhile=write_page)
+        draw("sweep", sweep)
 
 
 def _evaluate_winner(folder: Path) -> None:

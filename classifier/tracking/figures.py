@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classifier.fit import Epoch
-from classifier.report.names import PATH
+from classifier.report.sweep_figures import PATH
 from classifier.runs.artifacts import TRACKER, copied_to, read_history
 from classifier.runs.config import Value, labels_of
 from classifier.runs.folder import SWEEP

@@ -4,9 +4,9 @@ import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.chart import Axis, Chart, Dot, Grid, Shade, loss_axis, span
 from classifier.report.figures import NATS, PERCENT, by_epoch, template_images
-from classifier.report.pages.page import Cell, cell, render
+from classifier.report.pages.page import template
 from classifier.report.svg import data_uri
 from classifier.report.text import interval
 from classifier.runs.artifacts import PAGE, Predictions, read_history, read_predictions
@@ -66,15 +66,9 @@ class Compared:
         """The class of the style sheet that gives its colour."""
         return f"run-{LETTERS.index(self.letter)}"
 
-    def split(self, name: str) -> dict[str, Any] | None:
-        """Return the figures of a split; None where it was not evaluated."""
-        figures: dict[str, Any] | None = self.report["metrics"].get(name)
-        return figures
-
-    def figures(self, name: str) -> dict[str, Any]:
-        """Return the figures of a split, on which it was evaluated."""
-        figures: dict[str, Any] = self.report["metrics"][name]
-        return figures
+    def split(self, name: str) -> dict[str, Any]:
+        """Return the figures of a split; nothing where it was not evaluated."""
+        return self.report["metrics"].get(name) or {}
 
 
 def read_compared(given: Sequence[Path]) -> list[Compared]:
@@ -147,31 +141,12 @@ def same_data(first: Compared, other: Compared) -> bool:
     return one is not None and one == two
 
 
-class Paired(NamedTuple):
-    """How a run differs from the first one on the same n examples.
-
-    Attributes
-    ----------
-    only_first, only_other : examples that one alone has right.
-    p : of McNemar's exact test that both are right equally often.
-    loss : the mean loss of the other less that of the first.
-    low, high : the interval of this difference.
-    """
-
-    n: int
-    only_first: int
-    only_other: int
-    p: float
-    loss: float
-    low: float
-    high: float
-
-
 def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
     """Return why nothing can be said of two runs on the same examples of a split; "" if it can."""
     if split is None:
         return "there is no split on which both were evaluated"
-    if not same_data(first, other):
+    one, two = (run.report["data"].get("fingerprint") for run in (first, other))
+    if one is None or one != two:
         return (
             "they were not evaluated on the same examples: their data differ, or were split in "
             "another way, as by another data.split_seed"
@@ -186,7 +161,7 @@ def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
     return ""
 
 
-def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> Paired:
+def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> dict[str, Any]:
     """Return how two runs differ on the same examples.
 
     Parameters
@@ -196,6 +171,12 @@ def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> Pair
     n_tests : how many such pairs are looked at together. The chance that any of them shows a
         difference where there is none is kept at 5 % by Bonferroni's correction: p is multiplied
         by their number, and the share of intervals that miss is divided by it.
+
+    Returns
+    -------
+    n, the number of examples; only_first and only_other, how many one alone has right; p of
+    McNemar's exact test that both are right equally often; loss, the mean loss of the other less
+    that of the first; low and high, the interval of this difference.
     """
     from scipy.stats import binomtest, ttest_1samp  # take half a second to import
 
@@ -204,18 +185,27 @@ def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> Pair
     only = int(np.sum(right_one & ~right_two)), int(np.sum(right_two & ~right_one))
     p = min(1.0, n_tests * binomtest(only[0], sum(only)).pvalue) if any(only) else 1.0
     differences = one.log_p.astype(np.float64) - two.log_p
-    interval = math.nan, math.nan
+    low, high = math.nan, math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of differences that are all the same
         if len(differences) > 1:
-            interval = ttest_1samp(differences, 0).confidence_interval(1 - (1 - LEVEL) / n_tests)
-    return Paired(len(one.labels), *only, p, float(differences.mean()), *interval)
+            test = ttest_1samp(differences, 0)
+            low, high = test.confidence_interval(1 - (1 - LEVEL) / n_tests)
+    return {
+        "n": len(one.labels),
+        "only_first": only[0],
+        "only_other": only[1],
+        "p": p,
+        "loss": float(differences.mean()),
+        "low": low,
+        "high": high,
+    }
 
 
 def _is_of_report(run: Compared, split: str) -> bool:
     """Return whether the predictions of a split are there and give the accuracy of the report."""
     predictions, figures = run.predictions.get(split), run.split(split)
-    if predictions is None or figures is None or len(predictions.labels) != figures["n"]:
+    if predictions is None or len(predictions.labels) != figures.get("n"):
         return False
     right = np.count_nonzero(predictions.predicted == predictions.labels)
     return math.isclose(right / len(predictions.labels), figures["accuracy"], abs_tol=1e-9)
@@ -232,17 +222,18 @@ def write_comparison(given: Sequence[Path], place: Path) -> Path:
     check_own(place, TITLE, "a comparison")
     runs = read_compared(given)
     split = shared_split(runs)
-    verdicts, n_tests = _verdicts(runs, split)
-    page = render(
-        "compare.html",
-        names=", ".join(run.folder.resolve().name for run in runs),
-        runs=runs,
-        shown=[(run, "/".join(run.folder.resolve().parts[-2:]), _link(run, place)) for run in runs],
-        letters=[run.letter for run in runs],
+    reasons = [why_no_pair(runs[0], run, split) for run in runs[1:]]
+    n_tests = reasons.count("")
+    page = template("compare.html").render(
+        runs=[(run, "/".join(run.folder.resolve().parts[-2:]), _link(run, place)) for run in runs],
         split=split,
         flattered=split == "val" and any(run.is_job for run in runs),
-        verdicts=verdicts,
+        verdicts=[
+            (run.letter, reason, None if reason else pair(runs[0], run, str(split), n_tests))
+            for run, reason in zip(runs[1:], reasons, strict=True)
+        ],
         n_tests=n_tests,
+        level=1 - LEVEL,
         settings=setting_rows(runs),
         figures=[*(split_rows(runs, split) if split else []), *figure_rows(runs)],
         others={name: split_rows(runs, name) for name in ("val", "test", "train") if name != split},
@@ -265,44 +256,11 @@ def _link(run: Compared, place: Path) -> str:
     return f"{Path(folder).as_posix()}/{PAGE}"
 
 
-def _verdicts(runs: Sequence[Compared], split: str | None) -> tuple[list[str], int]:
-    """Return what can be said of each run beside the first, and how many were tested so."""
-    first, *others = runs
-    reasons = [why_no_pair(first, other, split) for other in others]
-    n_tests = reasons.count("")
-    verdicts = []
-    for other, reason in zip(others, reasons, strict=True):
-        if split is None or reason:
-            verdicts.append(
-                f"{first.letter} and {other.letter} are not tested as a pair: {reason}."
-            )
-        else:
-            paired = pair(first, other, split, n_tests)
-            verdicts += _differences(paired, first.letter, other.letter)
-    return verdicts, n_tests
+Figures = tuple[str, list[Any], str]  # a label, a figure of each run, and the form of a float
 
 
-def _differences(paired: Paired, a: str, b: str) -> list[str]:
-    """Return what is found of the accuracies and the losses of two runs."""
-    accuracy = f"{a} and {b} do not differ in accuracy by more than chance"
-    if paired.p < 1 - LEVEL:
-        better, worse = (a, b) if paired.only_first >= paired.only_other else (b, a)
-        accuracy = f"{better} is more often right than {worse}"
-    loss = f"{a} and {b} do not differ in loss by more than chance"
-    if paired.low > 0 or paired.high < 0:
-        better, worse = (a, b) if paired.loss >= 0 else (b, a)
-        loss = f"{better} has a lower loss than {worse}"
-    p = f"p = {paired.p:.2g}".replace(" ", "\N{NO-BREAK SPACE}")
-    return [
-        f"{accuracy}: of {paired.n} examples {a} alone has {paired.only_first} right and {b} alone "
-        f"{paired.only_other} (McNemar's exact test, {p}).",
-        f"{loss}: that of {b} less that of {a} is {paired.loss:+.4g} (95% interval "
-        f"{paired.low:+.4g} to {paired.high:+.4g}).",
-    ]
-
-
-def setting_rows(runs: Sequence[Compared]) -> list[list[Cell]]:
-    """Return the settings, and the versions of packages, in which the runs differ."""
+def setting_rows(runs: Sequence[Compared]) -> list[list[str]]:
+    """Return the settings, and the versions of packages, in which the runs differ, as text."""
     whole = []
     for report in (run.report for run in runs):
         config, versions = report["config"], {"versions": report.get("versions", {})}
@@ -313,63 +271,57 @@ def setting_rows(runs: Sequence[Compared]) -> list[list[Cell]]:
     for name in names:
         values = [config.get(name) for config in whole]
         if any(value != values[0] for value in values):  # none is null, and 1 is 1.0
-            rows.append(
-                [cell(name), *(_setting(name in config, config.get(name)) for config in whole)]
-            )
+            rows.append([name, *(_setting(config, name) for config in whole)])
     return rows
 
 
-def _setting(is_there: bool, value: Any) -> Cell:
-    """Return the cell of a setting: all of them as text, so that they stand below each other."""
-    text = cell(value, "{:g}").text if value is not None else "null" if is_there else "–"
-    text = text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-    return Cell(text, text)
+def _setting(config: dict[str, Any], name: str) -> str:
+    value = config.get(name, "–")
+    text = f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
 
 
-def figure_rows(runs: Sequence[Compared]) -> list[list[Cell]]:
+def figure_rows(runs: Sequence[Compared]) -> list[Figures]:
     """Return the figures of training side by side; what no run knows has no row."""
     reports = [run.report for run in runs]
-    rows = [_row(key.replace("_", " "), [report.get(key) for report in reports]) for key in FIGURES]
-    above = [(report.get("certificate") or {}).get("relative") for report in reports]
-    rows.append(_row("above the optimum, at most", above, "{:.2%}"))
-    rows.append(_row("seconds", [sum(report["seconds"].values()) for report in reports], "{:.2f}"))
-    return _known(rows)
-
-
-def split_rows(runs: Sequence[Compared], name: str) -> list[list[Cell]]:
-    """Return the figures of a split, of which a run may have all, some or none."""
-    splits = [run.split(name) or {} for run in runs]
-    predictions = [run.predictions.get(name) for run in runs]
-    top = {figures["top_k"] for figures in splits if "top_k" in figures} - {1}
-    others = [("macro_f1", "macro F1"), ("expected_calibration_error", "calibration error")]
-    if top:
-        others.insert(0, ("top_k_accuracy", f"top-{top.pop() if len(top) == 1 else 'k'} accuracy"))
-    errors = [standard_error(of.log_p) if of else None for of in predictions]
-    rows = [
-        _row(f"{name} accuracy", [figures.get("accuracy") for figures in splits], "{:.2%}"),
-        [cell("accuracy, 95% interval"), *(_interval(figures, name) for figures in splits)],
-        _row(f"{name} loss", [figures.get("loss") for figures in splits]),
-        _row("loss, standard error", errors),
-        *(_row(label, [of.get(key) for of in splits]) for key, label in others),
-        _row("examples", [figures.get("n") for figures in splits]),
+    certificates = [report.get("certificate") or {} for report in reports]
+    seconds = [sum(report["seconds"].values()) for report in reports]
+    rows = [(key.replace("_", " "), [of.get(key) for of in reports], ".4g") for key in FIGURES]
+    rows += [
+        ("above the optimum, at most", [of.get("relative") for of in certificates], ".2%"),
+        ("seconds", seconds, ".2f"),
     ]
     return _known(rows)
 
 
-def _row(name: str, figures: Sequence[Any], form: str = "{:.4g}") -> list[Cell]:
-    return [cell(name), *(cell(figure, form) for figure in figures)]
+def split_rows(runs: Sequence[Compared], name: str) -> list[Figures]:
+    """Return the figures of a split, of which a run may have all, some or none.
+
+    Training examples are no sample of new ones: an accuracy on them has no interval.
+    """
+    splits = [run.split(name) for run in runs]
+    predictions = [run.predictions.get(name) for run in runs]
+    within = [interval(of) if of and name != "train" else None for of in splits]
+    top = {of["top_k"] for of in splits if "top_k" in of} - {1}
+    top_k = f"top-{[*top][0] if len(top) == 1 else 'k'} accuracy"
+    rows = [
+        (f"{name} accuracy", "accuracy", ".2%"),
+        ("accuracy, 95% interval", within, "interval"),
+        (f"{name} loss", "loss", ".4g"),
+        ("loss, standard error", [of and standard_error(of.log_p) for of in predictions], ".4g"),
+        *([(top_k, "top_k_accuracy", ".4g")] if top else []),
+        ("macro F1", "macro_f1", ".4g"),
+        ("calibration error", "expected_calibration_error", ".4g"),
+        ("examples", "n", ""),
+    ]
+    return _known(
+        (label, [of.get(key) for of in splits] if isinstance(key, str) else key, form)
+        for label, key, form in rows
+    )
 
 
-def _known(rows: list[list[Cell]]) -> list[list[Cell]]:
-    return [row for row in rows if any(figure.value for figure in row[1:])]
-
-
-def _interval(figures: dict[str, Any], name: str) -> Cell:
-    """Return Wilson's interval of an accuracy; training examples are no sample of new ones."""
-    if not figures or name == "train":
-        return cell(None)
-    low, high = interval(figures)
-    return Cell(f"{100 * low:.1f}–{100 * high:.1f}%", repr(low), number=True)
+def _known(rows: Iterable[Figures]) -> list[Figures]:
+    return [row for row in rows if any(figure is not None for figure in row[1])]
 
 
 def curve(runs: Sequence[Compared], figure: str) -> Chart:
@@ -416,24 +368,17 @@ def learned(runs: Sequence[Compared], split: str | None, is_tested: bool) -> dic
     """
     if split is None:
         return {"classes": [], "n_classes": 0, "change": None, "changed": [], "templates": []}
-    known = [{c["class"]: c for c in run.figures(split)["per_class"]} for run in runs]
+    known = [{c["class"]: c for c in run.split(split)["per_class"]} for run in runs]
     names = [name for name in known[0] if all(name in classes for classes in known)]
     recalls = np.array([[classes[name]["recall"] for classes in known] for name in names])
     most = _largest(np.ptp(recalls, axis=1)).tolist() if names else []
-    rows = [
-        [cell(names[c]), cell(known[0][names[c]]["support"])]
-        + [cell(float(recall), "{:.1%}") for recall in recalls[c]]
-        for c in most
-    ]
-    change, changed = None, []
-    if len(runs) == 2:
-        change = _confusion_change(runs[0], runs[1], split)
-        changed = _changed_pairs(runs[0], runs[1], split) if change is None and is_tested else []
+    change = _confusion_change(*runs, split) if len(runs) == 2 else None
+    is_open = len(runs) == 2 and change is None and is_tested
     return {
-        "classes": rows,
+        "classes": [(names[c], known[0][names[c]]["support"], recalls[c].tolist()) for c in most],
         "n_classes": len(names),
         "change": change,
-        "changed": changed,
+        "changed": _changed_pairs(*runs, split) if is_open else [],
         "templates": _templates(runs, names, most),
     }
 
@@ -444,7 +389,7 @@ def _confusion_change(first: Compared, other: Compared, split: str) -> Grid | No
     In examples; in percent of the class where the two were not given as many of each. None where
     their classes differ, or are more than a grid can show.
     """
-    splits = [run.figures(split) for run in (first, other)]
+    splits = [run.split(split) for run in (first, other)]
     names, others = (of["confusion_classes"] for of in splits)
     if names != others or len(names) > CLASSES:
         return None
@@ -472,12 +417,12 @@ def _confusion_change(first: Compared, other: Compared, split: str) -> Grid | No
     return Grid(title, "predicted", "true", names, lines)
 
 
-def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[Cell]]:
+def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[Any]]:
     """Return the confusions that two runs, tested as a pair, make most differently often.
 
     Of each the true class, what it is taken for, and how often by each run.
     """
-    names = [c["class"] for c in first.figures(split)["per_class"]]
+    names = [c["class"] for c in first.split(split)["per_class"]]
     predictions = [run.predictions[split] for run in (first, other)]
     pairs = [labels.astype(np.int64) * len(names) + guess for labels, guess, _ in predictions]
     confusions, places = np.unique(np.concatenate(pairs), return_inverse=True)
@@ -487,7 +432,7 @@ def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[Ce
     true, guess = np.divmod(confusions, len(names))
     changes = np.where(true == guess, 0, np.abs(counts[1] - counts[0]))
     return [
-        [cell(names[true[k]]), cell(names[guess[k]]), *(cell(int(count[k])) for count in counts)]
+        [names[true[k]], names[guess[k]], *(int(count[k]) for count in counts)]
         for k in _largest(changes)
         if changes[k] > 0
     ]

@@ -1,31 +1,25 @@
 """What a person looks at: pages, and plots drawn from the files of a run or a sweep.
 
-They are drawn in a process beside this one, which imports matplotlib while this one trains; where
-there is no such process, or it has died, in this one. Drawing never fails a run.
+Drawing never fails a run.
 """
 
-import atexit
 import contextlib
 import logging
 import multiprocessing
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import types
-import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from classifier.model import LinearModel
 from classifier.report import figures, png, sweep_figures
-from classifier.report.names import PATH, SWEEP_PLOT
+from classifier.report.sweep_figures import PATH, SWEEP_PLOT
 from classifier.runs.artifacts import (
     EXAMPLES,
     PAGE,
@@ -39,7 +33,6 @@ from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
 from data.console import printable
 from data.files.store import from_here, read_plain, write_whole
-from data.machine import cores
 
 log = logging.getLogger(__name__)
 
@@ -61,16 +54,12 @@ def draw(kind: Kind, folder: Path) -> None:
 
         write_run_page(folder)
         return
-    import_matplotlib()
     errors = []
-    with warnings.catch_warnings():
-        # A class name in a script that the font lacks is drawn as boxes: no reason to warn.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        for name, make in (_of_run(folder) if kind == "run" else _of_sweep(folder)).items():
-            try:
-                write_whole(folder / name, make().save)
-            except Exception as error:
-                errors.append(error)
+    for name, make in (_of_run(folder) if kind == "run" else _of_sweep(folder)).items():
+        try:
+            write_whole(folder / name, make().save)
+        except Exception as error:
+            errors.append(error)
     if errors:
         raise errors[0]
 
@@ -120,57 +109,19 @@ def _of_sweep(folder: Path) -> Figures:
     return made | ({PATH: lambda: png.charts_sheet("", path)} if path else {})
 
 
-def import_matplotlib() -> None:
-    """Import what draws, quietly: without a window's backend, which the environment may name."""
-    # Without a home it tells where its cache stands, in every process that draws.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    _give_matplotlib_a_folder()
-    backend = os.environ.pop("MPLBACKEND", None)  # as of a notebook; it may not be there
-    try:
-        import matplotlib.figure  # noqa: F401
-    finally:
-        if backend is not None:
-            os.environ["MPLBACKEND"] = backend
+def drawers(n: int) -> ProcessPoolExecutor:
+    """Return n processes that are asked to `draw`; they end with this one, however that ends.
 
-
-def _give_matplotlib_a_folder() -> None:
-    """Where the user has neither a home nor a name, matplotlib up to 3.10 ends with an error."""
-    try:
-        Path.home()
-    except RuntimeError:
-        if "MPLCONFIGDIR" not in os.environ:
-            folder = tempfile.mkdtemp(prefix="matplotlib-")
-            os.environ["MPLCONFIGDIR"] = folder  # of processes that draw for this one too
-            atexit.register(shutil.rmtree, folder, ignore_errors=True)
-
-
-class Drawers:
-    """Processes that make pages and plots; they end with this process, however that ends."""
-
-    def __init__(self, n: int = 1) -> None:
-        _give_matplotlib_a_folder()
-        others = multiprocessing.active_children()
-        spawn = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(n, spawn, initializer=_prepare)
-        self.last = self._submit(int)  # starts the first process
-        # One that is killed may hold what others wait for: of several, none is.
-        begun = [one for one in multiprocessing.active_children() if one not in others]
-        self.processes = begun if n == 1 else []
-
-    def ask(self, kind: Kind, folder: Path) -> Future[None]:
-        """Ask for a page or plots; the future has the error of what cannot be made."""
-        self.last = self._submit(draw, kind, folder.absolute())
-        return self.last
-
-    def _submit(self, function: Callable[..., Any], *given: Any) -> Future[Any]:
-        with _surroundings_of_drawers():
-            return self.pool.submit(function, *given)
-
-    def end(self) -> None:
-        """End the processes; a picture under way is finished."""
-        for process in [] if self.last.running() else self.processes:
-            process.kill()  # quicker than to let it tidy up
-        self.pool.shutdown(cancel_futures=True)
+    Raises
+    ------
+    OSError
+        When there is no memory for them, or too many processes.
+    """
+    pool = ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), initializer=_prepare_drawer)
+    with _surroundings_of_drawers():
+        for _ in range(n):  # each starts a process, for none is ready yet
+            pool.submit(int)
+    return pool
 
 
 @contextlib.contextmanager
@@ -197,13 +148,10 @@ def _surroundings_of_drawers() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _prepare() -> None:
-    """Prepare a process that draws."""
+def _prepare_drawer() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as it lives)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with contextlib.suppress(Exception):  # whoever asks for a picture is told
-        import_matplotlib()
 
 
 def _end_with_parent() -> None:
@@ -211,46 +159,6 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
-
-
-_started: list[Drawers] = []  # that of this program: one or none
-
-
-def start() -> None:
-    """Start this program's process to draw, unless it has one, or no core to spare."""
-    if not _started and cores() > 1:
-        with contextlib.suppress(OSError):  # no memory, no such program: this one draws
-            _started.append(Drawers())
-
-
-def started() -> Drawers | None:
-    """Return this program's process to draw, if it has one."""
-    return _started[0] if _started else None
-
-
-def end() -> None:
-    """End this program's process to draw, if it has one."""
-    while _started:
-        _started.pop().end()
-
-
-def draw_beside(kind: Kind, folder: Path, meanwhile: Callable[[], object] = lambda: None) -> None:
-    """Draw the plots of a folder in the other process, and do something else here meanwhile.
-
-    Where there is no such process, or it has died, they are drawn in this one.
-    """
-    future = None
-    if _started:
-        with contextlib.suppress(BrokenProcessPool, OSError):
-            future = _started[0].ask(kind, folder)
-    try:
-        meanwhile()
-    finally:
-        is_drawn = False
-        with contextlib.suppress(BrokenProcessPool):
-            is_drawn = future is not None and future.result() is None
-    if not is_drawn:
-        draw(kind, folder)
 
 
 @contextlib.contextmanager
@@ -273,18 +181,11 @@ def failure_told(folder: Path, what: str) -> Iterator[None]:
 
 def show_run(folder: Path, plots: bool) -> None:
     """Write the page of a run and, where asked to, its plots; tell of what cannot be made."""
-
-    def page() -> None:
-        with failure_told(folder, "page is"):
-            from classifier.report.pages.run_page import write_run_page  # costs start-up
-
-            write_run_page(folder, drawn=plots)
-
-    if not plots:
-        page()
-        return
-    with failure_told(folder, "pictures are"):
-        draw_beside("run", folder, meanwhile=page)
+    if plots:
+        with failure_told(folder, "pictures are"):
+            draw("run", folder)
+    with failure_told(folder, "page is"):
+        draw("page", folder)
 
 
 def lacks(folder: Path) -> list[Kind]:

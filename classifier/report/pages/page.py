@@ -7,81 +7,47 @@ import base64
 import functools
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import quote
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from classifier.report.svg import chart_html
+from classifier.report.text import interval
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDE = 40  # characters from which a cell is given room
 
 
-class Cell(NamedTuple):
-    """A cell of a table: what it shows, what it is sorted by, where it leads, what follows."""
+def td(value: Any, form: str = ".4g") -> Markup:
+    """Return the cell of a value: what it shows, and as data-value what it is sorted by.
 
-    text: str
-    value: str
-    number: bool = False
-    link: str = ""
-    more: Markup = Markup()
-
-
-def cell(value: Any, form: str = "{:.4g}", link: str = "") -> Cell:
-    """Return the cell of a value; floats are written with `form`, None is no value."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return Cell("–", "", number=True)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return Cell(str(value), str(value), link=link)
-    text = form.format(value) if isinstance(value, float) else str(value)
-    return Cell(text, repr(value), number=True, link=link)
-
-
-def html(rows: Markup | Sequence[Sequence[Cell]]) -> Markup:
-    """Return the rows of a table as HTML: here, for a template takes three times as long."""
-    if isinstance(rows, Markup):
-        return rows
-    return Markup("\n".join(f"<tr>{''.join(map(_cell_html, row))}</tr>" for row in rows))
-
-
-def numbers(rows: Sequence[Sequence[float | None]]) -> Markup:
-    """Return rows of figures alone as HTML, as `html` does for their cells in three times the time.
-
-    Of a long training they are most of its page.
+    Floats are written with `form`; None, and what is not finite, is no value.
     """
-    return Markup("\n".join(f"<tr>{''.join(map(_number_html, row))}</tr>" for row in rows))
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return Markup('<td class="number" data-value="">–</td>')
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = format(value, form) if isinstance(value, float) else str(value)
+        return Markup(f'<td class="number" data-value="{value!r}">{text}</td>')
+    text = escape(value)
+    wide = ' class="wide"' if len(text) > WIDE else ""
+    return Markup(f'<td{wide} data-value="{text}">{text}</td>')
 
 
-def _number_html(value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return '<td class="number" data-value="">–</td>'
-    text = f"{value:.5g}" if isinstance(value, float) else value
-    return f'<td class="number" data-value="{value!r}">{text}</td>'
+def tr(rows: Iterable[Any], form: str = ".4g") -> Markup:
+    """Return the rows of a table, of values or of dicts of them, as HTML.
+
+    Of a long training they are most of its page; a template takes three times as long.
+    """
+    values = (row.values() if isinstance(row, dict) else row for row in rows)
+    return Markup("\n".join(f"<tr>{''.join(td(v, form) for v in row)}</tr>" for row in values))
 
 
-def _cell_html(cell: Cell) -> str:
-    if cell.number and not cell.link and not cell.more:  # digits need no escape
-        return f'<td class="number" data-value="{cell.value}">{cell.text}</td>'
-    kind = "number" if cell.number else "wide" if len(cell.value) > WIDE else ""
-    kind = f' class="{kind}"' if kind else ""
-    text = str(escape(cell.text))
-    if cell.link:
-        text = f'<a href="{escape(quote(cell.link))}">{text}</a>'
-    return f'<td{kind} data-value="{escape(cell.value)}">{text}{cell.more}</td>'
-
-
-def percent(share: float) -> str:
-    """Return a share as a percentage."""
-    return f"{share:.2%}"
-
-
-def render(template: str, **values: Any) -> str:
-    """Return the page that a template makes of some values."""
-    return _environment().get_template(template).render(**values)
+def template(name: str) -> Any:
+    """Return a template of the pages."""
+    return _environment().get_template(name)
 
 
 @functools.cache
@@ -99,7 +65,11 @@ def _environment() -> Environment:
         "style": Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         "script": Markup(script),
         "script_hash": f"sha256-{digest}",
-        "percent": percent,
+        "chart": chart_html,
+        "interval": interval,
+        "percent": "{:.2%}".format,
+        "td": td,
+        "tr": tr,
     }
-    environment.filters |= {"html": html, "chart_html": chart_html}
+
     return environment

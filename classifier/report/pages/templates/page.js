@@ -18,6 +18,11 @@ function sortBy(heading) {
   full.sort((a, b) => (down ? -1 : 1) * compare(value(a), value(b)));
   body.append(...full, ...empty);
 }
+// The heading of numbers stands above them.
+for (const table of document.querySelectorAll("table.sortable")) {
+  [...(table.tBodies[0].rows[0]?.cells ?? [])].forEach((cell, k) =>
+    table.tHead.rows[0].cells[k].classList.toggle("number", cell.classList.contains("number")));
+}
 // Rows show that have every word of the filter; key<1, key>=0.5 or key=x asks one column.
 function filterOf(text, keys) {
   return text.toLowerCase().split(/\s+/).filter(Boolean).map((word) => {
