@@ -56,7 +56,7 @@ class Composition:
         return plain_config(self._task, self._hydra["runtime"]["choices"])
 
     def files(self, folder: Path, number: int) -> dict[str, str]:
-        """Return what Hydra leaves in the `.hydra` of a job's folder, by the name of the file.
+        """Return what Hydra leaves in a job's folder, by the name of the file.
 
         Hydra's own way to them, `run_job`, copies the whole config five times.
         """
@@ -80,9 +80,9 @@ class Composition:
             key: raw[key] if has_role(key, PLACE) else plain_value(self._task, key) for key in raw
         }
         return {
-            "hydra.yaml": yaml_text({"hydra": hydra}),
-            "overrides.yaml": yaml_text(lines),
-            "config.yaml": yaml_text(kept),
+            ".hydra/hydra.yaml": yaml_text({"hydra": hydra}),
+            ".hydra/overrides.yaml": yaml_text(lines),
+            ".hydra/config.yaml": yaml_text(kept),
         }
 
 

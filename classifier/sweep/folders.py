@@ -20,7 +20,7 @@ from classifier.runs.config import Value, flatten, has_role
 from classifier.runs.folder import FINISHED, read_config, read_report, read_status
 from data.console import printable
 from data.errors import InputError, one_line
-from data.files.store import is_folder, is_plain_file, is_there, whole_folder
+from data.files.store import is_folder, is_plain_file, is_there, whole_folder, write_text
 from data.options import LABEL, PLACE
 
 log = logging.getLogger(__name__)
@@ -121,20 +121,23 @@ class JobFolders:
         """Return the folder and the status of the job with this config, where there is one."""
         return self._jobs.get(config_key(plain))
 
-    def make(self, number: int, fill: Callable[[Path, Path], object]) -> Path:
+    def make(self, number: int, files: Callable[[Path, int], dict[str, str]]) -> Path:
         """Return the folder of another job, whole, or the one of its number that has no config.
 
         Parameters
         ----------
-        fill : writes into the first folder, which is to have the place of the second.
+        files : return what stands in the folder at this path, of the job of this number.
         """
-        while str(number) in self._taken:
-            number += 1
-        self._taken.add(str(number))
-        folder = self.sweep / str(number)
-        is_there = str(number) in self._without_config
+        n = number
+        while str(n) in self._taken:
+            n += 1
+        self._taken.add(str(n))
+        folder = self.sweep / str(n)
+        is_there = str(n) in self._without_config
         with contextlib.nullcontext(folder) if is_there else whole_folder(folder) as place:
-            fill(place, folder)
+            for name, text in files(folder, number).items():
+                (place / name).parent.mkdir(exist_ok=True)
+                write_text(place / name, text)
         return folder
 
 

@@ -1,5 +1,6 @@
 """What the stacked launcher does: the jobs of a sweep trained as stacks."""
 
+import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from classifier.report.pages.draw import Kind, lacks
+from classifier.report.pages.draw import lacks
 from classifier.runs.config import Config, Job, public, refuse_unused
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.hints import explain
@@ -34,7 +35,7 @@ from data.console import printable
 from data.dataset import Dataset
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
-from data.files.store import is_folder, remove, remove_parts, write_text
+from data.files.store import is_folder, remove, remove_parts
 from data.machine import processes, shared
 from data.preprocessing import check_finite
 
@@ -102,9 +103,10 @@ class StackedLauncher:
         """Train jobs; what earlier ones lack, for the sweep was killed, is drawn meanwhile."""
         left = {*folders} - {job.folder for job in jobs}
         missing = [(kind, f) for f in folders if f in left for kind in lacks(f)]
-        kinds: set[Kind] = {kind for kind, _ in missing}
+        kinds = {kind for kind, _ in missing}
         if self.backend == "local" and jobs:
-            kinds |= {"page"} | {"run" for j in jobs if is_drawn(j.config, of_sweep=True)}
+            kinds.add("page")
+            kinds.update("run" for job in jobs if is_drawn(job.config, of_sweep=True))
         with drawing_processes(kinds) as make:
             for kind, folder in missing:
                 remove_parts(folder)
@@ -147,24 +149,18 @@ class StackedLauncher:
         self, composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
     ) -> tuple[Path, Job | None]:
         """Return a job's folder, made where it is new, and the job where it is to be trained."""
-
-        def fill(place: Path, folder: Path) -> None:
-            (place / ".hydra").mkdir(exist_ok=True)
-            for name, text in composed.files(folder, number).items():
-                write_text(place / ".hydra" / name, text)
-
         try:
             composed = composer.compose(overrides)
             plain = composed.plain()
-            folder, status = places.find(plain) or (None, "")
+            folder, status = places.find(plain) or (places.make(number, composed.files), "")
         except Exception as error:
             reason = explain(error, Config)
-            folder = places.make(number, lambda place, _: write_status(place, "failed", reason))
+            failed = json.dumps({"status": "failed", "reason": reason})
+            folder = places.make(number, lambda *_: {"status.json": failed})
             log.error("%s: %s", printable(folder), reason)
             return folder, None
-        if status in FINISHED and folder is not None:
+        if status in FINISHED:
             return folder, None
-        folder = folder or places.make(number, fill)
         try:
             with failures_recorded([folder]):
                 status_file = folder / "status.json"

@@ -22,6 +22,7 @@ if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, with
 from classifier.fit import SKIPPED
 from classifier.report.flags import flags
 from classifier.report.pages.draw import draw, failure_told, show_run
+from classifier.report.pages.page import template
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import (
     FOLDS,
@@ -59,7 +60,8 @@ from data.errors import InputError, one_line
 from data.files.store import refuse_links, remove_parts, write_json, write_text
 
 log = logging.getLogger(__name__)
-HELD_OUT = ("loss", "loss_error", "accuracy", "accuracy_error")  # of a row of a path
+METRIC = ("loss", "accuracy")
+HELD_OUT = (*METRIC, "loss_error", "accuracy_error")  # of a row of a path
 FEWEST = 5  # penalties that make a path
 SHOWN = 10  # settings in the table, and reasons below it
 
@@ -127,20 +129,10 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
     write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
     if best is not None:
         copy_best(sweep, winner)
-    _show(sweep, summary, must_show=must_show)
+    for kind, what in (("page", "page is"), ("sweep", "pictures are")):
+        with contextlib.nullcontext() if must_show else failure_told(sweep, what):
+            write_sweep_page(sweep, summary) if kind == "page" else draw("sweep", sweep)
     return summary
-
-
-def _show(sweep: Path, summary: dict[str, Any], *, must_show: bool) -> None:
-    """Write the page and the pictures of a sweep; tell of what cannot be made, or raise it."""
-
-    def guarded(what: str) -> contextlib.AbstractContextManager[None]:
-        return contextlib.nullcontext() if must_show else failure_told(sweep, what)
-
-    with guarded("page is"):
-        write_sweep_page(sweep, summary)
-    with guarded("pictures are"):
-        draw("sweep", sweep)
 
 
 def _evaluate_winner(folder: Path) -> None:
@@ -192,23 +184,30 @@ def _objective(records: list[Record]) -> str:
 
 
 def _row(record: Record, swept: list[str], objective: str) -> Row:
-    flat = flatten(record.config)
+    config, folder = flatten(record.config), record.folder.name
     report = (record.report or {}) if record.status in FINISHED else {}
-    row: Row = {"job": record.folder.name, "status": record.status}
     # A value that is null is one as any other; a job that has no config has none.
-    row |= {key: "null" if key in flat and flat[key] is None else flat.get(key) for key in swept}
-    row = {key: printable(value) if isinstance(value, str) else value for key, value in row.items()}
-    row["resolved_lr"] = report.get("lr")
-    row |= _figures(report, "val")
+    values = {key: "null" if config[key] is None else config[key] for key in config}
+    values = {key: printable(v) if isinstance(v, str) else v for key, v in values.items()}
     folds = report.get("cross_validation")
-    row |= {name: folds[name.removeprefix("cv_")] if folds else None for name in FOLDS}
-    row["folds"] = folds[f"{objective.removeprefix('cv_')}_of_folds"] if folds else None
-    row[OPTIMUM] = (report.get("certificate") or {}).get("relative")
-    row["best_epoch"] = report.get("best_epoch")
-    row["seconds"] = sum(report["seconds"].values()) if "seconds" in report else None
     # Rows say nothing of the test split, also where it was looked at for one of them.
-    row["flags"] = flags(report | {"metrics": report["metrics"] | {"test": None}}) if report else []
-    return row | {"folder": record.folder.name, "reason": record.reason}
+    shown = report and report | {"metrics": report["metrics"] | {"test": None}}
+    return (
+        {"job": folder, "status": record.status}
+        | {key: values.get(key) for key in swept}
+        | {"resolved_lr": report.get("lr")}
+        | _figures(report, "val")
+        | {name: folds and folds[name.removeprefix("cv_")] for name in FOLDS}
+        | {
+            "folds": folds and folds[f"{objective.removeprefix('cv_')}_of_folds"],
+            OPTIMUM: (report.get("certificate") or {}).get("relative"),
+            "best_epoch": report.get("best_epoch"),
+            "seconds": sum(report["seconds"].values()) if "seconds" in report else None,
+            "flags": flags(shown) if shown else [],
+            "folder": folder,
+            "reason": record.reason,
+        }
+    )
 
 
 def _figures(report: dict[str, Any], split: str) -> dict[str, float | None]:
@@ -223,7 +222,7 @@ def _figures(report: dict[str, Any], split: str) -> dict[str, float | None]:
     return dict(zip(names, values, strict=True))
 
 
-def find_edges(jobs: list[Row], swept: list[str], best: Row | None) -> list[dict[str, Any]]:
+def find_edges(rows: list[Row], keys: list[str], best: Row | None) -> list[dict[str, Any]]:
     """Return the swept numbers whose best value is the first or the last of those tried.
 
     Of two values one is always the best; and where a value stands at the limit of its key, as
@@ -234,15 +233,11 @@ def find_edges(jobs: list[Row], swept: list[str], best: Row | None) -> list[dict
     A dict each: key, value and side, "smallest" or "largest".
     """
     edges = []
-    for key in swept:
-        tried = _numbers(jobs, key)
-        if best is None or len(tried) < 3:
-            continue
-        field = fields_of(Config).get(key)
-        limits = dict(field.metadata.get("limits", {})) if field is not None else {}
-        for end, side in ((0, "smallest"), (-1, "largest")):
-            limit = limits.get("minimum" if end == 0 else "maximum")
-            if best[key] == tried[end] != limit:
+    for key in keys:
+        tried, field = _numbers(rows, key), fields_of(Config).get(key)
+        limits = field.metadata.get("limits", {}) if field is not None else {}
+        for side, end, limit in (("smallest", 0, "minimum"), ("largest", -1, "maximum")):
+            if best is not None and len(tried) > 2 and best[key] == tried[end] != limits.get(limit):
                 edges.append({"key": key, "value": tried[end], "side": side})
     return edges
 
@@ -269,19 +264,14 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
     """
     rows: list[Row] = []
     for record, job in zip(records, jobs, strict=True) if swept == ["reg"] else ():
-        report, folds = record.report or {}, job["cv_loss"] is not None
+        report, split = record.report or {}, "val" if job["cv_loss"] is None else "cv"
         # A penalty of 0 has no place on a logarithmic axis; old versions kept no norm.
-        if not (folds or is_done(job, "val_loss")) or "weight_norm" not in report:
-            continue
-        if not is_number(job["reg"]) or job["reg"] <= 0:
-            continue
-        train, split = report["metrics"]["train"], "cv" if folds else "val"
-        figures = {name: job[f"{split}_{name}"] for name in HELD_OUT}
-        if not folds:
-            figures["loss_error"] = 0.0
-        row = {"reg": job["reg"], "job": job["job"], "weight_norm": report["weight_norm"]}
-        row |= {"train_loss": train["loss"], "train_accuracy": train["accuracy"]}
-        rows.append(row | figures)
+        is_on_axis = is_number(job["reg"]) and job["reg"] > 0
+        if is_on_axis and is_done(job, f"{split}_loss") and "weight_norm" in report:
+            row = {"reg": job["reg"], "job": job["job"], "weight_norm": report["weight_norm"]}
+            row |= {f"train_{name}": report["metrics"]["train"][name] for name in METRIC}
+            row |= {name: job[f"{split}_{name}"] for name in HELD_OUT}
+            rows.append(row | ({"loss_error": 0.0} if split == "val" else {}))
     return sorted(rows, key=lambda row: float(row["reg"])) if len(rows) >= FEWEST else []
 
 
@@ -299,9 +289,9 @@ def _csv(jobs: list[Row], swept: list[str], best: Row | None) -> str:
 
 def table(summary: dict[str, Any], sweep: Path) -> str:
     """Return what a terminal shows of the summary: the best settings, what to know, the place."""
-    jobs, rows, objective = summary["jobs"], summary["settings"], summary["objective"]
+    jobs, rows, keys = summary["jobs"], summary["settings"], summary["keys"]
     repeated = any(len(row["jobs"]) > 1 for row in rows)
-    columns = ["job", *figures_of(rows, summary["keys"])]
+    columns = ["job", *figures_of(rows, keys)]
     if repeated:  # the errors stand beside the means
         columns = [name for name in columns if not name.endswith("_error")]
         columns.insert(1, "repetitions")
@@ -310,52 +300,29 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         error = row.get(f"{column}_error") if repeated else None
         return shown(row[column]) + (f" +- {error:.2g}" if error is not None else "")
 
-    best_rows = rank(rows, objective)[:SHOWN]
+    best_rows = rank(rows, summary["objective"])[:SHOWN]
     cells = [columns, *([figure(row, column) for column in columns] for row in best_rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells]
-    lines += _advice(summary) + differences(summary)
-    best, interval = summary["best"], test_interval(summary["best"])
-    if interval is not None:
-        low, high = interval
-        lines.append(
-            f"Test, looked at for job {best['job']} alone: accuracy {best['test_accuracy']:.4f} "
-            f"({low:.4f} to {high:.4f}), loss {best['test_loss']:.4f} "
-            f"+- {best['test_loss_error']:.2g}"
-        )
     lost = Counter((job["status"], job["reason"]) for job in jobs if job["status"] != "completed")
-    reasons = [f"{n} {name}: {why or 'no reason known'}" for (name, why), n in lost.most_common()]
-    more = len(reasons) - SHOWN
-    lines += reasons[:SHOWN] + [f"and {more} other reasons"] * (more > 0)
-    place, counts = printable(sweep), _listed(status_counts(jobs))
-    best_in = f", best in {place}/best" * (best is not None)
-    return "\n".join([*lines, f"{len(jobs)} jobs: {counts}; {place}/sweep.csv{best_in}"])
+    counts = status_counts(jobs)
+    text: str = template("sweep.txt").render(
+        **summary,
+        lines=["  ".join(map(str.rjust, row, widths)) for row in cells],
+        n_penalties=len(_numbers(rows, "reg")) if "reg" in keys else 0,
+        counts=counts,
+        differences=differences(summary),
+        test_interval=test_interval(summary["best"]),
+        lost=lost.most_common(),
+        most=SHOWN,
+        listed=_listed(counts),
+        place=printable(sweep),
+        shown=shown,
+    )
+    return text
 
 
 def _listed(counts: dict[str, int]) -> str:
     return ", ".join(f"{n} {printable(status)}" for status, n in counts.items())
-
-
-def _advice(summary: dict[str, Any]) -> list[str]:
-    """Return what to do about the choice, where there is something to do."""
-    best, keys = summary["best"], summary["keys"]
-    lines = [
-        f"The best {edge['key']}, {shown(edge['value'])}, is the {edge['side']} tried: "
-        "widen the sweep"
-        for edge in summary["edges"]
-    ]
-    penalties = _numbers(summary["settings"], "reg") if "reg" in keys else []
-    if best is not None and len(penalties) > 2 and best["reg"] == 0:
-        lines.append("The best reg is 0: none of the penalties tried helps")
-    if summary["not_certified"]:
-        lines.append(
-            f"{summary['not_certified']} models are not proven to be as near to their optimum as "
-            "optimizer.tol asks for: give more epochs"
-        )
-    if best is None and any(job["status"] == "completed" for job in summary["jobs"]):
-        wanted = "give cv=5, or data.val_fraction=0.1"
-        lines.append(f"There is no {summary['objective']} to choose by: {wanted}")
-    return lines
 
 
 def main(arguments: list[str]) -> None:

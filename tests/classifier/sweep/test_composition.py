@@ -58,9 +58,9 @@ def slowly(hydra):
         config = outcome(lambda: make_config(task))
         settle_values(found) if isinstance(config, Config) else None
         texts = {
-            "hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": found.hydra})),
-            "overrides.yaml": OmegaConf.to_yaml(found.hydra.overrides.task),
-            "config.yaml": OmegaConf.to_yaml(without_hydra(found)),
+            ".hydra/hydra.yaml": OmegaConf.to_yaml(OmegaConf.create({"hydra": found.hydra})),
+            ".hydra/overrides.yaml": OmegaConf.to_yaml(found.hydra.overrides.task),
+            ".hydra/config.yaml": OmegaConf.to_yaml(without_hydra(found)),
         }
         return plain, config, texts
 
