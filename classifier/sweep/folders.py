@@ -58,8 +58,10 @@ def read_record(folder: Path) -> Record:
     status, report = read_status(folder), read_report(folder)
     if report is None and status["status"] in FINISHED and status["status"] != SKIPPED:
         status = {"status": "interrupted", "reason": "its report.json is missing or damaged"}
-    # A report has the config too, and JSON is read a hundred times faster than YAML.
-    config = report["config"] if report is not None else read_config(folder)
+    # A report has the config too, and JSON is read a hundred times faster than YAML. That of a run
+    # that goes on is of before.
+    is_of_now = status["status"] in FINISHED
+    config = report["config"] if report is not None and is_of_now else read_config(folder)
     return Record(folder, config, status["status"], status["reason"], report)
 
 

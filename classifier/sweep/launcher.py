@@ -22,14 +22,7 @@ from classifier.runs.run import is_drawn
 from classifier.sweep.compose import Composer
 from classifier.sweep.drawing import drawing_processes
 from classifier.sweep.folders import JobFolders
-from classifier.sweep.stacks import (
-    Stack,
-    SweepProgress,
-    data_key,
-    group_by,
-    stacks_of,
-    train_here,
-)
+from classifier.sweep.stacks import Stack, SweepProgress, data_key, group_by, stacks_of, train_here
 from classifier.sweep.workers import train_in_workers
 from data.console import printable
 from data.dataset import Dataset

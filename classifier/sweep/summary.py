@@ -20,41 +20,19 @@ if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, with
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
 from classifier.fit import SKIPPED
+from classifier.report import settings
 from classifier.report.flags import flags
 from classifier.report.pages.draw import draw, failure_told, show_run
 from classifier.report.pages.page import template
 from classifier.report.pages.sweep_page import write_sweep_page
-from classifier.report.settings import (
-    FOLDS,
-    METRICS,
-    OPTIMUM,
-    REPETITIONS,
-    TEST,
-    Row,
-    best_job,
-    figures_of,
-    is_done,
-    is_number,
-    mark_worse,
-    near_best,
-    rank,
-    settings_of,
-    status_counts,
-    strongest_near,
-)
+from classifier.report.settings import Row
 from classifier.report.text import differences, shown, test_interval
 from classifier.runs.artifacts import PAGE, PLOTS
 from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report
 from classifier.runs.results import falls_short, open_test
-from classifier.sweep.folders import (
-    Record,
-    check_best,
-    copy_best,
-    each_record,
-    settings,
-    with_whole_numbers,
-)
+from classifier.sweep import folders
+from classifier.sweep.folders import Record
 from data.console import console, printable
 from data.errors import InputError, one_line
 from data.files.store import refuse_links, remove_parts, write_json, write_text
@@ -96,14 +74,14 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
     InputError
         When something else stands at best/, or in it, than the files of a winner and exports.
     """
-    check_best(sweep / "best")
-    records = list(each_record(sweep))
+    folders.check_best(sweep / "best")
+    records = list(folders.each_record(sweep))
     swept, objective = swept_keys(records), _objective(records)
     jobs = [_row(record, swept, objective) for record in records]
-    keys = [key for key in swept if key not in REPETITIONS]
-    rows = settings_of(jobs, swept, objective)
-    mark_worse(rows, jobs, swept, objective)
-    best = best_job(rows, objective)
+    keys = [key for key in swept if key not in settings.REPETITIONS]
+    rows = settings.settings_of(jobs, swept, objective)
+    settings.mark_worse(rows, jobs, swept, objective)
+    best = settings.best_job(rows, objective)
     if best is not None:
         winner = sweep / best["folder"]
         if ended and all(record.status in (*FINISHED, "failed") for record in records):
@@ -119,8 +97,8 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
         "jobs": jobs,
         "settings": rows,
         "best": best,
-        "near": len(near_best(rows, objective)),
-        "one_standard_error": strongest_near(rows, objective),
+        "near": len(settings.near_best(rows, objective)),
+        "one_standard_error": settings.strongest_near(rows, objective),
         "path": path_rows(records, jobs, swept),
         "edges": find_edges(rows, keys, best),
         "not_certified": sum(map(falls_short, done)),
@@ -128,7 +106,7 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
     write_json(sweep / "sweep.json", summary)
     write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
     if best is not None:
-        copy_best(sweep, winner)
+        folders.copy_best(sweep, winner)
     for kind, what in (("page", "page is"), ("sweep", "pictures are")):
         with contextlib.nullcontext() if must_show else failure_told(sweep, what):
             write_sweep_page(sweep, summary) if kind == "page" else draw("sweep", sweep)
@@ -158,7 +136,7 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
     With `quiet` no table is printed.
     """
     summary = summarise(sweep, ended=ended)
-    counts = status_counts(summary["jobs"])
+    counts = settings.status_counts(summary["jobs"])
     if not counts:
         return f"{printable(sweep)}: no job of this sweep has begun"
     if not quiet:
@@ -170,7 +148,7 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
 
 def swept_keys(records: list[Record]) -> list[str]:
     """Return the keys that all jobs have and in which they differ, in the order of the config."""
-    configs = [settings(with_whole_numbers(r.config)) for r in records if r.config]
+    configs = [folders.settings(folders.with_whole_numbers(r.config)) for r in records if r.config]
     names = {name: None for config in configs for name in config}
     shared = [name for name in names if all(name in config for config in configs)]
     return [name for name in shared if len({repr(config[name]) for config in configs}) > 1]
@@ -197,10 +175,10 @@ def _row(record: Record, swept: list[str], objective: str) -> Row:
         | {key: values.get(key) for key in swept}
         | {"resolved_lr": report.get("lr")}
         | _figures(report, "val")
-        | {name: folds and folds[name.removeprefix("cv_")] for name in FOLDS}
+        | {name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS}
         | {
             "folds": folds and folds[f"{objective.removeprefix('cv_')}_of_folds"],
-            OPTIMUM: (report.get("certificate") or {}).get("relative"),
+            settings.OPTIMUM: (report.get("certificate") or {}).get("relative"),
             "best_epoch": report.get("best_epoch"),
             "seconds": sum(report["seconds"].values()) if "seconds" in report else None,
             "flags": flags(shown) if shown else [],
@@ -245,7 +223,7 @@ def find_edges(rows: list[Row], keys: list[str], best: Row | None) -> list[dict[
 def _numbers(jobs: list[Row], key: str) -> list[Any]:
     """Return the values of a swept key in order; nothing where one is no number."""
     values = {job[key] for job in jobs if job[key] is not None}
-    return sorted(values) if all(map(is_number, values)) else []
+    return sorted(values) if all(map(settings.is_number, values)) else []
 
 
 def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[Row]:
@@ -266,8 +244,8 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
     for record, job in zip(records, jobs, strict=True) if swept == ["reg"] else ():
         report, split = record.report or {}, "val" if job["cv_loss"] is None else "cv"
         # A penalty of 0 has no place on a logarithmic axis; old versions kept no norm.
-        is_on_axis = is_number(job["reg"]) and job["reg"] > 0
-        if is_on_axis and is_done(job, f"{split}_loss") and "weight_norm" in report:
+        is_on_axis = settings.is_number(job["reg"]) and job["reg"] > 0
+        if is_on_axis and settings.is_done(job, f"{split}_loss") and "weight_norm" in report:
             row = {"reg": job["reg"], "job": job["job"], "weight_norm": report["weight_norm"]}
             row |= {f"train_{name}": report["metrics"]["train"][name] for name in METRIC}
             row |= {name: job[f"{split}_{name}"] for name in HELD_OUT}
@@ -277,13 +255,23 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
 
 def _csv(jobs: list[Row], swept: list[str], best: Row | None) -> str:
     text = io.StringIO()
-    fixed = ["resolved_lr", *METRICS, *FOLDS, *TEST, OPTIMUM, "best_epoch", "seconds"]
+    fixed = [
+        "resolved_lr",
+        *settings.METRICS,
+        *settings.FOLDS,
+        *settings.TEST,
+        settings.OPTIMUM,
+        "best_epoch",
+        "seconds",
+    ]
     columns = ["job", "status", *swept, *fixed, "folder", "reason"]
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for job in jobs:
         is_best = best is not None and job["job"] == best["job"]
-        writer.writerow(job | ({name: best[name] for name in TEST} if is_best and best else {}))
+        writer.writerow(
+            job | ({name: best[name] for name in settings.TEST} if is_best and best else {})
+        )
     return text.getvalue()
 
 
@@ -291,7 +279,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     """Return what a terminal shows of the summary: the best settings, what to know, the place."""
     jobs, rows, keys = summary["jobs"], summary["settings"], summary["keys"]
     repeated = any(len(row["jobs"]) > 1 for row in rows)
-    columns = ["job", *figures_of(rows, keys)]
+    columns = ["job", *settings.figures_of(rows, keys)]
     if repeated:  # the errors stand beside the means
         columns = [name for name in columns if not name.endswith("_error")]
         columns.insert(1, "repetitions")
@@ -300,11 +288,11 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         error = row.get(f"{column}_error") if repeated else None
         return shown(row[column]) + (f" +- {error:.2g}" if error is not None else "")
 
-    best_rows = rank(rows, summary["objective"])[:SHOWN]
+    best_rows = settings.rank(rows, summary["objective"])[:SHOWN]
     cells = [columns, *([figure(row, column) for column in columns] for row in best_rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lost = Counter((job["status"], job["reason"]) for job in jobs if job["status"] != "completed")
-    counts = status_counts(jobs)
+    counts = settings.status_counts(jobs)
     text: str = template("sweep.txt").render(
         **summary,
         lines=["  ".join(map(str.rjust, row, widths)) for row in cells],

@@ -5,7 +5,7 @@ import os
 import shutil
 import struct
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tensorboardX.event_file_writer import EventsWriter
@@ -14,115 +14,97 @@ from tensorboardX.proto.summary_pb2 import Summary
 from tensorboardX.summary import hparams, text
 
 from classifier.sweep.folders import Record, settings
-from classifier.tracking.figures import (
-    Scalar,
-    artifacts,
-    as_text,
-    label_texts,
-    scalars,
-    scalars_after,
-    span,
-)
+from classifier.tracking import figures
 
 TEXTS = (".txt", ".yaml", ".csv", ".log")
 
 
-def write_events(
-    records: Sequence[Record], sweep: Path | None, live: "LiveEvents | None" = None
-) -> None:
-    """Write `tensorboard/` into the folder of each run, and of their sweep.
+class Events(figures.Listener):
+    """An event file in a folder of its own, in place of what stood there."""
 
-    What was written live of a run on its own is completed.
-    """
-    if live is not None:
-        (record,) = records
-        live.complete(record)
-        return
-    for record in records:
-        _write(record.folder, _everything(record, scalars(record)))
-    if sweep is not None:
-        _write(sweep, _files(sweep))
-
-
-class LiveEvents:
-    """`tensorboard/` of a run that goes on: a file that grows, in place of what stood there.
-
-    Attributes
-    ----------
-    last_epoch : the last whose figures it has.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        place = folder / "tensorboard"
+    def __init__(self, place: Path) -> None:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir()
-        self._file = EventsWriter(os.fspath(place / "events"))
-        self.last_epoch = 0
-
-    def tell(self, scalars: Sequence[Scalar]) -> None:
-        """Add figures."""
-        for scalar in scalars:
-            self._file.write_event(_event(scalar))
-        self._file.flush()
-        self.last_epoch = scalars[-1].epoch
-
-    def complete(self, record: Record) -> None:
-        """Add what is known of the run now that it has ended."""
-        with contextlib.closing(self._file) as file:
-            for event in _everything(record, scalars_after(record, self.last_epoch)):
-                file.write_event(event)
-
-
-def _write(folder: Path, events: Iterable[Event]) -> None:
-    """Put events into folder/tensorboard, whole or not at all, in place of what stands there."""
-    beside, place = folder / ".tensorboard", folder / "tensorboard"
-    shutil.rmtree(beside, ignore_errors=True)
-    beside.mkdir()
-    try:
         # SummaryWriter leaves the writing to a thread, and waits for ever if a full disk ends that.
-        with contextlib.closing(EventsWriter(os.fspath(beside / "events"))) as file:
-            for event in events:
-                file.write_event(event)
+        self._file = EventsWriter(os.fspath(place / "events"))
+
+    def write(self, scalars: Sequence[figures.Scalar]) -> None:
+        """Add figures."""
+        for name, value, epoch, time in scalars:
+            self.add(Summary(value=[Summary.Value(tag=name, simple_value=value)]), time, epoch)
+        self._file.flush()
+
+    def add(self, summary: Summary, time: float, step: int = 0) -> None:
+        """Add anything else, with its time in seconds since 1970."""
+        self._file.write_event(Event(wall_time=time, step=step, summary=summary))
+
+    def add_files(self, folder: Path) -> None:
+        """Add the plots of a run or a sweep as they are, and its texts."""
+        for path in figures.artifacts(folder):
+            name, made = path.relative_to(folder).as_posix(), path.stat().st_mtime
+            if path.suffix == ".png":
+                self.add(_picture(name, path.read_bytes()), made)
+            elif path.suffix in TEXTS:
+                lines = path.read_text(encoding="utf-8", errors="replace")
+                # As code, or it would be taken for Markdown.
+                self.add(text(name, textwrap.indent(lines, "    ", lambda _: True)), made)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class EventFiles:
+    """The folders `tensorboard/` of runs and sweeps."""
+
+    def begin(self, record: Record) -> Events:
+        """Return the file of a run that goes on: it grows."""
+        return Events(record.folder / "tensorboard")
+
+    def put(
+        self, records: Sequence[Record], sweep: Path | None, live: Events | None = None
+    ) -> None:
+        """Write `tensorboard/` into the folder of each run, and of their sweep.
+
+        What was written live of a run on its own is completed.
+        """
+        for record in records:
+            whole = _whole(record.folder) if live is None else contextlib.closing(live)
+            with whole as events:
+                _write(events, record)
+        if sweep is not None:
+            with _whole(sweep) as events:
+                events.add_files(sweep)
+
+
+@contextlib.contextmanager
+def _whole(folder: Path) -> Iterator[Events]:
+    """Yield what becomes folder/tensorboard, whole or not at all, in place of what stands there."""
+    beside, place = folder / ".tensorboard", folder / "tensorboard"
+    try:
+        with contextlib.closing(Events(beside)) as events:
+            yield events
         shutil.rmtree(place, ignore_errors=True)
         beside.rename(place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 
 
-def _event(scalar: Scalar) -> Event:
-    shown = Summary(value=[Summary.Value(tag=scalar.name, simple_value=scalar.value)])
-    return Event(wall_time=scalar.time, step=scalar.epoch, summary=shown)
-
-
-def _everything(record: Record, figures: Iterable[Scalar]) -> Iterator[Event]:
-    """Yield figures of a run, and all else that is known of it."""
-    yield from map(_event, figures)
+def _write(events: Events, record: Record) -> None:
+    """Write all that is known of a run."""
+    events.tell(figures.scalars(record))
     keys = {
-        key: value if isinstance(value, int | float) else as_text(value)
+        key: value if isinstance(value, int | float) else figures.as_text(value)
         for key, value in settings(record.config).items()
     }
     # Without its `experiment`, TensorBoard finds the columns of the table in the runs themselves.
     _, begun, completed = hparams(keys, {})
-    shown = [begun, text("status", f"{record.status}: {record.reason}")]
-    shown += [text(key, value) for key, value in label_texts(record).items()]
-    shown += [completed] if record.status == "completed" else []
-    _, end = span(record.folder)
-    yield from (Event(wall_time=end, summary=summary) for summary in shown)
-    yield from _files(record.folder)
-
-
-def _files(folder: Path) -> Iterator[Event]:
-    """Yield the plots of a run or a sweep as they are, and its texts."""
-    for path in artifacts(folder):
-        name, made = path.relative_to(folder).as_posix(), path.stat().st_mtime
-        if path.suffix == ".png":
-            yield Event(wall_time=made, summary=_picture(name, path.read_bytes()))
-        elif path.suffix in TEXTS:
-            # As code, or it would be taken for Markdown.
-            code = textwrap.indent(
-                path.read_text(encoding="utf-8", errors="replace"), "    ", lambda _: True
-            )
-            yield Event(wall_time=made, summary=text(name, code))
+    labels = {"status": f"{record.status}: {record.reason}"} | figures.label_texts(record)
+    summaries = [begun, *(text(key, value) for key, value in labels.items())]
+    summaries += [completed] if record.status == "completed" else []
+    for summary in summaries:
+        events.add(summary, figures.span(record.folder)[1])
+    events.add_files(record.folder)
 
 
 def _picture(name: str, png: bytes) -> Summary:

@@ -28,12 +28,13 @@ class Scalar(NamedTuple):
     time: float
 
 
-def span(folder: Path) -> tuple[float, float]:
-    """Return when a run was begun and when it ended, in seconds since 1970.
+def span(*folders: Path) -> tuple[float, float]:
+    """Return when the first run was begun and the last one ended, in seconds since 1970.
 
     Hydra writes its own config once, at the very beginning; the status is written last.
     """
-    places = [folder / ".hydra/hydra.yaml", folder / "status.json"]
+    names = (".hydra/hydra.yaml", "status.json")
+    places = [folder / name for folder in folders for name in names]
     times = [place.stat().st_mtime for place in places if place.exists()]
     return min(times), max(times)
 
@@ -45,21 +46,32 @@ def label_texts(record: Record) -> dict[str, str]:
     return {key: value for key, value in texts.items() if value}
 
 
+class Listener:
+    """A run that a tracker is told of, perhaps while it goes on: of each epoch once."""
+
+    _last_epoch = 0
+
+    def tell(self, scalars: Sequence[Scalar]) -> None:
+        """Tell those scalars of a run that the tracker does not have."""
+        new = [s for s in scalars if s.name not in CURVES or s.epoch > self._last_epoch]
+        if new:
+            self.write(new)
+            self._last_epoch = max(scalar.epoch for scalar in new)
+
+    def write(self, scalars: Sequence[Scalar]) -> None:
+        """Hand scalars to the tracker."""
+        raise NotImplementedError
+
+
 def scalars(record: Record) -> list[Scalar]:
     """Return the curves of a run, and the figures of the weights it kept at their epoch."""
     begun, end = span(record.folder)
     history = record.folder / "history.csv"
     kept = final_figures(record.report) if record.report else {}
-    return curves(read_history(history) if history.exists() else [], begun) + [
-        Scalar(name, value, int(kept["best_epoch"]), end)
-        for name, value in kept.items()
-        if math.isfinite(value)
+    rows = curves(read_history(history), begun) if history.exists() else []
+    return rows + [
+        Scalar(name, value, int(kept["best_epoch"]), end) for name, value in kept.items()
     ]
-
-
-def scalars_after(record: Record, epoch: int) -> list[Scalar]:
-    """Return the scalars of a run but for its curves up to an epoch, which a tracker has."""
-    return [one for one in scalars(record) if one.name not in CURVES or one.epoch > epoch]
 
 
 def curves(history: Sequence[Epoch], begun: float) -> list[Scalar]:
@@ -79,16 +91,15 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     Those of the best epoch's weights on the training and validation splits have names apart from
     the curves'.
     """
-    # lr is the curve of the schedule.
-    figures = {"objective": report["objective"]}
-    figures |= {} if report["lr"] is None else {"resolved_lr": report["lr"]}
+    figures = {"objective": report["objective"], "resolved_lr": report["lr"]}  # lr is a curve
+    parts = {"cv": report.get("cross_validation"), "optimum": report.get("certificate")}
     for split, metrics in report["metrics"].items():
-        kept = split if split == "test" else f"best_{split}"
-        figures |= {f"{kept}_{name}": value for name, value in (metrics or {}).items()}
-    for name, part in (("cv", "cross_validation"), ("optimum", "certificate")):
-        figures |= {f"{name}_{key}": value for key, value in (report.get(part) or {}).items()}
-    figures = {name: value for name, value in figures.items() if isinstance(value, float)}
-    return figures | {"best_epoch": report["best_epoch"]}
+        parts["test" if split == "test" else f"best_{split}"] = metrics
+    for name, part in parts.items():
+        figures |= {f"{name}_{key}": value for key, value in (part or {}).items()}
+    numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
+    finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    return finite | {"best_epoch": report["best_epoch"]}
 
 
 def artifacts(folder: Path) -> list[Path]:

@@ -7,23 +7,21 @@ So nothing is there twice.
 
 import contextlib
 import logging
-import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.fit import Epoch
 from classifier.runs.config import REMOVABLE
-from classifier.runs.log import Stopped, log
+from classifier.runs.log import log
 from classifier.solver import Training
 from classifier.sweep.folders import each_record, read_record
-from classifier.tracking.figures import curves, span
+from classifier.tracking.figures import Listener, curves, span
 from data.console import printable
 from data.errors import InputError, one_line
 
@@ -39,22 +37,19 @@ def tracker_of(config: DictConfig) -> str:
 
 def check_tracker(config: DictConfig, *, is_sweep: bool = False) -> None:
     """Raise InputError where a composed config's tracker cannot be used."""
+    tracker, package = tracker_of(config), PACKAGES.get(tracker_of(config))
+    if tracker != "none" and package is None:
+        raise InputError(f"tracker={tracker}: must be one of none, {', '.join(PACKAGES)}")
     if config.tracker_live and is_sweep:
         raise InputError("tracker_live=true: a tracker is told of a sweep at its end; leave it out")
-    tracker = tracker_of(config)
-    if tracker == "none":
-        if config.tracker_live:
-            raise InputError("tracker_live=true: there is no tracker; add tracker=tensorboard")
-        return
-    if tracker not in PACKAGES:
-        raise InputError(f"tracker={tracker}: must be one of none, {', '.join(PACKAGES)}")
+    if config.tracker_live and package is None:
+        raise InputError("tracker_live=true: there is no tracker; add tracker=tensorboard")
     if tracker == "mlflow":
         try:
             OmegaConf.to_object(config.mlflow)
         except InputError as error:
             raise InputError(f"mlflow.{error}") from error
-    package = PACKAGES[tracker]
-    if find_spec(package) is None:
+    if package is not None and find_spec(package) is None:
         raise InputError(
             f"tracker={tracker}: {package} is not installed: pip install -r requirements-extras.txt"
         )
@@ -74,25 +69,27 @@ def track(
     folder : of the run, or of the sweep with a folder a job.
     listener : what the tracker has of the run already, told by `Live`.
     """
-    tracker = tracker_of(config)
-    if tracker == "none":
+    if tracker_of(config) == "none":
         return
     try:
         records = list(each_record(folder)) if is_sweep else [read_record(folder)]
-        sweep = folder if is_sweep else None
         with _silence():
-            if tracker == "tensorboard":
-                from classifier.tracking.event_files import write_events
-
-                write_events(records, sweep, listener)
-            else:
-                from classifier.tracking.mlflow_store import store
-
-                place: Any = OmegaConf.to_object(config.mlflow)
-                store(records, sweep, place, listener)
+            _opened(config).put(records, folder if is_sweep else None, listener)
     except Exception as error:
-        failure = f"tracker={tracker}: not tracked: {_reason(error)}"
+        failure = f"tracker={tracker_of(config)}: not tracked: {_reason(error)}"
         print(f"{failure}; the results stand in {printable(folder)}", file=sys.stderr)
+
+
+def _opened(config: DictConfig) -> Any:
+    """Return the tracker of a composed config: an `EventFiles` or a `Store`."""
+    if tracker_of(config) == "tensorboard":
+        from classifier.tracking.event_files import EventFiles  # its package may be missing
+
+        return EventFiles()
+    from classifier.tracking.mlflow_store import Store
+
+    place: Any = OmegaConf.to_object(config.mlflow)
+    return Store(place)
 
 
 class Live:
@@ -115,47 +112,28 @@ class Live:
         self, config: DictConfig, folder: Path, every: float = EVERY, share: float = SHARE
     ) -> None:
         self.config, self.folder, self.every, self.share = config, folder, every, share
-        self.tracker = tracker_of(config)
-        self.listener: Any = None  # a `LiveEvents` or a `LiveRun`
-        self._n_sent = 0
-        self._is_on = self.tracker != "none" and bool(config.tracker_live)
+        self.listener: Listener | None = None
+        self._is_on = tracker_of(config) != "none" and bool(config.tracker_live)
         self._last, self._wait = time.monotonic(), every
 
     def __call__(self, training: Training) -> None:
         """Tell what is new of a run on its own, if it is time to; this is a `Watch`."""
         history, now = training.fits[0].history, time.monotonic()
-        is_new = len(history) > self._n_sent
-        if not self._is_on or now - self._last < self._wait or not is_new:
+        if not self._is_on or now - self._last < self._wait or not history:
             return
-        try:  # something that may fail, and may meet a signal: neither ends the training
+        try:
             with _silence():
-                self._tell(history)
-        except Stopped as stop:
-            self._is_on, self.listener = False, None
-            signal.raise_signal(stop.exit_code - 128)  # the run's own handler is back, and notes it
+                if self.listener is None:
+                    self.listener = _opened(self.config).begin(read_record(self.folder))
+                self.listener.tell(curves(history, span(self.folder)[0]))
         except Exception as error:
             self._is_on, self.listener = False, None
             log.warning(
                 "tracker=%s: not told while the run goes on: %s; it is told when that has ended",
-                *(self.tracker, _reason(error)),
+                *(tracker_of(self.config), _reason(error)),
             )
         self._last = time.monotonic()
         self._wait = max(self.every, (self._last - now) / self.share)
-
-    def _tell(self, history: Sequence[Epoch]) -> None:
-        if self.listener is None and self.tracker == "tensorboard":
-            from classifier.tracking.event_files import LiveEvents
-
-            self.listener = LiveEvents(self.folder)
-        elif self.listener is None:
-            from classifier.tracking.mlflow_store import LiveRun
-
-            place: Any = OmegaConf.to_object(self.config.mlflow)
-            self.listener = LiveRun(self.folder, place)
-        begun, _ = span(self.folder)
-        new = {row.epoch for row in history[self._n_sent :]}
-        self.listener.tell([one for one in curves(history, begun) if one.epoch in new])
-        self._n_sent = len(history)
 
 
 def _reason(error: BaseException) -> str:
