@@ -138,7 +138,7 @@ def _in_loky(n_jobs: int, calls: Sequence[Any]) -> Iterator[Answer]:
     from joblib import Parallel, delayed, parallel_config
 
     # They end with this process from their start on, also before they are given a call.
-    with parallel_config("loky", initializer=_end_with_parent):
+    with parallel_config("loky", initializer=_end_with, initargs=(os.getpid(),)):
         workers = Parallel(n_jobs=n_jobs, batch_size=1, return_as="generator_unordered")
         yield from workers(delayed(_train)(*arguments) for arguments in calls)
 
@@ -210,15 +210,16 @@ def _reach(address: str | None) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
 
 
-def _end_with_parent() -> None:
-    """Let this process end when the one that started it does, whatever it is doing then."""
+def _end_with(parent: int) -> None:
+    """Let this process end when the one that started it does, whatever it is doing then.
+
+    Asked for by its number, for it may have ended already. One that was killed and not waited for
+    exists still, and is no parent any more.
+    """
     import psutil
 
-    parent = psutil.Process().parent()
-
     def watch() -> None:
-        # A parent that was killed and not waited for is there still, and is no parent any more.
-        while parent is not None and parent.is_running() and parent.pid == psutil.Process().ppid():
+        while os.getppid() == parent and psutil.pid_exists(parent):
             time.sleep(EVERY)
         os._exit(1)
 

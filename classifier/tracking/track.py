@@ -10,7 +10,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,7 @@ class Live:
     config : the composed config of the run, which names the tracker, and says whether to.
     folder : of the run.
     every, share : seconds between two tellings at least, and of the time of training.
+    clock : returns the time in seconds.
 
     Attributes
     ----------
@@ -109,16 +110,22 @@ class Live:
     """
 
     def __init__(
-        self, config: DictConfig, folder: Path, every: float = EVERY, share: float = SHARE
+        self,
+        config: DictConfig,
+        folder: Path,
+        every: float = EVERY,
+        share: float = SHARE,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.config, self.folder, self.every, self.share = config, folder, every, share
+        self.config, self.folder, self.clock = config, folder, clock
+        self.every, self.share = every, share
         self.listener: Listener | None = None
         self._is_on = tracker_of(config) != "none" and bool(config.tracker_live)
-        self._last, self._wait = time.monotonic(), every
+        self._last, self._wait = clock(), every
 
     def __call__(self, training: Training) -> None:
         """Tell what is new of a run on its own, if it is time to; this is a `Watch`."""
-        history, now = training.fits[0].history, time.monotonic()
+        history, now = training.fits[0].history, self.clock()
         if not self._is_on or now - self._last < self._wait or not history:
             return
         try:
@@ -132,7 +139,7 @@ class Live:
                 "tracker=%s: not told while the run goes on: %s; it is told when that has ended",
                 *(tracker_of(self.config), _reason(error)),
             )
-        self._last = time.monotonic()
+        self._last = self.clock()
         self._wait = max(self.every, (self._last - now) / self.share)
 
 
