@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
@@ -46,12 +46,19 @@ class StackedLauncher:
         half a GiB of memory.
     max_stack : models in a stack at most; None: as many as fit the memory set aside for them.
     address : of an existing ray cluster; None: start a local one.
+    load : loads the data of a config.
     """
 
     def __init__(
-        self, backend: str, n_jobs: int | None, max_stack: int | None, address: str | None
+        self,
+        backend: str,
+        n_jobs: int | None,
+        max_stack: int | None,
+        address: str | None,
+        load: Callable[[Config], Dataset] = load_dataset,
     ) -> None:
         self.backend, self.max_stack, self.address = backend, max_stack, address
+        self._load = load
         self.n_jobs = processes(WORKER) if n_jobs is None else n_jobs
         self._opened: dict[str, Dataset | Exception] = {}  # data, or why there are none, by key
 
@@ -201,7 +208,7 @@ class StackedLauncher:
         if key not in self._opened:
             self._opened.clear()  # one data set fits into the memory
             try:
-                self._opened[key] = dataset = load_dataset(job.config)
+                self._opened[key] = dataset = self._load(job.config)
                 for split in dataset.splits().values() if all_finite else ():
                     if isinstance(split.X, NpyRows):  # others were checked when they were read
                         check_finite(split.X)

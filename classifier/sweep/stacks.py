@@ -100,7 +100,11 @@ def stack_key(job: Job) -> str:
 
 
 def stacks_of(
-    jobs: Sequence[Job], dataset: Dataset, max_stack: int | None, n_workers: int
+    jobs: Sequence[Job],
+    dataset: Dataset,
+    max_stack: int | None,
+    n_workers: int,
+    whole: int | None = None,
 ) -> Iterator[Stack]:
     """Yield the stacks that jobs on one data set form, no larger than memory and use allow.
 
@@ -112,6 +116,7 @@ def stacks_of(
     jobs : all on `dataset`.
     max_stack : models in a stack at most; None: as many as fit into the memory set aside for them.
     n_workers : workers that can train a stack at once: a group is cut so that none is idle.
+    whole : bytes of memory of this machine; None: ask for them.
     """
     waiting = {job.folder: job for job in jobs}
     for sweep in dict.fromkeys(job.folder.parent for job in jobs):
@@ -123,7 +128,8 @@ def stacks_of(
             folders = [sweep / name for name in names]
             if begun := [waiting.pop(folder) for folder in folders if folder in waiting]:
                 yield Stack(begun, dataset, path)
-    budget = min(BUDGET, memory() // STACKS, memory() // (SHARE * n_workers))
+    whole = memory() if whole is None else whole
+    budget = min(BUDGET, whole // STACKS, whole // (SHARE * n_workers))
     array = 4 * len(dataset.classes) * (dataset.n_features + 1)
     for members in group_by(stack_key, waiting.values()).values():
         plain, size = members[0].plain, max_stack

@@ -175,12 +175,12 @@ def _check(ray: Any, option: str, stacks: Sequence[Stack]) -> None:
     files = dict.fromkeys(X.path for X in rows if isinstance(X, NpyRows))
     # A file of a name that is given once: who sees it sees this folder, and no other. A kill leaves
     # it there, and the next start removes it: `data.files.store` names parts so.
-    look, sweep = ray.remote(num_cpus=0, max_retries=0)(_look), stacks[0].checkpoint.parents[1]
+    ask, sweep = ray.remote(num_cpus=0, max_retries=0)(look), stacks[0].checkpoint.parents[1]
     with NamedTemporaryFile(prefix=".", suffix=f".{os.getpid()}.part", dir=sweep) as proof:
         sizes = {str(path.absolute()): path.stat().st_size for path in (Path(proof.name), *files)}
         nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
         asked = [
-            look.options(scheduling_strategy=On(node, soft=False)).remote(Path.cwd(), sizes)
+            ask.options(scheduling_strategy=On(node, soft=False)).remote(Path.cwd(), sizes)
             for node in nodes
         ]
         ray.wait(asked, num_returns=len(asked), timeout=ANSWER)
@@ -195,7 +195,7 @@ def _check(ray: Any, option: str, stacks: Sequence[Stack]) -> None:
                 ) from error
 
 
-def _look(folder: Path, sizes: dict[str, int]) -> None:
+def look(folder: Path, sizes: dict[str, int]) -> None:
     """Raise OSError or InputError where this worker does not see a folder or the same files."""
     os.chdir(folder)
     for path, size in sizes.items():

@@ -1,45 +1,75 @@
+"""Which jobs form a stack, where they are put, and how stacks are trained."""
+
 import dataclasses
+import gc
 import re
+import weakref
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 
-from classifier.runs.config import Job, make_config, register_schemas
+from classifier.runs.config import Config, Job, make_config, register_schemas
 from classifier.runs.folder import read_status, write_status
 from classifier.runs.preparation import load_dataset
 from classifier.shell.hydra_compat import VERSION_BASE
-from classifier.sweep import drawing, workers
+from classifier.sweep.folders import JobFolders
+from classifier.sweep.launcher import WORKER, StackedLauncher
 from classifier.sweep.stacks import (
+    BUDGET,
     UNKNOWN,
-    Lost,
     Stack,
     SweepProgress,
     end_stack,
-    log,
+    stack_key,
+    stacks_of,
     train_here,
     train_stack,
 )
-from classifier.sweep.workers import shares_of, this_process, train_in_workers
+from classifier.sweep.workers import shares_of, train_in_workers
 from data import machine
+from data.dataset import Dataset, Split
+from data.files.store import write_json
+
+GIB = 2**30
+PLAIN = {
+    "lr": 0.1,
+    "reg": 0.0,
+    "batch_size": 32,
+    "seed": 0,
+    "outputs": "o",
+    "data": {"n_samples": 10},
+    "optimizer": {},
+    "choices": {"data": "blobs", "optimizer": "sgd"},
+}
+
+
+def job(name, **changes):
+    return Job(SimpleNamespace(**changes), PLAIN | changes, Path(name))
+
+
+def dataset_of(n=6, n_features=4):
+    split = Split(np.zeros((n, n_features), np.float32), np.arange(n) % 3)
+    return Dataset("x", split, split, split, np.arange(3), None, "here")
+
+
+def names(stacks):
+    return [[j.folder.name for j in stack.jobs] for stack in stacks]
 
 
 @pytest.fixture
 def jobs(repository, tmp_path):
+    """Four jobs of one config, each with its folder."""
     register_schemas()
-    overrides = ["data=blobs", "epochs=2", "report.plots=false"]
+    overrides = ["data=blobs", "data.n_samples=60", "epochs=2", "report.plots=false"]
     with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
         config = make_config(compose("train", overrides=overrides))
-    plain = dataclasses.asdict(config)
-    made = [Job(config, plain, tmp_path / str(i)) for i in range(4)]
-    for job in made:
-        job.folder.mkdir()
+    made = [Job(config, dataclasses.asdict(config), tmp_path / str(i)) for i in range(4)]
+    for one in made:
+        one.folder.mkdir()
     return made
-
-
-@pytest.fixture
-def hidden():
-    return SweepProgress(4, log, shown=False)
 
 
 @pytest.fixture
@@ -50,101 +80,190 @@ def told():
         yield SimpleNamespace(progress=shown, lines=lines)
 
 
-def without_times(lines):
-    return [re.sub(r", [\d:?]+ left", "", line) for line in lines]
+def stack(jobs, dataset=None):
+    return Stack(jobs, dataset or load_dataset(jobs[0].config), jobs[0].folder / "checkpoint.npz")
 
 
-def stack(jobs, dataset):
-    return Stack(jobs, dataset, jobs[0].folder / "checkpoint.npz")
+def statuses(jobs):
+    return [read_status(job.folder)["status"] for job in jobs]
+
+
+def test_jobs_share_a_stack_when_they_differ_in_numbers_of_their_own_alone():
+    jobs = [
+        job("a"),
+        job("b", lr="auto", reg=0.1, momentum=0.5, lr_scale=3.0, report={"plots": False}),
+        job("c", batch_size=64),
+        job("d", seed=1),
+        job("e", choices={"data": "blobs", "optimizer": "adam"}),
+        job("f", reg=1),
+        job("g", class_weight={"a": 1.0}),
+        job("h", class_weight={"a": 2.0}),
+        job("i", class_weight={"a": 2}, reg=0.5),
+    ]
+    expected = [["a", "b", "f"], ["c"], ["d"], ["e"], ["g"], ["h", "i"]]
+    assert names(stacks_of(jobs, dataset_of(), None, 1)) == expected
+    keys = [field.name for field in dataclasses.fields(Config)]
+    plain = {name: {"a": 1} for name in keys} | {"choices": {}}
+
+    def key(**changes):
+        return stack_key(Job(None, plain | changes, Path("x")))
+
+    may_differ = {name for name in keys if key(**{name: {"a": 2}}) == key()}
+    of_a_model = {"lr", "lr_scale", "reg", "momentum", "label_smoothing", "report"}
+    told = {"outputs", "tracker", "tracker_live", "mlflow", "quiet", "name", "tags"}
+    assert may_differ == of_a_model | told
+
+
+MODEL = 4 * 3 * 100_001 * 6  # bytes of a model of 100,000 features in three classes, with copies
+
+
+@pytest.mark.parametrize(
+    ("max_stack", "workers", "memory", "size"),
+    [
+        (4, 1, GIB, 4),
+        (250, 2, GIB, 200),  # none is idle
+        (None, 1, GIB, GIB // 16 // MODEL),
+        (None, 8, GIB, GIB // 32 // MODEL),
+        (None, 1, 8 * GIB, BUDGET // MODEL),
+        (None, 8, 512 * GIB, 50),
+    ],
+)
+def test_a_stack_is_bounded_by_number_memory_and_workers(max_stack, workers, memory, size):
+    jobs = [job(str(i), reg=float(i)) for i in range(400)]
+    wide = dataset_of(n_features=100_000)
+    sizes = [len(stack.jobs) for stack in stacks_of(jobs, wide, max_stack, workers, memory)]
+    assert sizes == [size] * (400 // size) + [400 % size] * (400 % size > 0)
+
+
+def test_a_data_set_is_loaded_once_for_all_its_jobs(told):
+    other = {"choices": {"data": "digits", "optimizer": "sgd"}}  # with the same options
+    changes = [{"reg": 1.0}, {"batch_size": 8}, {"seed": 3}, {"lr": 2.0}, {"data": {"k": 3}}, other]
+    jobs, loaded = [job(str(i), **change) for i, change in enumerate(changes)], []
+
+    def load(config):
+        loaded.append(vars(config))
+        return dataset_of()
+
+    made = StackedLauncher("local", None, None, None, load).stacks(jobs, told.progress)
+    assert names(made) == [["0", "3"], ["1"], ["2"], ["4"], ["5"]]
+    assert loaded == [{"reg": 1.0}, {"data": {"k": 3}}, other]
+
+
+def test_data_are_let_go_before_the_next_are_loaded_here_and_kept_for_workers(tmp_path, told):
+    jobs = [job(str(tmp_path / str(i)), data={"split_seed": i}) for i in range(3)]
+    loaded, rooms = [], []
+
+    def load(_):
+        gc.collect()
+        assert [dataset() for dataset in loaded if dataset() is not None] == []
+        loaded.append(weakref.ref(dataset := dataset_of()))
+        return dataset
+
+    for one in jobs:
+        one.folder.mkdir()
+        write_status(one.folder, "completed")
+    stacks = StackedLauncher("local", None, None, None, load).stacks(jobs, told.progress)
+    train_here(stacks, told.progress, None)
+    assert [len(loaded), told.progress.n_ended] == [3, 3]
+    big = dataset_of()
+    for backend, taken in (("loky", 2 * big.nbytes), ("local", 0)):  # here, and in a file
+        launcher = StackedLauncher(
+            backend, 2, None, None, lambda _: rooms.append(machine.room()) or big
+        )
+        assert len([*launcher.stacks(jobs, told.progress)]) == 3
+        assert np.diff(rooms[-3:]).tolist() == [-taken, -taken]
+
+
+def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):
+    for name in ("0", "1/.hydra", "3", "best"):
+        (tmp_path / name).mkdir(parents=True)
+    write_json(tmp_path / "1/report.json", {"config": PLAIN, "metrics": {}})
+    write_status(tmp_path / "1", "completed")
+    write_status(tmp_path / "3", "failed", "it could not be composed")
+    folders = JobFolders(tmp_path)
+    assert not folders.is_new
+    assert folders.find(PLAIN | {"outputs": "elsewhere", "seed": 0.0}) == (
+        tmp_path / "1",
+        "completed",
+    )
+    assert folders.find(PLAIN | {"reg": 3}) is None
+    made = []
+
+    def files(folder, number):
+        made.append((folder.name, number))
+        return {".hydra/config.yaml": "reg: 3\n", "status.json": "{}"}
+
+    for number in (0, 1, 3, 7):
+        folders.make(number, files)
+    assert made == [("2", 0), ("3", 1), ("4", 3), ("7", 7)]
+    for name in "2347":
+        assert (tmp_path / name / ".hydra/config.yaml").read_text(encoding="utf-8") == "reg: 3\n"
+        assert (tmp_path / name / "status.json").read_text(encoding="utf-8") == "{}"
+    assert not (tmp_path / "0/.hydra").exists()
+
+
+def test_as_many_workers_as_cores_and_memory_allow_unless_told():
+    assert StackedLauncher("loky", None, None, None).n_jobs == machine.processes(WORKER)
+    assert StackedLauncher("loky", 9, None, None).n_jobs == 9
+    n = machine.cores()
+    assert [shares_of(jobs, 5, None) for jobs in (1, n, 3 * n)] == [
+        (max(1, n // jobs), 1 + min(jobs, 5)) for jobs in (1, n, 3 * n)
+    ]
+    assert shares_of(3, 5, "there") == (1, 1)
 
 
 def test_what_is_finished_or_failed_is_not_trained_again(jobs):
-    for job, status in zip(jobs, ("completed", "diverged", "failed", "running"), strict=True):
-        write_status(job.folder, status)
-    train_stack(stack(jobs, load_dataset(jobs[0].config)), threads=1)
-    assert [(job.folder / "report.json").exists() for job in jobs] == [False, False, False, True]
-    statuses = [read_status(job.folder)["status"] for job in jobs]
-    assert statuses == ["completed", "diverged", "failed", "completed"]
+    for one, status in zip(jobs, ("completed", "diverged", "failed", "running"), strict=True):
+        write_status(one.folder, status)
+    assert train_stack(stack(jobs), threads=1) == ""
+    assert [(one.folder / "report.json").exists() for one in jobs] == [False, False, False, True]
+    assert statuses(jobs) == ["completed", "diverged", "failed", "completed"]
 
 
 def test_a_failing_stack_returns_why_and_says_it_in_its_folders(jobs):
     dataset = load_dataset(jobs[0].config)
     dataset.train.X[0, 0] = float("nan")
-    outcome = train_stack(stack(jobs, dataset), threads=1)
-    assert "example 0 holds nan: it is not finite" in outcome.reason
-    assert {read_status(job.folder)["status"] for job in jobs} == {"failed"}
-    assert read_status(jobs[0].folder)["reason"] == outcome.reason
+    reason = train_stack(stack(jobs, dataset), threads=1)
+    assert "example 0 holds nan: it is not finite" in reason
+    assert [read_status(one.folder)["reason"] for one in jobs] == [reason] * 4
+    assert statuses(jobs) == ["failed"] * 4
+    train_stack(stack(jobs[:1], dataset_of(20_000, 1000)), threads=1, n_processes=10**6)
+    assert read_status(jobs[0].folder)["reason"] == reason  # it is not tried again
+    (jobs[0].folder / "status.json").unlink()
+    reason = train_stack(stack(jobs[:1], dataset_of(20_000, 1000)), threads=1, n_processes=10**6)
+    assert "fewer processes than these 1000000" in reason
 
 
-def test_a_stack_without_a_result_or_a_reason_gets_one(jobs, hidden):
-    end_stack(stack(jobs[:1], None), None, hidden)
-    end_stack(stack(jobs[1:2], None), Lost("too many open files"), hidden)
-    end_stack(stack(jobs[2:3], None), Lost("is still running", locked=True), hidden)
-    reasons = [read_status(job.folder)["reason"] for job in jobs]
-    assert reasons == [UNKNOWN, "too many open files", None, None]
+def test_a_stack_without_a_result_or_a_reason_gets_one(jobs, told):
+    write_status(jobs[3].folder, "completed")
+    end_stack(stack(jobs[:1]), "", told.progress)
+    end_stack(stack(jobs[2:]), "too many open files", told.progress)
+    reasons = [read_status(one.folder)["reason"] for one in jobs]
+    assert reasons == [UNKNOWN, None, "too many open files", None]
+    assert told.progress.n_ended == 3
 
 
-@pytest.mark.parametrize(
-    ("cores", "memory", "n"), [(4, 2**40, 4), (4, 2**30, 1), (4, 2**32, 2), (100, 2**40, 61)]
-)
-def test_few_processes_draw_where_there_is_little_memory(monkeypatch, cores, memory, n):
-    counts = []
-
-    class Drawers:
-        def __init__(self, n):
-            counts.append(n)
-
-        def end(self):
-            counts.append("ended")
-
-    monkeypatch.setattr(machine, "cores", lambda: cores)
-    monkeypatch.setattr(machine, "memory", lambda: memory)
-    monkeypatch.setattr(drawing, "Drawers", Drawers)
-    with drawing.drawing_processes(plots=True):
-        assert counts == [n]
-    assert counts == [n, "ended"]
-
-
-def test_workers_share_memory_and_cores_with_each_other_and_this_process(monkeypatch):
-    monkeypatch.setattr(workers, "cores", lambda: 6)
-    here = this_process()
-    assert [shares_of(3, n_stacks, None) for n_stacks in (5, 2)] == [(2, 4, here), (2, 3, here)]
-    assert shares_of(3, 5, "there") == (1, 1, None)
-
-
-def test_a_stack_that_does_not_fit_beside_others_fails_in_one_line(jobs, monkeypatch):
-    monkeypatch.setattr(machine, "ASKED_FROM", 0)
-    monkeypatch.setattr(machine, "memory", lambda: 4 * machine.RESERVE)
-    dataset = load_dataset(jobs[0].config)
-    train_stack(stack(jobs[:1], dataset), threads=1, n_processes=4)
-    assert read_status(jobs[0].folder)["status"] == "failed"
-    assert "fewer processes than these 4" in read_status(jobs[0].folder)["reason"]
-    train_stack(stack(jobs[1:2], dataset), threads=1)
-    assert read_status(jobs[1].folder)["status"] == "completed"
+def without_times(lines):
+    return [re.sub(r", [\d:?]+ left", "", line) for line in lines]
 
 
 def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs, told):
-    dataset = load_dataset(jobs[0].config)
-    train_here([stack(jobs[:3], dataset), stack(jobs[3:], dataset)], told.progress)
+    made = []
+    train_here(
+        [stack(jobs[:3]), stack(jobs[3:])],
+        told.progress,
+        lambda kind, folder: made.append((kind, folder.name)),
+    )
     epochs = [f", epoch {n}/2" for n in (0, 1, 2, 2)]
     first, second = ([f"{n}/4 jobs{epoch}" for epoch in epochs] for n in (0, 3))
     assert without_times(told.lines) == [*first, "3/4 jobs", *second, "4/4 jobs"]
     assert told.lines[-1] == "4/4 jobs, 0:00 left"
+    assert made == [("page", str(n)) for n in range(4)]
 
 
 @pytest.mark.slow
 def test_a_sweep_in_workers_tells_of_jobs_as_their_stacks_end(jobs, told):
-    dataset = load_dataset(jobs[0].config)
-    stacks = [stack(jobs[:3], dataset), stack(jobs[3:], dataset)]
-    train_in_workers(stacks, "loky", 1, None, told.progress)
-    assert {read_status(job.folder)["status"] for job in jobs} == {"completed"}
-    assert sorted(without_times(told.lines)) in (
-        ["1/4 jobs", "4/4 jobs"],
-        ["3/4 jobs", "4/4 jobs"],
-    )
-
-
-def test_jobs_of_a_stack_that_is_tried_twice_count_once(told):
-    for n_jobs in (3, 3, 1):
-        told.progress.ended(n_jobs)
-    assert without_times(told.lines) == ["3/4 jobs", "4/4 jobs", "4/4 jobs"]
+    train_in_workers([stack(jobs[:3]), stack(jobs[3:])], "loky", 1, None, told.progress)
+    assert statuses(jobs) == ["completed"] * 4
+    lines = sorted(without_times(told.lines))
+    assert lines in (["1/4 jobs", "4/4 jobs"], ["3/4 jobs", "4/4 jobs"])

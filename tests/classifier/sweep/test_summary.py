@@ -1,3 +1,5 @@
+"""The summary of a sweep, of folders as runs leave them."""
+
 import csv
 import json
 import shutil
@@ -5,12 +7,12 @@ import statistics
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
+from scipy.stats import binomtest
 
 from classifier.model import LinearModel
 from classifier.report.sweep_figures import sweep_panels
 from classifier.runs.config import flatten
-from classifier.sweep.folders import config_key, read_record
+from classifier.sweep.folders import config_key
 from classifier.sweep.summary import finish_sweep, summarise, table
 from data.errors import InputError
 from data.preprocessing import AffineMap
@@ -36,34 +38,44 @@ def number_of(folder):
     return int(LinearModel.load(folder / "model.npz").W[0, 0])
 
 
+def read(path):
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
 @pytest.fixture
 def sweep(tmp_path):
     """Write the files of a sweep's jobs, as runs leave them."""
 
-    def write(*jobs):
+    def write(*jobs, **more):
         for number, (changes, status, val_loss) in enumerate(jobs):
             folder = tmp_path / str(number)
             folder.mkdir()
-            told = {"status": status, "reason": f"because {number}"}
-            (folder / "status.json").write_text(json.dumps(told), encoding="utf-8")
-            config = CONFIG | changes
+            texts = {"status.json": json.dumps({"status": status, "reason": f"because {number}"})}
             if val_loss is not None:
                 val = {"loss": val_loss, "accuracy": 1 - val_loss / 10, "n": 100}
                 # The test figures rank the other way: the best by test must not be chosen.
-                test = {"loss": 9 - val_loss, "accuracy": val_loss / 10, "n": 50, "loss_error": 0.1}
+                test = {
+                    "loss": 9 - val_loss,
+                    "accuracy": val_loss / 10,
+                    "n": 200,
+                    "loss_error": 0.1,
+                }
+                train = {"loss": val_loss / 4, "accuracy": 0.875, "n": 400}
                 report = {
-                    "config": config,
+                    "config": CONFIG | changes,
                     "lr": 0.25,
                     "reg": 0.0,
                     "smoothness": 1.0,
                     "data": {"n_classes": 1000},
                     "best_epoch": 3,
                     "seconds": {"data": 1.0, "training": 2.5},
-                    "metrics": {"train": val, "val": val, "test": test},
+                    "weight_norm": 10.0 + number,
+                    "metrics": {"train": train, "val": val, "test": test},
                 }
-                (folder / "report.json").write_text(json.dumps(report), encoding="utf-8")
-                (folder / "report.txt").write_text("text", encoding="utf-8")
+                texts |= {"report.json": json.dumps(report | more), "report.txt": "text"}
                 model_of(number).save(folder / "model.npz")
+            for name, text in texts.items():
+                (folder / name).write_text(text, encoding="utf-8")
         return tmp_path
 
     return write
@@ -77,46 +89,76 @@ def grid(weakest=0.0):
     ]
 
 
+LOST = [({"lr": 1e9}, "diverged", 2.3), ({"lr": 7.0}, "failed", None)]
+
+
 @pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])  # the highest is the lowest
-def test_the_best_is_chosen_by_validation_and_copied(objective, sweep):
-    folder = sweep(*((changes | {"objective": objective}, *rest) for changes, *rest in grid()))
+def test_the_best_is_chosen_by_validation_copied_and_drawn(objective, sweep):
+    jobs = [(changes | {"seed": i % 2}, *rest) for i, (changes, *rest) in enumerate(grid())]
+    jobs = [(changes | {"objective": objective}, *rest) for changes, *rest in (*jobs, *LOST)]
+    folder = sweep(*jobs)
     summary = summarise(folder)
     best = summary["best"]
-    assert [summary["swept"], summary["objective"]] == [["lr", "reg"], objective]
-    assert [best["lr"], best["reg"]] == [0.1, 0.0]
-    assert number_of(folder / "best") == int(best["job"])
-    report = json.loads((folder / "best/report.json").read_text(encoding="utf-8"))
-    assert report["config"]["lr"] == 0.1
-    assert json.loads((folder / "sweep.json").read_text(encoding="utf-8")) == summary
+    assert [summary[key] for key in ("swept", "keys")] == [["lr", "reg", "seed"], ["lr", "reg"]]
+    assert [summary["objective"], best["lr"], best["reg"]] == [objective, 0.1, 0.0]
+    assert number_of(folder / "best") == int(best["job"]) == 6
+    assert read(folder / "best/report.json")["config"]["lr"] == 0.1
+    assert read(folder / "sweep.json") == summary
+    assert (folder / "sweep.png").stat().st_size > 1000
+    heading, panels = sweep_panels(summary | {"best": None})
+    assert heading == f"12 of 14 jobs completed; the best by {objective} is ringed"
+    of_lr, of_reg, pair = panels
+    assert (of_lr.x.label, of_reg.x.label, pair.x_label, pair.y_label) == ("lr", "reg", "lr", "reg")
+    assert of_lr.x.log
+    assert pair.lines[0][1][-1].share is None  # lr=1e9 diverged
+    (shown,) = [cell for _, cells in pair.lines for cell in cells if cell.kind == "best"]
+    assert shown.text == f"{best[objective]:.3g}"
+    assert max(cell.share or 0 for _, cells in pair.lines for cell in cells) == shown.share
 
 
-def test_the_csv_has_a_row_a_job_with_every_figure(sweep):
-    folder = sweep(*grid(), ({"lr": 1e9}, "diverged", 2.3), ({"lr": 7.0}, "failed", None))
-    assert [job["job"] for job in summarise(folder)["jobs"]] == list(map(str, range(14)))
+def test_tables_have_every_figure_and_the_last_line_what_is_missing(sweep, capsys):
+    folder = sweep(*grid(), *LOST)
+    text = table(summarise(folder), folder)
     with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
+    assert [row["job"] for row in rows] == [str(n) for n in range(14)]
     assert [row["status"] for row in rows] == ["completed"] * 12 + ["diverged", "failed"]
-    assert float(rows[4]["val_loss"]) == pytest.approx(1.6)
+    assert [float(rows[4][f"val_{n}"]) for n in ("loss", "accuracy")] == pytest.approx([1.6, 0.84])
     (winner,) = [row for row in rows if row["test_loss"]]  # the only one that shows the test split
     assert (winner["lr"], winner["reg"]) == ("0.1", "0.0")
-    assert float(winner["test_loss"]) == pytest.approx(8.5)
-    assert rows[0]["resolved_lr"] == "0.25"
-    assert rows[0]["seconds"] == "3.5"
-    assert rows[13]["reason"] == "because 13"
-    assert rows[13]["val_loss"] == ""
+    assert [float(winner[f"test_{n}"]) for n in ("loss", "accuracy")] == [8.5, 0.05]
+    names = ("resolved_lr", "seconds", "best_epoch", "folder", "reason")
+    assert [rows[0][name] for name in names] == ["0.25", "3.5", "3", "0", "because 0"]
+    assert [rows[13][name] for name in ("val_loss", "reason")] == ["", "because 13"]
+    lines, (low, high) = text.splitlines(), binomtest(10, 200).proportion_ci(method="wilson")
+    assert lines[0].split()[:3] == ["job", "lr", "reg"]
+    shown = [float(line.split()[3]) for line in lines[1:11]]
+    assert shown == sorted(shown)
+    assert lines[11:-1] == [
+        "The best reg is 0: none of the penalties tried helps",
+        f"Test, looked at for job 6 alone: accuracy 0.0500 ({low:.4f} to {high:.4f}), "
+        "loss 8.5000 +- 0.1",
+        "1 diverged: because 12",
+        "1 failed: because 13",
+    ]
+    last = f"{folder}/sweep.csv, best in {folder}/best"
+    assert lines[-1] == f"14 jobs: 12 completed, 1 diverged, 1 failed; {last}"
+    assert finish_sweep(folder) == (
+        f"1 diverged, 1 failed of 14 jobs: the reasons are in {folder}/sweep.csv"
+    )
+    assert capsys.readouterr().out.strip() == text
 
 
-def test_edges_are_told_but_not_of_an_inner_value_nor_of_two(sweep):
-    """Of two values one is always the best."""
-    folder = sweep(*grid(weakest=0.05))
-    summary = summarise(folder)
-    assert summary["edges"] == [{"key": "reg", "value": 0.05, "side": "smallest"}]
-    text = table(summary, folder)
-    assert "The best reg, 0.05, is the smallest tried: widen the sweep" in text
-    assert "none of the penalties" not in text
-    for number in range(2, 12, 3):  # the jobs with reg=0.2
-        shutil.rmtree(folder / str(number))
-    assert summarise(folder)["edges"] == []
+def test_a_terminal_is_shown_few_reasons_and_what_there_is_to_choose_by(sweep):
+    reasons = [({"lr": float(n)}, "failed", None) for n in range(13)]
+    folder = sweep(({}, "completed", 1.0), *reasons)
+    report = read(folder / "0/report.json")
+    report["metrics"]["val"] = None
+    (folder / "0/report.json").write_text(json.dumps(report), encoding="utf-8")
+    lines = table(summarise(folder), folder).splitlines()
+    assert "There is no val_loss to choose by: give cv=5, or data.val_fraction=0.1" in lines
+    assert sum(line.startswith("1 failed: because") for line in lines) == 10
+    assert lines[-2] == "and 3 other reasons"
 
 
 # Best values at an end of three, of keys that have limits: what lies beyond may be tried or not.
@@ -129,32 +171,54 @@ def test_edges_are_told_but_not_of_an_inner_value_nor_of_two(sweep):
         ("batch_size", [1, 2, 4], 1, None),
         ("batch_size", [2, 4, 8], 2, "smallest"),
         ("label_smoothing", [0.1, 0.5, 0.9], 0.9, "largest"),  # below 1: there is always more
-        ("early_stopping.patience", [1, 5, 25], 1, None),
         ("data.val_fraction", [0.0, 0.1, 0.2], 0.2, "largest"),
         ("mine", [0, 1, 2], 0, "smallest"),
         ("reg", [0.0, 0.1, 0.2], 0.0, None),
-        ("reg", [0.0, 0.1, 0.2], 0.2, "largest"),
         ("reg", [0.0, 0.1, 0.2], 0.1, None),
-        ("reg", [0.0, 0.1], 0.1, None),
+        ("reg", [0.0, 0.1], 0.1, None),  # of two values one is always the best
     ],
 )
 def test_an_end_that_is_the_limit_of_its_key_is_no_edge(key, tried, best, side, sweep):
     group, _, name = key.rpartition(".")
-    folder = sweep(
-        *(
-            ({group: {name: value}} if group else {key: value}, "completed", 1.0 + (value != best))
-            for value in tried
-        )
-    )
+    jobs = [{group: {name: value}} if group else {key: value} for value in tried]
+    losses = [1.0 + (value != best) for value in tried]
+    folder = sweep(*((job, "completed", loss) for job, loss in zip(jobs, losses, strict=True)))
     summary = summarise(folder)
     assert summary["edges"] == ([{"key": key, "value": best, "side": side}] if side else [])
-    line = "The best reg is 0: none of the penalties tried helps"
-    assert (line in table(summary, folder)) == (key == "reg" and best == 0)
+    text = table(summary, folder)
+    line = f"The best {key}, {best:.4g}, is the {side} tried: widen the sweep\n"
+    assert (line in text) == bool(side)
+    line = "The best reg is 0: none of the penalties tried helps\n"
+    assert (line in text) == (key == "reg" and best == 0)
 
 
-def test_a_job_that_runs_again_shows_no_figures_of_before(sweep):
-    running, done = summarise(sweep(({}, "running", 1.0), ({"lr": 1}, "completed", 2.0)))["jobs"]
-    assert (running["val_loss"], done["val_loss"]) == (None, 2.0)
+def test_a_path_has_the_penalties_in_order_with_their_figures(sweep):
+    penalties = [1.0, 0.0, 0.01, 0.1, 10.0, 0.001]
+    jobs = [({"reg": reg}, "completed", 1 + reg / 10) for reg in penalties]
+    path = summarise(sweep(*jobs, ({"reg": 5.0}, "diverged", 3.0)))["path"]
+    assert [row["reg"] for row in path] == [0.001, 0.01, 0.1, 1.0, 10.0]  # 0 is on no such axis
+    weakest = {"job": "5", "weight_norm": 15.0, "train_loss": 1.0001 / 4, "train_accuracy": 0.875}
+    weakest |= {"loss": 1.0001, "loss_error": 0.0, "accuracy": pytest.approx(0.89999)}
+    assert path[0] == {
+        "reg": 0.001,
+        **weakest,
+        "accuracy_error": pytest.approx((0.89999 * 0.10001 / 100) ** 0.5),
+    }
+
+
+def test_figures_of_folds_stand_for_those_of_validation(sweep):
+    folds = {"loss": 0.5, "loss_error": 0.1, "accuracy": 0.8, "accuracy_error": 0.2}
+    folds |= {"loss_of_folds": [0.4, 0.6], "accuracy_of_folds": [0.7, 0.9]}
+    jobs = [({"reg": 10.0**-n, "cv": 2}, "completed", 1.0 + n) for n in range(5)]
+    summary = summarise(sweep(*jobs, cross_validation=folds, certificate={"relative": 0.01}))
+    job, row = summary["jobs"][1], summary["path"][3]
+    assert summary["objective"] == "cv_loss"
+    names = ("loss", "loss_error", "accuracy", "accuracy_error")
+    assert [job[f"cv_{name}"] for name in names] == [0.5, 0.1, 0.8, 0.2]
+    assert [row[name] for name in ("reg", *names)] == [0.1, 0.5, 0.1, 0.8, 0.2]
+    assert [job["folds"], job["above_optimum"], job["val_loss"]] == [[0.4, 0.6], 0.01, 2.0]
+    assert summary["near"] == 5
+    assert summary["one_standard_error"]["reg"] == 1.0
 
 
 def test_seeds_are_repetitions_of_a_setting(sweep):
@@ -173,21 +237,28 @@ def test_seeds_are_repetitions_of_a_setting(sweep):
     assert "3 +- 1.5" in table(summary, folder)
 
 
-def test_groups_that_differ_in_their_choice_alone_are_swept(sweep):
-    adam = {"choices": {"data": "digits", "optimizer": "adam"}, "optimizer": {"beta2": 0.9}}
-    summary = summarise(sweep(({}, "completed", 1.0), (adam, "completed", 2.0)))
-    assert "optimizer" in summary["swept"]
+def test_of_repetitions_alone_the_median_stands_for_them_and_is_ringed(sweep):
+    folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
+    summary = summarise(folder)
+    assert [row["jobs"] for row in summary["settings"]] == [["0", "1", "2"]]
+    assert summary["best"]["job"] == "2"
+    assert number_of(folder / "best") == 2
+    heading, (chart,) = sweep_panels(summary)
+    assert heading == "3 of 3 jobs completed; the median is ringed"
+    assert [(dot.x, dot.y) for dot in chart.dots if dot.kind == "best"] == [(2, 2.0)]
+    assert chart.lines == []  # of a category, so that no line joins them
 
 
 def test_a_sweep_that_was_killed_has_a_summary(sweep):
-    folder = sweep(*grid()[:3])
-    (folder / "3").mkdir()
-    (folder / "3/status.json").write_text('{"status": "running", "reason": null}', encoding="utf-8")
-    (folder / "4").mkdir()
-    (folder / "4/status.json").write_text('{"sta', encoding="utf-8")  # cut short
+    folder = sweep(*grid()[:3], ({}, "running", 1.0))
+    (folder / "10").mkdir()
+    (folder / "10/status.json").write_text('{"sta', encoding="utf-8")  # cut short
     (folder / "2/report.json").write_text("{", encoding="utf-8")
-    statuses = [job["status"] for job in summarise(folder)["jobs"]]
+    jobs = summarise(folder)["jobs"]
+    statuses = [job["status"] for job in jobs]
     assert statuses == ["completed", "completed", "interrupted", "running", "not begun"]
+    assert jobs[3]["val_loss"] is None  # that was of before
+    assert "report.json" in jobs[2]["reason"]
 
 
 @pytest.mark.parametrize("content", [b"PK", None])
@@ -204,98 +275,41 @@ def test_a_model_that_is_lost_never_takes_the_place_of_a_good_one(sweep, content
     assert number_of(folder / "best") == best
 
 
-def test_a_job_that_has_lost_its_report_has_not_ended(sweep):
-    folder = sweep(*grid())
-    (folder / "3/report.json").write_text("{", encoding="utf-8")
-    record = read_record(folder / "3")
-    assert (record.status, record.report) == ("interrupted", None)
-    assert "report.json" in record.reason
-
-
 def test_without_a_completed_job_there_is_no_best(sweep):
     folder = sweep(({}, "diverged", 2.3))
     assert summarise(folder)["best"] is None
     assert not (folder / "best").exists()
 
 
-def test_the_table_shows_the_best_ten_and_the_last_line_what_is_missing(sweep, capsys):
-    folder = sweep(*grid(), ({"lr": 5.0}, "failed", None))
-    text = table(summarise(folder), folder)
-    lines = text.splitlines()
-    assert lines[0].split()[:3] == ["job", "lr", "reg"]
-    shown = [float(line.split()[3]) for line in lines[1:11]]
-    assert shown == sorted(shown)
-    assert "The best reg is 0: none of the penalties tried helps" in lines
-    assert "widen" not in text
-    assert lines[-1].startswith("13 jobs: 12 completed, 1 failed")
-    assert finish_sweep(folder).startswith("1 failed of 13 jobs")
-    assert capsys.readouterr().out.strip() == text
-
-
-@pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
-def test_the_picture_has_a_panel_a_key_and_a_pair(objective, sweep):
-    jobs = [(changes | {"seed": i % 2}, *rest) for i, (changes, *rest) in enumerate(grid())]
-    folder = sweep(*jobs, ({"lr": 1e3}, "diverged", 2.3))
-    summary = summarise(folder)
-    assert imread(folder / "sweep.png").std() > 0.05
-    assert summary["keys"] == ["lr", "reg"]
-    heading, panels = sweep_panels(summary | {"objective": objective, "best": None})
-    assert heading == f"12 of 13 jobs completed; the best by {objective} is ringed"
-    of_lr, of_reg, pair = panels
-    assert (of_lr.x.label, of_reg.x.label, pair.x_label, pair.y_label) == ("lr", "reg", "lr", "reg")
-    assert of_lr.x.log
-    assert pair.lines[0][1][-1].share is None  # lr=1e3 diverged
-    best = next(row for row in summary["jobs"] if (row["lr"], row["reg"]) == (0.1, 0.0))
-    (shown,) = [cell for _, cells in pair.lines for cell in cells if cell.kind == "best"]
-    assert shown.text == f"{best[objective]:.3g}"
-    assert max(cell.share or 0 for _, cells in pair.lines for cell in cells) == shown.share
-
-
-def test_of_repetitions_alone_the_median_stands_for_them_and_is_ringed(sweep):
-    folder = sweep(*(({"seed": s}, "completed", loss) for s, loss in enumerate([3.0, 1.0, 2.0])))
-    summary = summarise(folder)
-    assert [row["jobs"] for row in summary["settings"]] == [["0", "1", "2"]]
-    assert summary["best"]["job"] == "2"
-    assert number_of(folder / "best") == 2
-    heading, (chart,) = sweep_panels(summary)
-    assert heading == "3 of 3 jobs completed; the median is ringed"
-    assert [(dot.x, dot.y) for dot in chart.dots if dot.kind == "best"] == [(2, 2.0)]
-    assert chart.lines == []  # of a category, so that no line joins them
-
-
 def test_the_flags_of_a_job_are_in_the_summary(sweep):
-    folder = sweep(({"lr": 1}, "completed", 1.0), ({"lr": 2}, "diverged", 1.0))
-    report = json.loads((folder / "0/report.json").read_text(encoding="utf-8"))
-    report["largest_stable_lr"] = 0.01
-    (folder / "0/report.json").write_text(json.dumps(report), encoding="utf-8")
+    folder = sweep(
+        ({"lr": 1}, "completed", 1.0), ({"lr": 2}, "failed", 1.0), largest_stable_lr=0.01
+    )
     jobs = summarise(folder)["jobs"]
     assert [len(job["flags"]) for job in jobs] == [1, 0]
     assert "lr=0.25 is 25 times the largest" in jobs[0]["flags"][0]
 
 
-def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling():
-    one = config_key(CONFIG)
-    assert config_key(CONFIG | {"outputs": "elsewhere"}) == one
-    assert config_key(CONFIG | {"tracker": "mlflow", "mlflow": {"uri": "x"}}) == one
-    assert config_key(CONFIG | {"name": "first", "tags": ["a"]}) == one
-    assert config_key(CONFIG | {"reg": 0}) == one
-    assert config_key(CONFIG | {"seed": 1}) != one
+def test_configs_are_equal_by_their_values_not_by_their_place_or_spelling(sweep):
     two, three = ({"class_weight": {"cat": weight}} for weight in (2.0, 3.0))
+    adam = {"choices": {"data": "digits", "optimizer": "adam"}}
+    same = [{"outputs": "elsewhere"}, {"tracker": "mlflow", "mlflow": {"uri": "x"}}, {"reg": 0}]
+    same.append({"name": "first", "tags": ["a"]})
+    others = [{"seed": 1}, two, three, {"calibrate": True}, {"calibrate": 1}, adam]
+    assert {config_key(CONFIG | changes) for changes in same} == {config_key(CONFIG)}
+    assert len({config_key(CONFIG | changes) for changes in [{}, *others]}) == 1 + len(others)
     assert config_key(CONFIG | {"class_weight": {"cat": 2}}) == config_key(CONFIG | two)
-    assert config_key(CONFIG | two) != config_key(CONFIG | three)
-    assert config_key(CONFIG | {"calibrate": True}) != config_key(CONFIG | {"calibrate": 1})
-    assert config_key(CONFIG | {"choices": {"data": "digits", "optimizer": "adam"}}) != one
     assert flatten({"a": {"b": {"c": 1}}, "d": [2]}) == {"a.b.c": 1, "d": [2]}
     assert flatten({"class_weight": {"cat": 2, "dog": 0.5}}) == {"class_weight": "cat: 2, dog: 0.5"}
-
-
-def test_one_setting_written_in_several_ways_is_one_setting(sweep):
     weights = [{"2": 1, "10": 3.0}, {"10": 3, "2": 1.0}]
     spellings = [(1, 0, weights[0]), (1.0, 0, weights[1]), (1.0, 0.0, weights[0])]
     jobs = [{"lr": lr, "seed": seed, "class_weight": w} for lr, seed, w in spellings]
-    summary = summarise(
-        sweep(*[(own | {"reg": r}, "completed", 0.5) for own in jobs for r in (0, 1)])
-    )
+    folder = sweep(*[(job | {"reg": r}, "completed", 0.5) for job in jobs for r in (0, 1)])
+    summary = summarise(folder)
     assert summary["swept"] == ["reg"]
     assert [row["repetitions"] for row in summary["settings"]] == [1, 1]
-    assert len({config_key(CONFIG | own) for own in jobs}) == 1
+    shutil.rmtree(folder / "1")
+    report = read(folder / "0/report.json")
+    report["config"] |= adam
+    (folder / "0/report.json").write_text(json.dumps(report), encoding="utf-8")
+    assert summarise(folder)["swept"] == ["reg", "optimizer"]  # a choice alone is one too

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from classifier.runs.folder import read_status
-from classifier.sweep.workers import _question, open_workers
+from classifier.sweep.workers import look, open_workers
 from data.errors import InputError
 
 pytestmark = [
@@ -56,19 +56,6 @@ def until(condition, seconds=90):
         time.sleep(0.05)
 
 
-def is_not_seen(command, folder, cluster):
-    """Run a sweep into a folder that the workers do not see."""
-    done = command("train.py", *QUICK, *cluster, f"hydra.sweep.dir={folder}/s")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"{cluster[1]}: 1 of 1 workers cannot take part: ")
-    assert f"does not see {folder}/s/." in line
-    assert "give it this folder under the same path" in line
-    # Nothing of the question stays, nor did a worker train into a folder of its own.
-    assert not list(folder.glob("s/*.part"))
-    assert not list(folder.with_name("other").iterdir())
-
-
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
@@ -89,20 +76,15 @@ def test_a_cluster_that_does_not_answer_is_named_at_once(address, reason):
     assert "`ray start --head` runs" in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "size", "reason"),
-    [
-        ("classifier", "seen", 3, ""),
-        ("no_such_program", "seen", 3, "cannot import the program (No module named"),
-        ("classifier", "hidden", 3, "does not see"),
-        ("classifier", "seen", 4, "sees another file at"),
-    ],
-)
-def test_a_worker_says_why_it_cannot_take_part(module, name, size, reason, tmp_path):
+def test_a_worker_says_why_it_cannot_take_part(tmp_path, monkeypatch):
     (tmp_path / "seen").write_bytes(b"abc")
-    answer = _question()("/of/the/program", module, [(str(tmp_path / name), size)])
-    assert answer.startswith(reason)
-    assert bool(answer) == bool(reason)
+    monkeypatch.chdir(tmp_path)  # and back
+    look(tmp_path, {"seen": 3})
+    for name, size, reason in (("hidden", 3, "hidden"), ("seen", 4, "seen: is another file there")):
+        with pytest.raises((OSError, InputError), match=reason):
+            look(tmp_path, {name: size})
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        look(tmp_path / "elsewhere", {})
 
 
 def test_ray_at_an_address_trains_and_a_worker_that_does_not_see_the_sweep_is_named(
@@ -136,5 +118,13 @@ def test_ray_at_an_address_trains_and_a_worker_that_does_not_see_the_sweep_is_na
     done = command("train.py", *QUICK, *seen)
     assert done.returncode == 0, done.stderr
     assert [read_status(tmp_path / f"s/{n}")["status"] for n in (0, 1)] == ["completed"] * 2
-    is_not_seen(command, hidden, cluster)
+    done = command("train.py", *QUICK, *cluster, f"hydra.sweep.dir={hidden}/s")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"{cluster[1]}: worker ")
+    assert f" cannot take part: {hidden}/s/." in line
+    assert "needs this folder and the data under the same paths" in line
+    # Nothing of the question stays, nor did a worker train into a folder of its own.
+    assert not list(hidden.glob("s/*.part"))
+    assert not list(hidden.with_name("other").iterdir())
     assert head.poll() is None
