@@ -103,7 +103,8 @@ class Store:
             self._put_sweep(records, sweep)
             return
         for record in records:
-            self._put_run(record, {}, self._runs("folder", _known_by(record.folder)), live)
+            earlier = [] if live is not None else self._runs("folder", _known_by(record.folder))
+            self._put_run(record, {}, earlier, live)
 
     @stop_later()  # raised within a call, a signal leaves a transaction open, and the store locked
     def _put_run(
@@ -120,8 +121,7 @@ class Store:
         tags = {"status": record.status, "reason": str(record.reason)} | tags
         tags |= figures.label_texts(record)
         for run in earlier:
-            is_live = live is not None and run.info.run_id == live.run_id
-            if run.data.tags.get("folder") == _known_by(record.folder) and not is_live:
+            if run.data.tags.get("folder") == _known_by(record.folder):
                 if run.info.end_time == _span([record])[1]:  # it is set last: the run is all there
                     return
                 self.client.delete_run(run.info.run_id)
@@ -144,7 +144,8 @@ class Store:
             return self._create(sweep, figures.label_texts(records[0]), records)
 
         with self._filled(create, records) as parent:
-            children = self._runs(PARENT, parent.run_id)
+            with stop_later():
+                children = self._runs(PARENT, parent.run_id)
             for record in records:
                 self._put_run(record, {PARENT: parent.run_id}, children)
             with stop_later():

@@ -105,7 +105,7 @@ def quoted(text):
 # What one job is given is not left to the next.
 JOBS = """
 reg=${lr_scale} | lr=0.1 reg=0 | lr=auto reg=1e-3 | reg=1 | lr=1 reg=${lr_scale} | lr=1 reg=-1
-lr=fast reg=x | lrr=1 | lr=a,b | data=zzz | report=1 | report.top_k=x reg=1 | report.top_k=1 reg=0
+lr=fast reg=x | lrr=1 | lr=a,b | lr@x=1 | data=zzz | report=1 | report.top_k=x reg=1 | report.top_k=1 reg=0
 optimizer=adam lr=0.1 | optimizer=sgd optimizer.nesterov=true | optimizer=sgd lr=auto
 data=blobs data.n_classes=4 schedule=step | data=blobs data.n_classes=5 schedule=cosine
 class_weight=null cv=null | class_weight=balanced cv=5 | class_weight={cat:1} cv=5
@@ -114,7 +114,7 @@ report={plots:false} report.top_k=3 | report.top_k=4 report={top_k:2} | report={
 ++lr=1 lr=2 | lr=2 ++lr=1 | lr=3 ++lr=1 | +optimizer.more=1 lr=2 | ~tracker seed=0 | seed=1
 outputs=a mlflow.experiment=x | outputs=b mlflow.experiment=${outputs} | outputs=b
 outputs=${mlflow.experiment} | experiment=cs231n_softmax epochs=3 | hydra.job.name=x seed=1
-preprocessing=none early_stopping.patience=null | data=arrays data.train=??? | optimizer@x=sgd lr=1
+preprocessing=none early_stopping.patience=null | data=arrays data.train=???
 """
 TEXTS = ["data.train", "outputs", "mlflow.experiment"]
 ODD_JOBS = [
