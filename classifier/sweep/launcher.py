@@ -107,7 +107,7 @@ class StackedLauncher:
         if self.backend == "local" and jobs:
             kinds.add("page")
             kinds.update("run" for job in jobs if is_drawn(job.config, of_sweep=True))
-        with drawing_processes(kinds) as make:
+        with drawing_processes(plots="run" in kinds, wanted=bool(kinds)) as make:
             for kind, folder in missing:
                 remove_parts(folder)
                 make(kind, folder)

@@ -105,7 +105,8 @@ def quoted(text):
 # What one job is given is not left to the next.
 JOBS = """
 reg=${lr_scale} | lr=0.1 reg=0 | lr=auto reg=1e-3 | reg=1 | lr=1 reg=${lr_scale} | lr=1 reg=-1
-lr=fast reg=x | lrr=1 | lr=a,b | lr@x=1 | data=zzz | report=1 | report.top_k=x reg=1 | report.top_k=1 reg=0
+lr=fast reg=x | lrr=1 | lr=a,b | lr@x=1 | data=zzz | report=1
+report.top_k=x reg=1 | report.top_k=1 reg=0
 optimizer=adam lr=0.1 | optimizer=sgd optimizer.nesterov=true | optimizer=sgd lr=auto
 data=blobs data.n_classes=4 schedule=step | data=blobs data.n_classes=5 schedule=cosine
 class_weight=null cv=null | class_weight=balanced cv=5 | class_weight={cat:1} cv=5
