@@ -7,8 +7,8 @@ import dataclasses
 import functools
 import math
 import unicodedata
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -66,8 +66,8 @@ class Axis:
     ----------
     label : what is written beside it.
     named : (value, text) of its ticks; round values where it is None.
-    category : whether its values have no order, so that none is to be left out: long names of them
-        are turned.
+    values : of a category: these have no order, and stand at 0, 1, ...; long names are turned.
+    zero : the number that stands for 0 on a logarithmic axis of values that may be 0.
     """
 
     low: float
@@ -75,7 +75,8 @@ class Axis:
     log: bool = False
     label: str = ""
     named: Sequence[tuple[float, str]] | None = None
-    category: bool = False
+    values: Sequence[Any] = ()
+    zero: float = 0.0
 
     @functools.cached_property
     def _logs(self) -> tuple[float, float]:
@@ -87,6 +88,10 @@ class Axis:
             low, high = self._logs
             return (math.log(value) - low) / (high - low)
         return (value - self.low) / (self.high - self.low)
+
+    def number(self, value: Any) -> float:
+        """Return the number on the axis of a value, or of one of a category."""
+        return float(self.values.index(value) if self.values else float(value) or self.zero)
 
     def has(self, value: float | None) -> bool:
         """Return whether there is a place for a value."""
@@ -134,7 +139,10 @@ def loss_axis(losses: Sequence[float], label: str) -> Axis:
 
 
 class Line(NamedTuple):
-    """A line through points; `kind` is a class of the style sheet, `dash` of DASHES."""
+    """A line through points, or of the kind `band` what these surround.
+
+    `kind` is a class of the style sheet, `dash` of DASHES.
+    """
 
     label: str
     kind: str
@@ -190,6 +198,17 @@ class Picture(NamedTuple):
 Mark = Line | Dot | Box | Text | Picture
 
 
+def moved(mark: Mark, to: Callable[[float, float], tuple[float, float]]) -> Mark:
+    """Return a mark whose points are where a function of x and y says."""
+    if isinstance(mark, Line):
+        return mark._replace(points=[to(*point) for point in mark.points])
+    x, y = to(mark.x, mark.y)
+    if isinstance(mark, Dot | Text):
+        return mark._replace(x=x, y=y)
+    end, other = to(mark.x + mark.width, mark.y + mark.height)
+    return mark._replace(x=x, y=min(y, other), width=end - x, height=abs(other - y))
+
+
 class Drawing(NamedTuple):
     """Marks in a rectangle, from the back to the front; down is more."""
 
@@ -200,31 +219,21 @@ class Drawing(NamedTuple):
 
 @dataclasses.dataclass
 class Chart:
-    """What is drawn between two axes, in their numbers.
+    """What is drawn between two axes.
 
     Attributes
     ----------
     title : what it shows.
     x, y : the axes.
-    lines, dots : what stands between them.
-    bands : (label, points below, points above) of areas around a line.
-    bars : (x, low, high) of errors.
-    zones : (from, to, text) of stripes to point at.
-    references : (x, text, dash) of vertical lines.
-    image : one behind all, from axis to axis.
-    keys : (kind, text) of what no line or band explains.
+    marks : what stands between them, in their numbers, from the back to the front. Of a rectangle
+        x and y are the lower left corner.
+    keys : (kind, text) of what no line explains.
     """
 
     title: str
     x: Axis
     y: Axis
-    lines: list[Line] = dataclasses.field(default_factory=list)
-    dots: list[Dot] = dataclasses.field(default_factory=list)
-    bands: list[tuple[str, list[tuple[float, float]]]] = dataclasses.field(default_factory=list)
-    bars: list[tuple[float, float, float]] = dataclasses.field(default_factory=list)
-    zones: list[tuple[float, float, str]] = dataclasses.field(default_factory=list)
-    references: list[tuple[float, str, str]] = dataclasses.field(default_factory=list)
-    image: np.ndarray | None = None
+    marks: list[Mark] = dataclasses.field(default_factory=list)
     keys: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def add_line(
@@ -238,15 +247,23 @@ class Chart:
         """Add a line through the points whose y is a number the axis has a place for."""
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None and self.y.has(y)]
         if points:
-            self.lines.append(Line(label, kind, points, dash))
+            self.marks.append(Line(label, kind, points, dash))
+
+    def add_reference(self, x: float, label: str, dash: str) -> None:
+        """Add a vertical line behind all others."""
+        self.marks.insert(0, Line(label, "reference", [(x, self.y.high), (x, self.y.low)], dash))
+
+    def add_stripe(self, begin: float, end: float, text: str) -> None:
+        """Add a stripe over the whole height to point at."""
+        size = end - begin, self.y.high - self.y.low
+        self.marks.append(Box(begin, self.y.low, *size, "zone", text))
 
     def legend(self) -> list[tuple[str, str, str]]:
-        """Return (kind, dash, text) of all that has a name."""
-        lines = [(line.kind, line.dash, line.label) for line in self.lines]
-        bands = [("band", "", label) for label, _ in self.bands]
-        references = [("reference", dash, text) for _, text, dash in self.references]
-        keys = [(kind, "", text) for kind, text in self.keys]
-        return [key for key in (*lines, *bands, *references, *keys) if key[2]]
+        """Return (kind, dash, text) of all that has a name, vertical lines after the others."""
+        lines = [mark for mark in self.marks if isinstance(mark, Line) and mark.label]
+        lines.sort(key=lambda line: line.kind == "reference")
+        keys = [(kind, "", text) for kind, text in self.keys if text]
+        return [*((line.kind, line.dash, line.label) for line in lines), *keys]
 
     def drawing(
         self, width: float = WIDTH, height: float = HEIGHT, *, name_y: bool = False
@@ -261,7 +278,7 @@ class Chart:
         left = 10 + max([38.0, *(room(text) for _, text in y_ticks)]) + (LETTER + 4) * name_y
         end = width - max([8.0, *(room(text) / 2 + 2 for _, text in x_ticks[-1:])])
         wanted = max([0.0, *(room(text) + 6 for _, text in x_ticks)]) * len(x_ticks)
-        turned = self.x.category and wanted > end - left
+        turned = bool(self.x.values) and wanted > end - left
         below = 36 + max((room(text) - LETTER for _, text in x_ticks), default=0) * turned
         low, height = height - 36, height + below - 36
 
@@ -269,41 +286,29 @@ class Chart:
             place = self.x.place(x), self.y.place(y)
             return left + place[0] * (end - left), low - place[1] * (low - ABOVE)
 
-        middle = self.y.low
         rows = [(at(self.x.low, value)[1], text) for value, text in y_ticks]
-        columns = apart(
-            [(at(value, middle)[0], text) for value, text in x_ticks], (LETTER + 1) * turned
+        columns = [(at(value, self.y.low)[0], text) for value, text in x_ticks]
+        columns = apart(columns, (LETTER + 1) * turned)
+        names = [
+            Text(x + LETTER / 3, low + 6, text, "end", turned=True)
+            if turned
+            else Text(x, low + 14, text)
+            for x, text in columns
+        ]
+        return Drawing(
+            width,
+            height,
+            [
+                *(moved(mark, at) for mark in self.marks if isinstance(mark, Picture)),
+                *(Line("", "grid", [(left, y), (end, y)]) for y, _ in rows),
+                *(Line("", "grid", [(x, ABOVE), (x, low)]) for x, _ in columns),
+                *(Text(left - 5, y + LETTER / 3, text, "end") for y, text in rows),
+                *names,
+                Text((left + end) / 2, height - 4, self.x.label),
+                *[Text(LETTER, (ABOVE + low) / 2, self.y.label, turned=True)] * name_y,
+                *(moved(mark, at) for mark in self.marks if not isinstance(mark, Picture)),
+            ],
         )
-        image = [] if self.image is None else [self.image]
-        marks: list[Mark] = [
-            *(Picture(left, ABOVE, end - left, low - ABOVE, one, "behind") for one in image),
-            *(Line("", "grid", [(left, y), (end, y)]) for y, _ in rows),
-            *(Line("", "grid", [(x, ABOVE), (x, low)]) for x, _ in columns),
-            *(Text(left - 5, y + LETTER / 3, text, "end") for y, text in rows),
-            *(
-                Text(x + LETTER / 3, low + 6, text, "end", turned=True)
-                if turned
-                else Text(x, low + 14, text)
-                for x, text in columns
-            ),
-            Text((left + end) / 2, height - 4, self.x.label),
-            *[Text(LETTER, (ABOVE + low) / 2, self.y.label, turned=True)] * name_y,
-        ]
-        for value, _, dash in self.references:
-            x = at(value, middle)[0]
-            marks.append(Line("", "reference", [(x, ABOVE), (x, low)], dash))
-        marks += [Line("", "band", [at(*point) for point in points]) for _, points in self.bands]
-        marks += [Line("", "error", [at(x, least), at(x, most)]) for x, least, most in self.bars]
-        marks += [
-            line._replace(points=[at(*point) for point in line.points]) for line in self.lines
-        ]
-        for begin, close, text in self.zones:
-            x, right = at(begin, middle)[0], at(close, middle)[0]
-            marks.append(Box(x, ABOVE, right - x, low - ABOVE, "zone", text))
-        for dot in self.dots:
-            x, y = at(dot.x, dot.y)
-            marks.append(dot._replace(x=x, y=y))
-        return Drawing(width, height, marks)
 
 
 def apart(ticks: Sequence[tuple[float, str]], gap: float = 0) -> list[tuple[float, str]]:
@@ -338,6 +343,7 @@ class Grid:
     lines : (name, cells) of each.
     scale : (share, text) of some colours.
     scale_label : what these are of.
+    note : what stands above it in a picture.
     """
 
     title: str
@@ -347,6 +353,7 @@ class Grid:
     lines: list[tuple[str, list[Shade]]]
     scale: list[tuple[float, str]] = dataclasses.field(default_factory=list)
     scale_label: str = ""
+    note: str = ""
 
 
 NO_CELL = Shade("", None, "")  # of a large grid most cells are empty
@@ -362,6 +369,5 @@ def shades(shares: np.ndarray) -> np.ndarray:
 class Pictures(NamedTuple):
     """Small images with their names, and (colours, (share, text) of some, label) of their scale."""
 
-    heading: str
     named: Sequence[tuple[str, np.ndarray]]
     scale: tuple[np.ndarray, Sequence[tuple[float, str]], str] | None

@@ -15,6 +15,7 @@ from classifier.report.chart import (
     Chart,
     Dot,
     Grid,
+    Picture,
     Pictures,
     Shade,
     loss_axis,
@@ -26,6 +27,7 @@ from classifier.report.text import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 LETTERS = 28  # of a name in each of ten thousand cells, half of them from its end
+STRIPES = 400  # to point at, at most: a drawing has about as many pixels
 SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most
 FOR, AGAINST = np.array([178, 24, 43]), np.array([33, 102, 172])  # red and blue
 NATS, PERCENT = "cross-entropy (nats per example)", "accuracy (% of examples)"
@@ -60,31 +62,70 @@ def by_epoch(history: Sequence[Epoch], figure: str) -> dict[str, dict[int, float
     }
 
 
+class Series(NamedTuple):
+    """A figure by epoch: its label in the legend, its kind, and its name where it is pointed at."""
+
+    label: str
+    kind: str
+    name: str
+    values: dict[int, float]
+
+
+def over_epochs(
+    figure: str,
+    series: Sequence[Series],
+    last: int,
+    *,
+    first: int = 1,
+    chance: float | None = None,
+    points: int | None = None,
+) -> Chart:
+    """Return a figure over the epochs, with stripes to point at.
+
+    Parameters
+    ----------
+    series : drawn from the back to the front; loss in nats, or accuracy in percent.
+    last, first : epochs at the ends of the axis.
+    chance : the loss of guessing, if that is drawn.
+    points : of a line, at most.
+    """
+    every = [value for one in series for value in one.values.values()]
+    every += [] if chance is None else [chance]
+    x = Axis(first - 0.5, last + 0.5, label="epoch").of_whole_numbers()
+    y = loss_axis(every, NATS) if figure == "loss" else span(every, PERCENT)
+    chart = Chart(figure.capitalize(), x, y)
+    for one in series:
+        step = max(1, -(-len(one.values) // (points or len(one.values) or 1)))
+        drawn = [*one.values.items()][(len(one.values) - 1) % step :: step]  # and the last one
+        chart.add_line(one.label, one.kind, [x for x, _ in drawn], [y for _, y in drawn])
+    if chance is not None:
+        chart.add_line(f"guessing, {chance:.2f}", "chance", [x.low, x.high], [chance] * 2, "dotted")
+    step = max(1, -(-last // STRIPES))
+    for epoch in range(1, last + 1, step):
+        known = [one for one in series if one.name and epoch in one.values]
+        shown = ", ".join(f"{one.name} {one.values[epoch]:.4g}" for one in known)
+        chart.add_stripe(epoch - 0.5, epoch + step - 0.5, f"epoch {epoch}: {shown}")
+    return chart
+
+
 def curve(history: Sequence[Epoch], report: dict[str, Any], figure: str) -> Chart:
     """Return training and validation loss or accuracy by epoch, and the loss of guessing, log C."""
-    values = by_epoch(history, figure)
-    every = [value for split in values.values() for value in split.values()]
-    chance, kept = math.log(report["data"]["n_classes"]), report["best_epoch"]
-    last = max((row.epoch for row in history), default=1)
-    x = Axis(min(kept, 1) - 0.5, last + 0.5, label="epoch").of_whole_numbers()
-    y = loss_axis([*every, chance], NATS) if figure == "loss" else span(every, PERCENT)
-    chart = Chart(figure.capitalize(), x, y)
-    names = {"train": ("training", "mean of the epoch"), "val": ("validation", "after the epoch")}
-    for split, points in values.items():
-        chart.add_line(", ".join(names[split]), split, [*points], [*points.values()])
-        if len(history) <= 3:  # a line through one point shows nothing
-            chart.dots += [
-                Dot(epoch, value, 3.5, split, f"epoch {epoch}: {value:.4g}")
-                for epoch, value in points.items()
-                if y.has(value)
-            ]
-    if figure == "loss":
-        chart.add_line(f"guessing, {chance:.2f}", "chance", [x.low, x.high], [chance] * 2, "dotted")
-    chart.references = [(kept, f"kept: epoch {kept}", "dashed")]
-    for row in history:
-        known = [(names[split][0], points.get(row.epoch)) for split, points in values.items()]
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in known if value is not None)
-        chart.zones.append((row.epoch - 0.5, row.epoch + 0.5, f"epoch {row.epoch}: {shown}"))
+    train, val = by_epoch(history, figure).values()
+    series = [
+        Series("training, mean of the epoch", "train", "training", train),
+        Series("validation, after the epoch", "val", "validation", val),
+    ]
+    last, kept = max((row.epoch for row in history), default=1), report["best_epoch"]
+    chance = math.log(report["data"]["n_classes"]) if figure == "loss" else None
+    chart = over_epochs(figure, series, last, first=min(kept, 1), chance=chance)
+    if len(history) <= 3:  # a line through one point shows nothing
+        chart.marks += [
+            Dot(epoch, value, 3.5, one.kind, f"epoch {epoch}: {value:.4g}")
+            for one in series
+            for epoch, value in one.values.items()
+            if chart.y.has(value)
+        ]
+    chart.add_reference(kept, f"kept: epoch {kept}", "dashed")
     return chart
 
 
@@ -112,7 +153,7 @@ def reliability(report: dict[str, Any]) -> Chart:
             if n:
                 text = f"{when}{n} examples: {sure:.2%} sure, {right:.2%} right"
                 radius = math.sqrt(9 + 280 * n / split["n"])
-                chart.dots.append(Dot(100 * sure, 100 * right, radius, kind, text))
+                chart.marks.append(Dot(100 * sure, 100 * right, radius, kind, text))
         chart.keys.append((kind, f"{label} {figures['expected_calibration_error']:.4f}"))
     return chart
 
@@ -123,27 +164,19 @@ def confusions(report: dict[str, Any]) -> Grid:
     names, matrix = split["confusion_classes"], split["confusion_matrix"]
     support = {c["class"]: c["support"] for c in split["per_class"]}
     few = len(names) <= ANNOTATED
-    shown = (
-        names
-        if few
-        else [
-            n if len(n) <= LETTERS else f"{n[: LETTERS // 2]}…{n[-LETTERS // 2 :]}" for n in names
-        ]
-    )
-    lines = []
-    for true, row_name, counts in zip(names, shown, matrix, strict=True):
-        of = max(support[true], 1)
-        cells = [
-            Shade(
-                text=str(n) if few and n else "",
-                share=math.sqrt(n / of),  # a confusion of a few percent is still seen
-                hover=f"{row_name} taken for {guess}: {n} of {support[true]}, {n / of:.1%}",
-            )
-            if n or few
-            else NO_CELL
-            for guess, n in zip(shown, counts, strict=True)
-        ]
-        lines.append((true, cells))
+    shown = names if few else [short(name, LETTERS) for name in names]
+
+    def cell(true: int, guess: int) -> Shade:
+        n, of = matrix[true][guess], support[names[true]]
+        if not (n or few):
+            return NO_CELL
+        share = n / max(of, 1)
+        hover = f"{shown[true]} taken for {shown[guess]}: {n} of {of}, {share:.1%}"
+        # A confusion of a few percent is still seen.
+        return Shade(str(n) if few and n else "", math.sqrt(share), hover)
+
+    each = range(len(names))
+    lines = [(names[true], [cell(true, guess) for guess in each]) for true in each]
     title = f"Of the {name} examples of a class (row), how many were taken for each (column)"
     scale = [(math.sqrt(share), f"{share:.1f}") for share in (0, 0.1, 0.2, 0.4, 0.6, 0.8, 1)]
     labels = "predicted class", "true class"
@@ -170,8 +203,8 @@ def template_images(templates: np.ndarray) -> list[np.ndarray]:
     return [255 + np.abs(image) * (np.where(image > 0, FOR, AGAINST) - 255) for image in size]
 
 
-def templates(model: LinearModel) -> Pictures:
-    """Return the weights of each class as an image, all on one scale symmetric about zero."""
+def templates(model: LinearModel) -> tuple[str, Pictures]:
+    """Return a heading, and the weights of each class as images, all on one scale about zero."""
     assert model.image_shape is not None
     shown = min(len(model.classes), SHOWN_TEMPLATES)
     weights = model.W.T[:shown].reshape(shown, *model.image_shape)
@@ -189,7 +222,7 @@ def templates(model: LinearModel) -> Pictures:
         scale = colours, ticks, "weight"
     names = [short(str(name)) for name in model.classes[:shown]]
     named = list(zip(names, template_images(weights), strict=True))
-    return Pictures(heading, named, scale)
+    return heading, Pictures(named, scale)
 
 
 def is_coloured(image_shape: Sequence[int]) -> bool:
@@ -244,7 +277,9 @@ def regions(model: LinearModel, shown: Shown, size: int) -> Chart:
     across, up = scores[0], scores[1] + model.b[:, None]
     winner = np.array([np.argmax(across + row[:, None], axis=0) for row in up.T[::-1]])
     hues = np.array([rgb(hue) for hue in HUES])
-    chart = Chart("Examples and decision regions", x, y, image=hues[winner % len(HUES)])
+    area = x.low, y.low, x.high - x.low, y.high - y.low
+    image = Picture(*area, hues[winner % len(HUES)], "behind")
+    chart = Chart("Examples and decision regions", x, y, [image])
     chart.keys = [("plain", "training"), ("plain held-out", "validation")]
     if len(model.classes) <= len(HUES):
         chart.keys += [(f"class-{c}", short(str(name))) for c, name in enumerate(model.classes)]
@@ -253,5 +288,5 @@ def regions(model: LinearModel, shown: Shown, size: int) -> Chart:
         text = f"{'validation' if is_val else 'training'}, {model.classes[true]}"
         text += f", taken for {model.classes[predicted]}" * (predicted != true)
         kind = f"class-{true % len(HUES)}{' held-out' * is_val}"
-        chart.dots.append(Dot(a, b, 4.0 if is_val else 2.5, kind, text))
+        chart.marks.append(Dot(a, b, 4.0 if is_val else 2.5, kind, text))
     return chart

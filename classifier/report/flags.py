@@ -30,95 +30,75 @@ def settings_flags(report: dict[str, Any]) -> list[str]:
     ----------
     report : lr, auto_lr and largest_stable_lr, null where they are not known, reg and smoothness.
     """
-    return [*_of_step(report), *_of_penalty(report)]
-
-
-def figures_flags(report: dict[str, Any]) -> list[str]:
-    """Return a sentence for each figure that is bad, of the split that speaks for new examples."""
-    name, split = reported_split(report["metrics"])
-    return [*_of_loss(report), *_of_accuracy(name, split), *_of_calibration(name, split)]
-
-
-def _of_step(report: dict[str, Any]) -> list[str]:
+    flags = []
     lr, stable, auto = (report.get(key) for key in ("lr", "largest_stable_lr", "auto_lr"))
-    if lr is None:
-        return []
-    if stable is not None and lr > UNSTABLE * stable:
-        return [
+    if lr is not None and stable is not None and lr > UNSTABLE * stable:
+        flags.append(
             f"The step of lr={lr:.4g} is {lr / stable:.2g} times the largest that is sure to be "
             f"stable ({stable:.4g}): the loss may jump about, or diverge. Use lr=auto, or a "
             "smaller lr."
-        ]
-    if auto is None or auto / FAR**2 <= lr <= auto * FAR:
-        return []
-    size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
-    return [f"lr={lr:.4g} is very {size} beside lr=auto, {auto:.4g} here: training may {end}."]
-
-
-def _of_penalty(report: dict[str, Any]) -> list[str]:
+        )
+    elif lr is not None and auto is not None and not auto / FAR**2 <= lr <= auto * FAR:
+        size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")
+        flags.append(
+            f"lr={lr:.4g} is very {size} beside lr=auto, {auto:.4g} here: training may {end}."
+        )
     reg = report["reg"]
     curvature = report["smoothness"] - 2 * reg  # of the data; rounding may leave nothing of it
-    if reg <= FAR / 2 * curvature:
-        return []
-    return [
-        f"reg={reg:.4g} outweighs the data, whose curvature is {max(curvature, 0):.4g}: the "
-        "weights stay near zero."
-    ]
+    if reg > FAR / 2 * curvature:
+        flags.append(
+            f"reg={reg:.4g} outweighs the data, whose curvature is {max(curvature, 0):.4g}: the "
+            "weights stay near zero."
+        )
+    return flags
 
 
-def _of_loss(report: dict[str, Any]) -> list[str]:
+def figures_flags(report: dict[str, Any]) -> list[str]:
+    """Return a sentence for each figure that is bad, of the split that speaks for new examples.
+
+    A bad loss may stand beside a good accuracy. The loss is convex in a factor of all scores, and
+    at 0 it is that of guessing: where it is more than that at 1, the best factor is less than 1.
+    """
+    flags = []
+    name, split = reported_split(report["metrics"])
     n_classes = report["data"]["n_classes"]
     guessing = math.log(n_classes)
-    splits = [reported_split(report["metrics"]), ("train", report["metrics"]["train"])]
-    for name, split in splits:
-        if split["loss"] >= (1 - ROUNDING) * guessing:
-            return [
-                f"The loss of {split['loss']:.4g} on {name} is no better than that of guessing, "
-                f"ln {n_classes} = {guessing:.4g}{_why(split, guessing)}"
-            ]
-    return []
-
-
-def _why(split: dict[str, Any], guessing: float) -> str:
-    """Return how the sentence about a bad loss ends, which may stand beside a good accuracy.
-
-    The loss is convex in a factor of all scores, and at 0 it is that of guessing: where it is more
-    than that at 1, the best factor is less than 1.
-    """
-    if split["loss"] <= (1 + ROUNDING) * guessing:
-        return ": all classes are about as probable. Use lr=auto, less reg, or more epochs."
-    if split["accuracy"] <= _largest_share(split):
-        return ". Use lr=auto, or a smaller lr."
-    return (
-        f", while the accuracy is {split['accuracy']:.2%}: the model is far too sure where it is "
-        "wrong. Use calibrate=true, lr=auto, or a smaller lr."
-    )
-
-
-def _of_accuracy(name: str, split: dict[str, Any]) -> list[str]:
+    bad = guessing * (1 - ROUNDING)
+    of, worse = (name, split) if split["loss"] >= bad else ("train", report["metrics"]["train"])
+    if worse["loss"] >= bad:
+        if worse["loss"] <= guessing * (1 + ROUNDING):
+            why = ": all classes are about as probable. Use lr=auto, less reg, or more epochs."
+        elif worse["accuracy"] <= _largest_share(worse):
+            why = ". Use lr=auto, or a smaller lr."
+        else:
+            why = (
+                f", while the accuracy is {worse['accuracy']:.2%}: the model is far too sure where "
+                "it is wrong. Use calibrate=true, lr=auto, or a smaller lr."
+            )
+        flags.append(
+            f"The loss of {worse['loss']:.4g} on {of} is no better than that of guessing, "
+            f"ln {n_classes} = {guessing:.4g}{why}"
+        )
     share = _largest_share(split)
-    if share in {0, 1} or split["accuracy"] > share:
-        return []
-    return [
-        f"The accuracy of {split['accuracy']:.2%} on {name} is no better than always naming the "
-        f"largest class ({share:.2%}): try a smaller lr, less reg, more epochs, or other features."
-    ]
+    if 0 < share < 1 and split["accuracy"] <= share:
+        flags.append(
+            f"The accuracy of {split['accuracy']:.2%} on {name} is no better than always naming "
+            f"the largest class ({share:.2%}): try a smaller lr, less reg, more epochs, or other "
+            "features."
+        )
+    error = split.get("expected_calibration_error", 0.0)
+    if error > CALIBRATION and error > 2 * calibration_by_chance(split):
+        flags.append(
+            f"The calibration error on {name} is {error:.2f}: its probabilities are off by so much "
+            "on average. Use calibrate=true, less reg, or a smaller lr."
+        )
+    return flags
 
 
 def _largest_share(split: dict[str, Any]) -> float:
     """Return the accuracy of always naming the largest class."""
     most = max((c["support"] for c in split.get("per_class", [])), default=split["n"])
     return float(most / max(split["n"], 1))
-
-
-def _of_calibration(name: str, split: dict[str, Any]) -> list[str]:
-    error = split.get("expected_calibration_error", 0.0)
-    if error <= CALIBRATION or error <= 2 * calibration_by_chance(split):
-        return []
-    return [
-        f"The calibration error on {name} is {error:.2f}: its probabilities are off by so much "
-        "on average. Use calibrate=true, less reg, or a smaller lr."
-    ]
 
 
 def calibration_by_chance(split: dict[str, Any]) -> float:

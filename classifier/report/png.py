@@ -5,7 +5,7 @@ of its own beside the training, and reads no text as a formula.
 """
 
 import functools
-import io
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -30,6 +30,7 @@ from classifier.report.chart import (
     Picture,
     Pictures,
     Text,
+    moved,
     one_line,
     room,
     shades,
@@ -41,6 +42,7 @@ PIXEL = DPI / UNITS
 # Of a chart in a picture of its own, of one about as high as wide, and of one of several.
 ALONE, SQUARE, PANEL = (560.0, 330.0), (420.0, 400.0), (416.0, 280.0)
 COLUMNS = 3  # of panels
+HEADING = LETTER + 2.0  # the size of its letters
 ROW = LETTER + 6  # of a text
 CELL, SMALL = 34.0, 11.0  # of a grid with texts in its cells, and of one without
 MANY = 20  # lines or columns of a grid from which its cells are small
@@ -48,6 +50,7 @@ TEMPLATE, TITLE = 110.0, 20.0  # the width of a class's weights, and the room fo
 BAR = 12.0  # the width of a scale of colours
 COMPRESSION = 2  # twice as quick as 6, for files a tenth larger
 FINE = 2  # pixels each way of which the mean is taken
+BAND = 64  # pixels that are painted at once
 BEHIND = 0.25  # how opaque an image behind a chart is
 FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
 
@@ -90,58 +93,47 @@ STYLES = {
 }
 
 
-class Sheet:
-    """A picture: drawings at their places, below each other."""
+Size = tuple[float, float]
 
-    def __init__(self, heading: str, letter: float = LETTER + 2) -> None:
-        lines = heading.splitlines()
-        self.width = max([0.0, *(room(line, letter) + 20 for line in lines)])
-        self.height = 8.0 + (letter + 5) * len(lines)
-        self.headings = [(line, letter) for line in lines]
-        self.drawings: list[tuple[float, float, Drawing]] = []
 
-    def add(self, *drawings: Drawing) -> None:
-        """Put drawings beside each other, below what is there."""
-        x = 0.0
-        for drawing in drawings:
-            self.drawings.append((x, self.height, drawing))
-            x += drawing.width
-        self.width = max(self.width, x)
-        self.height += max(drawing.height for drawing in drawings)
+class Plot(NamedTuple):
+    """A picture: what stands in it, below a heading, and how large each part is, if that is set."""
 
-    def _repr_png_(self) -> bytes:
-        """Return the picture, for a notebook to show."""
-        file = io.BytesIO()
-        self.save(file)
-        return file.getvalue()
+    heading: str
+    panels: Sequence[Chart | Grid | Pictures]
+    size: Size | None = PANEL
 
     def save(self, file: BinaryIO) -> None:
         """Paint the picture, and write it as PNG."""
         from PIL import Image
 
+        lines = self.heading.splitlines()
+        width = max([0.0, *(room(line, HEADING) + 20 for line in lines)])
+        below = y = 8.0 + (HEADING + 5) * len(lines)
+        places: list[tuple[float, float, Drawing]] = []
+        drawings = [drawing_of(panel, self.size) for panel in self.panels]
+        for k in range(0, len(drawings), COLUMNS):
+            row = drawings[k : k + COLUMNS]
+            ends = [*itertools.accumulate((drawing.width for drawing in row), initial=0.0)]
+            places += [(x, y, drawing) for x, drawing in zip(ends, row, strict=False)]
+            width, y = max(width, ends[-1]), y + max(drawing.height for drawing in row)
         heads: list[Mark] = [
-            Text(self.width / 2, (k + 1) * (letter + 5), line, letter=letter, kind="ink")
-            for k, (line, letter) in enumerate(self.headings)
+            Text(width / 2, (k + 1) * (HEADING + 5), line, letter=HEADING, kind="ink")
+            for k, line in enumerate(lines)
         ]
-        sheet = Image.new("RGB", (pixels(self.width), pixels(self.height)), COLOURS["card"])
-        head = Drawing(self.width, self.height, heads)
-        for x, y, drawing in [(0.0, 0.0, head), *self.drawings]:
-            sheet.paste(paint(drawing), (pixels(x), pixels(y)))
+        sheet = Image.new("RGB", (pixels(width), pixels(y)), COLOURS["card"])
+        for left, top, drawing in [(0.0, 0.0, Drawing(width, below, heads)), *places]:
+            sheet.paste(paint(drawing), (pixels(left), pixels(top)))
         sheet.save(file, "PNG", compress_level=COMPRESSION, dpi=(DPI, DPI))
 
 
-def charts_sheet(
-    heading: str, panels: Sequence[Chart | Grid], size: tuple[float, float] = PANEL
-) -> Sheet:
-    """Return a picture of charts and grids, each of a size, with its legend below."""
-    sheet = Sheet(heading)
-    for k in range(0, len(panels), COLUMNS):
-        drawings = [
-            with_legend(panel, *size) if isinstance(panel, Chart) else grid_drawing(panel, size)
-            for panel in panels[k : k + COLUMNS]
-        ]
-        sheet.add(*drawings)
-    return sheet
+def drawing_of(panel: Chart | Grid | Pictures, size: Size | None) -> Drawing:
+    """Return the drawing of a panel with all that explains it."""
+    if isinstance(panel, Pictures):
+        return pictures_drawing(panel)
+    if isinstance(panel, Grid):
+        return grid_drawing(panel, size)
+    return with_legend(panel, *(size or PANEL))
 
 
 def with_legend(chart: Chart, width: float, height: float) -> Drawing:
@@ -165,23 +157,20 @@ def with_legend(chart: Chart, width: float, height: float) -> Drawing:
     return Drawing(width, y + 12, marks)
 
 
-def grid_drawing(grid: Grid, size: tuple[float, float] | None = None) -> Drawing:
+def grid_drawing(grid: Grid, size: Size | None) -> Drawing:
     """Return the drawing of a grid with a scale of its colours; its cells fill a size, if given."""
     n = max(len(grid.lines), len(grid.columns))
-    columns, lines = map(short, grid.columns), (short(name) for name, _ in grid.lines)
-    shown, beside = list(columns), list(lines)
+    shown, beside = [*map(short, grid.columns)], [short(name) for name, _ in grid.lines]
     letter = 7.5 if n > MANY else 11.0
-    left = LETTER + 16 + max((room(name, letter) for name in beside), default=0)
-    names = max((room(name, letter) for name in shown), default=0)
+    left = LETTER + 16 + max(room(name, letter) for name in beside)
+    names = max(room(name, letter) for name in shown)
     right = BAR + 40 + LETTER + max((room(text, 11) for _, text in grid.scale), default=0)
-    top = 8.0 if size is None else ROW
-    if size is None:
-        wide = tall = CELL if n <= MANY else SMALL
-        wide = tall = max(wide, 200 / n)
-    else:
-        turned = names > (size[0] - left - right) / len(grid.columns) - 4
+    top = ROW if grid.note else 8.0
+    wide = tall = max(CELL if n <= MANY else SMALL, 200 / n)
+    if size is not None:
         wide = max(20.0, size[0] - left - right) / len(grid.columns)
-        tall = max(80.0, size[1] - top - 30 - (names if turned else letter)) / len(grid.lines)
+        below = names if names > wide - 4 else letter
+        tall = max(80.0, size[1] - top - 30 - below) / len(grid.lines)
     turned = names > wide - 4
     end, low = left + wide * len(grid.columns), top + tall * len(grid.lines)
     marks: list[Mark] = _cells(grid, left, top, wide, tall)
@@ -196,13 +185,10 @@ def grid_drawing(grid: Grid, size: tuple[float, float] | None = None) -> Drawing
     marks.append(Text((left + end) / 2, below + LETTER, grid.x_label))
     marks.append(Text(LETTER, (top + low) / 2, grid.y_label, turned=True))
     marks.append(Box(left, top, end - left, low - top, "frame"))
-    if size is not None:
-        note = "best of the others; white: none completed"
-        marks.append(Text((left + end) / 2, top - 6, note, letter=11))
+    marks.append(Text((left + end) / 2, top - 6, grid.note, letter=11))
     colours = shades(np.linspace(1, 0, 128)[:, None])
     marks += scale_marks(colours, grid.scale, grid.scale_label, end + 12, top, low - top)
-    width = end + right if size is None else size[0]
-    return Drawing(max(width, end + right), below + LETTER + 8, marks)
+    return Drawing(max(size[0] if size else 0, end + right), below + LETTER + 8, marks)
 
 
 def _cells(grid: Grid, left: float, top: float, wide: float, tall: float) -> list[Mark]:
@@ -240,8 +226,8 @@ def scale_marks(
     ]
 
 
-def pictures_sheet(pictures: Pictures) -> Sheet:
-    """Return a picture of small images with their names, and the scale of their colours."""
+def pictures_drawing(pictures: Pictures) -> Drawing:
+    """Return the drawing of small images with their names, and the scale of their colours."""
     named = pictures.named
     columns = min(len(named), 5 if len(named) <= 20 else 10)
     high, wide = named[0][1].shape[:2]
@@ -256,9 +242,7 @@ def pictures_sheet(pictures: Pictures) -> Sheet:
     if pictures.scale is not None:
         marks += scale_marks(*pictures.scale, width + 4, TITLE, height - TITLE)
         width += 90
-    sheet = Sheet(pictures.heading, LETTER)
-    sheet.add(Drawing(max(width, 360), height + 12, marks))
-    return sheet
+    return Drawing(max(width, 360), height + 12, marks)
 
 
 def pixels(units: float) -> int:
@@ -269,34 +253,23 @@ def pixels(units: float) -> int:
 def paint(drawing: Drawing) -> Any:
     """Return an image of a drawing: its shapes, and in front of them its texts.
 
-    Lines and circles are drawn with `FINE` times as many pixels each way, of which the mean is
-    taken. A grid has none, and may be so large that this would take much memory.
+    Shapes are drawn with `FINE` times as many pixels each way, of which the mean is taken: band by
+    band, for memory's sake.
     """
     from PIL import Image, ImageDraw
 
-    fine = FINE if any(isinstance(mark, Line | Dot) for mark in drawing.marks) else 1
-    size = fine * pixels(drawing.width), fine * pixels(drawing.height)
-    image = Image.new("RGB", size, COLOURS["card"])
-    pen = ImageDraw.Draw(image, "RGBA")
-    for mark in drawing.marks:
-        if isinstance(mark, Picture):
-            left, top, right, bottom = (round(edge) for edge in _edges(mark, fine * PIXEL))
-            picture = Image.fromarray(np.round(mark.image).astype(np.uint8))
-            picture = picture.resize((right - left, bottom - top), Image.Resampling.NEAREST)
-            opaque = BEHIND if mark.kind == "behind" else 1.0
-            image.paste(picture, (left, top), Image.new("L", picture.size, round(255 * opaque)))
-        elif not isinstance(mark, Text) and mark.kind != "zone":
-            _shape(pen, mark, fine * PIXEL)
-    image = image.reduce(fine)
+    image = Image.new("RGB", (pixels(drawing.width), pixels(drawing.height)))
+    for top in range(0, image.height, BAND):
+        band = Image.new("RGB", (FINE * image.width, FINE * BAND), COLOURS["card"])
+        pen = ImageDraw.Draw(band, "RGBA")
+        for mark in drawing.marks:
+            if not isinstance(mark, Text) and mark.kind != "zone":
+                _shape(band, pen, moved(mark, lambda x, y, top=top: (x, y - top / PIXEL)))
+        image.paste(band.reduce(FINE), (0, top))
     for mark in drawing.marks:
         if isinstance(mark, Text):
             _write(image, mark)
     return image
-
-
-def _edges(mark: Box | Picture, scale: float) -> tuple[float, float, float, float]:
-    right, bottom = mark.x + mark.width, mark.y + mark.height
-    return mark.x * scale, mark.y * scale, right * scale, bottom * scale
 
 
 def _ink(colour: str, alpha: float) -> tuple[int, ...] | None:
@@ -304,12 +277,29 @@ def _ink(colour: str, alpha: float) -> tuple[int, ...] | None:
     return (*bytes.fromhex(COLOURS.get(colour, colour)[1:]), round(255 * alpha)) if colour else None
 
 
-def _shape(pen: Any, mark: Line | Dot | Box, scale: float) -> None:
+def _shape(image: Any, pen: Any, mark: Any) -> None:
+    """Draw a mark into a fine image, with its pen."""
+    from PIL import Image
+
+    scale = FINE * PIXEL
+    if isinstance(mark, Box | Picture):
+        edges = mark.x, mark.y, mark.x + mark.width, mark.y + mark.height
+        left, top, right, bottom = (round(edge * scale) for edge in edges)
+    if isinstance(mark, Picture):
+        picture = Image.fromarray(np.round(mark.image).astype(np.uint8))
+        seen = max(top, 0), min(bottom, image.height)
+        if seen[0] < seen[1]:
+            first, last = ((y - top) / (bottom - top) * picture.height for y in seen)
+            size, box = (right - left, seen[1] - seen[0]), (0, first, picture.width, last)
+            opaque = Image.new("L", size, round(255 * (BEHIND if mark.kind == "behind" else 1)))
+            picture = picture.resize(size, Image.Resampling.NEAREST, box)
+            image.paste(picture, (left, seen[0]), opaque)
+        return
     style = STYLES[mark.kind]
     stroke, fill = _ink(style.stroke, style.opaque), _ink(style.fill, style.alpha)
     width = max(1, round(style.width * scale))
     if isinstance(mark, Box):
-        pen.rectangle(_edges(mark, scale), outline=stroke, width=width)
+        pen.rectangle((left, top, right, bottom), outline=stroke, width=width)
         return
     if isinstance(mark, Line):
         points = [(x * scale, y * scale) for x, y in mark.points]

@@ -243,7 +243,5 @@ def best_of_pairs(
 ) -> tuple[list[Any], list[Any], list[list[Row | None]]]:
     """Return the values of two keys, and a line of best jobs for each value of the second."""
     columns, lines = (distinct(jobs, key) for key in pair)
-    best: dict[tuple[Any, Any], Row] = {}
-    for job in rank(jobs, objective):
-        best.setdefault((job[pair[0]], job[pair[1]]), job)
+    best = {(job[pair[0]], job[pair[1]]): job for job in reversed(rank(jobs, objective))}
     return columns, lines, [[best.get((column, line)) for column in columns] for line in lines]

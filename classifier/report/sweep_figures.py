@@ -1,14 +1,13 @@
 """The figures of a sweep, described from the rows of its summary."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from classifier.fit import SKIPPED
-from classifier.report.chart import Axis, Chart, Dot, Grid, Shade, span
+from classifier.report.chart import Axis, Chart, Dot, Grid, Line, Shade, span
 from classifier.report.settings import (
     REPETITIONS,
     Row,
@@ -40,30 +39,7 @@ def value_text(value: Any, form: str = ".4g") -> str:
     return format(value, form) if isinstance(value, float) else str(value)
 
 
-@dataclasses.dataclass(frozen=True)
-class KeyAxis:
-    """An axis for the values of a swept key, on the scale it was swept on.
-
-    Attributes
-    ----------
-    axis : of numbers; of a category's values these are 0, 1, ...
-    values : all of them, in order.
-    zero : the number that stands for 0 where the scale is logarithmic: it is a decade below the
-        smallest other value.
-    """
-
-    axis: Axis
-    values: list[Any]
-    zero: float = 0.0
-
-    def number(self, value: Any) -> float:
-        """Return the number on the axis of a value."""
-        if self.axis.category:
-            return float(self.values.index(value))
-        return float(value) or self.zero
-
-
-def key_axis(rows: list[Row], key: str) -> KeyAxis:
+def key_axis(rows: list[Row], key: str) -> Axis:
     """Return the axis for a key of rows that all have a value of it.
 
     Seeds and names are categories: no line leads from one to another. Numbers over a decade or more
@@ -72,7 +48,7 @@ def key_axis(rows: list[Row], key: str) -> KeyAxis:
     values = distinct(rows, key)
     names = [(float(k), value_text(v, ".3g")[:NAME]) for k, v in enumerate(values)]
     if key in REPETITIONS or not all(is_number(v) and abs(v) < HUGE for v in values):
-        return KeyAxis(Axis(-0.5, len(values) - 0.5, False, key, names, True), values)
+        return Axis(-0.5, len(values) - 0.5, False, key, names, values)
     positive = [value for value in values if value > 0]
     log = bool(positive) and values[0] >= 0 and positive[0] >= TINY
     log = log and positive[-1] >= 10 * positive[0]
@@ -83,7 +59,7 @@ def key_axis(rows: list[Row], key: str) -> KeyAxis:
     if len(values) > FEW:
         first = [(zero, "0")] if zero else []
         named = [*first, *((v, f"{v:.3g}") for v in axis.round_values() if v > 2 * zero)]
-    return KeyAxis(dataclasses.replace(axis, named=named), values, zero)
+    return dataclasses.replace(axis, named=named, zero=zero)
 
 
 def is_log(rows: list[Row], objective: str) -> bool:
@@ -99,24 +75,10 @@ def error_of(row: Row, objective: str) -> float | None:
     return error if repeated else None
 
 
-def best_at(rows: list[Row], key: str, objective: str) -> list[Row]:
-    """Return the best row for each value of a key, in the order of the values.
-
-    None of more values than `MANY`, each of which was tried once or twice, as a search does it.
-    """
-    values = distinct(rows, key)
-    if len(values) > MANY:
-        return []
-    best: dict[object, Row] = {}
-    for row in rank(rows, objective):
-        best.setdefault(row[key], row)
-    return [best[value] for value in values if value in best]
-
-
-def places(rows: list[Row], key: str, axis: KeyAxis) -> list[float]:
+def places(rows: list[Row], key: str, axis: Axis) -> list[float]:
     """Return the numbers of rows on an axis; those of one category stand beside each other."""
     numbers = [axis.number(row[key]) for row in rows]
-    if not axis.axis.category:
+    if not axis.values:
         return numbers
     seen = dict.fromkeys(numbers, 0)
     spread = []
@@ -157,25 +119,23 @@ def key_chart(
     """
     rows = [row for row in rows if row[key] is not None]
     axis, log = key_axis(rows, key), is_log(rows, objective)
-    best = [] if axis.axis.category else best_at(rows, key, objective)
+    ranked = {row[key]: row for row in reversed(rank(rows, objective))}  # the best by its value
+    # Of many values each was tried once or twice, as a search does it: a line says nothing.
+    values = [] if axis.values else distinct(rows, key)
+    best = [ranked[value] for value in values if value in ranked and len(values) <= MANY]
     rows = few(rows, objective, most)
     numbers = places(rows, key, axis)
     done = [row for row in rows if is_done(row, objective)]
     errors = {row["job"]: error_of(row, objective) or 0.0 for row in done}
-    repeated = {
-        name: x
-        for row, x in zip(rows, numbers, strict=True)
-        if row.get("repetitions", 1) > 1
-        for name in row["jobs"]
-    }
-    single = [job for job in jobs if job["job"] in repeated and is_done(job, objective)]
+    where = {name: x for row, x in zip(rows, numbers, strict=True) for name in _repeated(row)}
+    single = [job for job in jobs if job["job"] in where and is_done(job, objective)]
     ends = [row[objective] + s * errors[row["job"]] for row in done for s in (-1, 0, 1)]
     ends += [job[objective] for job in single]
     y = span([end for end in ends if end > 0 or not log], objective, log=log)
-    chart = Chart(f"{objective} by {key}", axis.axis, y)
+    chart = Chart(f"{objective} by {key}", axis, y)
     chart.add_line("best", "val", [axis.number(r[key]) for r in best], [r[objective] for r in best])
     for job in single[:most]:
-        chart.dots.append(Dot(repeated[job["job"]], job[objective], 2.5, "faint"))
+        chart.marks.append(Dot(where[job["job"]], job[objective], 2.5, "faint"))
     worst = y.low if objective.endswith("accuracy") else y.high
     for row, x in sorted(
         zip(rows, numbers, strict=True), key=lambda pair: pair[0]["job"] == winner
@@ -185,23 +145,23 @@ def key_chart(
         else:
             kind, value = "best" if row["job"] == winner else "dot", row[objective]
             if error := errors[row["job"]]:
-                chart.bars.append((x, max(value - error, y.low), value + error))
+                ends = [(x, max(value - error, y.low)), (x, value + error)]
+                chart.marks.append(Line("", "error", ends))
         text = f"job {row['job']}: {key} {value_text(row[key])}, {figure_text(row, objective)}"
-        chart.dots.append(Dot(x, value, 5, kind, text, row.get("link", "")))
-    chart.keys = _keys(rows, objective, bool(jobs), bool(single), any(errors.values()))
+        chart.marks.append(Dot(x, value, 5, kind, text, row.get("link", "")))
+    lost = {row["status"] for row in rows if not is_done(row, objective)}
+    name = "mean, standard error" if any(errors.values()) else "a setting" if jobs else "a job"
+    chart.keys = [
+        *[("faint", "a job")] * bool(single),
+        ("dot", name),
+        ("lost", " or ".join(sorted(lost - {SKIPPED, "completed"}))),
+        ("skipped", SKIPPED if SKIPPED in lost else ""),
+    ]
     return chart
 
 
-def _keys(
-    rows: list[Row], objective: str, are_settings: bool, has_single: bool, has_errors: bool
-) -> list[tuple[str, str]]:
-    """Return what the dots of a chart are, and why some rows have no figure."""
-    name = "a setting" if are_settings else "a job"
-    keys = [("faint", "a job")] * has_single
-    keys += [("dot", "mean, standard error" if has_errors else name)]
-    lost = {row["status"] for row in rows if not is_done(row, objective)}
-    others = " or ".join(sorted(lost - {SKIPPED, "completed"}))
-    return [*keys, *[("lost", others)] * bool(others), *[("skipped", SKIPPED)] * (SKIPPED in lost)]
+def _repeated(row: Row) -> list[str]:
+    return row["jobs"] if row.get("repetitions", 1) > 1 else []
 
 
 def figure_text(row: Row, objective: str) -> str:
@@ -215,14 +175,14 @@ def figure_text(row: Row, objective: str) -> str:
 def shade_of(figures: list[float], objective: str) -> Callable[[float], float]:
     """Return what gives a figure's share of the colour: the best has it whole, losses by log."""
     low, high = min(figures, default=0.0), max(figures, default=1.0)
+    is_accuracy = objective.endswith("accuracy")
+    axis = Axis(low, high, log=not is_accuracy and low > 0)
 
     def shade(figure: float) -> float:
         if high == low:
             return 0.5
-        share = (figure - low) / (high - low)
-        if not objective.endswith("accuracy"):
-            share = 1 - (math.log(figure / low) / math.log(high / low) if low > 0 else share)
-        return FAINTEST + (1 - FAINTEST) * share
+        share = axis.place(figure)
+        return FAINTEST + (1 - FAINTEST) * (share if is_accuracy else 1 - share)
 
     return shade
 
@@ -252,7 +212,8 @@ def heat_map(rows: list[Row], pair: tuple[str, str], objective: str, winner: str
     by_log = not objective.endswith("accuracy") and low > 0
     ends = (np.geomspace if by_log else np.linspace)(low, high, 6).tolist() if low < high else [low]
     scale = [(shade(figure), f"{figure:.3g}") for figure in ends]
-    return Grid(title, *pair, names, cells, scale, objective)
+    note = "best of the others; white: none completed"
+    return Grid(title, *pair, names, cells, scale, objective, note)
 
 
 def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> list[Chart]:
@@ -270,6 +231,7 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
     if strongest is not None and strongest["reg"] != best["reg"]:
         text = f"strongest within one standard error: {strongest['reg']:.3g}"
         references.append((float(strongest["reg"]), text, "dotted"))
+    references = [reference for reference in references if reference[0] > 0]
     charts = []
     regs = [float(row["reg"]) for row in rows]
     for name, title, label, unit in PATH_FIGURES:
@@ -280,15 +242,16 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
         log = name == "weight_norm" and max(values) > 10 * min(values) > 0
         y = span([*values, *train, *low, *high], label, log=log)
         chart = Chart(f"{title} by reg", span(regs, "reg", log=True), y)
-        chart.references = [reference for reference in references if reference[0] > 0]
         if any(errors):
             area = [*zip(regs, low, strict=True), *list(zip(regs, high, strict=True))[::-1]]
-            chart.bands.append(("one standard error", area))
+            chart.marks.append(Line("one standard error", "band", area))
         chart.add_line("training", "train", regs, train or [None] * len(regs))
         chart.add_line("held out" if train else "", "val", regs, values)
+        for reference in reversed(references):
+            chart.add_reference(*reference)
         for row, reg, value, error in zip(rows, regs, values, errors, strict=True):
             text = f"reg {reg:.3g}: {name} {value:.4g}" + f" ± {error:.2g}" * bool(error)
-            chart.dots.append(Dot(reg, value, 4, "dot", text, row.get("link", "")))
+            chart.marks.append(Dot(reg, value, 4, "dot", text, row.get("link", "")))
         charts.append(chart)
     return charts
 

@@ -4,7 +4,8 @@ import dataclasses
 import math
 import os
 import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ import numpy as np
 from classifier.evaluation import KEPT as EXAMPLES
 from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.chart import Axis, Chart, Dot, Grid, Shade, loss_axis, span
-from classifier.report.figures import NATS, PERCENT, by_epoch, template_images
+from classifier.report.chart import Chart, Dot, Grid, Shade
+from classifier.report.figures import Series, by_epoch, over_epochs, template_images
 from classifier.report.pages.page import template
 from classifier.report.svg import data_uri
-from classifier.report.text import interval
 from classifier.runs.artifacts import PAGE, Predictions, read_history, read_predictions
 from classifier.runs.config import flatten, has_role
 from classifier.runs.folder import kind_of, needed_report, read_report
@@ -31,8 +31,7 @@ TITLE = b"<title>Comparison of "  # by which a page of ours is known
 LETTERS = "ABCDEFGH"  # of the runs; the eye tells no more colours apart
 HELD_OUT = ("test", "val")  # splits that a model can be judged by, the better one first
 LONGEST = 160  # characters of a setting that are shown
-FIGURES = "objective weight_norm lr reg best_epoch epochs".split()  # of a report
-POINTS = 400  # of a line at most, and stripes to point at: a drawing has about as many pixels
+POINTS = 400  # of a line at most: a drawing has about as many pixels
 CLASSES = 20  # that are shown of more: those in which the runs differ most
 SHADE = 0.6  # of a cell at most, so that its text can be read in the light and in the dark
 PIXELS = 48  # of a side of a template at most; of larger ones every second pixel or less is shown
@@ -47,7 +46,6 @@ class Compared:
     ----------
     letter : what it is called on the page.
     folder : where its files stand.
-    is_job : whether it is a job of a sweep.
     report, history : its content of report.json, and its epochs.
     predictions : of each split that it keeps them of.
     no_predictions : why there are none, where there are none.
@@ -55,7 +53,6 @@ class Compared:
 
     letter: str
     folder: Path
-    is_job: bool
     report: dict[str, Any]
     history: list[Epoch]
     predictions: dict[str, Predictions]
@@ -71,7 +68,7 @@ class Compared:
         return self.report["metrics"].get(name) or {}
 
 
-def read_compared(given: Sequence[Path]) -> list[Compared]:
+def read_compared(places: Sequence[Path]) -> list[Compared]:
     """Read runs, or jobs of sweeps; a sweep stands for its winner.
 
     Raises
@@ -80,15 +77,15 @@ def read_compared(given: Sequence[Path]) -> list[Compared]:
         When these are too many, one is named twice or is no folder of a run with a report, or the
         files in it cannot be used.
     """
-    if len(given) > len(LETTERS):
+    if len(places) > len(LETTERS):
         raise InputError(
-            f"{len(given)} runs: at most {len(LETTERS)} can be told apart on a page; name fewer, "
+            f"{len(places)} runs: at most {len(LETTERS)} can be told apart on a page; name fewer, "
             "or look at the index of their folder"
         )
-    folders = [_run_of(folder) for folder in given]
-    places = [folder.resolve() for folder in folders]
-    for folder, place in zip(folders, places, strict=True):
-        if places.count(place) > 1:
+    folders = [_run_of(folder) for folder in places]
+    resolved = [folder.resolve() for folder in folders]
+    for folder in folders:
+        if resolved.count(folder.resolve()) > 1:
             raise InputError(f"{folder}: named twice; a comparison is of different runs")
     return [_read(letter, folder) for letter, folder in zip(LETTERS, folders, strict=False)]
 
@@ -97,7 +94,10 @@ def _run_of(folder: Path) -> Path:
     """Return the folder of a run: this one, or that of a sweep's winner."""
     if not is_folder(folder):
         raise InputError(f"{folder}: there is no such folder")
-    if kind_of(folder) != "sweep":
+    kind = kind_of(folder)
+    if kind is None:
+        raise InputError(f"{folder}: is not the folder of a run or a sweep")
+    if kind == "run":
         return folder
     best = (read_report(folder, "sweep.json") or {}).get("best")
     if not best:
@@ -112,33 +112,15 @@ def _run_of(folder: Path) -> Path:
 
 
 def _read(letter: str, folder: Path) -> Compared:
-    if kind_of(folder) is None:
-        raise InputError(f"{folder}: is not the folder of a run or a sweep")
     refuse_links(folder)
-    report = needed_report(folder)
-    history = read_history(folder / "history.csv")
-    is_job = kind_of(folder.parent) == "sweep"
-    run = letter, folder, is_job, report, history
+    run = letter, folder, needed_report(folder), read_history(folder / "history.csv")
     try:
         return Compared(*run, read_predictions(folder))
     except FileNotFoundError:
-        none = (
-            f"it keeps no predictions: it was made before runs did, or has more than {EXAMPLES:,}"
-        )
-        return Compared(*run, {}, f"{none} examples")
+        kept = f"it was made before runs did, or has more than {EXAMPLES:,} examples"
+        return Compared(*run, {}, f"it keeps no predictions: {kept}")
     except InputError as error:
         return Compared(*run, {}, one_line(error))
-
-
-def shared_split(runs: Sequence[Compared]) -> str | None:
-    """Return the best split to judge by on which all runs were evaluated; None if there is none."""
-    return next((name for name in HELD_OUT if all(run.split(name) for run in runs)), None)
-
-
-def same_data(first: Compared, other: Compared) -> bool:
-    """Return whether two runs were given the same examples in the same splits."""
-    one, two = (run.report["data"].get("fingerprint") for run in (first, other))
-    return one is not None and one == two
 
 
 def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
@@ -221,13 +203,13 @@ def write_comparison(given: Sequence[Path], place: Path) -> Path:
     """
     check_own(place, TITLE, "a comparison")
     runs = read_compared(given)
-    split = shared_split(runs)
+    split = next((name for name in HELD_OUT if all(run.split(name) for run in runs)), None)
     reasons = [why_no_pair(runs[0], run, split) for run in runs[1:]]
     n_tests = reasons.count("")
     page = template("compare.html").render(
         runs=[(run, "/".join(run.folder.resolve().parts[-2:]), _link(run, place)) for run in runs],
         split=split,
-        flattered=split == "val" and any(run.is_job for run in runs),
+        flattered=split == "val" and any(kind_of(run.folder.parent) == "sweep" for run in runs),
         verdicts=[
             (run.letter, reason, None if reason else pair(runs[0], run, str(split), n_tests))
             for run, reason in zip(runs[1:], reasons, strict=True)
@@ -235,8 +217,14 @@ def write_comparison(given: Sequence[Path], place: Path) -> Path:
         n_tests=n_tests,
         level=1 - LEVEL,
         settings=setting_rows(runs),
-        figures=[*(split_rows(runs, split) if split else []), *figure_rows(runs)],
-        others={name: split_rows(runs, name) for name in ("val", "test", "train") if name != split},
+        seconds=[sum(run.report["seconds"].values()) for run in runs],
+        errors={
+            name: [
+                standard_error(run.predictions[name].log_p) if name in run.predictions else None
+                for run in runs
+            ]
+            for name in ("val", "test", "train")
+        },
         curves=[curve(runs, figure) for figure in ("loss", "accuracy")],
         **learned(runs, split, n_tests > 0),
     )
@@ -256,9 +244,6 @@ def _link(run: Compared, place: Path) -> str:
     return f"{Path(folder).as_posix()}/{PAGE}"
 
 
-Figures = tuple[str, list[Any], str]  # a label, a figure of each run, and the form of a float
-
-
 def setting_rows(runs: Sequence[Compared]) -> list[list[str]]:
     """Return the settings, and the versions of packages, in which the runs differ, as text."""
     whole = []
@@ -266,62 +251,18 @@ def setting_rows(runs: Sequence[Compared]) -> list[list[str]]:
         config, versions = report["config"], {"versions": report.get("versions", {})}
         # What was chosen comes before the settings that come of it.
         whole.append(flatten({"choices": config.get("choices", {})} | config | versions))
-    names = dict.fromkeys(name for config in whole for name in config if not has_role(name, PLACE))
     rows = []
-    for name in names:
+    for name in dict.fromkeys(name for config in whole for name in config):
         values = [config.get(name) for config in whole]
-        if any(value != values[0] for value in values):  # none is null, and 1 is 1.0
-            rows.append([name, *(_setting(config, name) for config in whole)])
+        # None is null, and 1 is 1.0.
+        if not has_role(name, PLACE) and any(value != values[0] for value in values):
+            rows.append([name, *(_setting(config.get(name, "–")) for config in whole)])
     return rows
 
 
-def _setting(config: dict[str, Any], name: str) -> str:
-    value = config.get(name, "–")
+def _setting(value: Any) -> str:
     text = f"{value:g}" if isinstance(value, float) else "null" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]} ..."
-
-
-def figure_rows(runs: Sequence[Compared]) -> list[Figures]:
-    """Return the figures of training side by side; what no run knows has no row."""
-    reports = [run.report for run in runs]
-    certificates = [report.get("certificate") or {} for report in reports]
-    seconds = [sum(report["seconds"].values()) for report in reports]
-    rows = [(key.replace("_", " "), [of.get(key) for of in reports], ".4g") for key in FIGURES]
-    rows += [
-        ("above the optimum, at most", [of.get("relative") for of in certificates], ".2%"),
-        ("seconds", seconds, ".2f"),
-    ]
-    return _known(rows)
-
-
-def split_rows(runs: Sequence[Compared], name: str) -> list[Figures]:
-    """Return the figures of a split, of which a run may have all, some or none.
-
-    Training examples are no sample of new ones: an accuracy on them has no interval.
-    """
-    splits = [run.split(name) for run in runs]
-    predictions = [run.predictions.get(name) for run in runs]
-    within = [interval(of) if of and name != "train" else None for of in splits]
-    top = {of["top_k"] for of in splits if "top_k" in of} - {1}
-    top_k = f"top-{[*top][0] if len(top) == 1 else 'k'} accuracy"
-    rows = [
-        (f"{name} accuracy", "accuracy", ".2%"),
-        ("accuracy, 95% interval", within, "interval"),
-        (f"{name} loss", "loss", ".4g"),
-        ("loss, standard error", [of and standard_error(of.log_p) for of in predictions], ".4g"),
-        *([(top_k, "top_k_accuracy", ".4g")] if top else []),
-        ("macro F1", "macro_f1", ".4g"),
-        ("calibration error", "expected_calibration_error", ".4g"),
-        ("examples", "n", ""),
-    ]
-    return _known(
-        (label, [of.get(key) for of in splits] if isinstance(key, str) else key, form)
-        for label, key, form in rows
-    )
-
-
-def _known(rows: Iterable[Figures]) -> list[Figures]:
-    return [row for row in rows if any(figure is not None for figure in row[1])]
 
 
 def curve(runs: Sequence[Compared], figure: str) -> Chart:
@@ -330,31 +271,21 @@ def curve(runs: Sequence[Compared], figure: str) -> Chart:
     Of each run validation and training; training alone where there is no validation. The one that
     speaks for new examples has a dot at the epoch whose weights were kept.
     """
-    series = {}
+    series, dots = [], []
     for run in runs:
         train, val = by_epoch(run.history, figure).values()
-        series[run.letter] = (val, train) if val else (train, {})
-    every = [value for both in series.values() for one in both for value in one.values()]
-    last = max((row.epoch for run in runs for row in run.history), default=1)
-    x = Axis(0.5, last + 0.5, label="epoch").of_whole_numbers()
-    y = loss_axis(every, NATS) if figure == "loss" else span(every, PERCENT)
-    chart = Chart(figure.capitalize(), x, y)
-    for run in runs:
-        main, other = series[run.letter]
-        for label, kind, values in (("", f"{run.kind} mean", other), (run.letter, run.kind, main)):
-            step = max(1, -(-len(values) // POINTS))
-            drawn = dict([*values.items()][(len(values) - 1) % step :: step])  # and the last one
-            chart.add_line(label, kind, [*drawn], [*drawn.values()])
+        main, other = (val, train) if val else (train, {})
+        series += [
+            Series("", f"{run.kind} mean", "", other),
+            Series(run.letter, run.kind, run.letter, main),
+        ]
         epoch = run.report["best_epoch"]
-        kept = main.get(epoch)
-        if kept is not None and y.has(kept):
-            text = f"{run.letter}, kept: epoch {epoch}, {kept:.4g}"
-            chart.dots.append(Dot(epoch, kept, 4.5, run.kind, text))
-    step = max(1, -(-last // POINTS))
-    for epoch in range(1, last + 1, step):
-        shown = [f"{name} {main[epoch]:.4g}" for name, (main, _) in series.items() if epoch in main]
-        text = f"epoch {epoch}: {', '.join(shown)}"
-        chart.zones.append((epoch - 0.5, epoch + step - 0.5, text))
+        if epoch in main:
+            text = f"{run.letter}, kept: epoch {epoch}, {main[epoch]:.4g}"
+            dots.append(Dot(epoch, main[epoch], 4.5, run.kind, text))
+    last = max((row.epoch for run in runs for row in run.history), default=1)
+    chart = over_epochs(figure, series, last, points=POINTS)
+    chart.marks += [dot for dot in dots if chart.y.has(dot.y)]
     return chart
 
 
@@ -371,7 +302,8 @@ def learned(runs: Sequence[Compared], split: str | None, is_tested: bool) -> dic
     known = [{c["class"]: c for c in run.split(split)["per_class"]} for run in runs]
     names = [name for name in known[0] if all(name in classes for classes in known)]
     recalls = np.array([[classes[name]["recall"] for classes in known] for name in names])
-    most = _largest(np.ptp(recalls, axis=1)).tolist() if names else []
+    spread = np.ptp(recalls, axis=1) if names else np.empty(0)
+    most = np.argsort(-spread, kind="stable")[:CLASSES].tolist()
     change = _confusion_change(*runs, split) if len(runs) == 2 else None
     is_open = len(runs) == 2 and change is None and is_tested
     return {
@@ -423,19 +355,12 @@ def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[An
     Of each the true class, what it is taken for, and how often by each run.
     """
     names = [c["class"] for c in first.split(split)["per_class"]]
-    predictions = [run.predictions[split] for run in (first, other)]
-    pairs = [labels.astype(np.int64) * len(names) + guess for labels, guess, _ in predictions]
-    confusions, places = np.unique(np.concatenate(pairs), return_inverse=True)
-    counts = [
-        np.bincount(of, minlength=len(confusions)) for of in np.split(places, [len(pairs[0])])
-    ]
-    true, guess = np.divmod(confusions, len(names))
-    changes = np.where(true == guess, 0, np.abs(counts[1] - counts[0]))
-    return [
-        [names[true[k]], names[guess[k]], *(int(count[k]) for count in counts)]
-        for k in _largest(changes)
-        if changes[k] > 0
-    ]
+    predictions = (run.predictions[split] for run in (first, other))
+    one, two = (Counter(zip(*map(np.ndarray.tolist, of[:2]), strict=True)) for of in predictions)
+    confusions = sorted(pair for pair in one.keys() | two.keys() if pair[0] != pair[1])
+    changed = [pair for pair in confusions if one[pair] != two[pair]]
+    changed.sort(key=lambda pair: -abs(one[pair] - two[pair]))
+    return [[names[t], names[g], one[t, g], two[t, g]] for t, g in changed[:CLASSES]]
 
 
 def _templates(
@@ -452,8 +377,7 @@ def _templates(
     if not shape or not names or any(run.report["data"]["image_shape"] != shape for run in runs):
         return []
     step = -(-max(shape[:2]) // PIXELS)
-    height, width = (-(-side // step) for side in shape[:2])
-    size = 4 * height * width  # three colours, in base64
+    size = 4 * math.prod(-(-side // step) for side in shape[:2])  # three colours, in base64
     n = max(1, min(PICTURES, BYTES // size) // len(runs))
     chosen = [names[c] for c in sorted(most[:n])]
     pictures = []
@@ -463,8 +387,3 @@ def _templates(
         weights = model.W.T[[place[name] for name in chosen]].reshape(-1, *shape)[:, ::step, ::step]
         pictures.append([data_uri(image) for image in template_images(weights)])
     return [(name, list(images)) for name, *images in zip(chosen, *pictures, strict=True)]
-
-
-def _largest(sizes: np.ndarray) -> np.ndarray:
-    """Return the places of the largest sizes, the largest first, at most CLASSES."""
-    return np.argsort(-sizes, kind="stable")[:CLASSES]

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Literal
 
 from classifier.model import LinearModel
-from classifier.report import figures, png, sweep_figures
+from classifier.report import figures, sweep_figures
+from classifier.report.png import ALONE, SQUARE, Plot
 from classifier.report.sweep_figures import PATH, SWEEP_PLOT
 from classifier.runs.artifacts import (
     EXAMPLES,
@@ -38,7 +39,7 @@ log = logging.getLogger(__name__)
 
 Kind = Literal["page", "run", "sweep"]  # a run's page, its plots, those of a sweep
 LAST = "loss_curve.png"  # of the plots of a run: where it stands, all do
-Figures = dict[str, Callable[[], png.Sheet]]  # what makes each plot, by its name
+Plots = dict[str, Callable[[], Plot]]  # what makes each plot, by its name
 
 
 def draw(kind: Kind, folder: Path) -> None:
@@ -64,49 +65,47 @@ def draw(kind: Kind, folder: Path) -> None:
         raise errors[0]
 
 
-def _of_run(folder: Path) -> Figures:
+def _of_run(folder: Path) -> Plots:
     """Return what makes every plot of a run, from its history, report and model."""
     history = read_history(folder / "history.csv")
     report = read_plain(folder / "report.json")
     accuracy, settings = figures.heading(report, "accuracy"), figures.settings_of_curve(report)
-    made: Figures = {}
-    if report["data"]["image_shape"]:
-        made[TEMPLATES] = lambda: png.pictures_sheet(
-            figures.templates(LinearModel.load(folder / "model.npz"))
-        )
-    if (folder / EXAMPLES).exists():
+    part = figures.part_of_classes(report)
+
+    def templates() -> Plot:
+        heading, pictures = figures.templates(LinearModel.load(folder / "model.npz"))
+        return Plot(heading, [pictures])
+
+    def regions() -> Plot:
         model, shown = LinearModel.load(folder / "model.npz"), read_examples(folder / EXAMPLES)
-        made[REGIONS] = lambda: png.charts_sheet(
-            accuracy, [figures.regions(model, shown, size=500)], png.ALONE
-        )
+        return Plot(accuracy, [figures.regions(model, shown, size=500)], ALONE)
 
-    def confusions() -> png.Sheet:
-        part = figures.part_of_classes(report)
-        sheet = png.Sheet(accuracy + f" ({part})" * bool(part))
-        sheet.add(png.grid_drawing(figures.confusions(report)))
-        return sheet
+    def curve(name: str) -> Plot:
+        chart = figures.curve(history, report, name)
+        return Plot(figures.heading(report, name) + settings, [chart], ALONE)
 
-    def curve(name: str) -> png.Sheet:
-        heading = figures.heading(report, name) + settings
-        return png.charts_sheet(heading, [figures.curve(history, report, name)], png.ALONE)
-
-    made["confusion_matrix.png"] = confusions
-    made["reliability_diagram.png"] = lambda: png.charts_sheet(
-        figures.heading(report, "reliability"), [figures.reliability(report)], png.SQUARE
-    )
-    made["accuracy_curve.png"] = partial(curve, "accuracy")
-    made[LAST] = partial(curve, "loss")
-    return made
+    plots: Plots = {TEMPLATES: templates} if report["data"]["image_shape"] else {}
+    plots |= {REGIONS: regions} if (folder / EXAMPLES).exists() else {}
+    return plots | {
+        "confusion_matrix.png": lambda: Plot(
+            accuracy + f" ({part})" * bool(part), [figures.confusions(report)], None
+        ),
+        "reliability_diagram.png": lambda: Plot(
+            figures.heading(report, "reliability"), [figures.reliability(report)], SQUARE
+        ),
+        "accuracy_curve.png": partial(curve, "accuracy"),
+        LAST: partial(curve, "loss"),
+    }
 
 
-def _of_sweep(folder: Path) -> Figures:
+def _of_sweep(folder: Path) -> Plots:
     """Return what makes the picture of a sweep, and that of a path of penalties."""
     summary = read_plain(folder / "sweep.json")
     path = sweep_figures.path_charts(
         summary["path"], summary["best"], summary["one_standard_error"]
     )
-    made: Figures = {SWEEP_PLOT: lambda: png.charts_sheet(*sweep_figures.sweep_panels(summary))}
-    return made | ({PATH: lambda: png.charts_sheet("", path)} if path else {})
+    plots: Plots = {SWEEP_PLOT: lambda: Plot(*sweep_figures.sweep_panels(summary))}
+    return plots | ({PATH: lambda: Plot("", path)} if path else {})
 
 
 def drawers(n: int) -> ProcessPoolExecutor:

@@ -45,6 +45,14 @@ def tr(rows: Iterable[Any], form: str = ".4g") -> Markup:
     return Markup("\n".join(f"<tr>{''.join(td(v, form) for v in row)}</tr>" for row in values))
 
 
+def at(report: dict[str, Any], place: str) -> Any:
+    """Return what stands in a nested dict at a place, as "metrics.val.loss"; None of nothing."""
+    value: Any = report
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
 def template(name: str) -> Any:
     """Return a template of the pages."""
     return _environment().get_template(name)
@@ -72,4 +80,5 @@ def _environment() -> Environment:
         "tr": tr,
     }
 
+    environment.filters["at"] = at
     return environment

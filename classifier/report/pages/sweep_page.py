@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from classifier.report.chart import Grid, apart, span
+import numpy as np
+
+from classifier.report.chart import Axis, Grid, apart, span
 from classifier.report.pages.page import template
 from classifier.report.pages.run_page import command
 from classifier.report.settings import (
@@ -22,7 +24,6 @@ from classifier.report.settings import (
 )
 from classifier.report.sweep_figures import (
     SWEEP_PLOT,
-    KeyAxis,
     few,
     figure_text,
     heat_map,
@@ -42,7 +43,7 @@ DOTS = 1600  # in all charts of the keys, about
 LINES = 300  # through all keys, at most
 CELLS, OPEN = 2500, 50  # of all heat maps of a page, about, and lines that are not folded away
 FIRST = 50  # rows that are shown before all are asked for
-ROWS, LETTERS = 1500, 400_000  # of a table, and of its flags and reasons, at most
+ROWS = 800  # of the table, at most
 JOBS = 8  # of a setting that are linked, at most
 CURVES = 300  # jobs of which a page has a curve, at most
 POINTS = 40  # of a curve, at most
@@ -76,7 +77,7 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         path=path_charts(path, best, summary["one_standard_error"]),
         columns=table_columns(rows, swept, objective),
         metrics=metrics_of(summary["settings"]),
-        rows=listed[: _fitting(listed)],
+        rows=listed[:ROWS],
         n_rows=len(rows),
         near=[row["job"] for row in near_best(rows, objective)],
         first=FIRST,
@@ -155,13 +156,13 @@ def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]
     ]
     known = few(known, objective, LINES)
     of_objective = span([row[objective] for row in known], log=is_log(known, objective))
-    scales = [*(key_axis(known, key) for key in keys), KeyAxis(of_objective, [])]
+    scales = [*(key_axis(known, key) for key in keys), of_objective]
     step = max(130, min(220, 900 // len(keys)))
     axes = [(LEFT + k * step, name, scales[k]) for k, name in enumerate([*keys, objective])]
     shade = shade_of([row[objective] for row in known], objective)
 
-    def height(scale: KeyAxis, number: float) -> float:
-        return LOW - scale.axis.place(number) * (LOW - TOP)
+    def height(scale: Axis, number: float) -> float:
+        return LOW - scale.place(number) * (LOW - TOP)
 
     lines = []
     for row in reversed(rank(known, objective)):
@@ -175,7 +176,7 @@ def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]
                 "link": row["link"],
             }
         )
-    ticks = [[(height(of, number), text) for number, text in of.axis.ticks()] for of in scales]
+    ticks = [[(height(of, number), text) for number, text in of.ticks()] for of in scales]
     return {
         "width": 2 * LEFT + step * len(keys),
         "height": HIGH,
@@ -204,16 +205,6 @@ def table_columns(rows: list[Row], keys: list[str], objective: str) -> list[str]
     ]
 
 
-def _fitting(rows: list[Row]) -> int:
-    """Return how many of the rows a page has room for."""
-    letters = 0
-    for k, row in enumerate(rows[:ROWS]):
-        letters += sum(map(len, (*row["flags"], str(row["reason"] or ""))))
-        if letters > LETTERS:
-            return k
-    return min(len(rows), ROWS)
-
-
 def curves(sweep: Path, jobs: list[Row]) -> str:
     """Return the curves of the first jobs as JSON: by link a list of epochs and one of losses."""
     by_link = {}
@@ -235,7 +226,6 @@ def _curve(path: Path) -> tuple[list[int], list[float]] | None:
     known = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
     if len(known) < 2:
         return None
-    step = max(1.0, (len(known) - 1) / (POINTS - 1))
-    last = round((len(known) - 1) / step)
-    kept = [known[round(k * step)] for k in range(last + 1)]
+    places = np.linspace(0, len(known) - 1, min(POINTS, len(known))).round().astype(int)
+    kept = [known[place] for place in places]
     return [epoch for epoch, _ in kept], [float(f"{loss:.3g}") for _, loss in kept]

@@ -11,13 +11,24 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
-from matplotlib.image import imread
+from PIL import Image
 
-from classifier.report import chart as charts
-from classifier.report import png
-from classifier.report.chart import COLOURS, DASHES, HUES, Axis, Chart, Dot, Line, Text, span
+from classifier.report.chart import (
+    COLOURS,
+    DASHES,
+    HUES,
+    Axis,
+    Box,
+    Chart,
+    Dot,
+    Drawing,
+    Line,
+    Picture,
+    Text,
+    span,
+)
 from classifier.report.pages.page import TEMPLATES
+from classifier.report.png import PIXEL, dashed, drawing_of, font, paint
 from classifier.report.svg import chart_html, data_uri
 
 sizes = st.floats(1e-6, 1e6)
@@ -26,8 +37,7 @@ sizes = st.floats(1e-6, 1e6)
 @given(begin=st.floats(-1e4, 1e4), size=sizes)
 def test_linear_ticks_are_round_even_and_few(begin, size):
     low = begin * size
-    axis = Axis(low, low + size)
-    ticks = axis.round_values()
+    ticks = Axis(low, low + size).round_values()
     assert 2 <= len(ticks) <= 7
     assert all(low - 1e-6 * size <= tick <= low + size * (1 + 1e-6) for tick in ticks)
     steps = [b - a for a, b in itertools.pairwise(ticks)]
@@ -45,31 +55,7 @@ def test_log_ticks_are_powers_of_ten_or_a_few_between(low, factor):
     assert mantissas <= ({1, 2, 5} if low * factor < 1000 * low else {1})
 
 
-def points_of(chart, kind):
-    """Return the points of the lines of a kind, where they are drawn."""
-    marks = chart.drawing().marks
-    return [mark.points for mark in marks if isinstance(mark, Line) and mark.kind == kind]
-
-
-def test_values_stand_where_they_should():
-    chart = Chart("t", Axis(0, 10, label="x"), Axis(1, 100, log=True, label="y"))
-    chart.add_line("a", "train", [0, 10, 5], [100, 1, 10])
-    ((first, last, middle),) = points_of(chart, "train")
-    grid = points_of(chart, "grid")
-    assert {first[0], last[0]} == {x for line in grid[:3] for x, _ in line}  # the whole width
-    assert {first[1], last[1]} == {y for line in grid[-3:] for _, y in line}
-    assert middle == pytest.approx(((first[0] + last[0]) / 2, (first[1] + last[1]) / 2))
-
-
-def test_a_line_leaves_out_what_has_no_place():
-    chart = Chart("t", Axis(0, 4), Axis(1, 100, log=True))
-    chart.add_line("loss", "train", [0, 1, 2, 3, 4], [1.0, None, math.nan, 0.0, 100.0])
-    assert [line.points for line in chart.lines] == [[(0, 1.0), (4, 100.0)]]
-    chart.add_line("nothing", "val", [0], [None])
-    assert len(chart.lines) == 1
-
-
-@pytest.mark.parametrize("values", [[], [0.0], [3.0, 3.0], [-1.0, 5.0]])
+@pytest.mark.parametrize("values", [[], [0.0], [3.0, 3.0], [-1.0, 5.0], [1e-3, 1e5]])
 @pytest.mark.parametrize("log", [False, True])
 def test_a_span_has_room_for_whatever_there_is(values, log):
     if log and any(value <= 0 for value in values or [0]):
@@ -79,105 +65,142 @@ def test_a_span_has_room_for_whatever_there_is(values, log):
     assert len(axis.ticks()) >= 1
 
 
+def test_values_stand_where_they_should():
+    chart = Chart("t", Axis(0, 10, label="x"), Axis(1, 100, log=True, label="y"))
+    chart.add_line("a", "train", [0, 10, 5, 3, 4], [100, 1, 10, None, math.nan])
+    chart.add_line("nothing has a place", "val", [0, 1], [None, -1.0])
+    chart.add_stripe(5, 10, "s")
+    chart.marks.append(Picture(0, 1, 5, 99, np.zeros((1, 1, 3))))
+    marks = chart.drawing().marks
+    lines = {
+        kind: [m.points for m in marks if isinstance(m, Line) and m.kind == kind]
+        for kind in ("train", "grid", "val")
+    }
+    ((first, last, middle),) = lines["train"]
+    assert not lines["val"]
+    vertical = [line for line in lines["grid"] if line[0][0] == line[1][0]]
+    rows = [line[0][1] for line in lines["grid"] if line not in vertical]
+    assert (first[0], last[0]) == (vertical[0][0][0], vertical[-1][0][0])
+    assert first[1] == min(rows) < last[1] == max(rows)  # down is more
+    assert middle == pytest.approx(((first[0] + last[0]) / 2, (first[1] + last[1]) / 2))
+    (stripe,), (image,) = ([m for m in marks if isinstance(m, kind)] for kind in (Box, Picture))
+    size = (last[0] - first[0]) / 2, last[1] - first[1]
+    corner = middle[0], first[1]
+    assert (stripe.x, stripe.y, stripe.width, stripe.height) == pytest.approx((*corner, *size))
+    assert (image.x, image.y, image.width, image.height) == pytest.approx((*first, *size))
+    assert marks[0] is image  # behind all others
+
+
 @pytest.mark.parametrize("width", [200, 420, 560])
 @pytest.mark.parametrize(
     "axes",
     [
-        (Axis(-4, 100), Axis(0, 1)),
+        (Axis(-4, 100, label="x"), Axis(0, 1, label="a label")),
         (Axis(1e-9, 1e5, log=True), Axis(1e-12, 1e-9)),
         (
-            Axis(-0.5, 19.5, named=[(k, f"a name, {k}") for k in range(20)], category=True),
+            Axis(-0.5, 19.5, named=[(k, f"a name, {k}") for k in range(20)], values=[*range(20)]),
             Axis(-1e6, 1e6),
         ),
     ],
 )
-def test_no_tick_is_cut_and_none_touches_another(axes, width):
-    drawing = Chart("t", *axes).drawing(width, 260)
-    texts = [mark for mark in drawing.marks if isinstance(mark, Text) and mark.text]
-    boxes = [box_of(text) for text in texts]
-    for left, top, right, bottom in boxes:
-        assert left >= 0
-        assert top >= 0
-        assert right <= drawing.width
-        assert bottom <= drawing.height
-    for (a, b, c, d), (e, f, g, h) in itertools.combinations(boxes, 2):
-        assert c <= e or g <= a or d <= f or h <= b
-
-
-def box_of(text):
-    """Return about where a text stands, a little less than its letters' height."""
-    long, high = charts.room(text.text, 0.9 * text.letter), 0.7 * text.letter
-    before = {"start": 0, "middle": long / 2, "end": long}[text.anchor]
-    if text.turned:
-        return text.x - high, text.y + before - long, text.x, text.y + before
-    return text.x - before, text.y - high, text.x - before + long, text.y
-
-
-def evil_chart(evil='<b a="1">&\''):
-    chart = Chart(evil, Axis(0.0, 10.0, label="reg"), Axis(1.0, 100.0, True, evil))
-    chart.add_line(evil, "val", [0, 10], [1, 100])
-    chart.references = [(5, evil, "dashed"), (6, evil, "dotted")]
-    chart.bands = [(evil, [(0, 1), (10, 10), (10, 1)])]
-    chart.zones = [(1.0, 2.0, evil)]
-    chart.dots = [Dot(6, 10, 3.0, "best", evil, "a b/<x>.html"), Dot(1, 2, 3, "dot", "t")]
-    chart.keys = [("dot", evil)]
-    return chart
+def test_no_text_is_cut_and_none_touches_another(axes, width, check_room):
+    chart = Chart("t", *axes, keys=[("dot", "the first key"), ("best", "another key")])
+    check_room(drawing_of(chart, (width, 260)))
 
 
 def test_a_chart_shows_its_parts_where_they_stand_and_no_text_of_it_is_code():
-    chart = evil_chart()
-    evil = chart.title
+    evil = '<b a="1">&\''
+    chart = Chart(evil, Axis(0.0, 10.0, label="reg"), Axis(1.0, 100.0, True, evil))
+    chart.marks += [
+        Line(evil, "band", [(0, 1), (10, 10), (10, 1)]),
+        Dot(6, 10, 3.0, "best", evil, "a b/<x>.html"),
+        Dot(1, 2, 3, "dot", "t"),
+    ]
+    chart.add_line(evil, "val", [0, 10], [1, 100])
+    chart.add_reference(6, evil, "dotted")
+    chart.add_reference(5, evil, "dashed")
+    chart.add_stripe(1.0, 2.0, evil)
+    chart.keys = [("dot", evil), ("lost", "")]
     figure = ElementTree.fromstring(chart_html(chart))
     svg = figure.find("svg")
     assert svg.get("viewBox") == "0 0 420 260"
     assert svg.get("aria-label") == f"{evil}: {evil} by reg"
     assert figure.find("figcaption").text == evil
-    (line,) = points_of(chart, "val")
-    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in line)
+    drawn = {mark.kind: mark for mark in chart.drawing().marks}
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in drawn["val"].points)
     assert svg.find("polyline[@class='val']").attrib == {"class": "val", "points": points}
     dashes = [m.get("stroke-dasharray") for m in svg.findall("polyline[@class='reference']")]
     assert dashes == [DASHES["dashed"], DASHES["dotted"]]
     assert svg.find("rect/title").text == evil
-    linked = svg.find("a")
+    linked, best = svg.find("a"), drawn["best"]
     assert linked.attrib == {"href": "a%20b/%3Cx%3E.html", "aria-label": evil}
-    best = next(m for m in chart.drawing().marks if isinstance(m, Dot))
     place = {"class": "best", "cx": f"{best.x:.1f}", "cy": f"{best.y:.1f}", "r": "3.0"}
     assert linked.find("circle").attrib == place
     assert svg.find("circle/title").text == "t"
     ticks = [text.text for text in svg.findall("text")]
-    y_ticks = [1, 2, 5, 10, 20, 50, 100]
-    assert ticks == [*map(str, y_ticks), *map(str, range(0, 11, 2)), "reg"]
-    keys = [(span.get("class"), span.text) for span in figure.findall("p/span")]
-    kinds = ["key val", "key band", "key reference dashed", "key reference dotted", "key dot"]
+    assert ticks == [*map(str, (1, 2, 5, 10, 20, 50, 100)), *map(str, range(0, 11, 2)), "reg"]
+    keys = [(key.get("class"), key.text) for key in figure.findall("p/span")]
+    kinds = ["key band", "key val", "key reference dashed", "key reference dotted", "key dot"]
     assert keys == [(None, evil), *((kind, evil) for kind in kinds)]
+    # The picture has the same texts, and besides those of the legend.
+    pictured = [mark.text for mark in drawing_of(chart, None).marks if isinstance(mark, Text)]
+    assert sorted(pictured) == sorted([*ticks, evil, *[evil] * len(kinds)])
 
 
-def test_a_picture_has_the_marks_and_the_dashes_of_the_page(monkeypatch):
-    """What is painted is what the page shows: the same drawing, with the same dashes."""
-    painted = []
-    monkeypatch.setattr(Figure, "savefig", lambda self, *_, **__: painted.append(self))
-    chart = evil_chart()
-    png.charts_sheet("heading", [chart], png.ALONE).save(io.BytesIO())
-    (figure,) = painted
-    drawn = {text.get_text() for text in figure.texts}
-    page = ElementTree.fromstring(chart_html(chart))
-    assert {text.text for text in page.iter("text")} <= drawn
-    assert {span.text for span in page.findall("p/span")} <= drawn
-    lines = [c for c in figure.findobj() if type(c).__name__ == "LineCollection"]
-    dashes = [c.get_linestyle()[0][1] for c in lines]
-    for name in ("dashed", "dotted"):
-        wanted = [float(n) for n in DASHES[name].split()]
-        assert any(
-            dash is not None and np.allclose(np.multiply(dash, png.UNITS / 72), wanted)
-            for dash in dashes
-        )
-
-
-def test_the_picture_has_the_colours_of_the_page():
+def test_what_is_painted_has_the_colours_of_the_page():
     style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
-    names = COLOURS | dict(zip("abcdefgh", HUES, strict=True))
-    for name, colour in names.items():
+    for name, colour in (COLOURS | dict(zip("abcdefgh", HUES, strict=True))).items():
         assert re.search(rf"--{name}: (#\w+);", style)[1] == colour
+
+
+def mixed(kind, alpha):
+    return tuple(round(255 + alpha * (part - 255)) for part in bytes.fromhex(COLOURS[kind][1:]))
+
+
+@pytest.mark.parametrize(
+    ("mark", "colour", "share"),
+    [
+        (Line("", "train", [(0, 20), (80, 20)]), mixed("train", 1), 2 / 40),
+        (Line("", "train", [(0, 20), (80, 20)], "dashed"), mixed("train", 1), 2 / 40 * 5 / 9),
+        (Line("", "band", [(0, 0), (80, 0), (80, 20), (0, 20)]), mixed("val", 0.2), 0.5),
+        (Dot(40, 20, 15, "dot"), mixed("train", 0.6), math.pi * 15**2 / 3200),
+        (Dot(40, 20, 15, "faint"), mixed("train", 0.25), math.pi * 15**2 / 3200),
+        (Box(20, 10, 40, 20, "framed"), mixed("bad", 1), 2.5 * 110 / 3200),
+        (Box(20, 10, 40, 20, "zone"), mixed("soft", 1), 0),
+        (Picture(0, 0, 80, 20, np.full((1, 1, 3), 10.0)), (10, 10, 10), 0.5),
+        (Picture(0, 0, 80, 20, np.full((1, 1, 3), 15.0), "behind"), (195, 195, 195), 0.5),
+    ],
+)
+def test_a_mark_is_painted_in_its_colour_as_large_as_it_is(mark, colour, share):
+    painted = np.asarray(paint(Drawing(80, 40, [mark])))
+    darker = (255.0 - painted).mean(axis=(0, 1))
+    assert darker == pytest.approx(share * (255.0 - np.array(colour)), rel=0.2, abs=0.1)
+
+
+@pytest.mark.parametrize(("anchor", "begin"), [("start", 0), ("middle", 0.5), ("end", 1)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_text_stands_at_its_place(anchor, begin, turned):
+    text = Text(150, 150, "HHHHHHHH", anchor, turned)
+    painted = np.asarray(paint(Drawing(300, 300, [text]))).min(axis=-1) < 128
+    ys, xs = ([where.min() / PIXEL, where.max() / PIXEL] for where in np.nonzero(painted))
+    long = font(text.letter).getlength(text.text) / PIXEL
+    along = 150 + begin * long - long if turned else 150 - begin * long
+    expected = [along, along + long]
+    assert (ys if turned else xs) == pytest.approx(expected, abs=3)
+    assert (xs if turned else ys)[1] == pytest.approx(150, abs=1.5)  # baseline
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 50), st.floats(0, 50)), min_size=2, max_size=6, unique=True),
+    st.tuples(st.floats(1, 9), st.floats(1, 9)),
+)
+def test_dashes_are_drawn_and_left_out_in_turn(points, lengths):
+    total = sum(math.dist(a, b) for a, b in itertools.pairwise(points))
+    parts = [sum(map(math.dist, part, part[1:])) for part in dashed(points, lengths)]
+    drawn, left = lengths
+    n, rest = divmod(total, drawn + left)
+    assert sum(parts) == pytest.approx(n * drawn + min(rest, drawn), abs=1e-6)
+    assert [*dashed(points, [])] == [points]
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 3)])
@@ -185,5 +208,5 @@ def test_an_image_on_a_page_is_itself(shape):
     image = np.arange(np.prod(shape)).reshape(shape) * 9.0
     kind, _, content = data_uri(image).partition(",")
     assert kind == "data:image/png;base64"
-    pixels = np.round(255 * imread(io.BytesIO(base64.b64decode(content)), "png"))
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(content))))
     np.testing.assert_array_equal(pixels, image)

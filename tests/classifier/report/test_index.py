@@ -16,6 +16,7 @@ def write_json(path, content):  # thousands of them: not whole, and not to the d
 
 
 SPLIT = {"n": 360, "loss": 0.1234567, "loss_error": 0.0123, "accuracy": 348 / 360}
+OTHER = SPLIT | {"loss": 0.7, "loss_error": 0.05}
 REPORT = {
     "config": {"name": None, "tags": []},
     "metrics": {"train": SPLIT, "val": SPLIT, "test": SPLIT},
@@ -46,7 +47,7 @@ def put_sweep(folder, n_jobs, labels=None):
         )
         put_run(folder / str(k), labels)
     settings = settings_of(jobs, ["lr", "reg"], "val_loss")
-    test = {"test_loss": 0.2, "test_accuracy": 0.9, "test_n": 360}
+    test = {"test_loss": 0.2, "test_accuracy": 348 / 360, "test_n": 360}
     summary = {"swept": ["lr", "reg"], "keys": ["lr", "reg"], "objective": "val_loss"}
     best = max(settings, key=lambda row: row["lr"]) | test
     write_json(folder / "sweep.json", summary | {"jobs": jobs, "settings": settings, "best": best})
@@ -109,11 +110,29 @@ def test_a_name_and_tags_are_text_and_columns_without_any_are_left_out(tmp_path)
     assert 'data-key="tags"' in page
 
 
-def test_an_accuracy_has_its_interval_and_a_loss_its_standard_error(tmp_path):
-    put_run(tmp_path / "one")
-    page = write_index(tmp_path).read_text(encoding="utf-8")
-    assert ">96.67% (94.3 to 98.1)<" in page  # as R's binom.wilson(348, 360) has it
-    assert page.count(">0.1235 ± 0.012<") == 2
+def test_figures_have_their_errors_whatever_the_objective(tmp_path, read):
+    put_run(tmp_path / "one", report=REPORT | {"metrics": REPORT["metrics"] | {"val": OTHER}})
+    put_run(
+        tmp_path / "seen", report=REPORT | {"metrics": {"train": SPLIT, "val": None, "test": None}}
+    )
+    put_sweep(tmp_path / "s", 3)
+    page = read(write_index(tmp_path))
+    heads = page.tables["Runs, newest first"][0]
+    seen, one = sorted(page.tables["Runs, newest first"][1:], key=lambda row: row[3])[::-1]
+    interval = "96.67% (94.3 to 98.1)"  # as R's binom.wilson(348, 360) has it
+    assert dict(zip(heads, one, strict=True)) == {
+        "run": "compare one", "status": "completed", "data": "digits", "split": "test",
+        "accuracy": interval, "loss": "0.1235 ± 0.012", "val_loss": "0.7000 ± 0.05",
+        "lr": "0.1235", "reg": "0.0001", "epochs": "100", "seconds": "1.23",
+    }  # fmt: skip
+    assert seen[3:7] == ["train", "96.67%", "0.1235", "–"]
+    heads, row = page.tables["Sweeps, newest first"]
+    assert dict(zip(heads, row, strict=True)) == {
+        "sweep": "compare s", "swept": "lr, reg", "jobs": "3", "completed": "3",
+        "settings": "3 lr=2 reg=0.2: val_loss 0.3333 ± 0.01 lr=1 reg=0.1: val_loss 0.6667 ± 0.01 "
+        "lr=0 reg=0: val_loss 1.0000 ± 0.01", "objective": "val_loss",
+        "best": "0.3333 ± 0.01", "test_accuracy": interval,
+    }  # fmt: skip
 
 
 def test_a_sweep_that_has_no_summary_yet_is_a_row(tmp_path):

@@ -1,122 +1,98 @@
-"""What the page of a run says of its figures, its classes and examples of two features."""
+"""What the page of a run shows, read back from its HTML."""
 
-import dataclasses
 import itertools
-import json
 import re
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from classifier.evaluation import evaluate
-from classifier.fit import Epoch
-from classifier.model import LinearModel
-from classifier.report.chart import HUES, rgb
-from classifier.report.figures import Shown, curve, regions
-from classifier.report.pages.draw import draw
-from classifier.report.pages.run_page import class_tables, confused_pairs, write_run_page
-from classifier.report.text import metrics_table
-from classifier.runs.artifacts import DRAWN, read_examples, write_examples, write_history
+from classifier.report.figures import curve
+from classifier.report.pages.page import td, tr
+from classifier.report.pages.run_page import (
+    command,
+    confused_pairs,
+    ends_of_classes,
+    write_run_page,
+)
+from classifier.runs.artifacts import DRAWN, read_examples, read_history, write_examples
 from data.dataset import Dataset, Split
 from data.errors import InputError
-from data.files.store import write_json
-from data.preprocessing import AffineMap
+
+ERROR = "expected_calibration_error"
 
 
-def model_of(n_classes, n_features=2, seed=0):
-    rng = np.random.default_rng(seed)
-    return LinearModel(
-        rng.standard_normal((n_features, n_classes)).astype(np.float32),
-        rng.standard_normal(n_classes).astype(np.float32),
-        np.array([f"class {c}" for c in range(n_classes)]),
-        AffineMap(np.full(n_features, 0.5), np.full(n_features, 2.0)),
-        None,
-        {},
+@pytest.fixture
+def page_of(leave, read):
+    def page(name="run", **options):
+        run = leave(name, **options)
+        write_run_page(run.folder)
+        return run, read(run.folder / "report.html")
+
+    return page
+
+
+def test_a_cell_shows_its_value_and_is_sorted_by_it():
+    number = '<td class="number" data-value="{}">{}</td>'
+    assert td(2 / 3, ".2f") == number.format(2 / 3, "0.67")
+    assert td(12345678) == number.format(12345678, 12345678)
+    assert {td(None), td(np.inf), td(float("nan"))} == {number.format("", "–")}
+    assert td(True) == '<td data-value="True">True</td>'
+    assert td("<b>\"'&") == f'<td data-value="{(e := "&lt;b&gt;&#34;&#39;&amp;")}">{e}</td>'
+    assert td("x" * 41).startswith('<td class="wide" ')
+    assert tr([(1, None), {"a": "x", "b": 0.5}]) == (
+        f"<tr>{td(1)}{td(None)}</tr>\n<tr>{td('x')}{td(0.5)}</tr>"
     )
 
 
-def figures_of(model, n, seed=1):
-    rng = np.random.default_rng(seed)
-    X = 3 * rng.standard_normal((n, len(model.W)))
-    y = np.argmax(model.predict_proba(X), axis=1)
-    wrong = rng.random(n) < 0.3
-    y[wrong] = rng.integers(0, len(model.classes), int(wrong.sum()))
-    return evaluate(model, X, y, 5)
+def test_the_tables_have_the_figures_of_the_report(page_of):
+    run, page = page_of(signal=0.3)
+    metrics = run.report["metrics"]
+    rows = page.rows("Figures of each split")
+    assert rows["split"][-3:] == ["top-3 accuracy", "macro F1", "calibration error"]
+    for name, split in metrics.items():
+        right = round(split["accuracy"] * split["n"])
+        between = binomtest(right, split["n"]).proportion_ci(0.95, "wilson")
+        seen = name == "train"
+        assert rows[name] == [
+            str(split["n"]),
+            f"{split['loss']:.4f}",
+            "–" if seen else f"{split['loss_error']:.2g}",
+            f"{split['accuracy']:.4f}",
+            "–" if seen else f"{between.low:.4f} to {between.high:.4f}",
+            *(f"{split[key]:.4f}" for key in ("top_k_accuracy", "macro_f1", ERROR)),
+        ]
+    test = metrics["test"]
+    assert f"{100 * between.low:.1f} to {100 * between.high:.1f}% (95% interval)" in page.text
+    assert f"± {test['loss_error']:.2g} (standard error)" in page.text
+    classes = page.rows("Figures of each class, test examples")
+    for c in test["per_class"]:
+        figures = [f"{c[key]:.4f}" for key in ("precision", "recall", "f1")]
+        assert classes[c["class"]] == [*figures, str(c["support"])]
+    assert page.rows("Epochs")["2"][:3] == ["20", "0.1", "1"]
+    assert page.rows("Every key and its value")["data"] == ["mine"]
+    assert page.rows("What else the report holds")["seconds.evaluation"] == ["0.5"]
+    assert "seconds 1.50 1.00 in training" in page.text
 
 
-def dataset_of(n_train, n_val, n_features=2, image_shape=None):
-    rng = np.random.default_rng(2)
-    splits = [
-        Split(rng.standard_normal((n, n_features)), rng.integers(0, 3, n))
-        for n in (n_train, n_val, 0)
-    ]
-    return Dataset("mine", *splits, np.array(["a", "b", "c"]), image_shape, "here")
+def test_calibration_and_folds_are_shown_where_there_are_any(page_of, run_of):
+    before = run_of(2.0).report["metrics"] | {"train": None}
+    folds = {"folds": 5, "loss": 0.5, "accuracy": 0.75, "accuracy_error": 0.02, "loss_error": 0.1}
+    calibration = {"temperature": 1.5, "before": before}
+    run, page = page_of(calibration=calibration, cross_validation=folds)
+    assert "accuracy on 5 folds 75.00% ± 2.00%, loss 0.5000" in page.text
+    rows = page.rows("Calibration")
+    assert [*rows] == ["split", "val", "test"]
+    for name in ("val", "test"):
+        pairs = [(of[name]["loss"], of[name][ERROR]) for of in (before, run.report["metrics"])]
+        assert rows[name] == [f"{pair[k]:.4f}" for k in (0, 1) for pair in pairs]
+    assert "temperature 1.5" in page.text
+    _, page = page_of("plain")
+    assert "Calibration" not in page.tables
+    assert "The run was not calibrated" in page.text
 
 
-def folder_with_run(folder, model, n=400):
-    figures = figures_of(model, n)
-    report = {
-        "status": "completed",
-        "ended": "all epochs done",
-        "metrics": {"train": figures, "val": figures, "test": figures},
-        "objective": 1.0,
-        "config": {
-            "class_weight": None,
-            "label_smoothing": 0.0,
-            "lr": 0.1,
-            "report": {"plots": "best"},
-        },
-        "certificate": None,
-        "lr": 0.25,
-        "reg": 1e-4,
-        "best_epoch": 2,
-        "epochs": 3,
-        "seconds": {"training": 1.0},
-        "data": {
-            "name": "mine",
-            "origin": "here",
-            "n_features": len(model.W),
-            "n_classes": len(model.classes),
-            "image_shape": None,
-        },
-    }
-    kept = "smoothness largest_stable_lr gradient_check machine versions".split()
-    write_json(folder / "report.json", report | dict.fromkeys(kept) | {"smoothness": 1.0})
-    write_history(folder / "history.csv", history_of(2.0, 1.0, 0.5))
-    model.save(folder / "model.npz")
-    return report
-
-
-def history_of(*losses):
-    return [Epoch(i + 1, 10, 0.1, v, 0.5, v / 2, 0.4, 0.01) for i, v in enumerate(losses)]
-
-
-@pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (348, 360), (1, 3), (59_999, 60_000)])
-def test_an_accuracy_has_wilsons_interval_and_a_loss_its_standard_error(right, n):
-    split = {"n": n, "loss": 0.5, "loss_error": 0.0123, "accuracy": right / n}
-    old = {"n": n, "loss": 0.5, "accuracy": right / n}  # of an earlier version
-    table = metrics_table({"train": split, "val": old, "test": split})
-    train, val, test = table.splitlines()[1:]
-    between = binomtest(right, n).proportion_ci(0.95, "wilson")
-    shown = f"{right / n:.4f} ({between.low:.3f} to {between.high:.3f})"
-    assert test.split() == ["test", str(n), "0.5000", "+-", "0.012", *shown.split()]
-    assert val.split() == ["val", str(n), "0.5000", *shown.split()]
-    assert train.split() == ["train", str(n), "0.5000", f"{right / n:.4f}"]
-    assert max(map(len, table.splitlines())) <= 72
-
-
-def test_the_page_says_how_far_off_its_figures_may_be(tmp_path):
-    report = folder_with_run(tmp_path, model_of(3))
-    write_run_page(tmp_path)
-    page, test = (tmp_path / "report.html").read_text(encoding="utf-8"), report["metrics"]["test"]
-    between = binomtest(round(400 * test["accuracy"]), 400).proportion_ci(0.95, "wilson")
-    assert f"{100 * between.low:.1f} to {100 * between.high:.1f}% (95% interval)" in page
-    assert f"± {test['loss_error']:.2g} (standard error)" in page
-    assert page.count(f">{between.low:.4f} to {between.high:.4f}<") == 2  # val and test
-
-
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_classes_that_are_taken_for_each_other_are_one_pair(seed):
     rng = np.random.default_rng(seed)
     names = [f"c{i}" for i in range(8)]
@@ -135,81 +111,59 @@ def test_classes_that_are_taken_for_each_other_are_one_pair(seed):
     assert confused_pairs(["a", "b"], [[9, 1], [0, 9]]) == []  # one alone is no pattern
 
 
-def test_the_matrix_says_which_classes_and_how_many_examples_it_leaves_out(tmp_path):
-    for n_classes, is_part in ((150, True), (3, False)):
-        split = folder_with_run(tmp_path, model_of(n_classes, 20), 3000)["metrics"]["test"]
-        write_run_page(tmp_path)
-        page = (tmp_path / "report.html").read_text(encoding="utf-8")
-        outside = 3000 - np.sum(split["confusion_matrix"])
-        said = f"is of the 100 of 150 classes with the most errors; {outside:,} of 3,000 examples"
-        assert (said in page) == is_part == (0 < outside < 3000)
+def test_of_many_classes_the_worst_and_the_best_are_shown(run_of):
+    classes = run_of(0.3, n_classes=60, n=(9, 9, 4000)).report["metrics"]["test"]["per_class"]
+    classes[7] |= {"support": 0, "f1": 0.0}  # of which nothing is known
+    worst, best = ends_of_classes(classes).values()
+    f1 = sorted(c["f1"] for c in classes if c["support"])
+    assert [c["f1"] for c in worst] == f1[:10]
+    assert [c["f1"] for c in best] == f1[::-1][:10]
+    assert ends_of_classes(classes[:30]) == {}
 
 
-def test_of_many_classes_the_worst_and_the_best_are_shown():
-    split = figures_of(model_of(60, 20), 4000)
-    split["per_class"][7] |= {"support": 0, "f1": 0.0}  # of which nothing is known
-    shown = class_tables(split)
-    (_, worst), (_, best) = shown["class_ends"]
-    f1 = sorted(c["f1"] for c in split["per_class"] if c["support"])
-    assert [float(row[3].value) for row in worst] == f1[:10]
-    assert [float(row[3].value) for row in best] == f1[::-1][:10]
-    assert "class 7" not in {row[0].text for row in (*worst, *best)}
-    assert len(shown["classes"]) == 60
-    assert class_tables(figures_of(model_of(30, 20), 500))["class_ends"] == []
-
-
-def test_a_page_of_a_thousand_classes_is_small(tmp_path):
-    folder_with_run(tmp_path, model_of(1000, 20), n=5000)
-    write_run_page(tmp_path)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert len(page) < 1_000_000
-    assert "<summary>All 1000 classes, as a table</summary>" in page
-    assert "taken for class 1: 1<" not in page  # of confusions of one there are hundreds
-
-
-def test_a_page_of_long_names_and_confusions_everywhere_is_below_two_megabytes(tmp_path):
-    model = model_of(1000, 20)
+def test_the_page_of_many_classes_says_what_it_leaves_out_and_stays_small(page_of):
     names = np.array([f"{c:04} {'of a name that goes on ' * 4}" for c in range(1000)])
-    report = folder_with_run(tmp_path, dataclasses.replace(model, classes=names), n=5000)
-    test = report["metrics"]["test"]
-    test["confusion_matrix"] = (1 + np.arange(10_000).reshape(100, 100) % 3).tolist()
-    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    report["metrics"]["test"] = test
-    write_json(tmp_path / "report.json", report)
-    write_run_page(tmp_path)
-    assert len((tmp_path / "report.html").read_text(encoding="utf-8")) < 2_000_000
+    size = {"n_classes": 1000, "n": (9, 9, 5000), "image_shape": (4, 2)}
+    run, page = page_of(signal=0.0, names=names, **size)
+    assert len(page.html) < 2_000_000
+    assert page.html.count("<img") == 100  # the first templates
+    outside = 5000 - np.sum(run.report["metrics"]["test"]["confusion_matrix"])
+    told = f"is of the 100 of 1,000 classes with the most errors; {outside:,} of 5,000 examples"
+    assert told in page.text
+    assert outside > 0
+    assert "All 1000 classes, as a table" in page.text
+    assert "The first 100 of 1000 classes." in page.text
+    _, page = page_of("few")
+    assert "with the most errors" not in page.text
+    assert page.html.count("<img") == 4
 
 
-def test_the_page_has_the_line_for_guessing_where_the_axis_has_it(tmp_path):
-    history, report = history_of(0.05, 0.02, 0.01), folder_with_run(tmp_path, model_of(3))
-    write_history(tmp_path / "history.csv", history)
-    write_run_page(tmp_path)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    (points,) = re.findall(r'<polyline class="chance" points="(.*?)"', page)[:1]
-    axis = curve(history, report, "loss").y
-    height = 10 + (1 - axis.place(float(np.log(3)))) * (260 - 10 - 36)
+def test_the_page_has_the_line_for_guessing_where_the_axis_has_it(page_of):
+    run, page = page_of()
+    (points,) = re.findall(r'<polyline class="chance" points="(.*?)"', page.html)[:1]
+    axis = curve(read_history(run.folder / "history.csv"), run.report, "loss").y
+    height = 10 + (1 - axis.place(float(np.log(4)))) * (260 - 10 - 36)
     assert {float(point.split(",")[1]) for point in points.split()} == {round(height, 1)}
-    assert "guessing, 1.10" in page
+    assert "guessing, 1.39" in page.text
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 12])
-def test_a_place_has_the_class_that_the_model_predicts_there(n_classes):
-    model = model_of(n_classes)
-    X = np.random.default_rng(3).normal(size=(50, 2)) * [1.0, 100.0]
-    shown = Shown(X, np.zeros(50, int), np.zeros(50, bool))
-    chart = regions(model, shown, 40)
-    assert chart.image.shape == (24, 40, 3)
-    hues = [tuple(rgb(hue)) for hue in HUES]
-    winner = [[hues.index(tuple(pixel)) for pixel in line] for line in chart.image]
-    xs = chart.x.low + (np.arange(40) + 0.5) / 40 * (chart.x.high - chart.x.low)
-    ys = chart.y.high - (np.arange(24) + 0.5) / 24 * (chart.y.high - chart.y.low)
-    grid = np.stack(np.meshgrid(xs, ys), axis=-1).reshape(-1, 2)
-    expected = np.argmax(model.predict_proba(grid), axis=1).reshape(24, 40)
-    np.testing.assert_array_equal(winner, expected % len(HUES))
-    predicted = np.argmax(model.predict_proba(X), axis=1)
-    for dot, guess in zip(chart.dots, predicted, strict=True):
-        assert dot.text == "training, class 0" + f", taken for class {guess}" * bool(guess)
-    assert chart.x.low < X[:, 0].min() < X[:, 0].max() < chart.x.high
+def test_the_command_is_that_of_the_overrides_but_for_what_is_secret(leave):
+    folder = leave().folder
+    assert command(folder) == ""
+    (folder / ".hydra").mkdir()
+    listed = ["lr=0.1", "name='a b'", "mlflow.uri=http://u:p@h", "sweep=lr_reg"]
+    text = "".join(f"- {override}\n" for override in listed)
+    (folder / ".hydra/overrides.yaml").write_text(text, encoding="utf-8")
+    assert command(folder) == """python train.py lr=0.1 'name='"'"'a b'"'"''"""
+
+
+def dataset_of(n_train, n_val, n_features=2, image_shape=None):
+    rng = np.random.default_rng(2)
+    splits = [
+        Split(rng.standard_normal((n, n_features)), rng.integers(0, 3, n))
+        for n in (n_train, n_val, 0)
+    ]
+    return Dataset("mine", *splits, np.array(["a", "b", "c"]), image_shape, "here")
 
 
 def test_some_examples_of_two_features_are_kept_and_no_others(tmp_path):
@@ -226,33 +180,47 @@ def test_some_examples_of_two_features_are_kept_and_no_others(tmp_path):
         (tmp_path / name).mkdir()
         write_examples(tmp_path / name, other)
         assert not list((tmp_path / name).iterdir())
-
-
-def test_examples_that_are_none_are_refused(tmp_path):
     path = tmp_path / "examples.npz"
     np.savez(path, X=np.zeros((3, 4)), y=np.zeros(3, int), is_val=np.zeros(3, bool))
     with pytest.raises(InputError, match=r"examples\.npz: are not examples of two features"):
         read_examples(path)
 
 
-def test_examples_are_drawn_on_the_page_and_in_a_picture(tmp_path):
-    model = model_of(3)
-    folder_with_run(tmp_path, model)
-    write_examples(tmp_path, dataset_of(60, 20))
-    write_run_page(tmp_path)
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    dots = re.findall(r'<circle class="class-(\d)( held-out)?".*?<title>(.*?)</title>', page)
-    shown = read_examples(tmp_path / "examples.npz")
-    predicted = np.argmax(model.predict_proba(shown.X), axis=1)
+def test_examples_are_drawn_on_the_page(leave, read):
+    run = leave(image_shape=(2,), n_classes=3)
+    write_examples(run.folder, dataset_of(60, 20))
+    write_run_page(run.folder)
+    page = read(run.folder / "report.html")
+    dots = re.findall(r'<circle class="class-(\d)( held-out)?".*?<title>(.*?)</title>', page.html)
+    shown = read_examples(run.folder / "examples.npz")
+    predicted = np.argmax(run.model.predict_proba(shown.X), axis=1)
     assert len(dots) == 80
     for (kind, held, text), true, is_val, guess in zip(*[dots, *shown[1:], predicted], strict=True):
         assert (int(kind), bool(held)) == (true, is_val)
-        said = f"{'validation' if is_val else 'training'}, class {true}"
-        assert text == said + f", taken for class {guess}" * bool(guess != true)
-    assert '<image href="data:image/png;base64,' in page
-    assert [*re.findall(r'<span class="key class-\d">(.*?)<', page)] == [*model.classes]
-    draw("run", tmp_path)
-    assert (tmp_path / "decision_regions.png").stat().st_size > 5000
-    chart = regions(model, shown, 20)
-    assert [(dot.x, dot.y) for dot in chart.dots] == [tuple(x) for x in shown.X.tolist()]
-    assert [text for _, text in chart.keys] == ["training", "validation", *model.classes]
+        told = f"{'validation' if is_val else 'training'}, class {true}"
+        assert text == told + f", taken for class {guess}" * bool(guess != true)
+    assert '<image href="data:image/png;base64,' in page.html
+    assert re.findall(r'<span class="key class-\d">(.*?)<', page.html) == [*run.model.classes]
+
+
+def test_mistakes_are_pictures_or_a_table(leave, read):
+    run = leave(signal=0.2)
+    mistakes = run.report["metrics"]["test"]["mistakes"]
+    write_run_page(run.folder)
+    first = read(run.folder / "report.html").tables["Mistakes"][1]
+    told = [mistakes[0][key] for key in ("index", "true", "predicted", "probability")]
+    assert first == [*map(str, told[:3]), f"{told[3]:.4f}"]
+    np.savez(run.folder / "mistakes.npz", X=np.zeros((len(mistakes), 4, 4)))
+    write_run_page(run.folder)
+    page = read(run.folder / "report.html")
+    assert page.html.count('alt="example ') == len(mistakes)
+    assert "{} taken for {}".format(*told[1:3]) in page.text
+    assert f"{told[3]:.2%} sure" in page.text
+
+
+def test_files_that_will_be_drawn_are_named(page_of):
+    page = page_of(config={"report": {"plots": "all"}})[1].html
+    assert '<a href="weights.png">' in page
+    page = page_of("other")[1].html
+    assert "weights.png" not in page
+    assert '<a href="model.npz">' in page

@@ -19,7 +19,7 @@ from classifier.report.pages.sweep_page import (
     curves,
     write_sweep_page,
 )
-from classifier.report.png import charts_sheet
+from classifier.report.png import Plot
 from classifier.report.settings import (
     FOLDS,
     METRICS,
@@ -29,7 +29,7 @@ from classifier.report.settings import (
     mark_worse,
     settings_of,
 )
-from classifier.report.sweep_figures import few, sweep_panels
+from classifier.report.sweep_figures import sweep_panels
 
 LIMIT = 2_000_000  # bytes of a page
 RNG = np.random.default_rng(0)
@@ -88,36 +88,6 @@ def test_the_charts_stand_before_the_table(tmp_path):
     page = page_of(tmp_path, jobs, ["lr", "reg"])
     places = [page.index(f'id="{name}"') for name in ("winner", "keys", "pairs", "jobs")]
     assert places == sorted(places)
-
-
-def test_numbers_have_a_line_through_the_best_and_categories_none(tmp_path):
-    kinds = ("sgd", "adam", "lbfgs")
-    jobs = [job(f"{k}{lr}", 0.5 + lr, lr=lr, optimizer=k) for k in kinds for lr in (0.1, 1, 10)]
-    charts = charts_of(page_of(tmp_path, jobs, ["lr", "optimizer"]))
-    assert charts["val_loss by lr"].count('<polyline class="val"') == 1
-    assert 'class="val"' not in charts["val_loss by optimizer"]
-    assert charts["val_loss by optimizer"].count("<circle") == 9
-    line = r'class="val" points="(\S+),\S+ (\S+),\S+ (\S+),'
-    places = re.findall(line, charts["val_loss by lr"])[0]
-    first, second, third = map(float, places)
-    assert second - first == pytest.approx(third - second, abs=0.11)  # on a logarithmic scale
-
-
-def test_repetitions_are_a_mean_with_its_error_before_faint_jobs(tmp_path):
-    losses = {1: (0.5, 0.7, 0.9), 2: (0.4, 0.5, 0.6)}
-    jobs = [
-        job(f"{lr}-{s}", loss, lr=lr, seed=s)
-        for lr, row in losses.items()
-        for s, loss in enumerate(row)
-    ]
-    chart = charts_of(page_of(tmp_path, jobs, ["lr", "seed"]))["val_loss by lr"]
-    assert chart.count('class="faint"') == 6
-    bars = re.findall(r'class="error" points="\S+,(\S+) \S+,(\S+)"', chart)
-    spans = [float(low) - float(high) for low, high in bars]
-    assert spans[0] / spans[1] == pytest.approx(2, rel=0.02)  # 0.2 and 0.1 over the root of 3
-    heights = {float(y) for y in re.findall(r'class="faint" cx="\S+" cy="(\S+)"', chart)}
-    scale = (max(heights) - min(heights)) / 0.5  # from 0.4 to 0.9
-    assert spans[0] == pytest.approx(2 * 0.2 / 3**0.5 * scale, rel=0.02)
 
 
 def test_the_row_of_a_setting_leads_to_its_jobs_and_counts_the_lost(tmp_path):
@@ -184,15 +154,6 @@ def test_parallel_coordinates_have_a_line_a_setting_and_the_best_in_front(tmp_pa
     assert 'id="all-keys"' not in page_of(tmp_path, jobs, ["lr", "reg"])
 
 
-def test_of_many_rows_the_best_and_some_of_all_others_are_drawn():
-    rows = [job(str(k), float(loss)) for k, loss in enumerate(RNG.permutation(1000))]
-    kept = few(rows, "val_loss", 100)
-    losses = sorted(row["val_loss"] for row in kept)
-    assert losses[:50] == list(range(50))
-    assert np.diff(losses[50:]) == pytest.approx(19, abs=1)
-    assert [int(row["job"]) for row in kept] == sorted(int(row["job"]) for row in kept)
-
-
 @pytest.mark.parametrize("n_seeds", [1, 5])
 def test_the_page_of_5000_jobs_stays_small(tmp_path, n_seeds):
     jobs = [
@@ -246,7 +207,7 @@ def test_values_of_any_size_have_a_place(tmp_path, values):
     jobs = [
         job(str(k), 1.0 + k, "failed" * (k == 1) or "completed", lr=v) for k, v in enumerate(values)
     ]
-    charts_sheet(*sweep_panels(summary_of(jobs, ["lr"]))).save(io.BytesIO())
+    Plot(*sweep_panels(summary_of(jobs, ["lr"]))).save(io.BytesIO())
     page = page_of(tmp_path, jobs, ["lr"])
     places = re.findall(r'<circle [^>]*cx="(.*?)"', charts_of(page)["val_loss by lr"])
     assert len(places) == len(values)
