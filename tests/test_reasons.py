@@ -134,7 +134,10 @@ class Mine(Callback):
             [*TWO, "hydra.launcher.backend=dask"],
             "hydra.launcher.backend=dask: must be one of local, loky, ray",
         ),
-        ([*TWO, "hydra.launcher.max_stack=0"], "hydra.launcher.max_stack=0: must be a whole number at"),
+        (
+            [*TWO, "hydra.launcher.max_stack=0"],
+            "hydra.launcher.max_stack=0: must be a whole number at",
+        ),
         ([*TWO, "hydra.launcher.n_jobs=-1"], "hydra.launcher.n_jobs=-1: must be a whole number at"),
         ([*TWO, "hydra.launcher.max_stack=many"], "hydra.launcher.max_stack=many: not a value"),
         (["-m", "lrr=1,2"], "lrr=1,2: there is no such key; did you mean lr?"),

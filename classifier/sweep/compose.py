@@ -14,7 +14,15 @@ from hydra.core.override_parser.types import Override, OverrideType
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.config import Config, has_role, make_config, plain_config, plain_value
+from classifier.runs.config import (
+    Job,
+    has_role,
+    make_config,
+    plain_config,
+    plain_value,
+    public,
+    refuse_unused,
+)
 from data.files.store import yaml_text
 from data.options import PLACE
 
@@ -47,9 +55,11 @@ class Composition:
             # A list takes the place of one, as when Hydra merges it; dicts are not set here.
             OmegaConf.update(self._task, override.key_or_group, override.value(), merge=False)
 
-    def config(self) -> Config:
-        """Return the checked values; raises as `make_config` does."""
-        return make_config(self._task)
+    def job(self, folder: Path) -> Job:
+        """Return the job with its checked values; raises as `make_config` and `refuse_unused`."""
+        config = make_config(self._task)
+        refuse_unused(config, [str(override.input_line) for override in self.overrides])
+        return Job(config, public(self.plain()), folder)
 
     def plain(self) -> dict[str, Any]:
         """Return the job's config as `plain_config` does."""

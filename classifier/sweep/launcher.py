@@ -11,7 +11,7 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import lacks
-from classifier.runs.config import Config, Job, public, refuse_unused
+from classifier.runs.config import Config, Job
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.hints import explain
 from classifier.runs.log import SweepStopped, failures_recorded, stop_at_once
@@ -129,12 +129,9 @@ class StackedLauncher:
         reasons = set()
         for overrides in job_overrides:
             try:
-                composed = composer.compose(overrides)
-                config = composed.config()
-                refuse_unused(config, overrides)
+                job = composer.compose(overrides).job(Path())
                 if is_new:
-                    job = Job(config, public(composed.plain()), Path())
-                    check_dataset(self._open(job, all_finite=True), config)
+                    check_dataset(self._open(job, all_finite=True), job.config)
                 return
             except Exception as error:
                 reasons.add(explain(error, Config))
@@ -151,8 +148,8 @@ class StackedLauncher:
         """Return a job's folder, made where it is new, and the job where it is to be trained."""
         try:
             composed = composer.compose(overrides)
-            plain = composed.plain()
-            folder, status = places.find(plain) or (places.make(number, composed.files), "")
+            earlier = places.find(composed.plain())
+            folder, status = earlier or (places.make(number, composed.files), "")
         except Exception as error:
             reason = explain(error, Config)
             failed = json.dumps({"status": "failed", "reason": reason})
@@ -167,9 +164,7 @@ class StackedLauncher:
                 remove(status_file)  # of a run that failed or was stopped
                 if is_folder(status_file):  # it would fail every job of the stack
                     raise FileExistsError(f"{status_file}: is a folder; move it away")
-                config = composed.config()
-                refuse_unused(config, overrides)
-                return folder, Job(config, public(plain), folder)
+                return folder, composed.job(folder)
         except Exception as error:  # recorded in the folder
             if isinstance(error, OSError):  # where nothing may be written, it is told here alone
                 log.error("%s", one_line(error))

@@ -277,10 +277,15 @@ def test_a_model_that_is_lost_never_takes_the_place_of_a_good_one(sweep, content
     assert number_of(folder / "best") == best
 
 
-def test_without_a_completed_job_there_is_no_best(sweep):
-    folder = sweep(({}, "diverged", 2.3))
-    assert summarise(folder)["best"] is None
+def test_without_a_completed_job_there_is_no_best_and_null_is_a_value(sweep):
+    jobs = [({"class_weight": weight}, "diverged", 2.3) for weight in (None, "balanced")]
+    folder = sweep(*jobs, ({}, "failed", None))
+    summary = summarise(folder)
+    assert summary["best"] is None
     assert not (folder / "best").exists()
+    assert [job["class_weight"] for job in summary["jobs"]] == ["null", "balanced", None]
+    page = (folder / "sweep.html").read_text(encoding="utf-8")
+    assert ">null<" in page
 
 
 def test_the_flags_of_a_job_are_in_the_summary(sweep):
