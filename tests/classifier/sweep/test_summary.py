@@ -263,6 +263,20 @@ def test_a_sweep_that_was_killed_has_a_summary(sweep):
     assert "report.json" in jobs[2]["reason"]
 
 
+def test_the_test_split_is_looked_at_when_a_sweep_has_ended_and_no_job_is_left(sweep, caplog):
+    """Of these folders it cannot be, for there are no data: that is told, and no more."""
+    figures = {"loss": 1.0, "accuracy": 0.5, "n": 100}
+    metrics = {"train": figures, "val": figures, "test": None}
+    folder = sweep(({}, "completed", 1.0), ({"lr": 1}, "running", None), metrics=metrics)
+    tried = []
+    for status, ended in (("running", True), ("failed", False), ("failed", True)):
+        texts = json.dumps({"status": status, "reason": None})
+        (folder / "1/status.json").write_text(texts, encoding="utf-8")
+        summarise(folder, ended=ended)
+        tried.append("the winner is not evaluated on the test split" in caplog.text)
+    assert tried == [False, False, True]
+
+
 @pytest.mark.parametrize("content", [b"PK", None])
 def test_a_model_that_is_lost_never_takes_the_place_of_a_good_one(sweep, content):
     folder = sweep(*grid())
