@@ -146,7 +146,9 @@ class JobFolders:
 def check_best(best: Path) -> None:
     """Refuse a best/ with other files than those of a winner, and the exports of its model."""
     allowed = {*NEEDED, *SHOWN, *EXPORTS}
-    paths = sorted(best.iterdir()) if is_folder(best) else [best] if is_there(best) else []
+    paths = [best] if is_there(best) else []
+    if is_folder(best):
+        paths = sorted(best.iterdir())
     others = [path for path in paths if path.name not in allowed or not is_plain_file(path)]
     if others:
         raise InputError(

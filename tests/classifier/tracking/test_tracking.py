@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from classifier.runs.config import Mlflow
 from classifier.runs.folder import write_status
 from classifier.runs.log import Stopped, stop_at_once
 from classifier.sweep.folders import read_record
-from classifier.tracking.figures import scalars
+from classifier.tracking.figures import Scalar, scalars
 from classifier.tracking.track import check_tracker
 from data.errors import InputError
 
@@ -292,6 +293,17 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     curves = {("train_accuracy", 0.25, 1), ("lr", 0.5, 1)}
     kept = {("best_train_loss", 1.5, 0), ("resolved_lr", 0.5, 0), ("best_epoch", 0, 0)}
     assert told == curves | kept | {("optimum_excess", 0.125, 0), ("cv_loss", 2.0, 0)}
+
+
+def test_many_figures_are_told_in_requests_of_a_thousand():
+    pytest.importorskip("mlflow")
+    from classifier.tracking.mlflow_store import Run
+
+    requests = []
+    client = SimpleNamespace(log_batch=lambda _, metrics: requests.append(metrics))
+    Run(client, "id").write([Scalar("lr", 0.1, step, 0.0) for step in range(2500)])
+    assert [len(request) for request in requests] == [1000, 1000, 500]
+    assert [metric.step for request in requests for metric in request] == [*range(2500)]
 
 
 def test_a_password_in_the_uri_stays_out_of_what_is_passed_on(command, tmp_path):
