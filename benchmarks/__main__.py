@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_info
 
 from benchmarks import commands, problems, training
 from benchmarks.measure import Table
-from benchmarks.peers import n_threads
+from classifier.blas import n_threads
 from data.machine import cores, memory
 
 KERNELS = os.environ.get("OPENBLAS_CORETYPE", "")  # chosen by hand: results of their own
@@ -26,7 +26,9 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "epoch_mnist": lambda n, q: training.epochs(problems.mnist(quick=q), 256, 1, n),
     "epoch_cifar": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n),
     "epoch_probe": lambda n, q: training.epochs(problems.embeddings(quick=q), 256, 1, n),
-    "stacks": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n, (64, 16, 4, 1)),
+    "stacks": lambda n, q: training.epochs(
+        problems.cifar(quick=q), 256, 1, n, (64, 16, 4, 1), large=512 if q else 4096
+    ),
     "optimum_mnist": lambda n, q: training.optimum(problems.mnist(quick=q), [1e-4], n, q),
     "optimum_digits": lambda n, q: training.optimum(problems.digits(), [1e-2, 1e-4, 1e-6], n, q),
     "path_mnist": lambda n, q: training.path(problems.mnist(quick=q), n, q),
@@ -44,14 +46,24 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
 
 def main() -> None:
     """Run the chosen cases, print each table when it is there, and write all where asked."""
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Time this program beside its peers."
+    )
+    chosen = f"{', '.join(CASES)}; the word before a _ chooses all that begin with it"
+    groups = [*CASES, *(name.partition("_")[0] for name in CASES)]
+    parser.add_argument("--only", nargs="+", choices=groups, metavar="CASE", help=chosen)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
+    parser.add_argument("--quick", action="store_true", help="small arrays, one round")
+    parser.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
     arguments = parser.parse_args()
     if arguments.write and arguments.quick:
         parser.error("--write is not for a --quick run")
     rounds = 1 if arguments.quick else arguments.rounds
     print(_head(), flush=True)
-    for name in _chosen(arguments.only):
-        table = _dated(str(CASES[name](rounds, arguments.quick)), rounds, arguments.quick)
+    for name, case in CASES.items():
+        if arguments.only and not {name, name.partition("_")[0]} & {*arguments.only}:
+            continue
+        table = _dated(str(case(rounds, arguments.quick)), rounds, arguments.quick)
         print(table, flush=True)
         if arguments.write:
             _write(table)
@@ -80,28 +92,6 @@ def _write(table: str) -> None:
     sections[table.split("\n", 1)[0]] = table
     whole = "\n".join(part.rstrip() + "\n" for part in [_head(), *sections.values()])
     RESULTS.write_text(whole, encoding="utf-8")
-
-
-def _chosen(only: list[str] | None) -> list[str]:
-    """Return the names of cases, for those of cases and of groups."""
-    return [n for n in CASES if not only or {n, n.partition("_")[0]}.intersection(only)]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description="Time this program beside its peers."
-    )
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=[*CASES, *(name.partition("_")[0] for name in CASES)],
-        metavar="CASE",
-        help=f"{', '.join(CASES)}; the word before a _ chooses all that begin with it",
-    )
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each (5)")
-    parser.add_argument("--quick", action="store_true", help="small arrays, one round")
-    parser.add_argument("--write", action="store_true", help=f"put the tables into {RESULTS.name}")
-    return parser
 
 
 def _head() -> str:

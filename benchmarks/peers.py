@@ -1,8 +1,6 @@
 """Everyone who trains: this program and its peers, all with the same mathematics.
 
-Each starts from zero and minimises mean cross-entropy + reg * sum(W ** 2). `SGDClassifier` alone
-fits one logistic regression a class (one against the rest), another objective and less work: the
-softmax objective of its scores stands beside its time for comparison only.
+Each starts from zero and minimises mean cross-entropy + reg * sum(W ** 2).
 """
 
 import dataclasses
@@ -13,10 +11,10 @@ from importlib.util import find_spec
 from typing import Any, TypeVar
 
 import numpy as np
-from threadpoolctl import threadpool_info
 
 from benchmarks.measure import OURS
 from benchmarks.problems import Problem
+from classifier.blas import n_threads
 from classifier.fit import EarlyStopping, Fit
 from classifier.full_batch import FullBatchTraining
 from classifier.minibatch import MinibatchTraining
@@ -24,7 +22,6 @@ from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, Sgd
 from classifier.schedules import Constant
 from data.dataset import Split
-from data.machine import cores
 
 Weights = tuple[np.ndarray, np.ndarray]  # W (D, C) and b (C,)
 P = TypeVar("P")
@@ -46,12 +43,6 @@ class Settings:
     def __str__(self) -> str:
         """One line for the head of a table."""
         return f"batch size {self.batch_size}, lr {self.lr:.3g}, reg {self.reg:g}"
-
-
-def n_threads() -> int:
-    """Return the threads that numpy's BLAS uses, which are everyone's."""
-    blas = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
-    return int(max(blas, default=cores()))
 
 
 def present(peers: Mapping[str, tuple[str, P]]) -> tuple[dict[str, P], list[str]]:
@@ -109,7 +100,11 @@ def _pytorch(problem: Problem, settings: Settings) -> Callable[[], Weights]:
     """`nn.Linear`, `CrossEntropyLoss` and `SGD` on the same memory; minibatches are `X[rows]`."""
     import torch
 
-    X, y, model = _torch_model(problem)
+    torch.set_num_threads(n_threads())
+    X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
+    model = torch.nn.Linear(X.shape[1], problem.n_classes)
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
     loss, rng = torch.nn.functional.cross_entropy, np.random.default_rng(0)
     # The gradient of reg * sum(W ** 2) is 2 reg W; the bias has no penalty.
     penalised = {"params": [model.weight], "weight_decay": 2 * settings.reg}
@@ -129,41 +124,10 @@ def _pytorch(problem: Problem, settings: Settings) -> Callable[[], Weights]:
     return run
 
 
-def _torch_lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
-    import torch
-
-    X, y, model = _torch_model(problem)
-    never = {"max_eval": 4 * passes, "tolerance_grad": 0, "tolerance_change": 0}  # ends it early
-    search = {"line_search_fn": "strong_wolfe"}
-    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=passes, **never, **search)
-
-    def objective() -> Any:
-        optimizer.zero_grad()
-        value = torch.nn.functional.cross_entropy(model(X), y) + reg * (model.weight**2).sum()
-        value.backward()
-        return value
-
-    def run() -> Weights:
-        optimizer.step(objective)
-        return model.weight.detach().numpy().T, model.bias.detach().numpy()
-
-    return run
-
-
-def _torch_model(problem: Problem) -> tuple[Any, Any, Any]:
-    import torch
-
-    torch.set_num_threads(n_threads())
-    model = torch.nn.Linear(problem.X.shape[1], problem.n_classes)
-    for parameter in model.parameters():
-        torch.nn.init.zeros_(parameter)
-    return torch.from_numpy(problem.X), torch.from_numpy(problem.y), model
-
-
 def _jax_lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
     """Hand the data to JAX, and compile. JAX takes as many threads as there are cores."""
     import jax
-    import jaxopt  # type: ignore[import-not-found,unused-ignore]
+    import jaxopt
 
     X, y = jax.device_put(problem.X), jax.device_put(problem.y)
 
@@ -179,30 +143,20 @@ def _jax_lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weight
     return lambda: tuple(np.asarray(array) for array in search(start))  # type: ignore[return-value]
 
 
-def _sgd_classifier(problem: Problem, settings: Settings) -> Callable[[], Weights]:
-    """Make a classifier whose step an example is the minibatch's, divided among its examples."""
-    from sklearn.linear_model import SGDClassifier
-
-    step = {"learning_rate": "constant", "eta0": settings.lr / settings.batch_size, "tol": None}
-    own = {"alpha": 2 * settings.reg, "max_iter": settings.epochs, "random_state": 0}
-    model = SGDClassifier(loss="log_loss", n_jobs=n_threads(), **step, **own)
-    return lambda: _fit(model, problem)
-
-
 def _logistic(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
     """Make a logistic regression of the same objective, which uses all its iterations."""
     from sklearn.linear_model import LogisticRegression
 
     C = 1 / (2 * reg * len(problem.y))
     model = LogisticRegression(C=C, max_iter=passes, tol=1e-12)
-    return lambda: _fit(model, problem)
 
+    def run() -> Weights:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is stopped on purpose before it has converged
+            model.fit(problem.X, problem.y)
+        return model.coef_.T, model.intercept_
 
-def _fit(model: Any, problem: Problem) -> Weights:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it is stopped on purpose before it has converged
-        model.fit(problem.X, problem.y)
-    return model.coef_.T, model.intercept_
+    return run
 
 
 # A name, the module without which it is left out, and what makes it ready.
@@ -210,12 +164,10 @@ LOGISTIC = "LogisticRegression, lbfgs"
 OF_EPOCHS: dict[str, tuple[str, Callable[[Problem, Settings], Callable[[], Weights]]]] = {
     OURS: ("numpy", train_stack),
     "PyTorch, index batches": ("torch", _pytorch),
-    "SGDClassifier": ("sklearn", _sgd_classifier),
 }
 # From a problem, a penalty and a number of passes over the examples.
 OF_OPTIMUM: dict[str, tuple[str, Callable[[Problem, float, int], Callable[[], Weights]]]] = {
     OURS: ("numpy", _lbfgs),
     LOGISTIC: ("sklearn", _logistic),
-    "PyTorch's LBFGS": ("torch", _torch_lbfgs),
     "JAX, jaxopt's LBFGS": ("jaxopt", _jax_lbfgs),
 }

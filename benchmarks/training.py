@@ -14,23 +14,29 @@ import numpy as np
 
 from benchmarks import peers
 from benchmarks.measure import OURS, Prepare, Row, Table, Timing, take_turns, time_once
-from benchmarks.peers import LOGISTIC, Settings, Weights, certified, n_threads
+from benchmarks.peers import LOGISTIC, Settings, Weights, certified
 from benchmarks.problems import Problem, objective
+from classifier.blas import n_threads
 
 REG = 1e-4  # the program's default
 CLOSE = 1e-3  # a relative distance from the optimum
 ROUNDING = 1e-6  # of the optimum, which is certified to this
 LIMIT = 60.0  # seconds of a fit
-LARGE = 4096  # rows and columns of a product that is as fast as can be
 FOLDS = 5
 
 
 def epochs(
-    problem: Problem, batch_size: int, n_epochs: int, rounds: int, sizes: Sequence[int] = (1,)
+    problem: Problem,
+    batch_size: int,
+    n_epochs: int,
+    rounds: int,
+    sizes: Sequence[int] = (1,),
+    large: int = 4096,
 ) -> Table:
     """Time epochs of stacks of some sizes, of peers and of bare products; all times are of a model.
 
-    The objective that each ends with stands beside its time, and the rate of its two products.
+    The objective that each ends with stands beside its time, and the rate of its two products: a
+    product of `large` rows and columns is as fast as can be.
     """
     settings = Settings(problem.auto_lr(REG), REG, batch_size, n_epochs)
     stacks = {f"{OURS}, {n} models" if n > 1 else OURS: n for n in sizes}
@@ -44,12 +50,11 @@ def epochs(
     for name, timing in take_turns(contenders, rounds).items():
         of_one = timing.divided_by(n_epochs * stacks.get(name, 1))
         value = timing.result and f"objective {objective(problem, timing.result, REG):.5f}, "
-        rate = (
-            4.0 * problem.X.size * problem.n_classes / of_one.median
-        )  # two products, 2 flops each
+        flops = 4.0 * problem.X.size * problem.n_classes  # of two products
+        rate = flops / of_one.median
         rows.append(Row(name, of_one, f"{value or ''}{rate / 1e9:.0f} GFLOP/s"))
-    A = np.full((LARGE, LARGE), 1e-3, dtype=np.float32)
-    most = 2.0 * LARGE**3 / min(time_once(lambda: lambda: A @ A).median for _ in range(3))
+    A = np.full((large, large), 1e-3, dtype=np.float32)
+    most = 2.0 * large**3 / min(time_once(lambda: lambda: A @ A).median for _ in range(3))
     title = f"{'Stacks: an' if len(sizes) > 1 else 'An'} epoch: {problem.name}, {problem.shape}"
     setting = f"{settings}, constant, float32, {n_threads()} threads, objective after {n_epochs} "
     setting += f"epoch{'s' * (n_epochs > 1)}. A large product: {most / 1e9:.0f} GFLOP/s."

@@ -1,6 +1,5 @@
 """What several tests need: the note's numbers, the repository, commands, CIFAR-shaped files."""
 
-import io
 import json
 import os
 import pickle
@@ -62,58 +61,50 @@ class ForkServer:
             self.process.stdin.flush()
             return json.loads(self.process.stdout.readline())
 
-    def start(self, arguments, folder, said, environment=None):
-        """Start a script of the repository, or a module after -m; it writes into the folder `said`.
-
-        Returns
-        -------
-        The program, with the methods of a `subprocess.Popen`.
-        """
-        return Program(self, arguments, folder, said, environment or {})
+    def start(self, arguments, folder, outputs, **environment):
+        """Start a script of the repository, or what follows -m or -c; it prints into a folder."""
+        return Program(self, list(map(str, arguments)), folder, outputs, environment)
 
     def close(self):
         """End the server."""
-        self.process.stdin.close()
-        self.process.wait(30)
-        self.process.stdout.close()
+        self.process.communicate(timeout=30)
 
 
 class Program:
-    """A process of the fork server's, which gets signals as any other."""
+    """A process of the fork server's, which gets signals as any other; as a `subprocess.Popen`."""
 
-    def __init__(self, server, arguments, folder, said, environment):
-        first, *others = map(str, arguments)
-        begin = {
-            "arguments": [first if first == "-m" else str(REPOSITORY / first), *others],
-            "folder": str(folder),
-            "environment": environment,
-            "stdout": str(said / "stdout"),
-            "stderr": str(said / "stderr"),
-        }
-        self._server, self._said = server, said
-        self.returncode = self.seconds = self.computed = self.memory = None
-        self.pid = server.ask(start=begin)
+    def __init__(self, server, arguments, folder, outputs, environment):
+        if arguments[0] not in ("-m", "-c"):
+            arguments[0] = str(REPOSITORY / arguments[0])
+        paths = {name: str(outputs / name) for name in ("stdout", "stderr")}
+        request = {"arguments": arguments, "folder": str(folder), "environment": environment}
+        self._server, self._paths = server, paths
+        self.returncode = self.computed = self.memory = None
+        self.pid = server.ask(start=request | paths)
 
     @property
     def stdout(self):
         """What it has said so far."""
-        return self._read("stdout")
+        return Path(self._paths["stdout"]).read_text(encoding="utf-8")
 
     @property
     def stderr(self):
         """Its warnings and mistakes so far."""
-        return self._read("stderr")
+        return Path(self._paths["stderr"]).read_text(encoding="utf-8")
 
-    def _read(self, stream):
-        return (self._said / stream).read_text(encoding="utf-8")
+    @property
+    def refusal(self):
+        """The one line with which it has ended badly."""
+        assert self.returncode in (1, 2), self.stdout + self.stderr
+        (line,) = self.stderr.splitlines()
+        return line
 
     def poll(self, *, block=False):
         """Return the exit code, or None while it runs."""
         if self.returncode is None:
             ended = self._server.ask(wait=self.pid, block=block)
             if ended is not None:
-                self.returncode, self.seconds = ended["code"], ended["seconds"]
-                self.computed, self.memory = ended["computed"], ended["memory"]
+                self.returncode, self.computed, self.memory = ended
         return self.returncode
 
     def wait(self, timeout=60):
@@ -154,9 +145,9 @@ def make_fork_server():
 
 
 @pytest.fixture(scope="session")
-def fork_server(make_fork_server):
+def fork_server():
     """Start the server that runs programs without the second that importing packages takes."""
-    server = make_fork_server({**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    server = ForkServer({**os.environ, "PYTHONPATH": str(REPOSITORY)})
     yield server
     server.close()
 
@@ -166,9 +157,9 @@ def start(fork_server, tmp_path, tmp_path_factory):
     """Start a program of the repository in an empty folder; what runs at the end is killed."""
     begun = []
 
-    def begin(script, *arguments, cwd=tmp_path, **environment):
-        said = tmp_path_factory.mktemp("said")
-        begun.append(fork_server.start([script, *arguments], cwd, said, environment))
+    def begin(*arguments, cwd=tmp_path):
+        outputs = tmp_path_factory.mktemp("outputs")
+        begun.append(fork_server.start(arguments, cwd, outputs))
         return begun[-1]
 
     yield begin
@@ -182,17 +173,10 @@ def command_in(fork_server, tmp_path_factory):
     """Run a program of the repository in a process in a folder, as a user does, to its end."""
 
     def run(folder, *arguments, **environment):
-        said = tmp_path_factory.mktemp("said")
-        program = fork_server.start(arguments, folder, said, environment)
+        outputs = tmp_path_factory.mktemp("outputs")
+        program = fork_server.start(arguments, folder, outputs, **environment)
         program.poll(block=True)
-        return SimpleNamespace(
-            returncode=program.returncode,
-            seconds=program.seconds,
-            computed=program.computed,
-            memory=program.memory,
-            stdout=program.stdout,
-            stderr=program.stderr,
-        )
+        return program
 
     return run
 
@@ -200,11 +184,7 @@ def command_in(fork_server, tmp_path_factory):
 @pytest.fixture
 def command(command_in, tmp_path):
     """Run a program of the repository in an empty folder."""
-
-    def run(*arguments, cwd=tmp_path):
-        return command_in(cwd, *arguments)
-
-    return run
+    return lambda *arguments, cwd=tmp_path: command_in(cwd, *arguments)
 
 
 CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
@@ -225,11 +205,9 @@ def write_cifar(cifar_images):
     """Write those images in one of the four official layouts into a folder; return the folder."""
 
     def write(root: Path, layout: str) -> Path:
-        planes, labels = cifar_images
-        files = _cifar_files(planes, labels, layout)
         folder = root / layout
         folder.mkdir(parents=True)
-        for name, content in files.items():
+        for name, content in _cifar_files(*cifar_images, layout).items():
             (folder / name).write_bytes(content)
         return folder
 
@@ -249,55 +227,31 @@ def archive():
 
 
 def _cifar_files(planes, labels, layout):
-    rows = np.array_split(np.arange(50), 5)
-    fine, coarse = labels * 7 % 10, labels // 2
-    if layout == "cifar-10-batches-py":
-        batches = {f"data_batch_{i + 1}": r for i, r in enumerate(rows)}
-        batches["test_batch"] = np.arange(50, 60)
-        files = {
-            name: _old_pickle({"data": planes[r], "labels": labels[r].tolist()})
-            for name, r in batches.items()
+    rows = {f"data_batch_{i + 1}": np.arange(10 * i, 10 * i + 10) for i in range(5)}
+    rows["test_batch"] = np.arange(50, 60)
+    columns, names = {"labels": labels}, {"label_names": CIFAR10_NAMES}
+    meta, texts = "batches.meta", ["batches.meta.txt"]
+    if layout.startswith("cifar-100"):
+        rows = {"train": np.arange(50), "test": np.arange(50, 60)}
+        columns = {"coarse_labels": labels // 2, "fine_labels": labels * 7 % 10}
+        names = {
+            "fine_label_names": [f"fine{i}" for i in range(10)],
+            "coarse_label_names": [f"coarse{i}" for i in range(5)],
         }
-        return files | {"batches.meta": _old_pickle({"label_names": CIFAR10_NAMES})}
-    if layout == "cifar-10-batches-bin":
-        batches = {f"data_batch_{i + 1}.bin": r for i, r in enumerate(rows)}
-        batches["test_batch.bin"] = np.arange(50, 60)
-        files = {n: _records(planes[r], labels[r]) for n, r in batches.items()}
-        return files | {"batches.meta.txt": ("\n".join(CIFAR10_NAMES) + "\n\n").encode()}
-    splits = {"train": np.arange(50), "test": np.arange(50, 60)}
-    fine_names, coarse_names = [f"fine{i}" for i in range(10)], [f"coarse{i}" for i in range(5)]
-    if layout == "cifar-100-python":
-        files = {
-            name: _old_pickle(
-                {
-                    "data": planes[r],
-                    "fine_labels": fine[r].tolist(),
-                    "coarse_labels": coarse[r].tolist(),
-                }
-            )
-            for name, r in splits.items()
+        meta, texts = "meta", [f"{key}.txt" for key in names]
+    if "bin" in layout:
+        whole = np.column_stack([*columns.values(), planes]).astype(np.uint8)
+        lists = dict(zip(texts, names.values(), strict=True))
+        return {f"{name}.bin": whole[r].tobytes() for name, r in rows.items()} | {
+            name: ("\n".join(words) + "\n\n").encode() for name, words in lists.items()
         }
-        names = {"fine_label_names": fine_names, "coarse_label_names": coarse_names}
-        return files | {"meta": _old_pickle(names)}
-    files = {f"{n}.bin": _records(planes[r], coarse[r], fine[r]) for n, r in splits.items()}
-    return files | {
-        "fine_label_names.txt": "\n".join(fine_names).encode(),
-        "coarse_label_names.txt": "\n".join(coarse_names).encode(),
+    # As the official files are: protocol 2, the names as byte strings.
+    contents = {
+        name: {"data": planes[r]} | {key: column[r].tolist() for key, column in columns.items()}
+        for name, r in rows.items()
     }
-
-
-def _records(planes, *labels):
-    return np.column_stack([*labels, planes]).astype(np.uint8).tobytes()
-
-
-def _old_pickle(content):
-    """Pickle as the official files are: protocol 2, the names as byte strings."""
-    buffer = io.BytesIO()
-    pickle.dump({key.encode(): _bytes(value) for key, value in content.items()}, buffer, 2)
-    return buffer.getvalue()
-
-
-def _bytes(value):
-    if isinstance(value, list) and value and isinstance(value[0], str):
-        return [text.encode() for text in value]
-    return value
+    contents[meta] = {key: [word.encode() for word in words] for key, words in names.items()}
+    return {
+        name: pickle.dumps({key.encode(): value for key, value in content.items()}, protocol=2)
+        for name, content in contents.items()
+    }

