@@ -45,7 +45,7 @@ def import_slow_packages():
     from hydra.core.plugins import Plugins
     from PIL import Image, ImageDraw, ImageFont  # noqa: F401
 
-    import classifier.report.pages.draw
+    import classifier.report.pages.draw  # noqa: F401
     import classifier.report.pages.run_page  # noqa: F401
     import classifier.runs.prediction  # noqa: F401
     import classifier.runs.run  # noqa: F401

@@ -103,7 +103,6 @@ def check_sweep(sweep, *, best=True):
 DIES = """
 import os, runpy, sys
 import classifier.sweep.summary as summary
-from classifier.report.pages import draw
 
 train, left, end = sys.argv[1], int(sys.argv[2]), summary.summarise
 
@@ -121,7 +120,6 @@ def summarise(*given, **options):
     return end(*given, **options)
 
 summary.summarise = summarise
-draw.start = lambda: None  # who is killed draws
 sys.argv = [train, *sys.argv[3:]]
 runpy.run_path(train, run_name="__main__")
 """

@@ -245,16 +245,16 @@ def test_a_drawing_process_that_is_killed_costs_no_job(tmp_path, start):
 
 # A program, and the processes that draw for it, in which a figure has a bug.
 BUG = """
-from classifier.report import png
+from classifier.report.png import Plot
 
-right = png.charts_sheet
+right = Plot.save
 
-def charts_sheet(heading, *given):
-    if " loss " in heading:
+def save(plot, file):
+    if " loss " in plot.heading:
         raise ValueError("a bug")
-    return right(heading, *given)
+    right(plot, file)
 
-png.charts_sheet = charts_sheet
+Plot.save = save
 """
 NOT_MADE = "{}: its {} not made, its results stand: {}"
 

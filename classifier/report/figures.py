@@ -102,8 +102,8 @@ def over_epochs(
         chart.add_line(f"guessing, {chance:.2f}", "chance", [x.low, x.high], [chance] * 2, "dotted")
     step = max(1, -(-last // STRIPES))
     for epoch in range(1, last + 1, step):
-        known = [one for one in series if one.name and epoch in one.values]
-        shown = ", ".join(f"{one.name} {one.values[epoch]:.4g}" for one in known)
+        named = [one for one in series if one.name and epoch in one.values]
+        shown = ", ".join(f"{one.name} {one.values[epoch]:.4g}" for one in named)
         chart.add_stripe(epoch - 0.5, epoch + step - 0.5, f"epoch {epoch}: {shown}")
     return chart
 

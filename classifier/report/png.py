@@ -264,7 +264,7 @@ def paint(drawing: Drawing) -> Any:
         pen = ImageDraw.Draw(band, "RGBA")
         for mark in drawing.marks:
             if not isinstance(mark, Text) and mark.kind != "zone":
-                _shape(band, pen, moved(mark, lambda x, y, top=top: (x, y - top / PIXEL)))
+                _shape(band, pen, moved(mark, functools.partial(_raised, top / PIXEL)))
         image.paste(band.reduce(FINE), (0, top))
     for mark in drawing.marks:
         if isinstance(mark, Text):
@@ -275,6 +275,10 @@ def paint(drawing: Drawing) -> Any:
 def _ink(colour: str, alpha: float) -> tuple[int, ...] | None:
     """Return a colour of COLOURS or HUES with its opacity; None of none."""
     return (*bytes.fromhex(COLOURS.get(colour, colour)[1:]), round(255 * alpha)) if colour else None
+
+
+def _raised(height: float, x: float, y: float) -> tuple[float, float]:
+    return x, y - height
 
 
 def _shape(image: Any, pen: Any, mark: Any) -> None:
@@ -345,7 +349,9 @@ def font(letter: float) -> Any:
     package = find_spec("matplotlib")
     place = Path(package.origin if package and package.origin else "").parent / FONT
     try:
-        return ImageFont.truetype(place, 0.92 * letter * PIXEL, layout_engine=0)
+        return ImageFont.truetype(
+            place, 0.92 * letter * PIXEL, layout_engine=ImageFont.Layout.BASIC
+        )
     except OSError:  # as some distributions keep fonts elsewhere
         return ImageFont.load_default(0.92 * letter * PIXEL)
 

@@ -17,6 +17,7 @@ G. M. Cox, Experimental Designs, 1957, chapter 4.
 import itertools
 import math
 import statistics
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -140,8 +141,7 @@ def _of_examples(best: Row, row: Row, n_settings: int, objective: str) -> float 
     That of a difference is taken for independent examples. These are the same, so that it is too
     large rather than too small; Bonferroni's bound over all pairs stands in for Tukey's range.
     """
-    known = [setting.get(f"{objective}_error") for setting in (best, row)]
-    errors = [error for error in known if error is not None]
+    errors = [error for of in (best, row) if (error := of.get(f"{objective}_error")) is not None]
     if len(errors) < 2:
         return None
     pairs = n_settings * (n_settings - 1) / 2
@@ -199,11 +199,9 @@ def rank(jobs: list[Row], objective: str) -> list[Row]:
     return sorted(done, key=lambda job: sign * job[objective])
 
 
-def best_job(jobs: list[Row], objective: str, given: Row | None = None) -> Row | None:
-    """Return the best completed job, the first of equals, of those with the values given."""
-    wanted = (given or {}).items()
-    ranked = rank([job for job in jobs if all(job[k] == v for k, v in wanted)], objective)
-    return ranked[0] if ranked else None
+def best_job(jobs: list[Row], objective: str) -> Row | None:
+    """Return the best completed job, the first of equals."""
+    return next(iter(rank(jobs, objective)), None)
 
 
 def is_done(job: Row, objective: str) -> bool:
@@ -213,8 +211,7 @@ def is_done(job: Row, objective: str) -> bool:
 
 def status_counts(jobs: list[Row]) -> dict[str, int]:
     """Return how many jobs have each status."""
-    statuses = [job["status"] for job in jobs]
-    return {status: statuses.count(status) for status in dict.fromkeys(statuses)}
+    return dict(Counter(job["status"] for job in jobs))
 
 
 def is_number(value: Any) -> bool:

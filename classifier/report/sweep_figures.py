@@ -271,8 +271,8 @@ def sweep_panels(summary: dict[str, Any]) -> tuple[str, list[Chart | Grid]]:
         key_chart(rows, key, objective, summary["jobs"], name) for key in keys
     ]
     for pair in pairs:
-        known = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]
-        panels.append(heat_map(known, pair, objective, name))
+        drawn = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]
+        panels.append(heat_map(drawn, pair, objective, name))
     done = sum(row["status"] == "completed" for row in rows)
     kind = "settings" if any(len(row.get("jobs", "")) > 1 for row in rows) else "jobs"
     is_best = not ranked or ranked[0]["job"] == name

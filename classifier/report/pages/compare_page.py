@@ -27,7 +27,7 @@ from data.files.store import check_own, is_folder, refuse_links, write_text
 from data.options import PLACE
 
 NAME = "compare.html"
-TITLE = b"<title>Comparison of "  # by which a page of ours is known
+TITLE = b"<title>Comparison of "  # by which a page of ours is by_name
 LETTERS = "ABCDEFGH"  # of the runs; the eye tells no more colours apart
 HELD_OUT = ("test", "val")  # splits that a model can be judged by, the better one first
 LONGEST = 160  # characters of a setting that are shown
@@ -193,7 +193,7 @@ def _is_of_report(run: Compared, split: str) -> bool:
     return math.isclose(right / len(predictions.labels), figures["accuracy"], abs_tol=1e-9)
 
 
-def write_comparison(given: Sequence[Path], place: Path) -> Path:
+def write_comparison(folders: Sequence[Path], place: Path) -> Path:
     """Write the page that compares runs, where a sweep stands for its winner; return its place.
 
     Raises
@@ -202,7 +202,7 @@ def write_comparison(given: Sequence[Path], place: Path) -> Path:
         When the runs cannot be compared, or something else stands at the place.
     """
     check_own(place, TITLE, "a comparison")
-    runs = read_compared(given)
+    runs = read_compared(folders)
     split = next((name for name in HELD_OUT if all(run.split(name) for run in runs)), None)
     reasons = [why_no_pair(runs[0], run, split) for run in runs[1:]]
     n_tests = reasons.count("")
@@ -299,29 +299,30 @@ def learned(runs: Sequence[Compared], split: str | None, is_tested: bool) -> dic
     """
     if split is None:
         return {"classes": [], "n_classes": 0, "change": None, "changed": [], "templates": []}
-    known = [{c["class"]: c for c in run.split(split)["per_class"]} for run in runs]
-    names = [name for name in known[0] if all(name in classes for classes in known)]
-    recalls = np.array([[classes[name]["recall"] for classes in known] for name in names])
+    by_name = [{c["class"]: c for c in run.split(split)["per_class"]} for run in runs]
+    names = [name for name in by_name[0] if all(name in classes for classes in by_name)]
+    recalls = np.array([[classes[name]["recall"] for classes in by_name] for name in names])
     spread = np.ptp(recalls, axis=1) if names else np.empty(0)
     most = np.argsort(-spread, kind="stable")[:CLASSES].tolist()
-    change = _confusion_change(*runs, split) if len(runs) == 2 else None
+    change = _confusion_change(runs, split) if len(runs) == 2 else None
     is_open = len(runs) == 2 and change is None and is_tested
     return {
-        "classes": [(names[c], known[0][names[c]]["support"], recalls[c].tolist()) for c in most],
+        "classes": [(names[c], by_name[0][names[c]]["support"], recalls[c].tolist()) for c in most],
         "n_classes": len(names),
         "change": change,
-        "changed": _changed_pairs(*runs, split) if is_open else [],
+        "changed": _changed_pairs(runs, split) if is_open else [],
         "templates": _templates(runs, names, most),
     }
 
 
-def _confusion_change(first: Compared, other: Compared, split: str) -> Grid | None:
+def _confusion_change(runs: Sequence[Compared], split: str) -> Grid | None:
     """Return how much more often the second run takes a class for another than the first.
 
     In examples; in percent of the class where the two were not given as many of each. None where
     their classes differ, or are more than a grid can show.
     """
-    splits = [run.split(split) for run in (first, other)]
+    first, other = runs
+    splits = [run.split(split) for run in runs]
     names, others = (of["confusion_classes"] for of in splits)
     if names != others or len(names) > CLASSES:
         return None
@@ -349,13 +350,13 @@ def _confusion_change(first: Compared, other: Compared, split: str) -> Grid | No
     return Grid(title, "predicted", "true", names, lines)
 
 
-def _changed_pairs(first: Compared, other: Compared, split: str) -> list[list[Any]]:
+def _changed_pairs(runs: Sequence[Compared], split: str) -> list[list[Any]]:
     """Return the confusions that two runs, tested as a pair, make most differently often.
 
     Of each the true class, what it is taken for, and how often by each run.
     """
-    names = [c["class"] for c in first.split(split)["per_class"]]
-    predictions = (run.predictions[split] for run in (first, other))
+    names = [c["class"] for c in runs[0].split(split)["per_class"]]
+    predictions = (run.predictions[split] for run in runs)
     one, two = (Counter(zip(*map(np.ndarray.tolist, of[:2]), strict=True)) for of in predictions)
     confusions = sorted(pair for pair in one.keys() | two.keys() if pair[0] != pair[1])
     changed = [pair for pair in confusions if one[pair] != two[pair]]

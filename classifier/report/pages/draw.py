@@ -170,12 +170,12 @@ def failure_told(folder: Path, what: str) -> Iterator[None]:
         yield
     except Exception as error:
         line = "%s: its %s not made, its results stand: %s"
-        told = line, printable(from_here(folder)), what, reason_of(error)
+        message = line, printable(from_here(folder)), what, reason_of(error)
         if run_log.handlers:
-            run_log.error(*told, extra={"folder": folder})
+            run_log.error(*message, extra={"folder": folder})
             run_log.debug("traceback", exc_info=error, extra={"folder": folder})
         if not (run_log.handlers and run_log.propagate):
-            log.error(*told)
+            log.error(*message)
 
 
 def show_run(folder: Path, plots: bool) -> None:

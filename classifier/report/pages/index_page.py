@@ -107,7 +107,12 @@ def _facts(folder: Path, outputs: Path, pages: tuple[str, ...], read: Read) -> d
     """
     place = folder.relative_to(outputs).as_posix()
     page = next((name for name in pages if (folder / name).exists()), "")
-    facts = {"place": place, "folder": shlex.quote(str(folder)), "compared": "", "shown": None}
+    facts: dict[str, Any] = {
+        "place": place,
+        "folder": shlex.quote(str(folder)),
+        "compared": "",
+        "shown": None,
+    }
     facts |= read_status(folder) | {"page": f"{place}/{page}" if page else ""}
     facts["labels"] = Labels("", [])
     try:

@@ -32,7 +32,7 @@ def td(value: Any, form: str = ".4g") -> Markup:
         text = format(value, form) if isinstance(value, float) else str(value)
         return Markup(f'<td class="number" data-value="{value!r}">{text}</td>')
     text = escape(value)
-    wide = ' class="wide"' if len(text) > WIDE else ""
+    wide = ' class="wide"' if len(str(value)) > WIDE else ""
     return Markup(f'<td{wide} data-value="{text}">{text}</td>')
 
 

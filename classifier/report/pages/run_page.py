@@ -141,7 +141,7 @@ def ends_of_classes(classes: list[dict[str, Any]]) -> dict[str, list[dict[str, A
     if len(classes) <= FEW:
         return {}
     # Of equal ones, that with more examples says more.
-    known = sorted((c for c in classes if c["support"]), key=lambda c: -c["support"])
-    worst = sorted(known, key=lambda c: c["f1"])[:LISTED]
-    best = sorted(known, key=lambda c: -c["f1"])[:LISTED]
+    tested = sorted((c for c in classes if c["support"]), key=lambda c: -c["support"])
+    worst = sorted(tested, key=lambda c: c["f1"])[:LISTED]
+    best = sorted(tested, key=lambda c: -c["f1"])[:LISTED]
     return {f"The {LISTED} worst by F1": worst, f"The {LISTED} best by F1": best}

@@ -151,21 +151,21 @@ def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]
 
     Source: A. Inselberg, The plane with parallel coordinates, The Visual Computer 1985.
     """
-    known = [
+    drawn = [
         row for row in rows if is_done(row, objective) and all(row[k] is not None for k in keys)
     ]
-    known = few(known, objective, LINES)
-    of_objective = span([row[objective] for row in known], log=is_log(known, objective))
-    scales = [*(key_axis(known, key) for key in keys), of_objective]
+    drawn = few(drawn, objective, LINES)
+    of_objective = span([row[objective] for row in drawn], log=is_log(drawn, objective))
+    scales = [*(key_axis(drawn, key) for key in keys), of_objective]
     step = max(130, min(220, 900 // len(keys)))
     axes = [(LEFT + k * step, name, scales[k]) for k, name in enumerate([*keys, objective])]
-    shade = shade_of([row[objective] for row in known], objective)
+    shade = shade_of([row[objective] for row in drawn], objective)
 
     def height(scale: Axis, number: float) -> float:
         return LOW - scale.place(number) * (LOW - TOP)
 
     lines = []
-    for row in reversed(rank(known, objective)):
+    for row in reversed(rank(drawn, objective)):
         places = [(x, height(scale, scale.number(row[name]))) for x, name, scale in axes]
         values = ", ".join(f"{key} {value_text(row[key])}" for key in keys)
         lines.append(
@@ -223,9 +223,9 @@ def _curve(path: Path) -> tuple[list[int], list[float]] | None:
         return None
     losses = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
     losses = losses or [(row.epoch, row.train_loss) for row in history]
-    known = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
-    if len(known) < 2:
+    finite = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
+    if len(finite) < 2:
         return None
-    places = np.linspace(0, len(known) - 1, min(POINTS, len(known))).round().astype(int)
-    kept = [known[place] for place in places]
+    places = np.linspace(0, len(finite) - 1, min(POINTS, len(finite))).round().astype(int)
+    kept = [finite[place] for place in places]
     return [epoch for epoch, _ in kept], [float(f"{loss:.3g}") for _, loss in kept]

@@ -40,9 +40,9 @@ def epochs():
 
     def history(n, val=True):
         return [
-            Epoch(e, 9, 0.1, 2.0 / e, 1 - 0.9 / e, 3.0 / e if val else None, 0.5 if val else None, 1)
+            Epoch(e, 9, 0.1, 2.0 / e, 1 - 0.9 / e, *((3.0 / e, 0.5) if val else (None, None)), 1)
             for e in range(1, n + 1)
-        ]  # fmt: skip
+        ]
 
     return history
 
@@ -158,7 +158,8 @@ def test_what_cannot_be_tested_is_said_and_the_rest_is_shown(
 
 def test_only_the_settings_that_differ_are_shown(leave, compare):
     long = ", ".join(f"class {c}: 1.5" for c in range(99))
-    a = leave("a", config={"reg": 1, "seed": None, "odd": None, "class_weight": long, "flag": True, "outputs": "a"})  # fmt: skip
+    others = {"seed": None, "odd": None, "flag": True, "outputs": "a"}
+    a = leave("a", config=others | {"reg": 1, "class_weight": long})
     b = leave("b", config={"reg": 1.0, "lr": 0.25, "seed": 3}, versions={"numpy": "2.1"})
     rows = compare(a, b).rows("Settings and versions")
     assert rows == {

@@ -37,7 +37,8 @@ NAMES = ["$^$", "${$", "a$\\foo$", "$\\mathrm{K}^{0}_{L}$", "_b", "日本語", "
 
 
 def history_of(train, val):
-    return [Epoch(e, 10 * e, 0.1, t, 0.5, v, 0.4, 0.01) for e, (t, v) in enumerate(zip(train, val), 1)]  # noqa: B905  # fmt: skip
+    losses = enumerate(zip(train, val, strict=True), 1)
+    return [Epoch(e, 10 * e, 0.1, t, 0.5, v, 0.4, 0.01) for e, (t, v) in losses]
 
 
 def of_kind(chart, kind):
@@ -239,7 +240,8 @@ def test_every_plot_can_be_drawn_again_from_the_files(kind, leave, monkeypatch):
         assert min(pixels.shape[:2]) >= 200
         assert pixels.std() > 5
     # In the legend of the regions or over its template, and at both sides of the matrix.
-    shown = [*NAMES[:3], *NAMES[4:6], "$\\mathrm{…{0}_{L}$", '""', "two\N{REPLACEMENT CHARACTER}lines"]  # fmt: skip
+    cut = ["$\\mathrm{…{0}_{L}$", '""', "two\N{REPLACEMENT CHARACTER}lines"]
+    shown = [*NAMES[:3], *NAMES[4:6], *cut]
     assert {text: written.count(text) for text in shown} == dict.fromkeys(shown, 3)
 
 

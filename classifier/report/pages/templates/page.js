@@ -61,15 +61,15 @@ function showTicked(box, ticks) {
   const command = `python -m classifier.report ${ticked.map((tick) => tick.dataset.folder).join(" ")}`;
   const key = ticked.map((tick) => tick.dataset.run).sort().join("\n");
   const page = JSON.parse(box.dataset.comparisons)[key];
-  const said = box.querySelector("p");
+  const message = box.querySelector("p");
   box.hidden = ticked.length === 0;
   box.querySelector(".copyable").hidden = ticked.length < 2;
   box.querySelector("code").textContent = box.querySelector("button").dataset.copy = command;
-  said.textContent = ticked.length < 2 ? "One run is ticked: tick another one. " : `${ticked.length} runs are ticked. `;
+  message.textContent = ticked.length < 2 ? "One run is ticked: tick another one. " : `${ticked.length} runs are ticked. `;
   if (page) {
     const link = Object.assign(document.createElement("a"), { href: encodeURIComponent(page), textContent: "Their comparison" });
-    said.append(link);
-  } else if (ticked.length > 1) said.append("This command compares them:");
+    message.append(link);
+  } else if (ticked.length > 1) message.append("This command compares them:");
 }
 for (const box of document.querySelectorAll(".ticked")) {
   const ticks = [...document.querySelectorAll(".tick input")];
@@ -110,8 +110,8 @@ if (panel) {
   const curves = JSON.parse(panel.dataset.curves); // by link: epochs and losses
   const [best] = Object.values(curves);
   const height = (loss) => Math.log(Math.max(loss, 1e-12));
-  const path = (found, [low, high], last) =>
-    found.map(([epochs, losses]) =>
+  const path = (shown, [low, high], last) =>
+    shown.map(([epochs, losses]) =>
       epochs.map((epoch, k) => {
         const share = (height(losses[k]) - height(low)) / (height(high) - height(low) || 1);
         return `${k ? "L" : "M"}${((240 * epoch) / last).toFixed(1)},${(86 - 82 * share).toFixed(1)}`;
@@ -122,12 +122,12 @@ if (panel) {
     const names = [...new Set(links.map((link) => link.getAttribute("href")))].filter((name) => curves[name]);
     panel.hidden = names.length === 0;
     if (panel.hidden) return;
-    const found = names.map((name) => curves[name]);
-    const losses = [best, ...found].flatMap((curve) => curve[1]);
+    const shown = names.map((name) => curves[name]);
+    const losses = [best, ...shown].flatMap((curve) => curve[1]);
     const range = [Math.min(...losses), Math.max(...losses)];
-    const last = Math.max(1, ...[best, ...found].map((curve) => curve[0].at(-1)));
+    const last = Math.max(1, ...[best, ...shown].map((curve) => curve[0].at(-1)));
     panel.querySelector(".soft").setAttribute("d", path([best], range, last));
-    panel.querySelector(".val").setAttribute("d", path(found, range, last));
+    panel.querySelector(".val").setAttribute("d", path(shown, range, last));
     const jobs = names.map((name) => decodeURIComponent(name.split("/")[0]));
     panel.querySelector("figcaption").textContent = `Validation loss by epoch, job ${jobs.join(", ")}`;
     panel.querySelector("small").textContent =
