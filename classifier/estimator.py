@@ -1,7 +1,7 @@
 """The classifier as a scikit-learn estimator, trained as train.py trains."""
 
+import dataclasses
 from collections.abc import Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -9,37 +9,34 @@ from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
 from classifier import blas
-from classifier.estimator_fits import (
-    NOT_GIVEN,
-    SCHEDULES,
-    by_minibatches,
-    certified,
-    choose_optimizer,
-    generator,
-    look_up,
-    minibatch_training,
-    per_model,
-    to_optimum,
-)
+from classifier.curvature import measure_scale
 from classifier.fit import EarlyStopping, Fit
-from classifier.hyperparameters import Hyperparameters
-from classifier.linear_estimator import LinearEstimator
+from classifier.linear_estimator import LinearEstimator, generator
 from classifier.minibatch import MinibatchTraining
-from classifier.optimizers import Lbfgs, MinibatchOptimizer, State
-from classifier.schedules import Schedule
+from classifier.model_stack import PerModel
+from classifier.optimizers import Adam, MinibatchOptimizer, Sgd, State
+from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
+from classifier.shards import certify_weights
 from data.dataset import Split
-from data.errors import InputError
-from data.labels import check_exact
+from data.errors import InputError, one_line
+from data.labels import check_exact, class_indices
+from data.options import option
 
-PASSES = 1000  # epochs of training to the optimum, which as a rule takes some tens
-MINIBATCHES: dict[str, Any] = {
-    "epochs": 100,
-    "batch_size": 64,
-    "momentum": 0.9,
-    "schedule": "cosine",
+OPTIMIZERS: dict[str, MinibatchOptimizer] = {
+    "sgd": Sgd(nesterov=False),
+    "adam": Adam(beta2=0.999, epsilon=1e-8),
 }
+SCHEDULES: dict[str, Schedule] = {
+    "constant": Constant(warmup_steps=0),
+    "cosine": Cosine(warmup_steps=0),
+    "step": Step(warmup_steps=0, gamma=0.1, every=30),
+    "exponential": Exponential(warmup_steps=0, gamma=0.95),
+}
+EPOCHS, BATCH_SIZE, MOMENTUM, SCHEDULE = 100, 64, 0.9, "cosine"  # of minibatches, unless given
+ASKING = ("lr", "batch_size", "momentum", "schedule", "early_stopping")  # for minibatches
 
 
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class SoftmaxClassifier(LinearEstimator):
     """A linear softmax classifier, trained to its optimum or by minibatch gradient descent.
 
@@ -89,51 +86,16 @@ class SoftmaxClassifier(LinearEstimator):
     validation_scores_ : the accuracy on the held-out part after each epoch; None without.
     """
 
-    n_iter_: int
-    loss_curve_: list[float]
-    _optimizer_epochs: int  # since its state was new
-    _optimizer_state: State
-
-    def __init__(
-        self,
-        *,
-        reg: float = 1e-4,
-        tol: float = 1e-3,
-        epochs: int | None = None,
-        optimizer: str | MinibatchOptimizer = "auto",
-        lr: float | str = "auto",
-        batch_size: int | None = None,
-        momentum: float | None = None,
-        schedule: str | Schedule | None = None,
-        early_stopping: bool = False,
-        patience: int = 20,
-        validation_fraction: float = 0.1,
-        label_smoothing: float = 0.0,
-        preprocessing: str = "standardize",
-        fit_intercept: bool = True,
-        class_weight: str | Mapping[Any, float] | None = None,
-        warm_start: bool = False,
-        random_state: int | np.random.RandomState | None = None,
-        verbose: int = 0,
-    ) -> None:
-        self.reg = reg
-        self.tol = tol
-        self.epochs = epochs
-        self.optimizer = optimizer
-        self.lr = lr
-        self.batch_size = batch_size
-        self.momentum = momentum
-        self.schedule = schedule
-        self.early_stopping = early_stopping
-        self.patience = patience
-        self.validation_fraction = validation_fraction
-        self.label_smoothing = label_smoothing
-        self.preprocessing = preprocessing
-        self.fit_intercept = fit_intercept
-        self.class_weight = class_weight
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
+    reg: float = option(minimum=0, maximum=1e15, default=1e-4)
+    optimizer: Any = "auto"
+    lr: float | str = option(above=0, maximum=1e30, choices=("auto",), default="auto")
+    batch_size: int | None = option(minimum=1, default=None)
+    momentum: float | None = option(minimum=0, maximum=0.9999, default=None)
+    schedule: Any = None
+    early_stopping: bool = False
+    patience: int = option(minimum=1, default=20)
+    validation_fraction: float = option(above=0, below=1, default=0.1)
+    warm_start: bool = False
 
     @blas.within_cores()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SoftmaxClassifier":
@@ -147,30 +109,41 @@ class SoftmaxClassifier(LinearEstimator):
         ValueError
             When a parameter, the data or the weights cannot be used.
         """
-        optimizer = self._optimizer()
         X, y, weights = self._check(X, y, sample_weight, reset=True)
-        goes_on = self.warm_start and hasattr(self, "coef_")
-        if goes_on:
-            self._check_is_like_the_last(X, y)
-        self._set_classes(np.unique(y))
+        optimizer = self._find_optimizer()
+        classes, labels = np.unique(y, return_inverse=True)
+        is_warm = self.warm_start and hasattr(self, "coef_")
+        if is_warm and not np.array_equal(classes, self.classes_):
+            raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
+        if is_warm and X.shape[1] != self.coef_.shape[1]:
+            raise InputError(f"warm_start: X has {X.shape[1]} features, not {self.coef_.shape[1]}")
+        self._set_classes(classes)
         random = check_random_state(self.random_state)
-        train, val = self._hold_out(self._weighted(X, y, weights), random)
-        self._set_features(self._measured(train))
+        train, val = self._hold_out(self._weighted(Split(X, labels, weights)), random)
+        self._set_features(train)
         train, val, rng = self._design(train), self._design(val), generator(random)
-        theta = self._theta()[:, None] if goes_on else None
-        numbers = self._numbers(optimizer)
-        models = per_model(train, np.array([numbers.reg]), numbers.label_smoothing)
-        if isinstance(optimizer, Lbfgs):
-            own = len(self.classes_), models, optimizer, numbers.epochs, rng
-            (fit,) = to_optimum(train, *own, theta=theta, verbose=self.verbose)
+        training: Any
+        if optimizer is None:
+            training = self._to_optimum(train, np.array([self.reg]), rng)
         else:
-            bold = not goes_on and not self.early_stopping
-            fit = self._by_minibatches(self._training(train, val, optimizer, rng, bold), theta)
-        found = certified(fit, train, models, lr_is_auto=self.lr == "auto")
-        self.objective_, self.excess_ = found.objective, found.relative
+            is_bold = not is_warm and not self.early_stopping
+            length = self.epochs or EPOCHS, self.schedule or SCHEDULE
+            training = self._by_minibatches(train, val, optimizer, rng, *length, is_bold=is_bold)
+        if is_warm:
+            training.start_from(self._theta()[:, None])
+        (fit,) = self._run(training)
+        if fit.certificate is None:  # of minibatches, and of what diverged at once
+            (fit.certificate,) = certify_weights(train, fit.theta[:, None], training.models)
+            fit.keeps(fit.theta, fit.certificate.objective, loss=fit.certificate.loss)
+        self._warn([fit])
         self._forget()
         self._keep(fit)
         return self
+
+    def _forget(self) -> None:
+        """Begin to count."""
+        self.n_iter_, self.loss_curve_ = 0, list[float]()
+        self._optimizer_epochs, self._optimizer_state = 0, State()
 
     @blas.within_cores()
     def partial_fit(
@@ -187,116 +160,120 @@ class SoftmaxClassifier(LinearEstimator):
         X, y, sample_weight : as in `fit`.
         classes : every label there will be; needed in the first call.
         """
-        optimizer = self._optimizer(partial=True)
-        assert isinstance(optimizer, MinibatchOptimizer)
-        first = not hasattr(self, "coef_")
-        X, y, weights = self._check(X, y, sample_weight, reset=first)
-        if first and classes is None:
+        is_first = not hasattr(self, "coef_")
+        X, y, weights = self._check(X, y, sample_weight, reset=is_first)
+        optimizer = self._find_optimizer(in_parts=True)
+        assert optimizer is not None
+        if is_first and classes is None:
             raise InputError("classes must be passed on the first call to partial_fit")
         if classes is not None:
             check_exact(np.asarray(classes), "classes")
-        if first:
-            self._set_classes(np.unique(classes))
-        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        distinct = self.classes_ if classes is None else np.unique(classes)
+        if is_first:
+            self._set_classes(distinct)
+        elif not np.array_equal(distinct, self.classes_):
             raise InputError(f"classes={classes} are not those of the first call: {self.classes_}")
-        given = self._weighted(X, self._named(y), weights)
-        statistics = self._measured(given)
-        if first:
-            self._set_features(statistics)
+        examples = self._weighted(Split(X, class_indices(y, self.classes_, "y"), weights))
+        if is_first:
+            self._set_features(examples)
             self._forget()
         else:
-            self._add_statistics(statistics)
-        data, rng = self._design(given), generator(check_random_state(self.random_state))
-        nothing, epoch = data.select(slice(0, 0)), self._optimizer_epochs
-        training = self._training(data, nothing, optimizer, rng, partial=True)
-        theta = None if first else self._theta()[:, None]
-        self._keep(self._by_minibatches(training, theta, epoch, self._optimizer_state))
+            self._add_to_features(examples)
+        train, rng = self._design(examples), generator(check_random_state(self.random_state))
+        nothing, epoch = train.select(slice(0, 0)), self._optimizer_epochs
+        training = self._by_minibatches(train, nothing, optimizer, rng, epoch + 1, "constant")
+        if not is_first:
+            training.start_from(self._theta()[:, None], epoch, self._optimizer_state)
+        (fit,) = self._run(training)
+        self._warn([fit])
+        self._keep(fit)
         self._optimizer_epochs = training.epoch if training.stack else 0
         self._optimizer_state = training.arrays if training.stack else {}
         return self
 
-    def _optimizer(self, *, partial: bool = False) -> Lbfgs | MinibatchOptimizer:
-        """Return what takes the steps; raise InputError where other parameters do not fit it."""
-        if partial and self.early_stopping:
+    def _find_optimizer(self, *, in_parts: bool = False) -> MinibatchOptimizer | None:
+        """Return what takes the steps, None for L-BFGS; raise InputError where others misfit it."""
+        if in_parts and self.early_stopping:
             raise InputError("early_stopping=True: partial_fit holds nothing out; set it to False")
-        if partial and self.class_weight == "balanced":
+        if in_parts and self.class_weight == "balanced":
             raise InputError("class_weight='balanced' needs all examples: give partial_fit a dict")
-        parameters = {name: getattr(self, name) for name in NOT_GIVEN}
-        return choose_optimizer(self.optimizer, self.tol, parameters, partial=partial)
+        asking = [name for name in ASKING if getattr(self, name) != getattr(type(self), name)]
+        optimizer: Any = self.optimizer
+        if optimizer == "auto":
+            optimizer = "sgd" if asking or in_parts else "lbfgs"
+        if optimizer != "lbfgs":
+            chosen: MinibatchOptimizer = _look_up(
+                "optimizer", optimizer, OPTIMIZERS, MinibatchOptimizer
+            )
+            return chosen
+        if in_parts:
+            raise InputError("optimizer=lbfgs: partial_fit takes minibatches; use 'auto' or 'sgd'")
+        if asking:
+            raise InputError(
+                f"{asking[0]}={getattr(self, asking[0])}: optimizer='lbfgs' sees all examples at "
+                f"once and has no such parameter; leave {asking[0]} out, or use optimizer='sgd'"
+            )
+        return None
 
-    def _numbers(self, optimizer: Lbfgs | MinibatchOptimizer) -> Hyperparameters:
-        epochs = PASSES if isinstance(optimizer, Lbfgs) else MINIBATCHES["epochs"]
-        return Hyperparameters(
-            lr=self.lr,
-            reg=self.reg,
-            batch_size=MINIBATCHES["batch_size"] if self.batch_size is None else self.batch_size,
-            epochs=epochs if self.epochs is None else self.epochs,
-            momentum=MINIBATCHES["momentum"] if self.momentum is None else self.momentum,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def _hold_out(self, given: Split, random: np.random.RandomState) -> tuple[Split, Split]:
+    def _hold_out(self, examples: Split, random: np.random.RandomState) -> tuple[Split, Split]:
         """Return what is trained on, and what early stopping looks at."""
-        share = self.validation_fraction
-        if not isinstance(share, Real) or isinstance(share, bool) or not 0 < share < 1:
-            raise InputError(f"validation_fraction={share}: must be a number above 0 and below 1")
         if not self.early_stopping:
-            return given, given.select(slice(0, 0))
+            return examples, examples.select(slice(0, 0))
+        rows, share = np.arange(len(examples)), float(self.validation_fraction)
         try:
             kept, held_out = train_test_split(
-                np.arange(len(given)), test_size=float(share), stratify=given.y, random_state=random
+                rows, test_size=share, stratify=examples.y, random_state=random
             )
-        except ValueError as error:
-            raise InputError(
-                f"validation_fraction={share}: {len(given)} examples cannot be parted so that both "
-                "parts hold each class; give more examples or set early_stopping=False"
-            ) from error
-        return given.select(kept), given.select(held_out)
+        except ValueError as error:  # which says which part cannot hold each class
+            raise InputError(f"validation_fraction={share}: {one_line(error)}") from error
+        return examples.select(kept), examples.select(held_out)
 
-    def _training(
+    def _by_minibatches(
         self,
         train: Split,
         val: Split,
         optimizer: MinibatchOptimizer,
         rng: np.random.Generator,
-        bold: bool = False,
-        partial: bool = False,
+        epochs: int,
+        schedule: Any,
+        *,
+        is_bold: bool = False,
     ) -> MinibatchTraining:
-        """Return a training before its first step; a part of one is an epoch long."""
-        numbers = self._numbers(optimizer)
-        schedule = MINIBATCHES["schedule"] if self.schedule is None else self.schedule
-        if partial:
-            schedule, numbers.epochs = "constant", self._optimizer_epochs + 1
-        return minibatch_training(
+        """Return a training before its first step; a bold one makes the most of lr='auto'."""
+        momentum = MOMENTUM if self.momentum is None else self.momentum
+        lr, batch_size = self.lr, self.batch_size or BATCH_SIZE
+        if lr == "auto":
+            scale = measure_scale(train.X, rng, train.weights)
+            lr = optimizer.auto_lr(scale, self.reg)
+            if is_bold:
+                lr = optimizer.bold_lr(scale, self.reg, momentum, batch_size)
+        numbers = np.array([lr, self.reg, momentum, self.label_smoothing], dtype=np.float64)
+        return MinibatchTraining(
             train,
             val,
             len(self.classes_),
-            numbers,
-            optimizer,
-            look_up("schedule", schedule, SCHEDULES, Schedule),
-            EarlyStopping(monitor="val_loss", patience=self.patience),
-            rng,
-            bold=bold,
+            PerModel.whole(*numbers[:, None]),
+            optimizer=optimizer,
+            schedule=_look_up("schedule", schedule, SCHEDULES, Schedule),
+            early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),
+            batch_size=batch_size,
+            epochs=epochs,
+            rng=rng,
         )
 
-    def _by_minibatches(
-        self, training: MinibatchTraining, theta: np.ndarray | None, *state: Any
-    ) -> Fit:
-        if theta is not None:
-            training.start_from(theta, *state)
-        is_auto = self.lr == "auto"
-        fit = by_minibatches(training, lr_is_auto=is_auto, verbose=self.verbose)
-        rows = fit.history if len(training.val) else []
-        self.validation_scores_ = [row.val_accuracy for row in rows] or None
-        return fit
-
-    def _forget(self) -> None:
-        """Begin to count."""
-        self.n_iter_, self.loss_curve_ = 0, []
-        self._optimizer_epochs, self._optimizer_state = 0, {}
-
     def _keep(self, fit: Fit) -> None:
-        self._set_weights(fit.theta)
+        self._keep_weights(fit)
         self.lr_ = fit.lr
         self.n_iter_ += len(fit.history)
         self.loss_curve_ += [row.train_loss for row in fit.history]
+        scores = [row.val_accuracy for row in fit.history if row.val_accuracy is not None]
+        self.validation_scores_ = scores or None
+
+
+def _look_up(name: str, value: Any, choices: Mapping[str, Any], kind: type) -> Any:
+    """Return what a parameter names, or the object it is, of this kind."""
+    chosen = choices.get(value, value) if isinstance(value, str) else value
+    if not isinstance(chosen, kind):
+        names = ", ".join(["auto", "lbfgs"] * (name == "optimizer") + [*choices])
+        raise InputError(f"{name}={value}: must be one of {names}, or an object")
+    return chosen

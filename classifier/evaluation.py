@@ -8,13 +8,12 @@ suffer, are asked again in float64.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from classifier import blas
-from classifier.calibration import reliability
 from classifier.kernel import Kernel
 from classifier.model import LinearModel
 from data.dataset import Examples
@@ -25,6 +24,7 @@ from data.threads import row_parts
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
 MISTAKES = 12  # of the most confident ones that a report shows
+BINS = 15  # of confidence, equally wide; bin k is (k / 15, (k + 1) / 15]
 AT_ONCE = 2**23  # features of the examples that are asked again at a time
 KEPT = 200_000  # examples of a split whose predictions are kept, at most
 MODELS = 256  # scores of an example that are made at a time, of as many models as that is
@@ -32,35 +32,20 @@ SCORES, FEATURES = 2**18, 2**21  # of the examples that are asked about at a tim
 LARGE = 256.0  # scores from which float32 rounds probabilities too much
 UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
 
-
-class Predictions(NamedTuple):
-    """What a model says of N examples, each (N,).
-
-    Attributes
-    ----------
-    predicted : the class with the highest score, the first of equal ones.
-    in_top : whether the right class is among those with the highest scores.
-    confidence : the probability of the predicted class.
-    log_p : the log-probability of the right class.
-    ahead : the score of the right class less the mean of all.
-    """
-
-    predicted: np.ndarray
-    in_top: np.ndarray
-    confidence: np.ndarray
-    log_p: np.ndarray
-    ahead: np.ndarray
-
-    @classmethod
-    def empty(cls, n: int) -> "Predictions":
-        """Return room for those of n examples."""
-        types = (np.int32, np.bool_, np.float32, np.float64, np.float64)
-        return cls(*(np.zeros(n, dtype) for dtype in types))
-
-    def put(self, places: np.ndarray | slice, found: "Predictions") -> None:
-        """Put what is said of some examples at their places."""
-        for array, values in zip(self, found, strict=True):
-            array[places] = values
+# What a model says of N examples: arrays (N,) by name. `predicted` is the class with the highest
+# score, the first of equal ones; `in_top` whether the right class is among those with the highest
+# scores; `confidence` the probability of the predicted class; `log_p` the log-probability of the
+# right class; `ahead` the score of the right class less the mean of all; `is_sure` whether
+# predicted and in_top are those of scores in float64.
+Answers = dict[str, np.ndarray]
+TYPES = {
+    "predicted": np.int32,
+    "in_top": np.bool_,
+    "confidence": np.float32,
+    "log_p": np.float64,
+    "ahead": np.float64,
+    "is_sure": np.bool_,
+}
 
 
 class Measured(NamedTuple):
@@ -131,10 +116,10 @@ def evaluate(
     InputError
         When examples are not finite or too large, or have another number of features.
     """
-    (found,) = evaluate_stack([Measured(model, top_k, label_smoothing)], X, y, class_weights)
-    if isinstance(found, InputError):
-        raise found
-    return found and found.figures
+    (result,) = evaluate_stack([Measured(model, top_k, label_smoothing)], X, y, class_weights)
+    if isinstance(result, InputError):
+        raise result
+    return result and result.figures
 
 
 def evaluate_stack(
@@ -143,6 +128,7 @@ def evaluate_stack(
     y: np.ndarray,
     class_weights: np.ndarray | None = None,
     after_block: Callable[[], None] = lambda: None,
+    block_scores: int = SCORES,
 ) -> list[Evaluation | InputError | None]:
     """Measure models of one preprocessing on raw examples, which are read once, block by block.
 
@@ -152,48 +138,63 @@ def evaluate_stack(
     X, y, class_weights : as of `evaluate`.
     after_block : called after each block of examples, by whichever thread; what it raises ends the
         evaluation.
+    block_scores : scores of a block at most.
 
     Returns
     -------
-    What was found of each model, None where the split is empty, or why it cannot be measured: one
-    model's overflow is not another's.
+    What was measured of each model, None where the split is empty, or why it cannot be measured:
+    one model's overflow is not another's.
     """
     if len(y) == 0:
         return [None] * len(stack)
     X, (n_features, n_classes) = stack[0].model.examples(X), stack[0].model.W.shape
-    tops = [max(1, min(measured.top_k, n_classes - 1)) for measured in stack]
-    found = [Predictions.empty(len(y)) for _ in stack]
-    sure = np.ones((len(stack), len(y)), dtype=bool)
-    n_models = max(1, MODELS // n_classes)
-    groups = [slice(g, g + n_models) for g in range(0, len(stack), n_models)]
-    asked = [_Asked(stack[group], tops[group]) for group in groups]
-    at_once = n_classes * min(n_models, len(stack))
-    blocks = row_parts(len(y), max(1, min(SCORES // at_once, FEATURES // n_features)))
+    tops = np.array([max(1, min(measured.top_k, n_classes - 1)) for measured in stack])
+    answers: Answers = {name: np.zeros((len(stack), len(y)), kind) for name, kind in TYPES.items()}
+    groups = row_parts(len(stack), max(1, MODELS // n_classes))
+    weights = [_weights_and_reach(stack[group]) for group in groups]
+    n_scores = n_classes * groups[0].stop
+    blocks = row_parts(len(y), max(1, min(block_scores // n_scores, FEATURES // n_features)))
 
     def ask(rows: slice) -> None:
+        """Ask about a block of examples in float32."""
         raw, labels = X[rows], y[rows].astype(np.int64)
+        design = np.ones((len(raw), n_features + 1), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            design = np.ones((len(raw), n_features + 1), dtype=np.float32)
             stack[0].model.features.fill(flatten(raw), design[:, :-1])
-            answers = [answer for models in asked for answer in models.ask(design, labels)]
-        for g, (said, is_sure) in enumerate(answers):
-            found[g].put(rows, said)
-            sure[g, rows] = is_sure
+            norms = np.sqrt(np.einsum("bd,bd->b", design, design))
+            for group, (theta, reach) in zip(groups, weights, strict=True):
+                scores = Kernel(theta.shape, len(raw)).scores(theta, design)
+                # No score is larger than this, and none is rounded by more than a part of it.
+                bound = reach[:, None] * norms
+                error = 2 * UNIT * (design.shape[1] + 12) * bound  # of a difference of two scores
+                answer = _answer(scores, labels, tops[group], error)
+                answer["is_sure"] &= bound < LARGE
+                for name, values in answer.items():
+                    answers[name][group, rows] = values
 
     def finish(g: int) -> Evaluation | InputError:
-        model, label_smoothing = stack[g].model, stack[g].label_smoothing
+        """Ask again where float32 was not sure, and sum up."""
+        (model, _, label_smoothing), unsure = stack[g], np.flatnonzero(~answers["is_sure"][g])
         try:
-            for places, scores in _scores(model, X, np.flatnonzero(~sure[g])):
-                found[g].put(places, exact(scores, y[places].astype(np.int64), tops[g]))
-                after_block()
-            own = found[g], tops[g], class_weights, label_smoothing
-            figures = _figures(model.classes, y, *own)
+            for part in row_parts(len(unsure), max(1, AT_ONCE // n_features)):
+                places = unsure[part]
+                examples = X[places]
+                check_rows(examples, X, places)  # float32 is sure of none that is not finite
+                for rows, scores in model.score_blocks(examples):
+                    labels = y[places[rows]].astype(np.int64)
+                    for name, values in _exact_answer(scores.T, labels, tops[g]).items():
+                        answers[name][g, places[rows]] = values
+                    after_block()
+            answer = {name: values[g] for name, values in answers.items()}
+            figures = _figures(
+                model.classes, y, answer, int(tops[g]), class_weights, label_smoothing
+            )
         except InputError as error:
             return error
         kept = slice(len(y) if len(y) <= KEPT else 0)
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
-            log_p = found[g].log_p[kept].astype(np.float32)
-        return Evaluation(figures, found[g].predicted[kept], log_p)
+            log_p = answer["log_p"][kept].astype(np.float32)
+        return Evaluation(figures, answer["predicted"][kept].copy(), log_p)
 
     with blas.team(len(blocks)) as team:
         for _ in team.map(ask, blocks):
@@ -201,82 +202,53 @@ def evaluate_stack(
         return list(team.map(finish, range(len(stack))))
 
 
-class _Asked:
-    """Some models of one shape and one preprocessing, asked in float32."""
-
-    def __init__(self, stack: Sequence[Measured], tops: Sequence[int]) -> None:
-        thetas = [measured.model.theta() for measured in stack]
-        norms = [np.sqrt(np.einsum("cd,cd->c", theta, theta).max()) for theta in thetas]
-        with np.errstate(over="ignore", invalid="ignore"):
-            self._theta = np.stack(thetas, axis=1).astype(np.float32)
-            self._reach = np.array(norms, dtype=np.float32)
-        self._tops = tops
-
-    def ask(self, x: np.ndarray, labels: np.ndarray) -> Iterator[tuple[Predictions, np.ndarray]]:
-        """Yield what each model says of examples (B, D + 1), and of which of them it is sure."""
-        scores = Kernel(self._theta.shape, len(x)).scores(self._theta, x)
-        norms = np.sqrt(np.einsum("bd,bd->b", x, x))
-        for g, top_k in enumerate(self._tops):
-            # No score is larger than this, and none is rounded by more than a part of it.
-            bound = self._reach[g] * norms
-            error = 2 * UNIT * (x.shape[1] + 12) * bound  # of the difference of two scores
-            said, sure = rounded(scores[:, g], labels, top_k, error)
-            yield said, sure & (bound < LARGE)
+def _weights_and_reach(stack: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
+    """Return theta (C, G, D + 1) in float32, and the largest norm of a class of each model (G,)."""
+    theta = np.stack([measured.model.theta() for measured in stack], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        norms = np.sqrt(np.einsum("cgd,cgd->cg", theta, theta).max(axis=0))
+        return theta.astype(np.float32), norms.astype(np.float32)
 
 
-def rounded(
-    scores: np.ndarray, labels: np.ndarray, top_k: int, error: np.ndarray
-) -> tuple[Predictions, np.ndarray]:
-    """Return what scores (C, B) in float32 say of examples, and of which it is sure, (B,).
+def _answer(scores: np.ndarray, labels: np.ndarray, tops: np.ndarray, error: np.ndarray) -> Answers:
+    """Return what scores (C, G, B) in float32, which are overwritten, say of examples, (G, B) each.
 
     Parameters
     ----------
-    scores : overwritten.
     labels : (B,) the right classes.
-    top_k : an example is in the top when less than `top_k` classes have a higher score.
-    error : (B,) by which the difference of two scores may be rounded.
+    tops : (G,) an example is in the top when less than so many classes have a higher score.
+    error : (G, B) by which the difference of two scores may be rounded.
     """
-    right, best = scores[labels, np.arange(len(labels))], np.maximum.reduce(scores, axis=0)
+    right, best = scores[labels, :, np.arange(len(labels))].T, np.maximum.reduce(scores, axis=0)
     # Sums by products: numpy's argmax over the leading axis takes ten times as long.
     numbers = np.stack([np.ones(len(scores)), np.arange(len(scores))]).astype(np.float32)
-    rivals, predicted = numbers @ (scores >= best - error).astype(np.float32)
-    sure, predicted = rivals == 1, np.where(rivals == 1, predicted, 0).astype(np.int64)
-    higher, not_lower = (
-        numbers[0] @ found.astype(np.float32)
-        for found in (scores > right + error, scores >= right - error)
+    (rivals, predicted), (higher, _), (not_lower, _) = (
+        np.tensordot(numbers, chosen.astype(np.float32), 1)
+        for chosen in (scores >= best - error, scores > right + error, scores >= right - error)
     )
-    sure &= (higher >= top_k) | (not_lower <= top_k)
+    in_top, is_out = not_lower <= tops[:, None], higher >= tops[:, None]
+    is_sure = (rivals == 1) & (in_top | is_out)
+    predicted = np.where(is_sure, predicted, 0)
+    answer = {"predicted": predicted, "in_top": in_top, "is_sure": is_sure}
+    return answer | _probabilities(scores, right, best)
+
+
+def _exact_answer(scores: np.ndarray, labels: np.ndarray, top_k: int) -> Answers:
+    """Return what scores (C, B) in float64, which are overwritten, say of examples, (B,) each."""
+    right, predicted = scores[labels, np.arange(len(labels))], scores.argmax(axis=0)
+    # Equal scores rank in class order, as argmax decides too.
+    is_earlier = np.arange(len(scores))[:, None] < labels
+    ranks = ((scores > right) | ((scores == right) & is_earlier)).sum(axis=0)
+    answer = {"predicted": predicted, "in_top": ranks < top_k}
+    return answer | _probabilities(scores, right, scores.max(axis=0))
+
+
+def _probabilities(scores: np.ndarray, right: np.ndarray, best: np.ndarray) -> Answers:
+    """Return what all scores (C, ...), which are overwritten, the right and the best ones say."""
     ahead = right - scores.mean(axis=0)
     scores -= best
     log_sum = np.log(np.add.reduce(np.exp(scores, out=scores), axis=0))
-    log_p = (right - best) - log_sum
-    return Predictions(predicted, not_lower <= top_k, np.exp(-log_sum), log_p, ahead), sure
-
-
-def exact(scores: np.ndarray, labels: np.ndarray, top_k: int) -> Predictions:
-    """Return what scores (B, C) in float64, which are overwritten, say; as `rounded`."""
-    each = np.arange(len(scores))
-    right, predicted = scores[each, labels], scores.argmax(axis=1)
-    best, mean = scores[each, predicted], scores.mean(axis=1)
-    # Equal scores rank in class order, as argmax decides too.
-    earlier = np.arange(scores.shape[1]) < labels[:, None]
-    ranks = ((scores > right[:, None]) | ((scores == right[:, None]) & earlier)).sum(axis=1)
-    scores -= best[:, None]
-    log_sum = np.log(np.exp(scores, out=scores).sum(axis=1))
-    log_p = right - best - log_sum
-    return Predictions(predicted, ranks < top_k, np.exp(-log_sum), log_p, right - mean)
-
-
-def _scores(
-    model: LinearModel, X: Examples, places: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (some of the places, scores (n, C)) of the examples at these places, in float64."""
-    size = max(1, AT_ONCE // len(model.W))
-    for some in (places[start : start + size] for start in range(0, len(places), size)):
-        asked = X[some]
-        check_rows(asked, X, some)  # float32 is sure of none that is not finite
-        for rows, scores in model.score_blocks(asked):
-            yield some[rows], scores
+    return {"confidence": np.exp(-log_sum), "log_p": right - best - log_sum, "ahead": ahead}
 
 
 def minimised(split: dict[str, Any]) -> float:
@@ -288,103 +260,104 @@ def minimised(split: dict[str, Any]) -> float:
 def _figures(
     classes: np.ndarray,
     y: np.ndarray,
-    found: Predictions,
+    answer: Answers,
     top_k: int,
     class_weights: np.ndarray | None,
     label_smoothing: float,
 ) -> dict[str, Any]:
-    """Return what `evaluate` returns, of predictions for examples of classes y."""
-    n, n_classes = len(y), len(classes)
-    labels, right = y.astype(np.int64), found.predicted == y
+    """Return what `evaluate` returns, of answers for examples of classes y."""
+    n_classes, names = len(classes), [str(name) for name in classes]
+    labels, predicted, confidence = y.astype(np.int64), answer["predicted"], answer["confidence"]
+    right = predicted == labels
     support, n_predicted, hits = (
-        np.bincount(some, minlength=n_classes) for some in (labels, found.predicted, labels[right])
+        np.bincount(some, minlength=n_classes) for some in (labels, predicted, labels[right])
     )
     f1 = 2 * hits / np.maximum(support + n_predicted, 1)
-    columns = {
-        "class": [str(name) for name in classes],
-        "precision": (hits / np.maximum(n_predicted, 1)).tolist(),
-        "recall": (hits / np.maximum(support, 1)).tolist(),
-        "f1": f1.tolist(),
-        "support": support.tolist(),
-    }
-    rows = zip(*columns.values(), strict=True)
+    precision, recall = hits / np.maximum(n_predicted, 1), hits / np.maximum(support, 1)
+    columns = [column.tolist() for column in (precision, recall, f1, support)]
+    per_class = [
+        {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
+        for name, p, r, f, n in zip(names, *columns, strict=True)
+    ]
+    # The pairs of true and predicted classes, and how often each occurs.
+    pairs, counts = np.unique(labels * n_classes + predicted, return_counts=True)
+    true, guess = np.divmod(pairs, n_classes)
+    errors = support + n_predicted - 2 * hits
+    shown = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
+    inside = np.isin(true, shown) & np.isin(guess, shown)
+    matrix = np.zeros((len(shown), len(shown)), dtype=np.int64)
+    matrix[tuple(np.searchsorted(shown, side[inside]) for side in (true, guess))] = counts[inside]
+    confused = np.flatnonzero(true != guess)
+    confused = confused[np.argsort(-counts[confused], kind="stable")[:CONFUSIONS]]
+    mistakes = np.flatnonzero(~right)
+    mistakes = mistakes[np.argsort(-confidence[mistakes], kind="stable")[:MISTAKES]]
     return {
-        "n": n,
-        **_losses(labels, found, class_weights, label_smoothing, n_classes),
+        "n": len(y),
+        **_losses(labels, answer, class_weights, label_smoothing),
         "accuracy": float(right.mean()),
         "top_k": top_k,
-        "top_k_accuracy": float(found.in_top.mean()),
+        "top_k_accuracy": float(answer["in_top"].mean()),
         "macro_f1": float(f1[(support + n_predicted) > 0].mean()),
-        **reliability(found.confidence, right),
-        "per_class": [dict(zip(columns, row, strict=True)) for row in rows],
-        **_confusions(labels, found.predicted, classes),
-        "mistakes": _mistakes(labels, found, classes),
+        **reliability(confidence, right),
+        "per_class": per_class,
+        "confusion_classes": [names[c] for c in shown],
+        "confusion_matrix": matrix.tolist(),
+        "confusions": [
+            {"true": names[true[k]], "predicted": names[guess[k]], "count": int(counts[k])}
+            for k in confused
+        ],
+        "mistakes": [
+            {
+                "index": int(i),
+                "true": names[labels[i]],
+                "predicted": names[predicted[i]],
+                "probability": float(confidence[i]),
+            }
+            for i in mistakes
+        ],
     }
 
 
 def _losses(
     labels: np.ndarray,
-    found: Predictions,
+    answer: Answers,
     class_weights: np.ndarray | None,
     label_smoothing: float,
-    n_classes: int,
 ) -> dict[str, float]:
     """Return loss and its error, and weighted_loss and smoothed_loss where there are such."""
-    n, losses = len(labels), -found.log_p
+    losses = -answer["log_p"]
+    weights = None if class_weights is None else class_weights.astype(np.float64)[labels]
     with np.errstate(over="ignore", invalid="ignore"):
-        means = {"loss": float(losses.mean())}
-        variance = float(np.square(losses - means["loss"]).sum()) / max(1, n - 1)
-        means["loss_error"] = math.sqrt(variance / n) if variance < math.inf else math.inf
-        weights = np.ones(n_classes) if class_weights is None else class_weights.astype(np.float64)
-        if class_weights is not None:
-            means["weighted_loss"] = float(np.average(losses, weights=weights[labels]))
+        error = losses.std(ddof=min(1, len(losses) - 1)) / math.sqrt(len(losses))
+        means = {"loss": losses.mean(), "loss_error": error}
+        if weights is not None:
+            means["weighted_loss"] = np.average(losses, weights=weights)
         if label_smoothing:
-            smoothed = losses + label_smoothing * found.ahead
-            means["smoothed_loss"] = float(np.average(smoothed, weights=weights[labels]))
-    if not all(map(math.isfinite, means.values())):
+            smoothed = losses + label_smoothing * answer["ahead"]
+            means["smoothed_loss"] = np.average(smoothed, weights=weights)
+    if not np.isfinite([*means.values()]).all():
         raise InputError("X holds values too large for a mean of losses")
-    return means
+    return {name: float(mean) for name, mean in means.items()}
 
 
-def _confusions(labels: np.ndarray, predicted: np.ndarray, classes: np.ndarray) -> dict[str, Any]:
-    """Return the confusion matrix of the classes with the most errors, and the worst pairs."""
-    n_classes = len(classes)
-    pairs, counts = np.unique(labels * n_classes + predicted, return_counts=True)
-    true, guess = np.divmod(pairs, n_classes)
-    wrong = true != guess
-    errors = np.zeros(n_classes)
-    for side in (true, guess):
-        errors += np.bincount(side[wrong], counts[wrong], n_classes)
-    shown = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
-    place = np.full(n_classes, -1)
-    place[shown] = np.arange(len(shown))
-    inside = (place[true] >= 0) & (place[guess] >= 0)
-    matrix = np.zeros((len(shown), len(shown)), dtype=np.int64)
-    matrix[place[true[inside]], place[guess[inside]]] = counts[inside]
-    worst = np.flatnonzero(wrong)[np.argsort(-counts[wrong], kind="stable")[:CONFUSIONS]]
+def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
+    """Return how often a model is right, beside how often it claims to be, by bins of confidence.
+
+    Parameters
+    ----------
+    confidence : (N,) the probability of the predicted class.
+    right : (N,) whether it is the right one.
+
+    Returns
+    -------
+    reliability (n, mean confidence and accuracy of each bin; None where there is no example), and
+    expected_calibration_error, the mean over examples of the gap between the two in their bin.
+    """
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    n, *sums = (np.bincount(bins, weights, BINS) for weights in (None, confidence, right))
+    gaps = np.abs(sums[0] - sums[1])
+    means = [[float(a / b) if b else None for a, b in zip(sum_, n, strict=True)] for sum_ in sums]
     return {
-        "confusion_classes": [str(name) for name in classes[shown]],
-        "confusion_matrix": matrix.tolist(),
-        "confusions": [
-            {"true": str(classes[t]), "predicted": str(classes[p]), "count": int(n)}
-            for t, p, n in zip(true[worst], guess[worst], counts[worst], strict=True)
-        ],
+        "reliability": {"n": n.tolist(), "confidence": means[0], "accuracy": means[1]},
+        "expected_calibration_error": float(gaps.sum() / len(confidence)),
     }
-
-
-def _mistakes(labels: np.ndarray, found: Predictions, classes: np.ndarray) -> list[dict[str, Any]]:
-    """Return the wrong predictions that the model is most sure of, the surest first."""
-    wrong = np.flatnonzero(labels != found.predicted)
-    if len(wrong) > MISTAKES:  # sorting them all would cost more than all else
-        least = np.partition(found.confidence[wrong], -MISTAKES)[-MISTAKES]
-        wrong = wrong[found.confidence[wrong] >= least]
-    worst = wrong[np.argsort(-found.confidence[wrong], kind="stable")[:MISTAKES]]
-    return [
-        {
-            "index": int(i),
-            "true": str(classes[labels[i]]),
-            "predicted": str(classes[found.predicted[i]]),
-            "probability": float(found.confidence[i]),
-        }
-        for i in worst
-    ]

@@ -8,8 +8,7 @@ h = 1e-5 is near the best of both, in float32 no h is good.
 Source: Stanford's cs231n, "Gradient checks".
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -21,59 +20,37 @@ Function = Callable[[np.ndarray], float]
 LIMIT = 1e-5  # of the relative error before a run
 EXAMPLES, FEATURES = 32, 512  # at most so many of a run's own data are in its check
 WEIGHTS, BIASES = 20, 10  # entries of each that it compares
-MODELS = 4  # that are compared with the loss of the lesson, at most
+MODELS = 4  # of which it compares them, at most
 STEP = 5e-5  # of the finite differences
 
 
-def grad_check_sparse(
+def grad_check(
     f: Function,
     W: np.ndarray,
     analytic: np.ndarray,
-    num_checks: int = 10,
     h: float = 1e-5,
-    rng: np.random.Generator | None = None,
+    entries: Iterable[int] | None = None,
     floor: float = 0.0,
 ) -> float:
-    """Compare `num_checks` random entries of a gradient with central differences of f.
+    """Compare entries of a gradient with central differences of f.
 
     Parameters
     ----------
     f : a function of an array like W; called as f(W + h e_j).
     W : where the gradient was taken, of any shape; left unchanged.
     analytic : the gradient there, in W's shape.
-    num_checks : entries to sample, without repeats; all of them where W has fewer.
     h : the step.
-    rng : chooses the entries; a new one seeded with 0 when None.
+    entries : places in W, flattened; None: all of them.
     floor : smaller entries are measured against this size, so that one that happens to be nearly
         zero is not judged by the rounding of f.
 
     Returns
     -------
-    The largest relative error |a - n| / max(|a| + |n|, floor) of the sampled entries, 0 for 0
-    against 0.
+    The largest relative error |a - n| / max(|a| + |n|, floor), 0 for 0 against 0.
     """
-    rng = np.random.default_rng(0) if rng is None else rng
-    entries = rng.choice(W.size, size=min(num_checks, W.size), replace=False)
-    return _max_relative_error(f, W, analytic, entries, h, floor)
-
-
-def grad_check(f: Function, W: np.ndarray, analytic: np.ndarray, h: float = 1e-5) -> float:
-    """Compare every entry of a gradient with central differences; as `grad_check_sparse`."""
-    return _max_relative_error(f, W, analytic, range(W.size), h, floor=0.0)
-
-
-def _max_relative_error(
-    f: Function,
-    W: np.ndarray,
-    analytic: np.ndarray,
-    entries: Iterable[int],
-    h: float,
-    floor: float,
-) -> float:
     W = W.copy()
-    flat = W.reshape(-1)
-    worst = 0.0
-    for entry in entries:
+    flat, errors = W.reshape(-1), [0.0]
+    for entry in range(W.size) if entries is None else entries:
         start = flat[entry]
         flat[entry] = start + h
         above = f(W)
@@ -81,8 +58,8 @@ def _max_relative_error(
         below = f(W)
         flat[entry] = start
         numeric = (above - below) / (2 * h)
-        worst = max(worst, relative_error(analytic.reshape(-1)[entry], numeric, floor))
-    return worst
+        errors.append(relative_error(analytic.reshape(-1)[entry], numeric, floor))
+    return max(errors)
 
 
 def relative_error(a: float, b: float, floor: float = 0.0) -> float:
@@ -104,10 +81,7 @@ def check_stacked_gradient(
     """Check the training loop's gradient, in float64, on a small slice of a run's own data.
 
     It is compared with finite differences of its loss, and with the loss of the lesson and its
-    gradient.
-
-    Features are scaled to a largest value of one within the slice, for a finite difference can only
-    be exact where values are of order one.
+    gradient, of some models of the stack.
 
     Parameters
     ----------
@@ -124,69 +98,38 @@ def check_stacked_gradient(
     """
     X, labels = _slice(design, y, rng)
     shape = n_classes, len(reg), X.shape[1]
-    kernel = Kernel(shape, len(X), np.float64, label_smoothing)
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
-    theta = rng.standard_normal(shape) * size[:, None]
-    gradient = np.empty(shape)
+    theta, gradient = rng.standard_normal(shape) * size[:, None], np.empty(shape)
+    kernel = Kernel(shape, len(X), np.float64, label_smoothing)
     losses, _ = kernel.forward(theta, X, labels)
     kernel.backward(X, None, len(X), gradient)
-    lesson = _error_of_the_lesson(theta, X, labels, label_smoothing, losses, gradient)
-    analytic = with_penalty_gradient(gradient, theta, 2 * reg[:, None])
-    largest = np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the smallest gradient
-    floor = 1e-2 * largest
-    alone = Kernel((n_classes, 1, X.shape[1]), len(X), np.float64)
+    some = np.unique(np.linspace(0, len(reg) - 1, MODELS).astype(int))
+    theta, gradient, e, reg = theta[:, some], gradient[:, some], label_smoothing[some], reg[some]
 
-    def error(entry: tuple[int, int, int]) -> float:
-        """Return that of one entry: no other model's loss depends on it."""
-        _, g, _ = entry
-        own, smoothing = theta[:, [g]], label_smoothing[[g]]
-
-        def objective(weights: np.ndarray) -> float:
-            own[entry[0], 0, entry[2]] = weights[0]
-            added = penalty(own, reg[[g]])
-            if smoothing.any():  # it takes as long as the loss
-                added += smoothing_term(own, X, labels, smoothing)
-            return float(alone.forward(own, X, labels)[0].mean() + added[0])
-
-        return grad_check_sparse(
-            objective, theta[entry][None], analytic[entry][None], 1, STEP, rng, floor
-        )
-
-    return max(lesson, *(error(entry) for entry in _entries(theta.shape, rng)))
-
-
-def _error_of_the_lesson(
-    theta: np.ndarray,
-    X: np.ndarray,
-    y: np.ndarray,
-    label_smoothing: np.ndarray,
-    losses: np.ndarray,
-    gradient: np.ndarray,
-) -> float:
-    """Return the largest relative error of losses (G, B) and gradients beside `classifier.loss`.
-
-    Of some of the models, without the penalty. Label smoothing adds e X^T (Y - 1 / C) / B.
-    """
-    n_classes, n_models = theta.shape[:2]
-    ahead = (y[:, None] == np.arange(n_classes)) - 1 / n_classes  # Y of B rows, not of C
-    worst = 0.0
-    for g in np.unique(np.linspace(0, n_models - 1, MODELS).astype(int)):
-        loss, dW = softmax_loss_vectorized(theta[:, g].T, X, y)
-        dW += label_smoothing[g] * X.T @ ahead / len(y)
+    ahead = (labels[:, None] == np.arange(n_classes)) - 1 / n_classes  # Y of B rows, not of C
+    errors = []
+    for g, loss in enumerate(losses[some].mean(axis=1)):
+        lessons_loss, dW = softmax_loss_vectorized(theta[:, g].T, X, labels)
+        dW += e[g] * X.T @ ahead / len(X)  # what label smoothing adds
         off = np.abs(gradient[:, g].T - dW).max() / max(np.abs(dW).max(), 1e-300)
-        worst = max(worst, float(off), relative_error(float(losses[g].mean()), loss))
-    return worst
+        errors += [float(off), relative_error(loss, lessons_loss)]
 
+    few = Kernel(theta.shape, len(X), np.float64)
 
-def _entries(shape: tuple[int, ...], rng: np.random.Generator) -> Iterator[tuple[int, int, int]]:
-    """Yield places (c, g, d) of some weights and some biases, without repeats."""
-    n_classes, n_models, n_columns = shape
-    for n, places in ((WEIGHTS, (n_classes, n_models, n_columns - 1)), (BIASES, shape[:2])):
-        size = math.prod(places)
-        for entry in rng.choice(size, size=min(n, size), replace=False):
-            c, g, *d = (int(i) for i in np.unravel_index(entry, places))
-            yield c, g, d[0] if d else -1
+    def objective(theta: np.ndarray) -> float:
+        """Return the sum over the models, of which only one has to do with an entry."""
+        smoothed = smoothing_term(theta, X, labels, e).sum() if e.any() else 0.0
+        losses, _ = few.forward(theta, X, labels)
+        return float(losses.mean(axis=1).sum() + smoothed + penalty(theta, reg).sum())
+
+    analytic = with_penalty_gradient(gradient, theta, 2 * reg[:, None])
+    floor = 1e-2 * np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the least gradient
+    places = np.arange(theta.size).reshape(theta.shape)
+    for n, part in ((WEIGHTS, places[..., :-1].ravel()), (BIASES, places[..., -1].ravel())):
+        entries = rng.choice(part, size=min(n, part.size), replace=False)
+        errors.append(grad_check(objective, theta, analytic, STEP, entries, floor))
+    return float(np.max(errors))  # nan is the largest
 
 
 def _slice(

@@ -1,41 +1,52 @@
-"""What scikit-learn asks of a linear softmax classifier besides its training."""
+"""What the estimators share: scikit-learn's contract, the features, the way to the optimum."""
 
 import dataclasses
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from classifier.model import log_softmax, score_blocks
-from data.console import class_name
+from classifier.fit import DIVERGED, DONE, STUCK, Fit
+from classifier.full_batch import FullBatchTraining
+from classifier.model import fold, log_softmax, score_blocks
+from classifier.model_stack import PerModel, kept_share
+from classifier.optimizers import Lbfgs
+from classifier.solver import Training
 from data.dataset import Split
 from data.errors import InputError
-from data.labels import check_exact, class_indices, class_weights, places_of, scaled
-from data.preprocessing import AffineMap, Preprocessing, Statistics, measure
+from data.labels import check_exact, class_weights, places_of, scaled
+from data.options import Options, option
+from data.preprocessing import METHODS, Preprocessing, Statistics, measure
 
 GROWN = 10  # times its earlier scale, for a feature to be another one
+PASSES = 1000  # epochs of training to the optimum, which as a rule takes some tens
 
 
-class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """A linear softmax classifier once it is trained, however that is done.
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
+class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[misc]
+    """A linear softmax classifier and what its training needs, however it is trained.
 
-    Who trains it calls `_check`, `_set_classes`, `_weighted`, `_set_features` and `_design`, and
-    then `_set_weights`. From then on `coef_` and `intercept_` are the model: all that is predicted,
-    and all that a training goes on from, is computed from them.
+    From the first fit on `coef_` and `intercept_` are the model: all that is predicted, and all
+    that a training goes on from, is computed from them. The parameters are those of the estimators.
     """
 
-    class_weight: str | Mapping[Any, float] | None
-    preprocessing: str
-    fit_intercept: bool
-    classes_: np.ndarray
-    coef_: np.ndarray
-    intercept_: np.ndarray
-    _statistics: Statistics
-    _features: AffineMap
-    _exponent: int
+    tol: float = option(above=0, maximum=1, default=1e-3)
+    epochs: int | None = option(minimum=1, default=None)
+    label_smoothing: float = option(minimum=0, below=1, default=0.0)
+    preprocessing: str = option(choices=METHODS, default="standardize")
+    fit_intercept: bool = True
+    class_weight: Any = None
+    random_state: Any = None
+    verbose: int = 0
+
+    def __post_init__(self) -> None:
+        """Check nothing: scikit-learn wants `fit` to do so, after `set_params` too."""
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the scores (N, C) of X (N, D); of two classes the difference, (N,)."""
@@ -66,139 +77,138 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _check(
         self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Return examples (N, D), labels (N,), and weights (N,) where any are given."""
+        """Check the parameters; return examples (N, D), labels (N,), and weights (N,) or None."""
+        super().__post_init__()
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], reset=reset)
         check_exact(y, "y")
         check_classification_targets(y)
-        if not isinstance(self.fit_intercept, bool | np.bool_):
-            raise InputError(f"fit_intercept={self.fit_intercept}: must be True or False")
-        if sample_weight is None:
-            return X, y, None
-        return (
-            X,
-            y,
-            _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True),
-        )
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(
+                sample_weight, X, dtype=np.float64, ensure_non_negative=True
+            )
+        return X, y, sample_weight
 
     def _set_classes(self, classes: np.ndarray) -> None:
         if len(classes) < 2:
             raise InputError(f"a classifier needs two classes or more, y has 1 class: {classes}")
         self.classes_ = classes
 
-    def _named(self, y: np.ndarray) -> np.ndarray:
-        """Return the classes (N,) that labels name, of which one may be text and one numbers."""
-        kinds = {y.dtype.kind, self.classes_.dtype.kind}
-        if len(kinds & {*"biuf"}) == 1 < len(kinds) or kinds == {"i", "u"}:
-            labels = y if y.dtype.kind in "iu" else y.astype(str)
-            named: np.ndarray = self.classes_[class_indices(labels, self.classes_, "y")]
-            return named
-        if len(unknown := np.setdiff1d(y, self.classes_)):
-            raise InputError(f"y holds {class_name(unknown[0])}, which is not among the classes")
-        return y
-
-    def _check_is_like_the_last(self, X: np.ndarray, y: np.ndarray) -> None:
-        """Raise InputError where a warm start has no weights for these examples."""
-        classes, n_features = np.unique(y), np.shape(self.coef_)[1]
-        if not np.array_equal(classes, self.classes_):
-            raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
-        if X.shape[1] != n_features:
-            raise InputError(f"warm_start: X has {X.shape[1]} features, not {n_features}")
-
-    def _weighted(
-        self,
-        X: np.ndarray,
-        y: np.ndarray,
-        weights: np.ndarray | None,
-        folds: np.ndarray | None = None,
-    ) -> Split:
-        """Return the examples that count at all, with class indices and all that they weigh.
+    def _weighted(self, examples: Split) -> Split:
+        """Return the examples that count at all, with all that they weigh.
 
         The weights are times 2 ** `_exponent`, which their sums might not be.
         """
-        self._exponent = 0
+        weights, self._exponent = examples.weights, 0
         if weights is not None:
             weights, self._exponent = scaled(weights)
-        examples = Split(X, np.searchsorted(self.classes_, y), weights, folds)
-        of_class = self._class_weights(examples)
-        if of_class is not None:
-            own, of_own = scaled(of_class)
-            weights, of_both = scaled(own[examples.y] * (1 if weights is None else weights))
-            self._exponent += of_own + of_both
-            examples = dataclasses.replace(examples, weights=weights)
+        if self.class_weight is not None:
+            totals = np.bincount(examples.y, weights, minlength=len(self.classes_))
+            wanted = self._class_weight_of_own_classes()
+            of_class, of_classes = scaled(
+                class_weights(wanted, self.classes_, totals, zero_allowed=True)
+            )
+            of_examples = of_class[examples.y]
+            weights, of_both = scaled(of_examples if weights is None else of_examples * weights)
+            self._exponent += of_classes + of_both
         if weights is None:
             return examples
-        if not (counts := weights > 0).any():
+        examples, counts = dataclasses.replace(examples, weights=weights), weights > 0
+        if not counts.any():
             raise InputError("sample_weight, class_weight: all are zero, no example counts")
         return examples if counts.all() else examples.select(counts)
 
-    def _measured(self, examples: Split) -> Statistics:
-        """Return the statistics of examples that `_weighted` returned, or of some of them."""
-        return measure(examples.X, examples.weights, self._exponent)
+    def _class_weight_of_own_classes(self) -> Any:
+        """Return `class_weight`, without names of other classes where each own one has a weight.
 
-    def _class_weights(self, examples: Split) -> np.ndarray | None:
-        given, n_classes = self.class_weight, len(self.classes_)
-        if given is None:
-            return None
-        if isinstance(given, Mapping):
-            places = places_of(self.classes_)
-            own = {name: given[name] for name in given if name in places or str(name) in places}
-            # OneVsRestClassifier gives each of its problems the weights of all classes.
-            given = own if len(own) >= n_classes else given
-        totals = np.bincount(examples.y, weights=examples.weights, minlength=n_classes)
-        return class_weights(given, self.classes_, totals, zero_allowed=True)
+        OneVsRestClassifier gives each of its problems the weights of all classes.
+        """
+        if not isinstance(self.class_weight, Mapping):
+            return self.class_weight
+        places = places_of(self.classes_)
+        named = {n: w for n, w in self.class_weight.items() if n in places or str(n) in places}
+        return named if len(named) >= len(self.classes_) else self.class_weight
 
-    def _set_features(self, statistics: Statistics) -> None:
-        """Choose the preprocessing for examples of these statistics."""
-        try:
-            preprocessing = Preprocessing(method=self.preprocessing)
-        except InputError as error:
-            message = str(error).replace("method=", "preprocessing=")
-            raise InputError(message) from error
-        self._statistics, features = statistics, preprocessing.fit(statistics)
+    def _set_features(self, examples: Split, earlier: Statistics | None = None) -> None:
+        """Choose the preprocessing for examples that `_weighted` returned, and for earlier ones."""
+        statistics = measure(examples.X, examples.weights, self._exponent)
+        self._statistics = statistics if earlier is None else earlier.merge(statistics)
+        features = Preprocessing(method=self.preprocessing).fit(self._statistics)
         if not self.fit_intercept:  # a shift would be an intercept by another name
             features = dataclasses.replace(features, shift=np.zeros_like(features.shift))
         self._features = features
 
-    def _add_statistics(self, statistics: Statistics) -> None:
-        """Choose the preprocessing for these examples and all earlier ones.
-
-        The model stays as it is, but for features that varied much less before: what was learned of
-        them there says too much here, and their weights stay those of the prepared features.
-        """
-        before = self._features
-        at_mean = self.intercept_ + self.coef_ @ before.shift
-        self._set_features(self._statistics.merge(statistics))
-        shrunk = self.coef_ * (before.scale / self._features.scale)
-        grown = self._features.scale > GROWN * before.scale
-        coef = np.where(grown, shrunk, self.coef_)
-        self.intercept_ = at_mean - coef @ before.shift
-        self.coef_ = coef
-
     def _design(self, examples: Split) -> Split:
         """Return prepared examples (N, D + 1); without a bias its column is zero."""
         design = np.asarray(self._features.design_matrix(examples.X, examples.X.dtype.type))
-        design[:, -1] = self.fit_intercept
+        design[:, -1] = bool(self.fit_intercept)
         return dataclasses.replace(examples, X=design)
 
-    def _set_weights(self, theta: np.ndarray) -> None:
-        """Keep theta (C, D + 1) of the prepared features as weights of those that come."""
-        self.coef_, self.intercept_ = self._unprepared(theta)
+    def _to_optimum(
+        self,
+        train: Split,
+        reg: np.ndarray,
+        rng: np.random.Generator,
+        fold: np.ndarray | None = None,
+        *,
+        all_penalties: bool = True,
+    ) -> FullBatchTraining:
+        """Return the training of models with penalties reg (G,), each without a fold, or with all.
+
+        Parameters
+        ----------
+        train : prepared examples, with their folds where models leave one out.
+        rng, all_penalties : as of `FullBatchTraining` and `Lbfgs`.
+        fold : (G,) the fold that each leaves out, -1 for none; or None.
+        """
+        fold = np.full(len(reg), -1) if fold is None else fold
+        smoothing, unused = np.full(len(reg), self.label_smoothing), np.full(len(reg), math.nan)
+        return FullBatchTraining(
+            train,
+            train.select(slice(0, 0)),
+            len(self.classes_),
+            PerModel(unused, reg, unused, smoothing, fold, kept_share(train, fold)),
+            optimizer=Lbfgs(all_penalties=all_penalties, tol=self.tol),
+            epochs=self.epochs or PASSES,
+            rng=rng,
+        )
+
+    def _run(self, training: Training) -> list[Fit]:
+        """Train models to their end; print a line after each epoch where that is asked for."""
+
+        def tell(fits: list[Fit]) -> None:
+            if self.verbose:
+                print(f"epoch {fits[0].history[-1].epoch}: {_progress(fits)}")
+
+        return training.run(tell)
+
+    def _warn(self, fits: list[Fit]) -> None:
+        """Warn where models diverged and, once, where some are not as near as `tol` asks for."""
+        messages = []
+        for fit in fits:
+            if fit.status == DIVERGED:
+                epoch, advice = fit.history[-1].epoch, "use lr='auto' or a smaller one"
+                of_lr = f"diverged in epoch {epoch} with lr={fit.lr:.4g}: {advice}"
+                messages.append(fit.ended if math.isnan(fit.lr) else of_lr)
+        short = [fit for fit in fits if fit.ended in (DONE, STUCK) and math.isnan(fit.lr)]
+        if short:
+            which = f"{len(short)} of {len(fits)} models: " if len(fits) > 1 else ""
+            messages.append(
+                f"{which}{short[0].ended} ({self.epochs or PASSES}), {_progress(short)}; "
+                f"tol={self.tol:g} asks for less: use more epochs, a larger tol or a larger reg"
+            )
+        for message in messages:  # for whoever called `fit`, which has a decorator
+            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+    def _keep_weights(self, fit: Fit) -> None:
+        """Keep a model, and how far it is from its optimum where that is known."""
+        self.coef_, self.intercept_ = self._unprepared(fit.theta)
+        if fit.certificate is not None:
+            self.objective_, self.excess_ = fit.certificate.objective, fit.certificate.relative
 
     def _unprepared(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return coefficients and intercepts for features as they come, in float64.
-
-        Float32 would lose the spread of features that lie far from zero, as times in seconds do.
-        """
-        # x W / scale + (b - shift / scale W)
-        with np.errstate(over="ignore", invalid="ignore"):
-            coef = theta[:, :-1] / self._features.scale
-            intercept = (theta[:, -1] - coef @ self._features.shift) * self.fit_intercept
-        held = np.isfinite(coef).all() and np.isfinite(intercept).all()
-        if np.isfinite(theta).all() and not held:
-            raise InputError(
-                f"X holds features with a spread of {self._features.scale.min():.1e}, for which "
-                "float64 cannot hold coefficients; give them in other units"
-            )
+        """Return coefficients and intercepts for features as they come, in float64."""
+        coef, intercept = fold(self._features, theta, "give them in other units")
+        intercept *= bool(self.fit_intercept)
         if len(self.classes_) == 2:
             coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
         return coef, intercept
@@ -212,11 +222,43 @@ class LinearEstimator(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         bias = intercept + coef @ self._features.shift
         return np.column_stack([coef * self._features.scale, bias])
 
+    def _add_to_features(self, examples: Split) -> None:
+        """Choose the preprocessing for these examples and all earlier ones.
+
+        The model stays as it is, but for features that varied much less before: what was learned of
+        them there says too much here, and their weights stay those of the prepared features.
+        """
+        before = self._features
+        at_mean = self.intercept_ + self.coef_ @ before.shift
+        self._set_features(examples, self._statistics)
+        grown = self._features.scale > GROWN * before.scale
+        self.coef_ = self.coef_ * np.where(grown, before.scale / self._features.scale, 1.0)
+        self.intercept_ = at_mean - self.coef_ @ before.shift
+
     def _scores(self, X: Any) -> np.ndarray:
         """Return f (N, C) in float64, of prepared features: they are small, and lose few digits."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores = np.empty((len(X), max(2, len(self.classes_))))
+        scores = np.empty((len(X), len(self.classes_)))
         for rows, block in score_blocks(self._features, self._theta(), X):
             scores[rows] = block
         return scores
+
+
+def generator(random: np.random.RandomState) -> np.random.Generator:
+    """Return a generator that this one seeds."""
+    return np.random.default_rng(random.randint(2**31 - 1, size=4))
+
+
+def _progress(fits: list[Fit]) -> str:
+    """Say where a model is; of several, the one that is the farthest from its optimum."""
+    worst = max(fits, key=lambda fit: fit.certificate.relative if fit.certificate else -1.0)
+    row, certificate = worst.history[-1], worst.certificate
+    words = f"{len(fits)} models, the farthest with " if len(fits) > 1 else ""
+    words += f"training loss {row.train_loss:.6g}"
+    if row.val_loss is not None:
+        words += f", held-out loss {row.val_loss:.6g}"
+    if certificate is not None:
+        words += f", objective {certificate.objective:.6g}, "
+        words += f"at most {certificate.relative:.2g} of it above the lowest"
+    return words

@@ -19,6 +19,8 @@ from data.threads import row_parts
 
 FORMAT = 3  # of model.npz; another number is another layout
 BLOCK_BYTES = 2**22  # of float64 features or scores at a time: what the cache holds
+FITTED = 2**23  # scores that a temperature is fitted to, at most
+COLDEST, HOTTEST = 0.01, 100.0  # temperatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +46,6 @@ class LinearModel:
     config: dict[str, Any]
     temperature: float = 1.0
 
-    def log_probability_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (rows, log p (len(rows), C)) of raw examples, as `score_blocks` does the scores."""
-        for rows, scores in self.score_blocks(X):
-            yield rows, log_softmax(scores)
-
     def score_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, scores (len(rows), C)) of raw examples X (N, ...), as `score_blocks` does.
 
@@ -62,6 +59,15 @@ class LinearModel:
         if isinstance(X, np.ndarray):
             check_features(X, "X")
         return score_blocks(self.features, self.theta(), X)
+
+    def log_probability_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, log p (len(rows), C)) of raw examples, as `score_blocks` does the scores."""
+        return ((rows, log_softmax(scores)) for rows, scores in self.score_blocks(X))
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""
+        blocks = [np.exp(log_p) for _, log_p in self.log_probability_blocks(X)]
+        return np.concatenate(blocks) if blocks else np.empty((0, len(self.classes)))
 
     def theta(self) -> np.ndarray:
         """Return weights and bias (C, D + 1) of prepared features, in float64.
@@ -81,29 +87,10 @@ class LinearModel:
         """
         X = X if isinstance(X, NpyRows) else np.asarray(X)
         check_kind(X, "X")
-        given = math.prod(X.shape[1:])
-        if given != len(self.W):
-            raise InputError(f"X has {given} features an example, the model has {len(self.W)}")
+        n_features = math.prod(X.shape[1:])
+        if n_features != len(self.W):
+            raise InputError(f"X has {n_features} features an example, the model has {len(self.W)}")
         return X
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return the (N, C) float64 probabilities of raw examples X (N, ...)."""
-        probabilities = np.empty((len(X), len(self.classes)))
-        for rows, log_p in self.log_probability_blocks(X):
-            probabilities[rows] = np.exp(log_p)
-        return probabilities
-
-    def folded(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return coef (C, D) and intercept (C,), in float64, of flat examples as they come.
-
-        Preprocessing and temperature are in them: p = softmax(X coef^T + intercept). They are not
-        finite where the features are so small that float64 cannot hold their coefficients.
-        """
-        with np.errstate(over="ignore", invalid="ignore"):
-            coef = self.W.T.astype(np.float64) / self.temperature / self.features.scale
-            # Of the rounded coefficients, which then cost a large mean no digit.
-            moved = coef @ self.features.shift
-            return coef, self.b.astype(np.float64) / self.temperature - moved
 
     def save(self, path: Path) -> None:
         """Write the model as an .npz file that loads without pickles."""
@@ -140,14 +127,14 @@ class LinearModel:
         shapes = (b.shape, classes.shape, shift.shape, scale.shape)
         if W.ndim != 2 or shapes != (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1]):
             raise ValueError("its arrays do not fit together")
-        if 0 in W.shape:
-            raise ValueError("it has no features or no classes")
-        if not all(a.dtype.kind == "f" and np.isfinite(a).all() for a in (W, b, shift, scale)):
-            raise ValueError("its arrays hold values that are not finite")
+        if 0 in W.shape or {a.dtype.kind for a in (W, b, shift, scale)} != {"f"}:
+            raise ValueError("its arrays are empty or hold no floats")
         with np.errstate(over="ignore"):
             shift, scale = shift.astype(np.float64), scale.astype(np.float64)
-        if not (np.isfinite(shift) & np.isfinite(scale) & (scale != 0)).all():
-            raise ValueError("its shift or scale is no number that float64 holds, or its scale 0")
+        if not all(np.isfinite(a).all() for a in (W, b, shift, scale)):
+            raise ValueError("its arrays hold values that are not finite in float64")
+        if not scale.all():
+            raise ValueError("its scale is 0")
         if classes.dtype.kind not in "iuU":
             raise ValueError("its classes are neither whole numbers nor text")
         check_labels(classes, "its classes")
@@ -181,9 +168,6 @@ def score_blocks(
     InputError
         When values are too large for any score.
     """
-    largest = (
-        np.abs(theta).sum(axis=1).max()
-    )  # no score is larger than it times the largest feature
     size = max(1, BLOCK_BYTES // (8 * max(theta.shape)))
     kernel = Kernel((len(theta), 1, theta.shape[1]), min(size, len(X)), np.float64)
     design = np.ones((kernel.size, theta.shape[1]))
@@ -193,11 +177,40 @@ def score_blocks(
         features.transform(raw, x[:, :-1])
         with np.errstate(over="ignore", invalid="ignore"):
             scores = kernel.scores(theta, x)[:, 0].T
-            bound = np.abs(x).max() * largest
-        if not (np.isfinite(bound) or np.isfinite(scores).all()):
+        if not np.isfinite(scores).all():
             value = np.abs(raw).max()
             raise InputError(f"X holds values (up to {value:.1e}) too large for any score")
         yield rows, scores
+
+
+def fold(features: AffineMap, theta: np.ndarray, advice: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return coefficients (C, D) and intercepts (C,) of flat examples as they come, in float64.
+
+    The preprocessing is in them: f = X coef^T + intercept. Float32 would lose the spread of
+    features that lie far from zero, as times in seconds do.
+
+    Parameters
+    ----------
+    features : the preprocessing.
+    theta : (C, D + 1) weights and bias of prepared features.
+    advice : what to do where float64 cannot hold the coefficients.
+
+    Raises
+    ------
+    InputError
+        When features are so small, for a spread, that it cannot.
+    """
+    # x W / scale + (b - shift / scale W)
+    with np.errstate(over="ignore", invalid="ignore"):
+        coef = theta[:, :-1] / features.scale
+        # Of the rounded coefficients, which then cost a large mean no digit.
+        intercept = theta[:, -1] - coef @ features.shift
+    if not np.isfinite(np.column_stack([coef, intercept])).all():
+        raise InputError(
+            f"features with a spread of {features.scale.min():.1e} have coefficients that float64 "
+            f"cannot hold; {advice}"
+        )
+    return coef, intercept
 
 
 def log_softmax(scores: np.ndarray) -> np.ndarray:
@@ -206,3 +219,42 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     log_p -= log_p.max(axis=1, keepdims=True)
     log_p -= np.log(np.exp(log_p).sum(axis=1, keepdims=True))
     return log_p
+
+
+def fit_temperature(
+    model: LinearModel, X: Examples, y: np.ndarray, n_scores: int = FITTED
+) -> float:
+    """Return the temperature T > 0 with the lowest cross-entropy of softmax(f / T).
+
+    The derivative by 1 / T, the mean of sum_c p_c f_c - f_y, rises with 1 / T, so its only zero is
+    found by a bracketing search. A temperature never changes which class is the most probable.
+    Where there is none between 0.01 and 100 it is 1: of examples that are all right, the lower
+    the better, which says nothing of others.
+
+    Source: C. Guo et al., On Calibration of Modern Neural Networks, ICML 2017.
+
+    Parameters
+    ----------
+    model : with the temperature 1.
+    X : (N, ...) raw examples that the model was not trained on.
+    y : (N,) class indices.
+    n_scores : of a sample of the examples, spread evenly, that it is fitted to at most.
+    """
+    from scipy.optimize import brentq
+
+    n = min(len(y), max(1, n_scores // len(model.classes)))
+    rows = np.linspace(0, len(y) - 1, n).astype(np.int64)
+    # Log-probabilities are scores too: a constant of the example less.
+    scores = np.concatenate([log_p for _, log_p in model.log_probability_blocks(X[rows])])
+    if np.ptp(scores) == 0:  # nothing was learned
+        return 1.0
+    right = scores[np.arange(n), y[rows]]
+
+    def slope(log_temperature: float) -> float:
+        p = np.exp(log_softmax(scores * math.exp(-log_temperature)))
+        return float(np.mean(np.einsum("nc,nc->n", p, scores) - right))
+
+    low, high = math.log(COLDEST), math.log(HOTTEST)
+    if slope(low) <= 0 or slope(high) >= 0:
+        return 1.0
+    return math.exp(brentq(slope, low, high))

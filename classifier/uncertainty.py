@@ -12,15 +12,15 @@ import numpy as np
 LEVEL = 0.95  # of an interval, where no other is asked for
 
 
-def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return Wilson's interval for a share, here an accuracy of `right` among n examples.
+def accuracy_interval(accuracy: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's interval for an accuracy on n examples.
 
     (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) for p = right / n. Unlike
     p -+ z sqrt(p (1 - p) / n) it holds for few examples, for none wrong and for none right.
 
     Parameters
     ----------
-    right, n : 0 <= right <= n.
+    accuracy : a report that somebody changed may say anything: below 0 is 0, above 1 is 1.
     level : the share of such intervals that hold the true value, about.
 
     Returns
@@ -32,6 +32,7 @@ def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     """
     if n == 0:
         return 0.0, 1.0
+    right = round(min(max(accuracy, 0), 1) * n)
     z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
     share = right / n
     centre = share + z2 / (2 * n)
@@ -39,14 +40,6 @@ def wilson(right: int, n: int, level: float = LEVEL) -> tuple[float, float]:
     below, above = ((centre + side * reach) / (1 + z2 / n) for side in (-1, 1))
     # At the ends the two terms are equal, and rounding may leave a rest.
     return (below if right else 0.0), (above if right < n else 1.0)
-
-
-def accuracy_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """Return Wilson's interval for an accuracy on n examples.
-
-    A report that somebody changed may say anything: below 0 is 0, above 1 is 1.
-    """
-    return wilson(round(min(max(accuracy, 0), 1) * n), n)
 
 
 def standard_error(values: np.ndarray) -> float:

@@ -108,7 +108,7 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
     start = 0
     for block in _blocks(y, where):
         distinct = np.unique(block)
-        numbers = [places.get(str(name)) for name in distinct.tolist()]
+        numbers = [places.get(name, places.get(str(name))) for name in distinct.tolist()]
         if None in numbers:
             unknown = distinct[numbers.index(None)]
             raise InputError(

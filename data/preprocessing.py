@@ -19,6 +19,7 @@ BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 PART, PART_ROWS = 32, 64
 CHECKED_BYTES = 2**22  # of rows that a thread looks at at a time
 CACHED_BYTES = 2**21  # of float64 intermediates of the map: they stay in the processor's cache
+METHODS = ("standardize", "center", "scale", "none")
 CHUNK_BYTES = 2**23  # of rows that a thread prepares at a time, as float64
 
 
@@ -312,7 +313,7 @@ class Preprocessing(Options):
     A constant feature has no scale of its own and keeps the scale one.
     """
 
-    method: str = option(choices=("standardize", "center", "scale", "none"))
+    method: str = option(choices=METHODS)
 
     def fit(self, statistics: Statistics) -> AffineMap:
         """Return the map for features of these statistics.

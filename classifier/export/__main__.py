@@ -8,13 +8,7 @@ from pathlib import Path
 if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
-from classifier.export.formats import (
-    FLOAT32_TOLERANCE,
-    FORMATS,
-    TOLERANCE,
-    folding_error,
-    input_error,
-)
+from classifier.export.formats import FORMATS
 from classifier.model import LinearModel
 from classifier.runs.prediction import find_model, incomplete_status
 from data.console import console, printable
@@ -39,41 +33,25 @@ def export(run: str, to: str, output: str | None = None) -> str:
     form = FORMATS[to]
     source = find_model(run, Path("outputs"))
     path = source.with_suffix(form.suffix) if output is None else Path(output)
-    if path.resolve() == source.resolve():
-        raise InputError(f"--output {path}: would overwrite {source}; name another file")
     if output is None and path.is_symlink():
         raise InputError(f"{path}: is a link; name the file to be written: --output PATH")
     if output is not None and path.exists():
-        raise InputError(f"--output {path}: is there already; remove it or name another file")
+        raise InputError(f"--output {path}: is there already; name another file")
     model = LinearModel.load(source)
     try:
         content = form.export(model)
     except ModuleNotFoundError as error:
         raise InputError(f"--to {to}: {error.name} is not installed: {form.install}") from error
-    except (InputError, MemoryError) as error:
-        raise InputError(f"--to {to}: {source}: {one_line(error)}") from error
     except Exception as error:  # whoever writes a model can write anything into it
-        reason = f"{type(error).__name__}: {one_line(error)}"
-        raise InputError(f"--to {to}: {source} cannot be exported ({reason})") from error
+        raise InputError(f"--to {to}: {source} cannot be exported: {one_line(error)}") from error
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(content))
     D, C = model.W.shape
     use = form.use.format(path=repr(str(path)), shape=f"(N, {D})", D=D, C=C)
     what = f"{path}: the {to} export of {source}, {D} features, {C} classes"
     lines = [printable(what), f"Use it: {use}"]
-    if status := incomplete_status(source):
-        lines.append(f"Beware: {status}")
-    if to == "onnx" and (rounded := input_error(model)) > FLOAT32_TOLERANCE:
-        lines.append(
-            "Beware: the graph takes float32, which rounds features of more digits and cannot hold "
-            f"very large or small ones: probabilities may differ by {rounded:.0e}; --to sklearn "
-            "takes features as they are"
-        )
-    if form.folded and (rounded := folding_error(model)) > TOLERANCE:
-        lines.append(
-            "Beware: the features lie so far from zero for their spread that probabilities may "
-            f"differ by {rounded:.0e}; --to sklearn keeps their means apart, and so all digits"
-        )
+    warnings = incomplete_status(source), form.beware(model)
+    lines += [f"Beware: {warning}" for warning in warnings if warning]
     return "\n".join(lines)
 
 

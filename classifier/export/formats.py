@@ -2,7 +2,7 @@
 
 Every export gives predict.py's probabilities to within TOLERANCE, for like that it computes in
 float64; where the preprocessing is folded into the weights, or features are rounded to float32,
-`folding_error` and `input_error` measure how nearly.
+`Format.beware` measures how nearly.
 """
 
 import collections
@@ -10,16 +10,37 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from classifier.model import LinearModel
+from classifier.model import LinearModel, fold
 from data.errors import InputError
 
 TOLERANCE = 1e-6  # of a probability
 FLOAT32_TOLERANCE = 1e-3  # where features are no float32 numbers: most are
+FOLDED = "the features lie far from zero for their spread (--to sklearn keeps all digits)"
+ROUNDED = "features are rounded to float32 (--to sklearn takes them as they are)"
 PROBES, PROBED = 64, 2**22  # examples that an export is measured on; features of them, at most
+
+
+# 11 and 1 are ONNX's numbers of double and float. The versions are old ones, which old runtimes
+# load too.
+ONNX = """
+<ir_version: 8, opset_import: ["": 13], producer_name: "softmax-classifier">
+softmax_classifier (float[N, {D}] X) => ({kind}[N] label, float[N, {C}] probabilities)
+{{
+    raw = Cast <to = 11> (X)
+    centred = Sub (raw, shift)
+    features = Div (centred, scale)
+    products = MatMul (features, W)
+    uncalibrated = Add (products, b)
+    scores = Div (uncalibrated, temperature)
+    p = Softmax <axis = 1> (scores)
+    probabilities = Cast <to = 1> (p)
+    index = ArgMax <axis = 1, keepdims = 0> (scores)
+    label = Gather (classes, index)
+}}
+"""
 
 
 def to_onnx(model: LinearModel) -> bytes:
@@ -30,42 +51,25 @@ def to_onnx(model: LinearModel) -> bytes:
     6e-8.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper
 
+    kind = "int64" if model.classes.dtype.kind in "iu" else "string"
+    if kind == "int64" and max(model.classes.tolist()) >= 2**63:
+        kind = "uint64"
+    D, C = model.W.shape
     constants = {
         "shift": model.features.shift.astype(np.float64),
         "scale": model.features.scale.astype(np.float64),
         "W": model.W.astype(np.float64),
         "b": model.b.astype(np.float64),
         "temperature": np.array(model.temperature),
-        "classes": _onnx_classes(model.classes),
+        "classes": model.classes.astype(object if kind == "string" else kind),
     }
-    tensors = [numpy_helper.from_array(array, name) for name, array in constants.items()]
-    nodes = [
-        helper.make_node("Cast", ["X"], ["raw"], to=TensorProto.DOUBLE),
-        helper.make_node("Sub", ["raw", "shift"], ["centred"]),
-        helper.make_node("Div", ["centred", "scale"], ["features"]),
-        helper.make_node("MatMul", ["features", "W"], ["products"]),
-        helper.make_node("Add", ["products", "b"], ["uncalibrated"]),
-        helper.make_node("Div", ["uncalibrated", "temperature"], ["scores"]),
-        helper.make_node("Softmax", ["scores"], ["p"], axis=1),
-        helper.make_node("Cast", ["p"], ["probabilities"], to=TensorProto.FLOAT),
-        helper.make_node("ArgMax", ["scores"], ["index"], axis=1, keepdims=0),
-        helper.make_node("Gather", ["classes", "index"], ["label"]),
-    ]
-    value = helper.make_tensor_value_info
-    inputs = value("X", TensorProto.FLOAT, ["N", len(model.W)])
-    outputs = [
-        value("label", tensors[-1].data_type, ["N"]),
-        value("probabilities", TensorProto.FLOAT, ["N", len(model.classes)]),
-    ]
-    exported = helper.make_model(
-        helper.make_graph(nodes, "softmax_classifier", [inputs], outputs, tensors),
-        producer_name="softmax-classifier",
-        opset_imports=[helper.make_opsetid("", 13)],  # old ones, which old runtimes load too
-        ir_version=8,
+    exported = onnx.parser.parse_model(ONNX.format(D=D, C=C, kind=kind))
+    exported.graph.initializer.extend(
+        onnx.numpy_helper.from_array(array, name) for name, array in constants.items()
     )
-    helper.set_model_props(exported, {**_names(model), "config": _json(model.config)})
+    config = json.dumps(model.config, allow_nan=False)
+    onnx.helper.set_model_props(exported, {**_names(model), "config": config})
     onnx.checker.check_model(exported)
     return bytes(exported.SerializeToString())
 
@@ -131,18 +135,49 @@ def to_json(model: LinearModel) -> bytes:
         "intercept": folded["bias"].tolist(),
         "coef": folded["weight"].tolist(),
     }
-    return _json(content).encode()
+    return json.dumps(content, allow_nan=False).encode()
 
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """How a model is exported, the suffix of the file, and how it is loaded and used."""
+    """How a model is exported, the suffix of the file, and how it is loaded and used.
+
+    Probabilities may differ by more than `tolerance` for the reason that `differs` gives.
+    """
 
     export: Callable[[LinearModel], bytes]
     suffix: str
     use: str
-    folded: bool = False  # the preprocessing is in the weights
+    differs: str = ""
+    tolerance: float = TOLERANCE
     install: str = "pip install -r requirements-extras.txt"
+
+    def beware(self, model: LinearModel) -> str:
+        """Return a warning where the probabilities of a model may differ by too much, or nothing.
+
+        They are measured on examples with the mean and spread that the preprocessing has. Where the
+        scores f of an example differ by d, p changes by at most p (1 - p) (max d - min d), a
+        quarter of that range, which tells more of other examples than what is measured where p is
+        near 1. It is 1 where the format cannot hold the examples at all.
+        """
+        if not self.differs:
+            return ""
+        n = max(2, min(PROBES, PROBED // len(model.W)))
+        drawn = np.random.default_rng(0).standard_normal((n, len(model.W)))
+        largest = np.finfo(np.float64).max
+        with np.errstate(over="ignore", invalid="ignore"):
+            X = np.clip(model.features.shift + model.features.scale * drawn, -largest, largest)
+            try:
+                if self.differs == FOLDED:
+                    folded = _folded(model)
+                    scores = X @ folded["weight"].T + folded["bias"]
+                else:
+                    scores = _scores(model, X.astype(np.float32))
+                error = float(np.ptp(scores - _scores(model, X), axis=1).max()) / 4
+            except InputError:  # what is infinite to one of them
+                error = 1.0
+        error = error if error < 1 else 1.0
+        return f"{self.differs}: probabilities may differ by {error:.0e}" * (error > self.tolerance)
 
 
 FORMATS = {
@@ -150,6 +185,8 @@ FORMATS = {
         to_onnx,
         ".onnx",
         "onnxruntime.InferenceSession({path}).run(None, {{'X': X}}) with float32 X {shape}",
+        ROUNDED,
+        FLOAT32_TOLERANCE,
     ),
     "sklearn": Format(
         to_sklearn, ".skops", "skops.io.load({path}).predict_proba(X) with X {shape}"
@@ -158,66 +195,23 @@ FORMATS = {
         to_torch,
         ".pt",
         "linear = torch.nn.Linear({D}, {C}, dtype=torch.float64); "
-        "linear.load_state_dict(torch.load({path})); "
-        "linear(X).softmax(1) with float64 X {shape}",
-        folded=True,
+        "linear.load_state_dict(torch.load({path})); linear(X).softmax(1) with float64 X {shape}",
+        FOLDED,
         install="pip install torch",
     ),
     "safetensors": Format(
         to_safetensors,
         ".safetensors",
         "safetensors.numpy.load_file({path}); softmax(X @ weight.T + bias) with X {shape}",
-        folded=True,
+        FOLDED,
     ),
     "json": Format(
         to_json,
         ".json",
         "json.load(open({path})); softmax(X @ coef.T + intercept) with X {shape}",
-        folded=True,
+        FOLDED,
     ),
 }
-
-
-def input_error(model: LinearModel) -> float:
-    """Return about how much a probability differs at most where features are rounded to float32.
-
-    It is 1 where float32 cannot hold them at all.
-    """
-
-    def scores(X: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):
-            return _scores(model, X.astype(np.float32))
-
-    return _deviation(model, scores)
-
-
-def folding_error(model: LinearModel) -> float:
-    """Return about how much a probability differs at most where the preprocessing is folded in.
-
-    Float64 rounds each of the D products of coefficient and feature, and the features are about
-    as large as their means.
-    """
-    coef, intercept = model.folded()
-    return _deviation(model, lambda X: X @ coef.T + intercept)
-
-
-def _deviation(model: LinearModel, other: Callable[[np.ndarray], np.ndarray]) -> float:
-    """Return about how much the probabilities of other scores of raw examples differ at most.
-
-    They are measured on examples with the mean and spread that the preprocessing has. Where the
-    scores f of an example differ by d, p changes by at most p (1 - p) (max d - min d), a quarter
-    of that range, which tells more of other examples than what is measured where p is near 1.
-    """
-    n = max(2, min(PROBES, PROBED // len(model.W)))
-    drawn = np.random.default_rng(0).standard_normal((n, len(model.W)))
-    largest = np.finfo(np.float64).max
-    with np.errstate(over="ignore", invalid="ignore"):
-        X = np.clip(model.features.shift + model.features.scale * drawn, -largest, largest)
-        try:
-            error = float(np.ptp(other(X) - _scores(model, X), axis=1).max()) / 4
-        except InputError:  # what is infinite to one of them
-            error = 1.0
-    return error if error < 1 else 1.0
 
 
 def _scores(model: LinearModel, X: np.ndarray) -> np.ndarray:
@@ -227,26 +221,12 @@ def _scores(model: LinearModel, X: np.ndarray) -> np.ndarray:
 
 def _folded(model: LinearModel) -> dict[str, np.ndarray]:
     """Return what torch.nn.Linear calls the weight (C, D) and the bias (C,)."""
-    coef, intercept = model.folded()
-    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
-        raise InputError(
-            f"features with a spread of {model.features.scale.min():.1e} have coefficients that "
-            "float64 cannot hold; --to sklearn keeps the preprocessing apart"
-        )
+    advice = "--to sklearn keeps the preprocessing apart"
+    coef, intercept = fold(model.features, model.theta(), advice)
     return {"weight": np.ascontiguousarray(coef), "bias": intercept}
 
 
 def _names(model: LinearModel) -> dict[str, str]:
+    """Return what metadata say of the classes and of the shape of an image, in JSON."""
     names = {"classes": model.classes.tolist(), "image_shape": model.image_shape}
-    return {key: _json(value) for key, value in names.items()}
-
-
-def _onnx_classes(classes: np.ndarray) -> np.ndarray:
-    """Return the names as ONNX has them: int64, and uint64 where they need it, or text."""
-    if classes.dtype.kind == "U":
-        return classes.astype(object)
-    return classes.astype(np.int64 if max(classes.tolist()) < 2**63 else np.uint64)
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, allow_nan=False)
+    return {key: json.dumps(value) for key, value in names.items()}

@@ -23,11 +23,10 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from classifier.calibration import fit_temperature
 from classifier.evaluation import Measured, evaluate_stack, minimised
 from classifier.fit import DIVERGED, Fit
 from classifier.kernel import penalty
-from classifier.model import LinearModel
+from classifier.model import LinearModel, fit_temperature
 from classifier.model_stack import PerModel
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
 from classifier.runs.config import CONFIGS, Job, schemas

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.special import logsumexp
+from scipy.special import logsumexp, softmax
 
 from classifier.kernel import Kernel, penalty, with_penalty_gradient
 from classifier.loss import softmax_loss_naive, softmax_loss_vectorized
 
-LOSSES = [softmax_loss_naive, softmax_loss_vectorized]
+LESSONS = [softmax_loss_naive, softmax_loss_vectorized]
 TOLERANCE = {np.float32: 2e-5, np.float64: 1e-12}
 
 
@@ -17,19 +17,13 @@ def problems(draw):
     n, d, c = draw(st.integers(1, 9)), draw(st.integers(1, 7)), draw(st.integers(2, 6))
     dtype = draw(st.sampled_from([np.float32, np.float64]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    scale = draw(st.sampled_from([0.01, 1.0, 10.0]))
-    W = (scale * rng.standard_normal((d, c))).astype(dtype)
-    X = rng.standard_normal((n, d)).astype(dtype)
-    return W, X, rng.integers(0, c, n), draw(st.sampled_from([0.0, 1e-3, 0.7]))
+    W = draw(st.sampled_from([0.0, 0.01, 1.0, 10.0])) * rng.standard_normal((d, c))
+    X = rng.standard_normal((n, d))
+    reg = draw(st.sampled_from([0.0, 1e-3, 0.7]))
+    return W.astype(dtype), X.astype(dtype), rng.integers(0, c, n), reg
 
 
-def scipy_loss(W, X, y, reg):
-    logits = X.astype(np.float64) @ W.astype(np.float64)
-    cross_entropy = logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]
-    return cross_entropy.mean() + reg * np.sum(W.astype(np.float64) ** 2)
-
-
-def stacked_loss(W, X, y, reg):
+def stacked_loss(W, X, y, reg=0.0):
     """The training loop's form on the same problem: one model whose bias is zero."""
     c = W.shape[1]
     theta = np.concatenate([W.T, np.zeros((c, 1), W.dtype)], axis=1)[:, None, :]
@@ -37,80 +31,56 @@ def stacked_loss(W, X, y, reg):
     kernel, gradient = Kernel(theta.shape, len(X), W.dtype.type), np.empty_like(theta)
     losses, _ = kernel.forward(theta, design, y)
     kernel.backward(design, None, len(X), gradient)
-    gradient = with_penalty_gradient(gradient, theta, np.array(2 * reg))
+    gradient = with_penalty_gradient(gradient, theta, np.array(2 * reg, W.dtype))
     return losses.mean() + penalty(theta, np.array([reg]))[0], gradient[:, 0, :-1].T
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_notes_numbers(loss, dtype, note):
-    value, dW = loss(note.W.astype(dtype), note.X.astype(dtype), note.y)
-    assert value == pytest.approx(1.470897, abs=1e-6)
-    assert value == pytest.approx(note.loss, abs=1e-6)
-    np.testing.assert_allclose(dW, note.dW, atol=1e-7)
-    assert dW.shape == note.W.shape
-    assert dW.dtype == dtype
+def agree(problem, loss, dW):
+    """All forms have this loss and gradient, and leave their inputs alone."""
+    tolerance, copies = 10 * TOLERANCE[problem[0].dtype.type], [*map(np.copy, problem[:3])]
+    for form in (*LESSONS, stacked_loss):
+        value, gradient = form(*problem)
+        assert value == pytest.approx(loss, rel=tolerance, abs=tolerance)
+        np.testing.assert_allclose(gradient, dW, rtol=0, atol=tolerance * (1 + np.abs(dW).max()))
+        assert gradient.dtype == problem[0].dtype
+        for array, copy in zip(problem[:3], copies, strict=True):
+            np.testing.assert_array_equal(array, copy)
 
 
 @given(problems())
-def test_three_forms_equal_each_other_and_scipy(problem):
-    W, X, y, reg = problem
-    tolerance = TOLERANCE[W.dtype.type]
-    expected = scipy_loss(W, X, y, reg)
-    naive, dW_naive = softmax_loss_naive(W, X, y, reg)
-    vectorized, dW_vectorized = softmax_loss_vectorized(W, X, y, reg)
-    stacked, dW_stacked = stacked_loss(W, X, y, reg)
-    scale = 1 + abs(expected)
-    assert naive == pytest.approx(expected, abs=tolerance * scale)
-    assert vectorized == pytest.approx(expected, abs=tolerance * scale)
-    assert stacked == pytest.approx(expected, abs=tolerance * scale)
-    largest = 1 + np.abs(dW_naive).max()
-    np.testing.assert_allclose(dW_vectorized, dW_naive, atol=tolerance * largest)
-    np.testing.assert_allclose(dW_stacked, dW_naive, atol=tolerance * largest)
+def test_three_forms_equal_scipy(problem):
+    W, X, y, reg = (np.asarray(array, float) for array in problem)
+    logits, Y = X @ W, np.eye(W.shape[1])[y.astype(int)]
+    loss = (logsumexp(logits, axis=1) - (logits * Y).sum(axis=1)).mean() + reg * np.sum(W**2)
+    agree(problem, loss, X.T @ (softmax(logits, axis=1) - Y) / len(y) + 2 * reg * W)
 
 
 @given(problems())
-def test_pytorch_agrees_with_and_without_a_penalty(problem):
+def test_three_forms_equal_pytorch(problem):
     torch = pytest.importorskip("torch")
     W, X, y, reg = problem
-    tolerance = TOLERANCE[W.dtype.type]
-    Wt = torch.tensor(W, requires_grad=True)
-    expected = torch.nn.functional.cross_entropy(torch.tensor(X) @ Wt, torch.tensor(y))
-    expected = expected + reg * (Wt**2).sum()
-    expected.backward()
-    for loss in [*LOSSES, stacked_loss]:
-        value, dW = loss(W, X, y, reg)
-        assert value == pytest.approx(expected.item(), rel=10 * tolerance, abs=10 * tolerance)
-        largest = 1 + np.abs(dW).max()
-        np.testing.assert_allclose(dW, Wt.grad.numpy(), atol=10 * tolerance * largest)
+    weights = torch.tensor(W, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(torch.tensor(X) @ weights, torch.tensor(y))
+    loss = loss + reg * (weights**2).sum()
+    loss.backward()
+    agree(problem, loss.item(), weights.grad.numpy())
 
 
-@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("form", [*LESSONS, stacked_loss])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_logits_of_ten_thousand_are_exact(loss, dtype):
-    W = np.array([[1e4, 0.0, -1e4]], dtype)
-    X = np.array([[1.0], [1.0], [-1.0]], dtype)
-    value, dW = loss(W, X, np.array([0, 1, 0]))
-    # Row losses are 0, 1e4 and 2e4; the softmax is one-hot at classes 0, 0 and 2.
+def test_known_values(form, dtype, note):
+    value, dW = form(note.W.astype(dtype), note.X.astype(dtype), note.y)
+    assert value == pytest.approx(1.470897, abs=1e-6) == pytest.approx(note.loss, abs=1e-6)
+    np.testing.assert_allclose(dW, note.dW, atol=1e-7)
+    for n_classes in (2, 3, 10):
+        zeros = np.zeros((note.X.shape[1], n_classes), dtype)
+        value, _ = form(zeros, note.X.astype(dtype), np.arange(len(note.X)) % n_classes)
+        assert value == pytest.approx(np.log(n_classes), rel=TOLERANCE[dtype])
+    # Logits of ten thousand: row losses are 0, 1e4 and 2e4; the softmax is one-hot.
+    W, X = np.array([[1e4, 0.0, -1e4]], dtype), np.array([[1.0], [1.0], [-1.0]], dtype)
+    value, dW = form(W, X, np.array([0, 1, 0]))
     assert value == pytest.approx(1e4, rel=1e-6)
     np.testing.assert_allclose(dW, [[2 / 3, -1 / 3, -1 / 3]], rtol=1e-6)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("n_classes", [2, 3, 10])
-def test_zero_weights_lose_log_c(loss, n_classes):
-    X = np.random.default_rng(0).standard_normal((6, 4))
-    value, _ = loss(np.zeros((4, n_classes)), X, np.arange(6) % n_classes)
-    assert value == pytest.approx(np.log(n_classes), abs=1e-14)
-
-
-@pytest.mark.parametrize("loss", LOSSES)
-def test_inputs_are_left_alone(loss, note):
-    W, X, y = note.W.copy(), note.X.copy(), note.y.copy()
-    loss(W, X, y, 0.1)
-    np.testing.assert_array_equal(W, note.W)
-    np.testing.assert_array_equal(X, note.X)
-    np.testing.assert_array_equal(y, note.y)
 
 
 @given(problems(), st.integers(0, 2**32 - 1))
@@ -118,9 +88,9 @@ def test_a_constant_on_all_logits_of_a_row_changes_nothing(problem, seed):
     W, X, y, _ = problem
     # The same vector on every class's weights adds x_i . v to every logit of row i.
     v = np.random.default_rng(seed).standard_normal((W.shape[0], 1)).astype(W.dtype)
-    for loss in LOSSES:
-        before, dW_before = loss(W, X, y)
-        after, dW_after = loss(W + v, X, y)
+    for form in LESSONS:
+        before, dW_before = form(W, X, y)
+        after, dW_after = form(W + v, X, y)
         tolerance = 10 * TOLERANCE[W.dtype.type] * (1 + abs(before))
         assert after == pytest.approx(before, abs=tolerance)
         np.testing.assert_allclose(dW_after, dW_before, atol=tolerance)
