@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from classifier.runs.config import Config, register_schemas
 from classifier.shell.command import run_command
 from classifier.shell.hydra_compat import ENTRY
-from data.console import console
+from data.errors import console
 
 
 @hydra.main(config_path="configs", config_name="train", **ENTRY)

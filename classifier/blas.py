@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from data.machine import cores
-from data.threads import Team
+from data.machine import Team, cores
 
 CUT_HELPS = ("SkylakeX",)  # kernels of OpenBLAS that cut products were measured to be faster with
 

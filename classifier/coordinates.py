@@ -23,7 +23,7 @@ import numpy as np
 
 from data.dataset import Split
 from data.errors import InputError
-from data.threads import in_order, row_parts
+from data.machine import in_order, row_parts
 
 SAMPLE = 2**12  # examples in which the directions are found, at most
 SCORED = 2**10  # of these whose scores say how the loss curves, at least; or an eighth of all

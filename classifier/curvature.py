@@ -16,7 +16,7 @@ import numpy as np
 
 from classifier import blas
 from data.dataset import Examples
-from data.threads import row_parts
+from data.machine import row_parts
 
 SAMPLE = 2048  # rows that the figures are estimated from
 ROWS = 64  # of them whose absolute values are there at once

@@ -18,8 +18,8 @@ from classifier.kernel import Kernel
 from classifier.model import LinearModel
 from data.dataset import Examples
 from data.errors import InputError
+from data.machine import row_parts
 from data.preprocessing import check_rows, flatten
-from data.threads import row_parts
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names

@@ -17,7 +17,7 @@ import numpy as np
 
 from classifier.certificate import Pass
 from classifier.coordinates import Coordinates
-from data.threads import in_order, row_parts
+from data.machine import in_order, row_parts
 
 MEMORY = 10  # pairs kept
 DECREASE = 1e-4  # share of the decrease along the slope that a step must bring

@@ -18,8 +18,8 @@ from classifier.optimizers import MinibatchOptimizer
 from classifier.schedules import Schedule
 from classifier.shards import cut, sum_up
 from classifier.solver import Training
+from data.batches import Minibatches
 from data.dataset import Split
-from data.streamed import minibatches
 
 
 class MinibatchTraining(Training):
@@ -49,7 +49,7 @@ class MinibatchTraining(Training):
         rng: np.random.Generator,
     ) -> None:
         super().__init__(train, of_mean_one(val), n_classes, models, epochs, rng)
-        self.batches = minibatches(of_mean_one(train), batch_size)
+        self.batches = Minibatches(of_mean_one(train), batch_size)
         self.optimizer, self.schedule, self.early_stopping = optimizer, schedule, early_stopping
         self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way
         self.start_from(np.stack([fit.theta for fit in self.fits], axis=1))
@@ -121,7 +121,10 @@ class MinibatchTraining(Training):
 
     def set_numbers(self, numbers: Mapping[str, np.ndarray]) -> None:
         """Go on where `numbers` was asked for."""
-        self.batches.window = int(numbers["window"])
+        window = int(numbers["window"])
+        if window not in self.batches.windows:
+            raise ValueError(f"a window of {window} chunks")
+        self.batches.window = window
         self._batch, self._seconds = int(numbers["batch"]), float(numbers["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch <= len(self.batches)):
             raise ValueError(f"epoch {self.epoch}, minibatch {self._batch} is out of range")

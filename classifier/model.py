@@ -14,8 +14,8 @@ from data.dataset import Examples
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows, read_sealed, write_sealed
 from data.labels import check_labels
+from data.machine import row_parts
 from data.preprocessing import AffineMap, check_features, check_kind
-from data.threads import row_parts
 
 FORMAT = 3  # of model.npz; another number is another layout
 BLOCK_BYTES = 2**22  # of float64 features or scores at a time: what the cache holds

@@ -9,9 +9,9 @@ import numpy as np
 
 from classifier.kernel import Kernel, with_penalty_gradient
 from classifier.optimizers import MinibatchOptimizer, State
+from data.batches import Minibatch
 from data.dataset import Split
-from data.minibatches import Minibatch
-from data.threads import Team, row_parts
+from data.machine import Team, row_parts
 
 CACHED = 2**17  # weights of each array that stay in the processor's cache
 # Multiplications of a step from which its rows are cut in two, and in four and so on; a gathered

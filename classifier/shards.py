@@ -17,7 +17,7 @@ from classifier.certificate import Certificate, Pass, certify
 from classifier.kernel import Kernel, Rows, Sums, penalty
 from classifier.model_stack import PerModel, of_mean_one
 from data.dataset import Split
-from data.threads import Team, row_parts
+from data.machine import Team, row_parts
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
 ROWS = 2**10  # examples that a block has at least: with fewer, products are slower

@@ -16,7 +16,7 @@ from classifier import blas
 from classifier.fit import Fit, arrays_of_fits, fits_of_arrays
 from classifier.model_stack import PerModel
 from data.dataset import Split
-from data.threads import Team
+from data.machine import Team
 
 OF_STACK = "stack."  # before the names of the arrays of the models in the stack
 

@@ -4,18 +4,19 @@ import dataclasses
 import functools
 import hashlib
 import math
-from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 
-from data.console import class_name
-from data.errors import InputError
-from data.threads import in_order, row_parts
+from data.errors import InputError, class_name
+from data.machine import in_order, row_parts
 
 HASHED = 2048  # rows of a file that its fingerprint looks at
 HASH_BLOCK = 2**20  # bytes that are hashed by themselves, so that several threads can
 HASH = "blake2b-tree"  # half the time of SHA-256 where the processor has no instructions for that
+
+
+_hash = functools.partial(hashlib.blake2b, digest_size=32)
 
 
 class Examples(Protocol):
@@ -53,11 +54,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.y)
 
-    def select(self, rows: slice | np.ndarray) -> "Split":
-        """Return some of the examples, in memory."""
+    def select(self, rows: slice | np.ndarray, X: np.ndarray | None = None) -> "Split":
+        """Return some of the examples, in memory; X are their features where they were read."""
         weights = None if self.weights is None else self.weights[rows]
         folds = None if self.folds is None else self.folds[rows]
-        return Split(self.X[rows], self.y[rows], weights, folds)
+        return Split(self.X[rows] if X is None else X, self.y[rows], weights, folds)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,29 +137,23 @@ class Dataset:
     def _digests(self) -> tuple[str, str]:
         """The hash with the test split and without; the bytes of the others are read once."""
         with_test = _hash()
-        for part in _parts(self.train.X, self.train.y, self.val.X, self.val.y):
-            with_test.update(part)
+        _add(with_test, self.train.X, self.train.y, self.val.X, self.val.y)
         without = with_test.copy()
-        for part in _parts(self.test.X, self.test.y, self.classes):
-            with_test.update(part)
-        for part in _parts(self.classes):
-            without.update(part)
+        _add(with_test, self.test.X, self.test.y, self.classes)
+        _add(without, self.classes)
         return f"{HASH}:{with_test.hexdigest()}", f"{HASH}:{without.hexdigest()}"
 
 
-def _hash(content: bytes | memoryview = b"") -> "hashlib.blake2b":
-    return hashlib.blake2b(content, digest_size=32)
-
-
-def _parts(*arrays: Examples) -> Iterator[bytes]:
-    """Yield what is hashed of arrays: type and shape of each, and the hashes of its blocks."""
+def _add(whole: "hashlib.blake2b", *arrays: Examples) -> None:
+    """Add to a hash the type and the shape of each array, and the hashes of its blocks."""
     for rows in arrays:
-        yield f"{rows.dtype.str} {rows.shape};".encode()
+        whole.update(f"{rows.dtype.str} {rows.shape};".encode())
         spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
         array = rows if isinstance(rows, np.ndarray) else rows[spread]
         content = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
         blocks = [content[block] for block in row_parts(len(content), HASH_BLOCK)]
-        yield from in_order(lambda block: _hash(block).digest(), blocks)
+        for digest in in_order(lambda block: _hash(block).digest(), blocks):
+            whole.update(digest)
 
 
 def class_counts(y: np.ndarray, n_classes: int) -> np.ndarray:

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from data.console import class_name
-from data.errors import InputError
+from data.errors import InputError, class_name
 from data.files.arrays import NpyRows
 
 BLOCK = 2**20  # labels of a file that are read at a time
@@ -36,9 +35,8 @@ def check_labels(y: np.ndarray, where: str) -> np.ndarray:
         return text
     if y.dtype.kind in "iu":
         return y
-    whole = np.isfinite(y) & (y == np.floor(y))
-    if not whole.all():
-        first = int(np.flatnonzero(~whole)[0])
+    if len(broken := np.flatnonzero(~(np.isfinite(y) & (y == np.floor(y))))):
+        first = broken[0]
         raise InputError(f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text")
     check_exact(y, where)
     return y.astype(np.int64)
@@ -49,50 +47,38 @@ def check_exact(y: np.ndarray, where: str) -> None:
     if y.dtype.kind != "f":
         return
     digits = min(np.finfo(y.dtype).nmant + 1, 63)  # binary; 2 ** 63 is the limit of int64
-    merged = np.abs(y) >= y.dtype.type(2) ** digits
-    if merged.any():
-        first = int(np.flatnonzero(merged)[0])
+    if len(merged := np.flatnonzero(np.abs(y) >= y.dtype.type(2) ** digits)):
+        first = merged[0]
         raise InputError(
             f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text, and as "
             f"{y.dtype} below 2**{digits}, from where on it merges them; save them as integers"
         )
 
 
-def find_classes(labels: dict[str, Labels]) -> np.ndarray:
-    """Return the classes (C,), in order, that the first labels name.
-
-    Numbers are in the order of numbers, also where all names are texts of numbers. A label of the
-    others has the name of a class, whichever of the two is a number and whichever is text.
-
-    Parameters
-    ----------
-    labels : of the training split, and then of the others, by where they come from.
+def find_classes(y: Labels, where: str) -> np.ndarray:
+    """Return the classes (C,) that labels name, in order: numbers, also as text, by their value.
 
     Raises
     ------
     InputError
-        When labels are no class names, or others name a class that the first do not.
+        When labels are no class names.
     """
-    distinct = {where: _distinct(y, where) for where, y in labels.items()}
-    first, *others = distinct
-    classes = _in_order(distinct[first])
-    if len(classes) == len(labels[first]) > 2:
+    distinct = [np.unique(block) for block in _blocks(y, where)]
+    classes = np.unique(np.concatenate(distinct)) if distinct else np.empty(0, dtype=np.int64)
+    if len(classes) == len(y) > 2:
         raise InputError(
-            f"{first}: {len(classes)} different labels for as many examples; a class needs several "
+            f"{where}: {len(classes)} different labels for as many examples; a class needs several "
             "examples (for numbers to be predicted use a regression)"
         )
-    places = places_of(classes)
-    for where in others:
-        unknown = [name for name in distinct[where].tolist() if str(name) not in places]
-        if unknown:
-            raise InputError(
-                f"{where}: label {class_name(unknown[0])} is in no example of data.train "
-                f"({listed(classes)}); add some there or leave it out here"
-            )
+    names = classes.tolist()
+    if classes.dtype.kind == "U" and all(map(NUMBER.fullmatch, names)):
+        return np.array(sorted(names, key=lambda name: (Decimal(name), name)), classes.dtype)
     return classes
 
 
-def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
+def class_indices(
+    y: Labels, classes: np.ndarray, where: str, unknown: str = "is not a class of the model"
+) -> np.ndarray:
     """Return the index of the class that each label names: of a file, in as few bytes as do.
 
     A name is a text: 2 and "2" are one name, "2" and "02" are two.
@@ -100,7 +86,7 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
     Raises
     ------
     InputError
-        When a label is no name of a class.
+        When a label is no name of a class; what it then is said to be is `unknown`.
     """
     places = places_of(classes)
     in_memory = isinstance(y, np.ndarray)
@@ -110,11 +96,8 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
         distinct = np.unique(block)
         numbers = [places.get(name, places.get(str(name))) for name in distinct.tolist()]
         if None in numbers:
-            unknown = distinct[numbers.index(None)]
-            raise InputError(
-                f"{where}: label {class_name(unknown)} is not a class of the model "
-                f"({listed(classes)})"
-            )
+            name = class_name(distinct[numbers.index(None)])
+            raise InputError(f"{where}: label {name} {unknown} ({listed(classes)})")
         rows = slice(start, start + len(block))
         indices[rows] = np.array(numbers, dtype=indices.dtype)[np.searchsorted(distinct, block)]
         start += len(block)
@@ -124,18 +107,6 @@ def class_indices(y: Labels, classes: np.ndarray, where: str) -> np.ndarray:
 def listed(classes: np.ndarray) -> str:
     """Return the names of the classes, or the first ten of them, as one text."""
     return ", ".join(map(class_name, classes[:10])) + (", ..." if len(classes) > 10 else "")
-
-
-def _in_order(names: np.ndarray) -> np.ndarray:
-    """Return sorted names (C,), those that are all texts of numbers in the order of numbers."""
-    if names.dtype.kind != "U" or not all(map(NUMBER.fullmatch, names.tolist())):
-        return names
-    return np.array(sorted(names.tolist(), key=lambda name: (Decimal(name), name)), names.dtype)
-
-
-def _distinct(y: Labels, where: str) -> np.ndarray:
-    distinct = [np.unique(block) for block in _blocks(y, where)]
-    return np.unique(np.concatenate(distinct)) if distinct else np.empty(0, dtype=np.int64)
 
 
 def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
@@ -169,28 +140,25 @@ def class_weights(
     InputError
         When a weight is not such a number, or of no class.
     """
-    if weight != "balanced" and not isinstance(weight, Mapping):
-        raise InputError(f"class_weight={weight}: must be balanced or a weight for each class")
-    if isinstance(weight, str):
+    if weight == "balanced":
         with np.errstate(over="ignore"):
-            balanced: np.ndarray = totals.sum() / (
-                len(classes) * np.where(totals > 0, totals, np.inf)
-            )
+            present = np.where(totals > 0, totals, np.inf)
+            balanced: np.ndarray = totals.sum() / (len(classes) * present)
         if not np.isfinite(balanced).all():
             raise InputError(
                 "class_weight=balanced: the examples of some classes weigh too little beside others"
             )
         return balanced
+    if not isinstance(weight, Mapping):
+        raise InputError(f"class_weight={weight}: must be balanced or a weight for each class")
     weights: dict[int, float] = {}
     places = places_of(classes)
     for name, number in weight.items():
-        place = places.get(name, places.get(str(name)))
+        shown, place = class_name(name), places.get(name, places.get(str(name)))
         if place is None:
-            raise InputError(
-                f"class_weight: there is no class {class_name(name)} ({listed(classes)})"
-            )
+            raise InputError(f"class_weight: there is no class {shown} ({listed(classes)})")
         if place in weights:
-            raise InputError(f"class_weight: class {class_name(name)} has two weights")
+            raise InputError(f"class_weight: class {shown} has two weights")
         fits = isinstance(number, Real) and 0 <= number <= sys.float_info.max
         if not fits or (number == 0 and not zero_allowed):
             limit = "of 0 or more" if zero_allowed else "above 0"

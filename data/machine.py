@@ -1,23 +1,32 @@
-"""The memory and the cores that this process may use, and whether data fit into that memory.
+"""The memory, the cores and the threads of this process, and whether data fit into that memory.
 
-In a container they are fewer than the machine has.
+In a container it may use less than the machine has. Linux limits processes by control groups
+(version 2), which form a tree of folders; a process has the lowest limit of its group and of all
+groups above. Source: Documentation/admin-guide/cgroup-v2.rst of the Linux kernel.
 
-Linux limits processes by control groups (version 2), which form a tree of folders; a process has
-the lowest limit of its group and of all groups above.
-
-Source: Documentation/admin-guide/cgroup-v2.rst of the Linux kernel.
+Numpy, zlib and hashlib let other threads work while they go through large arrays. What a part of
+the work is must not depend on the number of threads: then neither does what comes of it.
 """
 
 import contextlib
 import contextvars
 import math
 import os
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from data.errors import InputError
 
-PROC = Path("/proc/self")  # its files tell a process its control groups and where these stand
+T = TypeVar("T")
+R = TypeVar("R")
+
+ROOT = Path("/")
 WORKERS = 61  # processes that a pool can have on Windows
 RESERVE = 2**28  # a run with plots takes 104 MB without data, a process that draws some 130 MB
 ASKED_FROM = 2**26  # what is smaller fits everywhere: asking costs a small run 17 ms
@@ -26,19 +35,26 @@ SPARE = 16  # one part in so many is for more processes that draw, one in every 
 STREAMED = "fewer examples, a smaller type, or a pair of .npy files, which is streamed"
 
 
-def memory() -> int:
+def memory(root: Path = ROOT) -> int:
     """Return the bytes of memory that this process may use: the machine's, or the container's."""
     import psutil  # takes as long to import as a small run has to spare
 
-    limits = [limit for limits in _limits("memory.max") for limit in limits if limit > 0]
+    limits = [limit for limits in _limits("memory.max", root) for limit in limits if limit > 0]
     return min([int(psutil.virtual_memory().total), *limits])
 
 
-def cores() -> int:
+def cores(root: Path = ROOT) -> int:
     """Return the cores that this process may use, by its affinity and its share of their time."""
-    times = _limits("cpu.max")  # of a quota, and of its period
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        import psutil
+
+        affinity = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
+        allowed = len(affinity()) if affinity else os.cpu_count() or 1
+    times = _limits("cpu.max", root)  # of a quota, and of its period
     quotas = [time[0] / time[1] for time in times if len(time) == 2 and min(time) > 0]
-    return max(1, math.ceil(min([_affinity(), *quotas])))
+    return max(1, math.ceil(min([allowed, *quotas])))
 
 
 def processes(each: int) -> int:
@@ -46,48 +62,28 @@ def processes(each: int) -> int:
     return max(1, min(cores(), memory() // each, WORKERS))
 
 
-def _affinity() -> int:
-    """Return the cores that this process has not been kept from."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    import psutil
+def groups(root: Path = ROOT) -> list[Path]:
+    """Return the folders of the control groups that this process is in, from its own upwards."""
+    top = root / "sys/fs/cgroup"
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        own = Path(next(line for line in lines if line.startswith("0::")).removeprefix("0::/"))
+        (top / "cgroup.controllers").stat()  # in each folder of version 2
+    except (OSError, StopIteration):  # another system, or groups of version 1
+        return []
+    if not (top / own).is_dir():  # the path outside of a container, which sees its own group here
+        return [top]
+    return [top / group for group in (own, *own.parents)]
 
-    allowed = getattr(psutil.Process(), "cpu_affinity", None)  # macOS has none
-    return len(allowed()) if allowed else os.cpu_count() or 1
 
-
-def _limits(name: str) -> list[list[int]]:
+def _limits(name: str, root: Path) -> list[list[int]]:
     """Return the numbers in a file of each group; "max" is none, and no limit."""
     limits = []
-    for group in _groups():
+    for group in groups(root):
         with contextlib.suppress(OSError, ValueError):
             words = (group / name).read_text(encoding="utf-8").split()
             limits.append([int(word) for word in words if word != "max"])
     return limits
-
-
-def _groups() -> list[Path]:
-    """Return the folders of the groups that this process is in, as far as they are mounted.
-
-    Source: the manual page proc_pid_mountinfo(5).
-    """
-    try:
-        lines = (PROC / "cgroup").read_text(encoding="utf-8").splitlines()
-        path = next(PurePosixPath(line[3:]) for line in lines if line.startswith("0::"))
-        mounts = []
-        for line in (PROC / "mountinfo").read_text(encoding="utf-8").splitlines():
-            before, _, after = line.partition(" - ")
-            root, folder = before.split()[3:5]
-            if after.startswith("cgroup2 "):
-                mounts.append((PurePosixPath(root), Path(folder)))
-    except (OSError, ValueError, StopIteration):  # not Linux, or a Linux unlike any known
-        return []
-    for group, top in mounts:
-        if path.is_relative_to(group) and (top / path.relative_to(group)).is_dir():
-            inner = path.relative_to(group)
-            return [top / part for part in (inner, *inner.parents)]
-    # Inside a container the path may be the one outside: what is mounted is its own group.
-    return [top for _, top in mounts[:1]]
 
 
 # Processes like this one that share the memory, and bytes of data that are kept.
@@ -138,36 +134,120 @@ def check_room(where: str, parts: Mapping[str, int], advice: str) -> None:
     )
 
 
-def check_loading(
-    where: str,
-    *,
-    n_examples: int,
-    raw: int,
-    prepared: int,
-    apart: int,
-    advice: str,
-    making: int = 0,
-) -> None:
-    """Refuse examples that would not fit once they are read or made, split and prepared.
+def size_text(size: int) -> str:
+    """Return bytes for a message: in GiB, or in MiB where that is clearer."""
+    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"
+
+
+class _Job(Generic[R]):
+    """A part of some work, for whichever thread takes it first."""
+
+    def __init__(self, do: Callable[[Any], R], part: Any) -> None:
+        self.do, self.part = do, part
+        self.error: BaseException | None = None
+        self.under_way = threading.Lock()  # much cheaper than a future's condition
+        self.under_way.acquire()
+
+    def run(self) -> None:
+        """Do it, and keep its result or its error."""
+        try:
+            self.value = self.do(self.part)
+        except BaseException as error:
+            self.error = error
+        self.under_way.release()
+
+
+class Team:
+    """Threads that share the parts of a job, that of the caller among them.
+
+    In `with` they wait at a queue from one job to the next, for an executor's futures cost as much
+    as a short job; without it the caller does all parts. They have the context of who entered, and
+    with it what numpy is to be quiet about.
 
     Parameters
     ----------
-    where, advice : as in `check_room`.
-    n_examples : of all splits.
-    raw : bytes of the examples as they come.
-    prepared : bytes of the float32 copies that are trained on and validated with.
-    apart : bytes of those that are split off, which are copied on the way.
-    making : bytes that making them takes, with the result.
+    n : threads, that of the caller among them.
     """
-    labels, copied = LABELS * n_examples, max(apart, prepared)
-    parts = {"the examples": raw, "their copies": copied + labels}
-    if making > raw + copied:
-        parts = {"making the examples": making + labels}
-    check_room(where, parts, advice)
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+
+    def map(self, do: Callable[[T], R], parts: Sequence[T]) -> Iterator[R]:
+        """Yield do(part) of each part, in their order; n are done ahead at most.
+
+        The first error in their order is raised, when all that was begun has ended.
+        """
+        if not self._threads or len(parts) < 2:
+            yield from map(do, parts)
+            return
+        begun: deque[_Job[R]] = deque()
+        try:
+            for number in range(len(parts) + self.n):
+                if number < len(parts):
+                    begun.append(_Job(do, parts[number]))
+                    self._jobs.put(begun[-1])
+                if number >= self.n and begun:
+                    yield self._first(begun)
+        finally:
+            for job in begun:
+                self._wait(job)
+
+    def _first(self, begun: deque[_Job[R]]) -> R:
+        """Take the first job off the queue when it is done, and return its result."""
+        self._wait(begun[0])
+        job = begun.popleft()
+        if job.error is not None:
+            raise job.error
+        return job.value
+
+    def _wait(self, job: _Job[Any]) -> None:
+        """Wait for a job; meanwhile do those that no thread has begun."""
+        with contextlib.suppress(Empty):
+            while job.under_way.locked():
+                other = self._jobs.get_nowait()
+                assert other is not None
+                other.run()
+        with job.under_way:
+            pass
+
+    def __enter__(self) -> "Team":
+        for _ in range(self.n - 1):
+            run = contextvars.copy_context().run
+            thread = threading.Thread(target=run, args=(self._work, np.geterr()), daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for _thread in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
+
+    def _work(self, quiet: dict[str, Any]) -> None:
+        with np.errstate(**quiet):  # numpy 1 keeps it in the thread, not in the context
+            for job in iter(self._jobs.get, None):
+                job.run()
 
 
-def size_text(size: int) -> str:
-    """Return bytes for a message: in GiB, or in MiB where that is clearer."""
-    if size < 2**30:
-        return f"{size / 2**20:,.0f} MiB"
-    return f"{size / 2**30:,.1f} GiB"
+def in_order(do: Callable[[T], R], parts: Sequence[T], n_threads: int | None = None) -> Iterator[R]:
+    """Yield do(part) of each part, in their order, by so many threads, or as many as cores."""
+    if len(parts) < 2:  # without a millisecond to find the cores
+        yield from map(do, parts)
+        return
+    with Team(min(len(parts), n_threads or cores())) as team:
+        yield from team.map(do, parts)
+
+
+def do_all(do: Callable[[T], object], parts: Sequence[T]) -> None:
+    """Call do(part) for each part; the first error in their order is raised."""
+    for _ in in_order(do, parts):
+        pass
+
+
+def row_parts(stop: int, size: int, start: int = 0) -> list[slice]:
+    """Return the slices that cut rows from `start` to `stop` into parts of `size` or less."""
+    return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]

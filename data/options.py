@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import math
 import numbers
+import operator
 import types
 from typing import Any, get_args
 
@@ -21,28 +22,28 @@ PLACE = "place"  # where something is put and who hears of it: runs that differ 
 LABEL = "label"  # what a run is called: it is kept, and runs that differ in it are the same
 SECRET = "secret"  # may hold a password: it stands in the run's own config and nowhere else
 
-_LIMITS = {"minimum": "at least", "above": "above", "below": "below", "maximum": "at most"}
+_LIMITS = {
+    "minimum": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+    "maximum": ("at most", operator.le),
+}
 _BOOLEANS = "true false yes no on off y n 1 0".split()  # as Hydra reads them
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
 def option(
     *,
-    minimum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    maximum: float | None = None,
     choices: tuple[str, ...] = (),
     roles: tuple[str, ...] = (),
     default: Any = dataclasses.MISSING,
+    **limits: float,
 ) -> Any:
-    """Declare a dataclass field with limits: `minimum <= value`, `above < value` and so on.
+    """Declare a dataclass field with limits: minimum, above, below and maximum.
 
     Text must be one of `choices`, where there are any. Roles are words for whoever asks for the
     fields that have them.
     """
-    bounds = {"minimum": minimum, "above": above, "below": below, "maximum": maximum}
-    limits = {name: limit for name, limit in bounds.items() if limit is not None}
     metadata = {"limits": limits, "choices": choices, "roles": roles}
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -71,10 +72,9 @@ def describe(field: dataclasses.Field[Any]) -> str:
         return "one of " + ", ".join(choices)
     number = next((kind for kind in (float, int) if kind in kinds), kinds[0])
     limits = field.metadata.get("limits", {})
-    words = [_TYPES.get(number, f"a group of keys, as in {field.name}.KEY=VALUE")]
-    words += [" and ".join(f"{_LIMITS[name]} {limit:g}" for name, limit in limits.items())]
-    either = [*choices, " ".join(filter(None, words))]
-    return " or ".join(either + ["null"] * (type(None) in kinds))
+    kind = _TYPES.get(number, f"a group of keys, as in {field.name}.KEY=VALUE")
+    bounds = " and ".join(f"{_LIMITS[name][0]} {limit:g}" for name, limit in limits.items())
+    return " or ".join([*choices, f"{kind} {bounds}".strip()] + ["null"] * (type(None) in kinds))
 
 
 def accepts(text: str, field: dataclasses.Field[Any]) -> bool:
@@ -106,10 +106,5 @@ def _is_allowed(value: Any, field: dataclasses.Field[Any]) -> bool:
     number: Any = numbers.Real if float in kinds else numbers.Integral
     if not isinstance(value, number) or isinstance(value, bool):
         return False
-    return bool(
-        -math.inf < value < math.inf
-        and value >= limits.get("minimum", -math.inf)
-        and value > limits.get("above", -math.inf)
-        and value < limits.get("below", math.inf)
-        and value <= limits.get("maximum", math.inf)
-    )
+    inside = all(_LIMITS[name][1](value, limit) for name, limit in limits.items())
+    return inside and -math.inf < value < math.inf

@@ -3,15 +3,14 @@
 import dataclasses
 import functools
 import math
-from typing import Any
 
 import numpy as np
 
 from data.dataset import Examples
 from data.errors import InputError
 from data.files.arrays import NpyRows
+from data.machine import do_all, in_order, row_parts
 from data.options import Options, option
-from data.threads import do_all, in_order, row_parts
 
 BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 # What a thread measures before it is merged with the rest: so many blocks, and so many rows at
@@ -36,37 +35,38 @@ def check_kind(X: Examples, where: str) -> None:
 def check_features(X: np.ndarray, where: str) -> np.ndarray:
     """Return X if it is (N, ...) finite real numbers, or raise InputError."""
     check_kind(X, where)
-    if not all(in_order(lambda rows: _is_finite(X[rows]), _checked_parts(X))):
-        bad = np.argwhere(~np.isfinite(X))
-        place = ", ".join(map(str, bad[0]))
-        raise InputError(
-            f"{where}: X holds {len(bad)} values that are not finite, the first "
-            f"({X[tuple(bad[0])]}) at [{place}]; remove or replace them"
-        )
+    check_finite(X, where)
     return X
 
 
-def check_finite(X: Examples) -> None:
+def check_finite(X: Examples, where: str = "X") -> None:
     """Look at all values of X (N, ...) once; raises as `check_rows` does."""
-    do_all(lambda rows: check_rows(X[rows], X, np.r_[rows]), _checked_parts(X))
+    do_all(lambda rows: check_rows(X[rows], X, np.r_[rows], where), _checked_parts(X))
 
 
-def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray) -> None:
+def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray, where: str = "X") -> None:
     """Raise InputError where some rows of X are not finite, with their numbers in X's own file.
 
     Parameters
     ----------
     rows : (n, ...), in memory.
     X, places : what they were taken from, and which rows of it they are, (n,).
+    where : what X is called unless it stands in a file.
     """
-    if _is_finite(rows):
+    if rows.dtype.kind != "f":
         return
-    row, *column = np.argwhere(~np.isfinite(rows))[0].tolist()
-    number = (X.in_file(places) if isinstance(X, NpyRows) else places)[row]
-    at = ", ".join(map(str, [number, *column]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = rows.sum(dtype=np.result_type(rows.dtype, np.float32))
+    # Only where their sum is not finite is each one looked at.
+    if np.isfinite(total) or (finite := np.isfinite(rows)).all():
+        return
+    row, *column = np.argwhere(~finite)[0].tolist()
+    number = places[row]
+    if isinstance(X, NpyRows):
+        number, where = X.in_file(places)[row], str(X.path)
     raise InputError(
-        f"{getattr(X, 'path', 'X')}: example {number} holds {rows[row, *column]}: it is not finite "
-        f"(at [{at}]); remove or replace it"
+        f"{where}: example {number} holds {rows[row, *column]}: it is not finite "
+        f"(at [{', '.join(map(str, [number, *column]))}]); remove or replace it"
     )
 
 
@@ -76,22 +76,13 @@ def _checked_parts(X: Examples) -> list[slice]:
     return row_parts(len(X) if X.dtype.kind == "f" else 0, max(1, CHECKED_BYTES // row_bytes))
 
 
-def _is_finite(X: np.ndarray) -> bool:
-    """Return whether every value is finite; only where their sum is not is each one looked at."""
-    if X.dtype.kind != "f":
-        return True
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = X.sum(dtype=np.result_type(X.dtype, np.float32))
-    return bool(np.isfinite(total) or np.isfinite(X).all())
-
-
 @dataclasses.dataclass(frozen=True)
 class Statistics:
     """Of each feature, (D,) float64: smallest and largest value, mean, and standard deviation.
 
     A spread that is nothing but rounding is 0. weight times 2 ** exponent is the number of
-    examples, or the sum of their weights, which may be more than a float holds. ends are the
-    smallest and the largest value in the type of X, which may tell more apart than float64.
+    examples, or the sum of their weights, which may be more than a float holds. varies (D,) is
+    whether values differ in the type of X, which may tell more apart than float64.
     """
 
     low: np.ndarray
@@ -99,14 +90,13 @@ class Statistics:
     mean: np.ndarray
     spread: np.ndarray
     weight: float
+    varies: np.ndarray
     exponent: int = 0
-    ends: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def is_merged(self) -> np.ndarray:
         """(D,) whether the values of a feature differ by less than float64 tells apart."""
-        low, high = self.ends or (self.low, self.high)
-        merged: np.ndarray = (low != high) & (self.spread == 0)
+        merged: np.ndarray = self.varies & (self.spread == 0)
         return merged
 
     def merge(self, other: "Statistics") -> "Statistics":
@@ -125,10 +115,8 @@ class Statistics:
         spread = np.hypot(within, math.sqrt(old * added) * apart)
         mean = np.where(low == high, low, self.mean + added * apart)
         spread = np.where(low == high, 0.0, spread)
-        ends = None
-        if self.ends is not None and other.ends is not None:
-            ends = np.minimum(self.ends[0], other.ends[0]), np.maximum(self.ends[1], other.ends[1])
-        return Statistics(low, high, mean, spread, weight, exponent, ends)
+        varies = self.varies | other.varies | (self.low != other.low)
+        return Statistics(low, high, mean, spread, weight, varies, exponent)
 
 
 def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -> Statistics:
@@ -148,11 +136,10 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
     size = max(1, BLOCK_BYTES // (8 * math.prod(X.shape[1:])))
 
     def measure_part(part: slice) -> Statistics:
+        blocks = row_parts(part.stop, size, part.start)
         with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-            blocks = row_parts(part.stop, size, part.start)
-            return functools.reduce(
-                Statistics.merge, (_measure_block(X, rows, weights) for rows in blocks)
-            )
+            measured = (_measure_block(X, rows, weights) for rows in blocks)
+            return functools.reduce(Statistics.merge, measured)
 
     parts = row_parts(len(X), max(PART_ROWS, PART * size))
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses it reports what overflows
@@ -164,27 +151,22 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
 
 def _measure_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Statistics:
     block = flatten(X[rows])
-    ends = block.min(axis=0), block.max(axis=0)
-    low, high = (end.astype(np.float64) for end in ends)
+    smallest, largest = block.min(axis=0), block.max(axis=0)
+    low, high = smallest.astype(np.float64), largest.astype(np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         check_rows(block.reshape(-1, *X.shape[1:]), X, np.r_[rows])
+    unit = np.maximum(high, -low)  # in which no square can overflow or vanish
+    unit[unit == 0] = 1
     # A wider float than float64 has no more to say: the map of the features is of float64.
-    values = block.astype(np.float64)  # a copy
-    unit: Any = 1.0
-    if block.dtype.kind == "f" and block.itemsize > 4:  # squares could overflow or vanish
-        largest = np.maximum(high, -low)
-        unit = np.where(largest > 0, largest, 1.0)
-        values /= unit
-    counts = None if weights is None else weights[rows].astype(np.float64)
-    mean = np.average(values, axis=0, weights=counts)
+    values = np.divide(block, unit, dtype=np.float64, casting="same_kind")
+    counts = np.ones(len(block)) if weights is None else weights[rows].astype(np.float64)
+    weight = float(counts.sum())
+    mean = np.einsum("i,ij->j", counts, values) / weight
     values -= mean
-    if counts is None:
-        squares, weight = np.einsum("ij,ij->j", values, values), float(len(block))
-    else:
-        squares, weight = np.einsum("i,ij,ij->j", counts, values, values), float(counts.sum())
+    np.square(values, out=values)
+    spread = np.sqrt(np.einsum("i,ij->j", counts, values) / weight) * unit
     mean = np.where(low == high, low, mean * unit)
-    spread = np.sqrt(squares / weight) * unit
-    return Statistics(low, high, mean, spread, weight, ends=ends)
+    return Statistics(low, high, mean, spread, weight, smallest != largest)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,45 +197,21 @@ class AffineMap:
         self.fill(flat, out)
         with np.errstate(over="ignore", invalid="ignore"):
             # Column by column, for numpy adds whole rows to each other at the speed of memory.
-            if not np.isfinite(np.add.reduce(out, axis=0)).all():
-                self._fill_in_float64(flat, out)
-                _check_prepared(flat, out)
+            total = np.add.reduce(out, axis=0)
+        if not np.isfinite(total).all() and (wrong := flat[~np.isfinite(out)]).size:
+            check_rows(X, X, np.arange(len(X)))
+            largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
+            raise InputError(
+                f"X holds values (up to {largest}) that {out.dtype} cannot hold after "
+                "preprocessing; give them in other units"
+            )
         return out
 
     def fill(self, flat: np.ndarray, out: np.ndarray) -> None:
         """Put the prepared features of (N, D) into `out`; what its type cannot hold is infinite."""
-        parts = self._in_float32
-        if parts is None or out.dtype != np.float32 or not np.can_cast(flat.dtype, np.float32):
-            self._fill_in_float64(flat, out)
-            return
-        # Less than half the time of float64, and as right to the last bits of the result: where the
-        # first difference cancels it is exact (P. Sterbenz, Floating-Point Computation, 1974).
-        high, low, inverse = parts
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows in row_parts(len(flat), max(1, CACHED_BYTES // (8 * len(high)))):
-                values = out[rows]
-                values[...] = flat[rows]
-                values -= high
-                values -= low
-                values *= inverse
-
-    @functools.cached_property
-    def _in_float32(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
-        """The shift as a sum of two float32 and 1 / scale as float32, where it can hold them."""
-        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-            high, inverse = self.shift.astype(np.float32), (1 / self.scale).astype(np.float32)
-            low = (self.shift - high).astype(np.float32)
-        normal = (np.abs(inverse) >= np.finfo(np.float32).tiny) & np.isfinite(inverse)
-        return (high, low, inverse) if (normal & np.isfinite(high)).all() else None
-
-    def _fill_in_float64(self, flat: np.ndarray, out: np.ndarray) -> None:
-        size = max(1, CACHED_BYTES // (8 * len(self.shift)))
-        work = np.empty((min(size, len(flat)), len(self.shift)))
-        with np.errstate(over="ignore", invalid="ignore"):
-            for rows in row_parts(len(flat), size):
-                values = work[: rows.stop - rows.start]
-                values[...] = flat[rows]
-                values -= self.shift
+            for rows in row_parts(len(flat), max(1, CACHED_BYTES // (8 * len(self.shift)))):
+                values = np.subtract(flat[rows], self.shift, dtype=np.float64, casting="same_kind")
                 values /= self.scale
                 out[rows] = values
 
@@ -348,16 +306,3 @@ class Preprocessing(Options):
 def flatten(X: np.ndarray) -> np.ndarray:
     """Return X (N, ...) as (N, D), also where N is 0."""
     return X.reshape(len(X), math.prod(X.shape[1:]))
-
-
-def _check_prepared(X: np.ndarray, prepared: np.ndarray) -> None:
-    """Raise InputError where prepared values are not finite; their sum may be so alone."""
-    wrong = X[~np.isfinite(prepared)]
-    if wrong.size and np.isfinite(wrong).all():
-        largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
-        raise InputError(
-            f"X holds values (up to {largest}) that {prepared.dtype} cannot hold after "
-            "preprocessing; give them in other units"
-        )
-    if wrong.size:
-        raise InputError(f"X holds {wrong.size} values that are not finite; replace them")

@@ -1,14 +1,15 @@
-"""Seeded, stratified splits."""
+"""Seeded, stratified splits, and whether the examples fit into the memory meanwhile."""
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-from data.dataset import Dataset, Split, class_counts
+from data.dataset import Dataset, Examples, Split, class_counts
 from data.errors import InputError
-from data.files.arrays import NpyRows
+from data.files.arrays import Kind, NpyRows
+from data.machine import LABELS, check_room, row_parts
 from data.preprocessing import check_rows
-from data.threads import row_parts
 
 HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
 MOVED = 2**20  # bytes of examples that are moved at a time
@@ -61,97 +62,110 @@ def stratified_folds(y: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 
 
 def make_dataset(
-    train: Split,
+    splits: Mapping[str, Split],
+    fractions: Mapping[str, float],
     *,
-    val: Split | None = None,
-    test: Split | None = None,
-    val_fraction: float,
-    test_fraction: float = 0.0,
     rng: np.random.Generator,
     name: str,
     classes: np.ndarray,
     image_shape: tuple[int, ...] | None,
     origin: str,
+    held: int = HELD,
 ) -> Dataset:
-    """Make a `Dataset`, splitting off what has no split of its own.
+    """Make a `Dataset`, splitting off "test" and "val" where `splits` has no split of that name.
 
-    The test split is `test_fraction` of the training examples unless `test` is given, and the
-    validation split `val_fraction` of what then remains unless `val` is given. The splits are parts
-    of the array of `train`, whose rows are moved to this end, and not copied.
+    The test split is a fraction of the training examples, and the validation split one of what
+    then remains. The splits are parts of the array of `splits["train"]`, whose rows are moved to
+    this end, and not copied. Of the rows of a file a random sample is read into memory: a fraction
+    of them, but no more than `held`, and never all of a class's.
 
     Raises
     ------
     InputError
         When there are too few examples to split, or the data cannot be trained on.
     """
+    train = splits["train"]
     if len(train) == 0:
         raise InputError(f"{origin}: there are no examples")
-    splits = {"test": (test, test_fraction), "val": (val, val_fraction)}
-    fractions = {name: share for name, (split, share) in splits.items() if split is None}
-    train, held = _split_off(train, fractions, rng)
-    held |= {name: split for name, (split, _) in splits.items() if split is not None}
-    return Dataset(name, train, held["val"], held["test"], classes, image_shape, origin)
+    places = {"train": np.arange(len(train))}  # in `train`, of what stays and what is split off
+    for split in ("test", "val"):
+        if split not in splits:
+            rest = places["train"]
+            y, fraction = train.y[rest], fractions.get(split, 0.0)
+            kept, out = _split_off(train.X, y, fraction, rng, held)
+            places |= {"train": rest[kept], split: rest[out]}
+    apart = _take_apart(train, places) if len(places) > 1 else {}
+    return Dataset(
+        name, **{**splits, **apart}, classes=classes, image_shape=image_shape, origin=origin
+    )
 
 
-def share_apart(*fractions: float) -> float:
-    """Return the share of the examples that is split off, one fraction after the other."""
-    return 1.0 - math.prod(1.0 - fraction for fraction in fractions)
+def check_loading(
+    where: str,
+    kinds: Mapping[str, Kind],
+    fractions: Mapping[str, float],
+    *,
+    advice: str,
+    labels: int = 0,
+    making: int = 0,
+) -> None:
+    """Refuse examples that would not fit once they are read or made, split and prepared.
+
+    Parameters
+    ----------
+    where, advice : as in `check_room`.
+    kinds : of the examples of each split that has some of its own, in memory.
+    fractions : shares of the training examples that the other splits get.
+    labels : bytes of the labels as they are read.
+    making : bytes that making the examples takes, with the result.
+    """
+    shares = {split: share for split, share in fractions.items() if split not in kinds}
+    none = Kind((0,), np.dtype(np.float32))
+    train, val = kinds.get("train", none), kinds.get("val", none)
+    raw = sum(kind.nbytes for kind in kinds.values()) + labels
+    apart = round(train.nbytes * (1 - math.prod(1 - share for share in shares.values())))
+    prepared = 4 * (round(train.size * (1 - shares.get("test", 0))) + val.size)
+    copies, sorting = max(apart, prepared), LABELS * sum(sum(k.shape[:1]) for k in kinds.values())
+    parts = {"the examples": raw, "their copies": copies + sorting}
+    if making > raw + copies:
+        parts = {"making the examples": making + sorting}
+    check_room(where, parts, advice)
 
 
 def _split_off(
-    split: Split, fractions: dict[str, float], rng: np.random.Generator
-) -> tuple[Split, dict[str, Split]]:
-    """Split off a share of what is there, by name, then one of what remains, and so on."""
-    if isinstance(split.X, NpyRows):
-        held = {}
-        for name, fraction in fractions.items():
-            split, held[name] = _sample_off(split, fraction, rng)
-        return split, held
-    places, rows = {}, np.arange(len(split))
-    for name, fraction in fractions.items():
-        kept, out = stratified_split(split.y[rows], fraction, rng)
-        rows, places[name] = rows[kept], rows[out]
-    groups = [rows, *places.values()]
-    parts = _move_apart(np.asarray(split.X), groups)
-    train, *held_out = (Split(X, split.y[at]) for X, at in zip(parts, groups, strict=True))
-    return train, dict(zip(places, held_out, strict=True))
-
-
-def _move_apart(X: np.ndarray, groups: list[np.ndarray]) -> list[np.ndarray]:
-    """Bring the rows of each group together, where they stand; return the groups as parts of X.
-
-    The groups are sorted, and together they have each row once. All but the first are copied on the
-    way; what cannot be written to is copied as a whole.
-    """
-    X = np.require(X, requirements=["C", "W"])
-    first, *others = groups
-    if len(first) == len(X):
-        return [X, *(X[rows] for rows in others)]
-    apart = [X[rows] for rows in others]
-    for block in row_parts(len(first), max(1, MOVED // X[:1].nbytes)):
-        X[block] = X[first[block]]  # from places that no row was moved to yet
-    start, parts = len(first), [X[: len(first)]]
-    for rows in apart:
-        parts.append(X[start : start + len(rows)])
-        parts[-1][...] = rows
-        start += len(rows)
-    return parts
-
-
-def _sample_off(split: Split, fraction: float, rng: np.random.Generator) -> tuple[Split, Split]:
-    """Read a random sample of the rows of a file into memory, and leave it out of the file.
-
-    It is a share of them, but no more than `HELD` examples, and never all of a class's. Raises
-    InputError where one is not finite.
-    """
-    X, y = split.X, split.y
-    assert isinstance(X, NpyRows)
+    X: Examples, y: np.ndarray, fraction: float, rng: np.random.Generator, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return sorted indices into y: of what stays, and of what is split off."""
+    if not isinstance(X, NpyRows):
+        return stratified_split(y, fraction, rng)
     row_bytes = math.prod(X.shape[1:]) * X.dtype.itemsize
-    n_held = min(round(fraction * len(X)), HELD, max(1, HELD_BYTES // row_bytes))
-    held = np.sort(rng.choice(len(X), n_held, replace=False))
+    n_held = min(round(fraction * len(y)), most, max(1, HELD_BYTES // row_bytes))
+    held = np.sort(rng.choice(len(y), n_held, replace=False))
     n_classes = int(y.max()) + 1
     left = class_counts(y, n_classes) - class_counts(y[held], n_classes)
     held = held[left[y[held]] > 0]
-    kept, rows = Split(X.leave_out(held), np.delete(y, held)), X[held]
-    check_rows(rows, X, held)
-    return kept, Split(rows, y[held].astype(np.int64))
+    return np.delete(np.arange(len(y)), held), held
+
+
+def _take_apart(split: Split, places: dict[str, np.ndarray]) -> dict[str, Split]:
+    """Return the rows at these places, those of all but the first in memory.
+
+    Raises InputError where one that is read from a file is not finite. The rows of an array are
+    brought together where they stand, and what cannot be written to is copied.
+    """
+    first, *others = places.values()
+    X, apart = split.X, [split.X[rows] for rows in others]
+    if isinstance(X, NpyRows):
+        for rows, examples in zip(others, apart, strict=True):
+            check_rows(examples, X, rows)
+        parts: list[Examples] = [X.leave_out(np.sort(np.concatenate(others))), *apart]
+    else:
+        whole = np.require(X, requirements=["C", "W"])
+        for block in row_parts(len(first), max(1, MOVED // whole[:1].nbytes)):
+            whole[block] = whole[first[block]]  # from places that no row was moved to yet
+        train, *held = np.split(whole, np.cumsum([len(rows) for rows in places.values()])[:-1])
+        for part, examples in zip(held, apart, strict=True):
+            part[...] = examples
+        parts = [train, *held]
+    labels = [split.y[first], *(split.y[rows].astype(np.int64) for rows in others)]
+    return {name: Split(X, y) for name, X, y in zip(places, parts, labels, strict=True)}

@@ -30,8 +30,8 @@ def spoilt(value, *places):
 
 # What the file holds, and the line about it.
 ARRAYS = {
-    "NaN": ({"X": spoilt(np.nan, (7, 2), (9, 1))}, "X holds 2 values that are not finite, the "),
-    "infinity": ({"X": spoilt(-np.inf, (3, 0))}, r"X holds 1 values .* \(-inf\) at \[3, 0\]"),
+    "NaN": ({"X": spoilt(np.nan, (7, 2), (9, 1))}, r"example 7 holds nan: .* \(at \[7, 2\]"),
+    "infinity": ({"X": spoilt(-np.inf, (3, 0))}, r"example 3 holds -inf: .* \(at \[3, 0\]"),
     "unequal lengths": ({"y": Y[:50]}, "X holds 60 examples and y 50 labels"),
     "labels that are not whole": ({"y": Y + 0.25}, r"y\[0\]=0.25: labels must be whole"),
     "NaN label": ({"y": np.where(Y, Y, np.nan)}, r"y\[0\]=nan: labels must be whole"),
@@ -329,7 +329,7 @@ def test_a_model_that_is_damaged_or_old_is_told_by_name(command, tmp_path, model
         ("old", f"old.npz: model format 1, this program reads {FORMAT}; train it anew"),
         ("future", f"future.npz: model format 99, this program reads {FORMAT}"),
         ("nan", "nan.npz: a damaged model file"),
-        ("no_text", "no_text.npz: a damaged model file: its format is no text"),
+        ("no_text", "no_text.npz: not a model file; it holds "),
         ("flipped", "flipped.npz: a damaged "),
         ("cut", "cut.npz: (a damaged model file|an .npz file cut short)"),
     ):

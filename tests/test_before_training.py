@@ -28,13 +28,12 @@ def write_files(folder, splits, n_classes=3, n_features=4):
 def held_out_row(folder):
     """Return the first row of the training file that a run does not train on."""
     from classifier.runs.preparation import generator
-    from data.dataset import Split
-    from data.files.arrays import open_npy
-    from data.splits import _sample_off
+    from data.sources.files import Source
 
-    X, y = open_npy(str(folder / "train_X.npy")), np.load(folder / "train_y.npy")
-    kept, _ = _sample_off(Split(X, y), 0.1, generator(0, "data"))
-    return int(kept.X.without[0])
+    names = [f"{split}_{name}" for split in ("train", "test") for name in "Xy"]
+    files = {name: str(folder / f"{name}.npy") for name in names}
+    source = Source(**files, val_fraction=0.1, test_fraction=0.0)
+    return int(source.load(generator(0, "data")).train.X.without[0])
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "held out"])

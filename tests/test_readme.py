@@ -206,6 +206,6 @@ class Source(SeededSource):
     def load(self, rng):
         y = np.arange(self.n_samples) % 2
         X = rng.normal(size=(self.n_samples, 3)) + y[:, None]
-        return make_dataset(Split(X, y), val_fraction=0.1, test_fraction=0.2, rng=rng, name="mine",
+        return make_dataset({"train": Split(X, y)}, {"val": 0.1, "test": 0.2}, rng=rng, name="mine",
                             classes=np.arange(2), image_shape=None, origin="here")
 """

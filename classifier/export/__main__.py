@@ -11,8 +11,7 @@ if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, with
 from classifier.export.formats import FORMATS
 from classifier.model import LinearModel
 from classifier.runs.prediction import find_model, incomplete_status
-from data.console import console, printable
-from data.errors import InputError, Parser, one_line
+from data.errors import InputError, Parser, console, one_line, printable
 from data.files.store import write_whole
 
 

@@ -21,8 +21,7 @@ from classifier.runs.artifacts import PAGE
 from classifier.runs.folder import kind_of, needed_report
 from classifier.runs.results import open_test
 from classifier.sweep.summary import summarise
-from data.console import console, printable
-from data.errors import InputError, Parser, one_line
+from data.errors import InputError, Parser, console, one_line, printable
 from data.files.store import is_folder, refuse_links
 
 COMPARISON = Path("outputs") / COMPARE_PAGE  # beside the index

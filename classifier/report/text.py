@@ -5,7 +5,7 @@ from typing import Any
 
 from classifier.report.settings import near_best, rank
 from classifier.uncertainty import accuracy_interval
-from data.console import class_name, printable
+from data.errors import class_name, printable
 
 
 def metrics_table(metrics: dict[str, Any]) -> str:

@@ -20,8 +20,7 @@ from classifier.fit import EarlyStopping
 from classifier.hyperparameters import Hyperparameters
 from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
-from data.console import printable
-from data.errors import InputError
+from data.errors import InputError, printable
 from data.options import LABEL, PER_MODEL, PLACE, REPORTING, SECRET, Options, option
 from data.preprocessing import Preprocessing
 from data.sources import sources

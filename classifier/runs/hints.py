@@ -12,8 +12,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 
 from classifier.runs.config import CONFIGS, Fields, fields_of
-from data.console import printable
-from data.errors import one_line
+from data.errors import one_line, printable
 from data.files.store import read_plain
 from data.options import Options, accepts, describe
 

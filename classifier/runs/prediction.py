@@ -15,8 +15,7 @@ from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
 from classifier.runs.config import PredictConfig, make_predict_config
 from classifier.runs.folder import latest_run, read_status
-from data.console import printable
-from data.errors import InputError, one_line
+from data.errors import InputError, one_line, printable
 from data.files.arrays import read_npz
 from data.files.store import is_folder, is_replaceable, is_there, write_whole
 from data.labels import NUMBER, check_labels, class_indices

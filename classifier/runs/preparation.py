@@ -17,16 +17,15 @@ from classifier.report.flags import settings_flags
 from classifier.runs.config import Config, Job
 from classifier.runs.log import RunError, log, timed
 from classifier.solver import Training
-from data.console import class_name, printable
+from data.batches import window_bytes
 from data.dataset import Dataset, Split, class_counts
-from data.errors import InputError
+from data.errors import InputError, class_name, printable
 from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
 from data.machine import STREAMED, check_room, memory
 from data.preprocessing import AffineMap, PreparedRows, Statistics, check_finite, measure
 from data.sources import SeededSource
 from data.splits import stratified_folds
-from data.streamed import window_bytes
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
 UNIT, ROUNDED = 2.0**-24, 1e-3  # what float32 rounds, relatively; of a spread, what is told

@@ -25,9 +25,8 @@ from classifier.runs.preparation import Prepared, load_dataset, make_trainer, pr
 from classifier.runs.progress import Watch, said_when_long
 from classifier.runs.results import Trained, evaluate_models, falls_short, judge
 from classifier.solver import Training
-from data.console import printable
 from data.dataset import Dataset
-from data.errors import InputError, one_line
+from data.errors import InputError, one_line, printable
 from data.files.store import flush, from_here
 
 EVALUATED = 2**23  # predictions that are kept at a time, of all models

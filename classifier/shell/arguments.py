@@ -8,7 +8,7 @@ from hydra.errors import OverrideParseException
 
 from classifier.runs.config import Fields, fields_of
 from classifier.runs.hints import explain, translated, value_to_write
-from data.console import printable
+from data.errors import printable
 from data.options import Options
 
 # Hydra's own, of which it takes abbreviations too, and values as in --cfg=job and -cn=NAME.

@@ -21,8 +21,7 @@ from classifier.shell.arguments import explain_arguments, refuse_arguments
 from classifier.shell.hydra_compat import check_run, check_sweep, compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track
-from data.console import printable
-from data.errors import InputError
+from data.errors import InputError, printable
 from data.files.store import from_here, is_there
 from data.options import Options
 

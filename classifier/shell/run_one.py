@@ -19,8 +19,7 @@ from classifier.runs.results import selection_metric
 from classifier.runs.run import run
 from classifier.solver import Training
 from classifier.tracking.track import Live, track
-from data.console import printable
-from data.errors import one_line
+from data.errors import one_line, printable
 from data.files.store import from_here
 
 

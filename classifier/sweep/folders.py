@@ -18,8 +18,7 @@ from classifier.model import LinearModel
 from classifier.runs.artifacts import BEST, MODEL, copied_to
 from classifier.runs.config import Value, flatten, has_role
 from classifier.runs.folder import FINISHED, read_config, read_report, read_status
-from data.console import printable
-from data.errors import InputError, one_line
+from data.errors import InputError, one_line, printable
 from data.files.store import is_folder, is_plain_file, is_there, whole_folder, write_text
 from data.options import LABEL, PLACE
 

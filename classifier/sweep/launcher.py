@@ -24,9 +24,8 @@ from classifier.sweep.drawing import drawing_processes
 from classifier.sweep.folders import JobFolders
 from classifier.sweep.stacks import Stack, SweepProgress, data_key, group_by, stacks_of, train_here
 from classifier.sweep.workers import train_in_workers
-from data.console import printable
 from data.dataset import Dataset
-from data.errors import InputError, one_line
+from data.errors import InputError, one_line, printable
 from data.files.arrays import NpyRows
 from data.files.store import is_folder, remove, remove_parts
 from data.machine import processes, shared

@@ -33,8 +33,7 @@ from classifier.runs.folder import FINISHED, kind_of, read_report
 from classifier.runs.results import falls_short, open_test
 from classifier.sweep import folders
 from classifier.sweep.folders import Record
-from data.console import console, printable
-from data.errors import InputError, one_line
+from data.errors import InputError, console, one_line, printable
 from data.files.store import refuse_links, remove_parts, write_json, write_text
 
 log = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from classifier.runs.artifacts import TRACKER, copied_to, read_history
 from classifier.runs.config import Value, labels_of
 from classifier.runs.folder import SWEEP
 from classifier.sweep.folders import Record
-from data.console import printable
+from data.errors import printable
 
 CURVES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "lr")  # of the history
 ARTIFACTS = ("sweep.*", SWEEP, PATH, *copied_to(TRACKER), ".hydra/config.yaml")

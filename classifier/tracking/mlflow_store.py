@@ -13,7 +13,7 @@ from classifier.runs.folder import locked
 from classifier.runs.log import stop_later
 from classifier.sweep.folders import Record, settings
 from classifier.tracking import figures
-from data.console import printable
+from data.errors import printable
 from data.files.store import from_here, read_plain
 
 # What mlflow reads when it is imported, where the user has not set it: it reports its use to

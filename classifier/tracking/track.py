@@ -22,8 +22,7 @@ from classifier.runs.log import log
 from classifier.solver import Training
 from classifier.sweep.folders import each_record, read_record
 from classifier.tracking.figures import Listener, curves, span
-from data.console import printable
-from data.errors import InputError, one_line
+from data.errors import InputError, one_line, printable
 
 EVERY = 5.0  # seconds between two tellings, and before the first, at least
 SHARE = 0.03  # of the time of training that telling may take

@@ -1,10 +1,10 @@
 """Arrays in .npz and .npy files: no larger than they say, never a pickle."""
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
 import io
+import itertools
 import math
 import os
 import warnings
@@ -43,8 +43,8 @@ class Kind(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    columns_first: bool
-    begin: int
+    columns_first: bool = False
+    begin: int = 0
 
     @property
     def size(self) -> int:
@@ -57,41 +57,35 @@ class Kind(NamedTuple):
         return self.size * self.dtype.itemsize
 
 
-def _read_kind(file: IO[bytes], where: str) -> Kind:
-    """Read the header of an .npy file.
+def _read_kind(file: IO[bytes], size: int, path: str, name: str) -> Kind:
+    """Read the header of an .npy file of so many bytes; path and name are for messages.
 
     Raises
     ------
     ValueError, InputError
-        When it is damaged; when it is of a format that numpy wrote after those that are read.
+        When it is damaged; when it is of a format that numpy wrote after those that are read, or
+        holds Python objects.
     """
-    mark = file.read(len(NPY) + 2)
-    if mark[: len(NPY)] != NPY or len(mark) < len(NPY) + 2:
-        raise ValueError("it does not begin as one does")
-    version = mark[-2], mark[-1]
-    if version not in HEADERS:
+    major, minor = np.lib.format.read_magic(file)
+    if (major, minor) not in HEADERS:
         raise InputError(
-            f"{where}: .npy format {version[0]}.{version[1]} is not read; save it again with "
-            "numpy.save"
+            f"{path}: .npy format {major}.{minor} is not read; save it again with numpy.save"
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numpy, about headers that Python 2 wrote
-            shape, columns_first, dtype = HEADERS[version](file)
+            shape, columns_first, dtype = HEADERS[major, minor](file)
     except Exception as error:  # of a damaged header numpy raises nearly anything
         raise ValueError("the header of its array is damaged") from error
-    return Kind(shape, dtype, columns_first, file.tell())
-
-
-def array_names(path: str, advice: str) -> list[str]:
-    """Return the names of the arrays in an .npz file; raises as `read_npz` does, with advice."""
-    with _opened(path, advice) as archive:
-        return list(_members(archive))
-
-
-def listed(names: list[str]) -> str:
-    """Return names for a message, on one line whatever a file calls its arrays."""
-    return ", ".join(names).encode("unicode_escape").decode()[:80] or "no arrays"
+    kind = Kind(shape, dtype, columns_first, file.tell())
+    if dtype.hasobject:
+        raise InputError(
+            f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers as "
+            f"{name}.astype(float)"
+        )
+    if kind.begin + kind.nbytes != size:
+        raise ValueError(f"{name} says {kind.nbytes} bytes and has {size - kind.begin}")
+    return kind
 
 
 def read_npz(
@@ -111,11 +105,9 @@ def read_npz(
         When there is no such file; when it is not a whole .npz file, an array is missing, holds
         Python objects, or is larger than the file says or than the memory that may be used.
     """
-    with _opened(path) as archive:
-        members = _members(archive)
-        _check_names(members, names, path)
-        wanted = [*names, *(name for name in optional if name in members)]
-        return {name: _read(archive, members[name], name, path) for name in wanted}
+    with _opened(path) as arrays:
+        wanted = [*names, *(name for name in optional if name in arrays.members)]
+        return {name: arrays.read(name) for name in wanted}
 
 
 def array_kind(path: str, name: str) -> Kind:
@@ -126,10 +118,8 @@ def array_kind(path: str, name: str) -> Kind:
     FileNotFoundError, InputError
         As `read_npz` does, but for arrays that do not fit into the memory.
     """
-    with _opened(path) as archive:
-        members = _members(archive)
-        _check_names(members, [name], path)
-        return _kind(archive, members[name], name, path)
+    with _opened(path) as arrays:
+        return arrays.kind(name)
 
 
 class _Bounded(io.BufferedReader):
@@ -147,8 +137,53 @@ class _Bounded(io.BufferedReader):
         return super().read(size)
 
 
+class _Arrays:
+    """The arrays of an .npz file that is open, by their names."""
+
+    def __init__(self, path: str, archive: zipfile.ZipFile) -> None:
+        self.path, self.archive = path, archive
+        self.members: dict[str, zipfile.ZipInfo] = {}
+        for member in archive.infolist():
+            name = member.filename.removesuffix(".npy")
+            if name in self.members:
+                raise ValueError(f"it holds {name} twice")
+            self.members[name] = member
+
+    def listed(self) -> str:
+        """Return the names for a message, on one line whatever a file calls its arrays."""
+        return ", ".join(self.members).encode("unicode_escape").decode()[:80] or "no arrays"
+
+    def kind(self, name: str) -> Kind:
+        """Return the kind of an array, whose bytes are as many as it says."""
+        if name not in self.members:
+            self._refuse(name)
+        member = self.members[name]
+        with self.archive.open(member) as file:
+            return _read_kind(file, member.file_size, self.path, name)
+
+    def _refuse(self, missing: str) -> None:
+        files = self.archive.namelist()
+        if any(name.endswith("/data.pkl") for name in files):
+            raise InputError(
+                f"{self.path}: a file of torch.save; numpy.savez(path, X=X.numpy(), y=y.numpy()) "
+                "writes one that is read"
+            )
+        if files and not any(name.endswith(".npy") for name in files):
+            raise InputError(f"{self.path}: a zip file without arrays, of {self.listed()}; {SAVEZ}")
+        raise InputError(f"{self.path}: no array named {missing}; it holds {self.listed()}")
+
+    def read(self, name: str) -> np.ndarray:
+        """Return an array, where there is room for it."""
+        needed = self.kind(name).nbytes
+        check_room(self.path, {name: needed}, "fewer examples, or a smaller type")
+        with warnings.catch_warnings(), self.archive.open(self.members[name]) as file:
+            warnings.simplefilter("ignore")  # as in `_read_kind`
+            array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+        return array
+
+
 @contextlib.contextmanager
-def _opened(path: str, advice: str = SAVEZ) -> Iterator[zipfile.ZipFile]:
+def _opened(path: str, advice: str = SAVEZ) -> Iterator[_Arrays]:
     check_file(path)
     with _Bounded(io.FileIO(path)) as file:
         if not zipfile.is_zipfile(file):
@@ -160,65 +195,20 @@ def _opened(path: str, advice: str = SAVEZ) -> Iterator[zipfile.ZipFile]:
         try:
             with zipfile.ZipFile(file) as archive:
                 file.limit = math.inf
-                yield archive
+                yield _Arrays(path, archive)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a damaged file raises nearly anything
             raise InputError(f"{path}: a damaged .npz file ({one_line(error)[:120]})") from error
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
-    """Return what a file holds, by the names of the arrays."""
-    names = [member.filename.removesuffix(".npy") for member in archive.infolist()]
-    members = dict(zip(names, archive.infolist(), strict=True))
-    if len(members) < len(names):
-        raise ValueError(f"it holds {collections.Counter(names).most_common(1)[0][0]} twice")
-    return members
-
-
-def _check_names(members: Mapping[str, zipfile.ZipInfo], names: Iterable[str], path: str) -> None:
-    missing = [name for name in names if name not in members]
-    if not missing:
-        return
-    if any(name.endswith("/data.pkl") for name in members):
-        raise InputError(
-            f"{path}: a file of torch.save; numpy.savez(path, X=X.numpy(), y=y.numpy()) writes one "
-            "that is read"
-        )
-    if members and not any(member.filename.endswith(".npy") for member in members.values()):
-        raise InputError(f"{path}: a zip file without arrays, of {listed([*members])}; {SAVEZ}")
-    raise InputError(f"{path}: no array named {missing[0]}; it holds {listed([*members])}")
-
-
-def _kind(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str) -> Kind:
-    """Return the kind of an array, whose bytes are as many as it says."""
-    with archive.open(member) as file:
-        kind = _read_kind(file, f"{path}: {name}")
-    if kind.dtype.hasobject:
-        raise InputError(
-            f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers "
-            f"as {name}.astype(float)"
-        )
-    if kind.begin + kind.nbytes != member.file_size:
-        size = member.file_size - kind.begin
-        raise ValueError(f"{name} says {kind.nbytes} bytes and has {size}")
-    return kind
-
-
-def _read(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str, path: str) -> np.ndarray:
-    kind = _kind(archive, member, name, path)
-    check_room(path, {name: kind.nbytes}, "fewer examples, or a smaller type")
-    with warnings.catch_warnings(), archive.open(member) as file:
-        warnings.simplefilter("ignore")  # as in `_read_kind`
-        array: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
-    return array
-
-
 @dataclasses.dataclass(frozen=True)
 class NpyRows:
     """The rows of an array in an .npy file, but for some.
 
-    `rows[place]` reads rows as an array, for a slice without a step or an array of indices.
+    `rows[place]` reads rows as an array, for a slice or an array of indices. They are not mapped
+    into memory: a file that is cut meanwhile would end the process, and what was read would count
+    as its memory.
 
     Attributes
     ----------
@@ -240,29 +230,19 @@ class NpyRows:
 
     def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
         if isinstance(place, slice):
-            start, stop, _ = place.indices(len(self))
-            rows = np.empty((max(0, stop - start), *self.shape[1:]), dtype=self.dtype)
-            self.fill(rows, start)
-            return rows
+            place = np.arange(*place.indices(len(self)))
         rows = np.empty((len(place), *self.shape[1:]), dtype=self.dtype)
-        with self.path.open("rb", buffering=0) as file:
-            for i, number in enumerate(self.in_file(place).tolist()):
-                self._read(file, number, rows[i : i + 1])
+        content, row_bytes = rows.reshape(-1).view(np.uint8).data, rows[:1].nbytes
+        numbers = self.in_file(place)
+        # Rows that stand one after the other in the file are read at once.
+        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1).tolist()
+        with self.path.open("rb") as file:
+            for start, stop in itertools.pairwise([*starts, len(place)]):
+                file.seek(self.offset + int(numbers[start]) * row_bytes)
+                part = content[start * row_bytes : stop * row_bytes]
+                if file.readinto(part) < len(part):
+                    raise InputError(f"{self.path}: was cut short while it was read")
         return rows
-
-    def fill(self, into: np.ndarray, start: int) -> None:
-        """Read rows from `start` on into an array, as many as it has."""
-        if len(into) == 0:
-            return
-        first, last = self.in_file(np.array([start, start + len(into) - 1])).tolist()
-        passed = self.without[slice(*np.searchsorted(self.without, [first, last]))] - first
-        rows = (
-            into if len(passed) == 0 else np.empty((last - first + 1, *into.shape[1:]), into.dtype)
-        )
-        with self.path.open("rb", buffering=0) as file:
-            self._read(file, first, rows)
-        if len(passed):
-            into[...] = np.delete(rows, passed, axis=0)
 
     def leave_out(self, places: np.ndarray) -> "NpyRows":
         """Return these rows but for those at some sorted places."""
@@ -275,18 +255,6 @@ class NpyRows:
         before = self.without - np.arange(len(self.without))
         numbers: np.ndarray = places + np.searchsorted(before, places, side="right")
         return numbers
-
-    def _read(self, file: io.FileIO, number: int, into: np.ndarray) -> None:
-        """Fill an array with the rows from `number` on."""
-        buffer = into.reshape(-1).view(np.uint8).data
-        row = math.prod(self.shape[1:]) * self.dtype.itemsize
-        file.seek(self.offset + number * row)
-        done = 0
-        while done < len(buffer):
-            count = file.readinto(buffer[done:])
-            if not count:
-                raise InputError(f"{self.path}: was cut short while it was read")
-            done += count
 
 
 def open_npy(path: str) -> NpyRows:
@@ -301,20 +269,15 @@ def open_npy(path: str) -> NpyRows:
     check_file(path)
     try:
         with Path(path).open("rb") as file:
-            kind = _read_kind(file, path)
+            kind = _read_kind(file, os.fstat(file.fileno()).st_size, path, "array")
     except InputError:
         raise
     except ValueError as error:
-        raise InputError(f"{path}: not an .npy file ({error}); {SAVE}") from error
-    if kind.dtype.hasobject:
-        raise InputError(f"{path}: holds Python objects; save text as y.astype(str)")
+        raise InputError(f"{path}: not a whole .npy file ({error}); {SAVE}") from error
     if len(kind.shape) == 0 or (kind.columns_first and len(kind.shape) > 1):
         raise InputError(
             f"{path}: its rows do not stand one after the other; save numpy.ascontiguousarray(X)"
         )
-    size = Path(path).stat().st_size - kind.begin
-    if kind.nbytes != size:
-        raise InputError(f"{path}: says {kind.nbytes} bytes and has {size}: cut short, or damaged")
     return NpyRows(Path(path), kind.begin, kind.shape, kind.dtype)
 
 
@@ -329,7 +292,7 @@ def write_sealed(
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                     np.lib.format.write_array(member, array, allow_pickle=False)
             archive.comment = MARK + bytes(DIGITS)
-        digest = _digest(file)
+        digest = checksum(file)
         file.seek(-DIGITS, os.SEEK_END)
         file.write(digest)
 
@@ -351,31 +314,24 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
         When there is no such file; when it is something else, of another version, cut short or
         changed since it was written.
     """
-    names = array_names(str(path), f"train.py writes a {kind} file")
-    if "format" not in names:
-        raise InputError(f"{path}: not a {kind} file; it holds {listed(names)}")
-    with path.open("rb") as file:
-        digest = _digest(file)
-        is_sealed = file.read() == digest
-    try:
-        arrays = read_npz(str(path), names if is_sealed else ["format"])
-        layout = str(arrays.pop("format"))[:20]
-    except SystemError as error:  # of numpy, where a number is above any character's
-        raise InputError(f"{path}: a damaged {kind} file: its format is no text") from error
-    except InputError:
-        if is_sealed:
-            raise
-        layout = str(version)  # for all that can be read
-    if layout != str(version):
+    with _opened(str(path), f"train.py writes a {kind} file") as arrays:
+        names, listed = list(arrays.members), arrays.listed()
+        layout = arrays.read("format") if "format" in names else np.empty(0)
+    if layout.shape != () or layout.dtype.kind not in "iu":
+        raise InputError(f"{path}: not a {kind} file; it holds {listed}")
+    if layout != version:
         raise InputError(
             f"{path}: {kind} format {layout}, this program reads {version}; train it anew"
         )
-    if not is_sealed:
-        raise InputError(f"{path}: a damaged {kind} file: its bytes are not those of its checksum")
-    return arrays
+    with path.open("rb") as file:
+        if checksum(file) != file.read():
+            raise InputError(
+                f"{path}: a damaged {kind} file: its bytes are not those of its checksum"
+            )
+    return read_npz(str(path), [name for name in names if name != "format"])
 
 
-def _digest(file: BinaryIO) -> bytes:
+def checksum(file: BinaryIO) -> bytes:
     """Return the checksum, in hexadecimal, of all but the last DIGITS bytes; stop before these."""
     remaining = file.seek(0, os.SEEK_END) - DIGITS
     file.seek(0)

@@ -17,9 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import yaml
 
-from data.console import STDERR, STDOUT
-from data.errors import InputError, one_line
-from data.threads import in_order
+from data.errors import STDERR, STDOUT, InputError, one_line
+from data.machine import in_order
 
 
 def is_there(path: Path) -> bool:
@@ -141,19 +140,13 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object], *, on_disk: boo
     if is_there(path) and not is_replaceable(path):
         raise FileExistsError(errno.EEXIST, "is not a regular file; name another", str(path))
     path = path.resolve()  # a link stays a link, and what it points to is written
-    beside = _beside(path)
-    try:
-        with beside.open("w+b") as file:
+    with _beside(path) as part:
+        with part.open("w+b") as file:
             write(file)
             if on_disk:
                 file.flush()
                 os.fsync(file.fileno())
-        _when_closed(lambda: beside.replace(path))
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
-        _name(error, path)
-        raise
+        _when_closed(lambda: part.replace(path))
 
 
 @contextlib.contextmanager
@@ -167,17 +160,34 @@ def whole_folder(path: Path) -> Iterator[Path]:
     OSError
         When it cannot be made, or something stands at path.
     """
-    beside = _beside(path)
-    beside.mkdir(parents=True)
-    try:
-        yield beside
+    with _beside(path) as part:
+        part.mkdir(parents=True)
+        yield part
         if path.exists():  # where a rename would take the place of an empty folder
             raise FileExistsError(errno.EEXIST, "is there already", str(path))
-        _when_closed(lambda: beside.rename(path))
+        _when_closed(lambda: part.rename(path))
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Yield a name beside path for what is half made; where that fails, the error names path."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
     except BaseException as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        _name(error, path)
+        with contextlib.suppress(OSError):
+            _clear(part)
+        if isinstance(error, OSError) and error.strerror:
+            error.filename = str(path)
+            del error.filename2
         raise
+
+
+def _clear(part: Path) -> None:
+    if part.is_dir():
+        shutil.rmtree(part)
+    else:
+        part.unlink(missing_ok=True)
 
 
 def remove(path: Path) -> None:
@@ -189,12 +199,8 @@ def remove(path: Path) -> None:
 def remove_parts(folder: Path) -> None:
     """Remove what processes that were killed left beside the files and folders they made."""
     for part in folder.glob(".*.part"):
-        if not re.fullmatch(r"\..+\.\d+\.part", part.name):  # as `_beside` names them
-            continue
-        if part.is_dir():
-            shutil.rmtree(part)
-        else:
-            part.unlink(missing_ok=True)
+        if re.fullmatch(r"\..+\.\d+\.part", part.name):  # as `_beside` names them
+            _clear(part)
 
 
 def flush(paths: Sequence[Path]) -> None:
@@ -216,8 +222,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write strict JSON; numpy values become plain ones, numbers that are not finite null."""
-    text = json.dumps(_plain(content), indent=2, allow_nan=False) + "\n"
-    write_text(path, text)
+    write_text(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
 
 
 def from_here(path: Path) -> str:
@@ -228,24 +233,12 @@ def from_here(path: Path) -> str:
         return str(path.absolute())
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-
-def _name(error: BaseException, path: Path) -> None:
-    """Let an error of the system name the place that the user knows."""
-    if isinstance(error, OSError) and error.strerror:
-        error.filename = str(path)
-        del error.filename2
-
-
-def _when_closed(change: Callable[[], object]) -> None:
+def _when_closed(change: Callable[[], object]) -> object:
     """Rename or remove, again and again while another program of Windows has the file open."""
     end = time.monotonic() + PATIENCE
     while True:
         try:
-            change()
-            return
+            return change()
         except PermissionError as error:
             if getattr(error, "winerror", None) not in IN_USE:
                 raise
@@ -307,11 +300,7 @@ def _yaml(content: bytes) -> Any:
 
 def yaml_text(value: Any) -> str:
     """Return plain values as YAML, which YAML 1.1, 1.2 and OmegaConf read as the same values."""
-    options: dict[str, Any] = {
-        "default_flow_style": False,
-        "allow_unicode": True,
-        "sort_keys": False,
-    }
+    options: Any = {"default_flow_style": False, "allow_unicode": True, "sort_keys": False}
     try:
         return str(yaml.dump(value, Dumper=_dumper(QUICK_DUMPER), **options))
     except UnicodeEncodeError:  # parts of odd file names, which the quick one refuses
@@ -324,19 +313,13 @@ def _dumper(base: Any) -> Any:
 
     def represent(dumper: Any, text: str) -> Any:
         style = None if text.isprintable() else '"'  # some line breaks are lost without
-        if style is None and _is_other_elsewhere(text):
+        if text in ("y", "Y", "n", "N"):  # no text in YAML 1.1
             style = "'"
+        with contextlib.suppress(ValueError):
+            float(text)  # 1e-3 is a number for OmegaConf, and text for PyYAML
+            style = style or "'"
         return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
     made = type("Dumper", (base,), {"ignore_aliases": lambda *_: True})
     made.add_representer(str, represent)  # type: ignore[attr-defined]
     return made
-
-
-def _is_other_elsewhere(text: str) -> bool:
-    """Return whether a text may be no text for OmegaConf or YAML 1.1, where it is for PyYAML."""
-    try:
-        float(text)  # 1e-3
-    except ValueError:
-        return text in ("y", "Y", "n", "N")
-    return True

@@ -22,6 +22,10 @@ class SeededSource(Options, abc.ABC):
 
     split_seed: int = option(minimum=0, default=0)
 
+    def fractions(self) -> dict[str, float]:
+        """Return the shares of the examples that are split off, by the name of the split."""
+        return {split: getattr(self, f"{split}_fraction", 0.0) for split in ("val", "test")}
+
     @abc.abstractmethod
     def load(self, rng: np.random.Generator) -> Dataset:
         """Return the examples; what is drawn, and what is held out, comes from rng."""

@@ -8,88 +8,69 @@ both the pixels are the red, then the green, then the blue 32 x 32 plane.
 import codecs
 import dataclasses
 import gzip
-import io
 import itertools
 import sys
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 
-from data.console import class_name
 from data.dataset import Dataset, Split
-from data.errors import InputError, one_line
+from data.errors import InputError, class_name, one_line
 from data.files.store import is_plain_file, is_there
 from data.options import PLACE, REPORTING, option
 from data.sources import SeededSource
-from data.sources.restricted_pickle import read_pickle
+from data.sources.pickles import read_pickle
 from data.splits import make_dataset
-from data.threads import do_all, in_order, row_parts
 
 PIXELS = 3 * 32 * 32
-BLOCK = 256  # images that are put together at a time
-
-
-class Batch(NamedTuple):
-    """Images as a file has them: planes (N, 3072) of red, green and blue, and labels y (N,)."""
-
-    planes: np.ndarray
-    y: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The names that one published version gives its folder, its archive and its files."""
+    """The names that one published version gives its folder, its archive and its files.
+
+    names are the files with the names of the classes, by the kind of label; label_columns are the
+    label bytes of a record of the binary version, in order.
+    """
 
     folder: str
     archive: str
     train: tuple[str, ...]
     test: str
-    names: dict[str, str]  # kind of label -> the file with the names of its classes
-    label_columns: tuple[str, ...] = ()  # binary: the label bytes of a record, in order
+    names: dict[str, str]
+    label_columns: tuple[str, ...] = ()
 
     def files(self) -> set[str]:
         """Return the names of all files that are read."""
         return {*self.train, self.test, *self.names.values()}
 
 
-PYTHON_10 = Layout(
-    folder="cifar-10-batches-py",
-    archive="cifar-10-python.tar.gz",
-    train=tuple(f"data_batch_{i}" for i in range(1, 6)),
-    test="test_batch",
-    names={"labels": "batches.meta"},
-)
-BINARY_10 = Layout(
-    folder="cifar-10-batches-bin",
-    archive="cifar-10-binary.tar.gz",
-    train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
-    test="test_batch.bin",
-    names={"labels": "batches.meta.txt"},
-    label_columns=("labels",),
-)
-PYTHON_100 = Layout(
-    folder="cifar-100-python",
-    archive="cifar-100-python.tar.gz",
-    train=("train",),
-    test="test",
-    names={"fine_labels": "meta", "coarse_labels": "meta"},
-)
-BINARY_100 = Layout(
-    folder="cifar-100-binary",
-    archive="cifar-100-binary.tar.gz",
-    train=("train.bin",),
-    test="test.bin",
-    names={"fine_labels": "fine_label_names.txt", "coarse_labels": "coarse_label_names.txt"},
-    label_columns=("coarse_labels", "fine_labels"),
-)
-LAYOUTS = {"cifar10": (PYTHON_10, BINARY_10), "cifar100": (PYTHON_100, BINARY_100)}
+BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
+BINARY = tuple(f"{name}.bin" for name in BATCHES)
+META_100 = {"fine_labels": "meta", "coarse_labels": "meta"}
+NAMES_100 = {"fine_labels": "fine_label_names.txt", "coarse_labels": "coarse_label_names.txt"}
+COARSE_FIRST = ("coarse_labels", "fine_labels")
+CIFAR_10 = ("cifar-10-batches-py", "cifar-10-python.tar.gz")
+BINARY_10 = ("cifar-10-batches-bin", "cifar-10-binary.tar.gz")
+CIFAR_100 = ("cifar-100-python", "cifar-100-python.tar.gz")
+BINARY_100 = ("cifar-100-binary", "cifar-100-binary.tar.gz")
+LAYOUTS = {
+    "cifar10": (
+        Layout(*CIFAR_10, BATCHES, "test_batch", {"labels": "batches.meta"}),
+        Layout(*BINARY_10, BINARY, "test_batch.bin", {"labels": "batches.meta.txt"}, ("labels",)),
+    ),
+    "cifar100": (
+        Layout(*CIFAR_100, ("train",), "test", META_100),
+        Layout(*BINARY_100, ("train.bin",), "test.bin", NAMES_100, COARSE_FIRST),
+    ),
+}
 SHA256 = {  # of the archives that data.download fetches
-    PYTHON_10.archive: "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-    PYTHON_100.archive: "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+    "cifar10": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+    "cifar100": "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
 }
 MAX_BYTES = {"cifar10": 2**26, "cifar100": 2**28}  # of a file; the largest have 31 and 155 MB
 
@@ -117,19 +98,16 @@ class Source(SeededSource):
 
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read both splits, downloading the archive first where that is asked for."""
-        layout, files, place = self._open()
+        place = self._find()
+        layout, files = self._read(place)
         classes = _class_names(files, layout, self.labels)
         names = *layout.train, layout.test
-        contents = [(name, files.pop(name)) for name in names]
-        batches = list(in_order(lambda batch: _read_batch(*batch, layout, self.labels), contents))
-        del contents
-        for name, (_, y) in zip(names, batches, strict=True):
-            _check_labels(y, len(classes), f"{place}: {name}")
-        *train, test = batches
+        *train, test = (
+            _read_batch(name, files.pop(name), layout, self.labels, len(classes)) for name in names
+        )
         return make_dataset(
-            _images(train),
-            test=_images([test]),
-            val_fraction=self.val_fraction,
+            {"train": _images(train), "test": _images([test])},
+            self.fractions(),
             rng=rng,
             name=self.version,
             classes=classes,
@@ -137,111 +115,99 @@ class Source(SeededSource):
             origin=str(place),
         )
 
-    def _open(self) -> tuple[Layout, dict[str, bytes], Path]:
-        """Find the files under root; return their layout, their contents and their place."""
-        root = Path(self.root).expanduser()
-        layouts = LAYOUTS[self.version]
-        place = _find(root, layouts)
-        if place is None and self.download:
-            name = layouts[0].archive
-            fetch(self.mirror.rstrip("/") + "/" + name, f"sha256:{SHA256[name]}", root / name)
-            place = _find(root, layouts)
-        if place is None:
-            there = "it holds" if is_there(root) else "there is no such folder, with"
-            raise FileNotFoundError(
-                f"data.root={self.root}: {there} neither {layouts[0].folder} nor "
-                f"{layouts[0].archive}; point data.root at the official files, or let "
-                "data.download=true fetch them"
-            )
-        names = {name for layout in layouts for name in layout.files()}
-        limits = dict.fromkeys(names, MAX_BYTES[self.version])
-        files = (
-            read_members(place, limits) if is_plain_file(place) else _folder_files(place, limits)
+    def _find(self) -> Path:
+        """Return the folder or the archive with the files, downloaded where that is asked for."""
+        root, layouts = Path(self.root).expanduser(), LAYOUTS[self.version]
+        if is_plain_file(root):
+            return root
+        for layout in layouts:
+            for place in (root, root / layout.folder):
+                if is_plain_file(place / layout.test):
+                    return place
+            if is_plain_file(root / layout.archive):
+                return root / layout.archive
+        archive = layouts[0].archive
+        if self.download:
+            digest = f"sha256:{SHA256[self.version]}"
+            fetch(self.mirror.rstrip("/") + "/" + archive, digest, root / archive)
+            return root / archive
+        there = "it holds" if is_there(root) else "there is no such folder, with"
+        raise FileNotFoundError(
+            f"data.root={self.root}: {there} neither {layouts[0].folder} nor {archive}; point "
+            "data.root at the official files, or let data.download=true fetch them"
         )
+
+    def _read(self, place: Path) -> tuple[Layout, dict[str, bytes]]:
+        """Return the contents of a folder's or an archive's files, and whose layout they have."""
+        layouts, limit = LAYOUTS[self.version], MAX_BYTES[self.version]
+        names = {name for layout in layouts for name in layout.files()}
+        if is_plain_file(place):
+            files = read_members(place, names, limit)
+        else:
+            paths = [path for path in (place / name for name in names) if path.is_file()]
+            for path in paths:
+                check_size(path.stat().st_size, limit, str(path))
+            files = {path.name: path.read_bytes() for path in paths}
         layout = next((layout for layout in layouts if layout.test in files), None)
         if layout is None:
             wanted = " or ".join(layout.test for layout in layouts)
             raise InputError(f"{place}: holds no {wanted}")
-        _check_complete(files, layout, place)
-        return layout, files, place
+        if missing := sorted(layout.files() - files.keys()):
+            raise FileNotFoundError(
+                f"{place}: {', '.join(missing)} missing; the data are incomplete"
+            )
+        for one, other in itertools.combinations((*layout.train, layout.test), 2):
+            if files[one] == files[other]:
+                raise InputError(
+                    f"{place}: {other} is a copy of {one}; bring the official file back"
+                )
+        return layout, files
 
 
-def _find(root: Path, layouts: tuple[Layout, ...]) -> Path | None:
-    if is_plain_file(root):
-        return root
-    for layout in layouts:
-        for place in (root, root / layout.folder):
-            if is_plain_file(place / layout.test):
-                return place
-        if is_plain_file(root / layout.archive):
-            return root / layout.archive
-    return None
-
-
-def _folder_files(folder: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
-    paths = [path for path in (folder / name for name in limits) if path.is_file()]
-    for path in paths:
-        check_size(path.stat().st_size, limits[path.name], str(path))
-    contents = in_order(Path.read_bytes, paths)
-    return {path.name: content for path, content in zip(paths, contents, strict=True)}
-
-
-def _check_complete(files: Mapping[str, bytes], layout: Layout, place: Path) -> None:
-    missing = sorted(layout.files() - files.keys())
-    if missing:
-        raise FileNotFoundError(f"{place}: {', '.join(missing)} missing; the data are incomplete")
-    for one, other in itertools.combinations((*layout.train, layout.test), 2):
-        if files[one] == files[other]:
-            raise InputError(f"{place}: {other} is a copy of {one}; bring the official file back")
-
-
-def _read_batch(name: str, file: bytes, layout: Layout, labels: str) -> Batch:
-    if layout.label_columns:
-        return _read_records(file, name, layout.label_columns, labels)
-    content = read_pickle(file, name)
-    pixels, y = content.get(b"data"), content.get(labels.encode())
-    if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
-        raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
-    if not isinstance(y, list | tuple):
-        raise InputError(f"{name}: it has no list of {labels}")
-    if other := [(i, type(n).__name__) for i, n in enumerate(y) if type(n) is not int]:
-        place, kind = other[0]
+def _read_batch(
+    name: str, content: bytes, layout: Layout, labels: str, n_classes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return planes (N, 3072) of red, green and blue, as a file has them, and labels (N,)."""
+    pixels: Any
+    y: Any
+    if columns := layout.label_columns:
+        size = len(columns) + PIXELS
+        if len(content) == 0 or len(content) % size:
+            raise InputError(
+                f"{name}: {len(content)} bytes, not a whole number of {size}-byte records"
+            )
+        records = np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
+        pixels, y = records[:, len(columns) :], records[:, columns.index(labels)].tolist()
+    else:
+        batch = read_pickle(content, name)
+        pixels, y = batch.get(b"data"), batch.get(labels.encode())
+        if not isinstance(pixels, np.ndarray) or pixels.ndim != 2 or pixels.shape[1] != PIXELS:
+            raise InputError(f"{name}: its data are not (N, {PIXELS}) bytes")
+        if not isinstance(y, list | tuple):
+            raise InputError(f"{name}: it has no list of {labels}")
+        if len(y) != len(pixels):
+            raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
+    wrong = [i for i, n in enumerate(y) if type(n) is not int or not 0 <= n < n_classes]
+    if wrong:
+        first = y[wrong[0]]  # which may be of any type and size
+        shown = first if type(first) is int and abs(first) < 2**64 else type(first).__name__
         raise InputError(
-            f"{name}: {len(other)} {labels} are no whole numbers, the first ({kind}) of image "
-            f"{place}"
+            f"{name}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first ({shown}) of "
+            f"image {wrong[0]}"
         )
-    if len(y) != len(pixels):
-        raise InputError(f"{name}: {len(pixels)} images and {len(y)} labels")
-    # A label may be of any size until `_check_labels` has seen it.
-    return Batch(pixels, np.array(y, dtype=object))
+    return pixels, np.array(y, dtype=np.int64)
 
 
-def _read_records(content: bytes, name: str, columns: tuple[str, ...], labels: str) -> Batch:
-    size = len(columns) + PIXELS
-    if len(content) == 0 or len(content) % size:
-        raise InputError(f"{name}: {len(content)} bytes, not a whole number of {size}-byte records")
-    records = np.frombuffer(content, dtype=np.uint8).reshape(-1, size)
-    y = records[:, columns.index(labels)].astype(np.int64)
-    return Batch(records[:, len(columns) :], y)
-
-
-def _images(batches: Sequence[Batch]) -> Split:
+def _images(batches: list[tuple[np.ndarray, np.ndarray]]) -> Split:
     """Return all images, (N, 32, 32, 3), of batches, in which each has a plane of each colour."""
-    y = np.concatenate([batch.y for batch in batches]).astype(np.int64)
+    y = np.concatenate([labels for _, labels in batches])
     images = np.empty((len(y), 32, 32, 3), dtype=np.uint8)
-    flat, places = images.reshape(len(y), -1, 3), np.cumsum([0, *(len(b.y) for b in batches)])
-    parts = [
-        (batch.planes[rows], flat[start:][rows])
-        for batch, start in zip(batches, places[:-1], strict=True)
-        for rows in row_parts(len(batch.y), BLOCK)
-    ]
-
-    def fill(part: tuple[np.ndarray, np.ndarray]) -> None:
-        planes, pixels = part
+    start = 0
+    for planes, labels in batches:
+        pixels = images.reshape(len(y), -1, 3)[start : start + len(labels)]
         for colour, plane in enumerate(np.split(planes, 3, axis=1)):
-            pixels[:, :, colour] = plane
-
-    do_all(fill, parts)
+            pixels[:, :, colour] = plane  # a third of the time of a transposed copy
+        start += len(labels)
     return Split(images, y)
 
 
@@ -265,29 +231,19 @@ def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.
     return classes
 
 
-def _check_labels(y: np.ndarray, n_classes: int, where: str) -> None:
-    wrong = np.flatnonzero((y < 0) | (y >= n_classes))
-    if len(wrong):
-        first = int(y[wrong[0]])
-        shown = first if abs(first) < 2**64 else "a number of many digits"
-        raise InputError(
-            f"{where}: {len(wrong)} labels outside 0 to {n_classes - 1}, the first ({shown}) of "
-            f"image {wrong[0]}"
-        )
-
-
 BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError)
 MAX_TOTAL = 2**29  # bytes, unpacked; the largest archive that is read here has 186 MB
 MAX_MEMBERS = 10_000  # which take half a second; the published archives have ten
 
 
-def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
+def read_members(path: Path, names: set[str], limit: int) -> dict[str, bytes]:
     """Return the contents of the members that are asked for, by their names without folders.
 
     Parameters
     ----------
     path : a .tar.gz or .tar file.
-    limits : the names asked for, and the most bytes that each may have.
+    names : those asked for.
+    limit : the most bytes that each may have.
 
     Raises
     ------
@@ -298,19 +254,23 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     """
     files: dict[str, bytes] = {}
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=_unpacked(file), mode="r:") as archive:
-            for count, member in enumerate(archive):
-                if count == MAX_MEMBERS:
-                    raise InputError(f"{path}: an archive of more than {MAX_MEMBERS} files")
-                name = PurePosixPath(member.name)
-                if name.name in limits:
-                    where = f"{path}: {member.name[:100]!r}"
-                    _check(member, name, limits[name.name], where)
-                    if name.name in files:
-                        raise InputError(f"{where} is there twice")
-                    content = archive.extractfile(member)
-                    assert content is not None  # it is a regular file
-                    files[name.name] = content.read()
+        with path.open("rb") as packed:
+            is_gzip = packed.read(2) == b"\x1f\x8b"
+            packed.seek(0)
+            unpacked = _Bounded(fileobj=packed) if is_gzip else packed
+            with tarfile.open(fileobj=unpacked, mode="r:") as archive:
+                for count, member in enumerate(archive):
+                    if count == MAX_MEMBERS:
+                        raise InputError(f"{path}: an archive of more than {MAX_MEMBERS} files")
+                    inside = PurePosixPath(member.name)
+                    if inside.name in names:
+                        where = f"{path}: {member.name[:100]!r}"
+                        _check_member(member, inside, limit, where)
+                        if inside.name in files:
+                            raise InputError(f"{where} is there twice")
+                        content = archive.extractfile(member)
+                        assert content is not None  # it is a regular file
+                        files[inside.name] = content.read()
     except InputError:
         raise
     except BROKEN as error:
@@ -318,7 +278,7 @@ def read_members(path: Path, limits: Mapping[str, int]) -> dict[str, bytes]:
     return files
 
 
-def _check(member: tarfile.TarInfo, name: PurePosixPath, limit: int, where: str) -> None:
+def _check_member(member: tarfile.TarInfo, name: PurePosixPath, limit: int, where: str) -> None:
     if name.is_absolute() or ".." in name.parts:
         raise InputError(f"{where}: a name that leads out of the archive; nothing of it is read")
     if not member.isreg():
@@ -332,31 +292,18 @@ def check_size(size: int, limit: int, where: str) -> None:
         raise InputError(f"{where}: {size} bytes; such a file has at most {limit}")
 
 
-def _unpacked(file: BinaryIO) -> BinaryIO:
-    packed = file.read(2) == b"\x1f\x8b"
-    file.seek(0)
-    return cast(BinaryIO, _Bounded(gzip.GzipFile(fileobj=file) if packed else file))
+class _Bounded(gzip.GzipFile):
+    """A packed file of which no byte beyond MAX_TOTAL is read, whatever a header declares."""
 
-
-class _Bounded(io.RawIOBase):
-    """A file of which no byte beyond MAX_TOTAL is read, whatever a header declares."""
-
-    def __init__(self, file: BinaryIO | gzip.GzipFile) -> None:
-        self.file = file
-
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         """Read as a file does."""
-        self._bound(self.file.tell() + max(0, size))
-        return self.file.read(size)
+        self._bound(self.tell() + max(0, size or 0))
+        return super().read(size)
 
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+    def seek(self, offset: int, whence: int = 0) -> int:
         """Go to a place, counted from the beginning."""
         self._bound(offset)
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        """Return the place."""
-        return self.file.tell()
+        return super().seek(offset, whence)
 
     def _bound(self, place: int) -> None:
         if place > MAX_TOTAL:

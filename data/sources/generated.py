@@ -15,6 +15,7 @@ not, so accuracy ends well above chance and well below one.
 
 import dataclasses
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from data.dataset import Dataset, Split
-from data.errors import InputError
-from data.machine import check_loading, cores
+from data.files.arrays import Kind
+from data.machine import cores, do_all, row_parts
 from data.options import option
 from data.sources import SeededSource
-from data.splits import make_dataset, share_apart
-from data.threads import do_all, row_parts
+from data.splits import check_loading, make_dataset
 
 MADE = 16  # bytes a value of blobs: float64 is shuffled into a copy
 N_CLASSES = 10
@@ -42,64 +42,50 @@ DRAWING = 6  # as many float32 values as a block has are there at once, at most
 SHARED = 2**24  # bytes of the patterns
 
 
+@dataclasses.dataclass(kw_only=True)
 class _Generated(SeededSource):
-    """A source whose examples are split here; the shares stand last in the config of each."""
-
-    val_fraction: float
-    test_fraction: float
-
-    def _check_room(self, n_samples: int, n_values: int, size: int, making: int) -> None:
-        """Refuse values of so many bytes that would not fit into the memory."""
-        raw = size * n_values
-        check_loading(
-            f"data.n_samples={n_samples}",
-            n_examples=n_samples,
-            raw=raw,
-            prepared=4 * round(n_values * (1 - self.test_fraction)),
-            apart=round(raw * share_apart(self.val_fraction, self.test_fraction)),
-            making=making,
-            advice="fewer examples",
-        )
-
-    def _split(
-        self, examples: Split, rng: np.random.Generator, classes: np.ndarray, **names: Any
-    ) -> Dataset:
-        return make_dataset(
-            examples,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            rng=rng,
-            classes=classes,
-            **names,
-        )
-
-
-@dataclasses.dataclass
-class Digits(_Generated):
-    """The digits 0 to 9 as 64 grey values from 0 to 16."""
+    """A source whose examples are all split here."""
 
     val_fraction: float = option(minimum=0, below=1)
     test_fraction: float = option(minimum=0, below=1)
 
+    def _check_room(self, shape: tuple[int, ...], dtype: type, making: int) -> None:
+        """Refuse examples that would not fit into the memory, which making them takes too."""
+        kinds, where = {"train": Kind(shape, np.dtype(dtype))}, f"data.n_samples={shape[0]}"
+        check_loading(where, kinds, self.fractions(), making=making, advice="fewer examples")
+
+    def _split(self, X: np.ndarray, y: np.ndarray, **settings: Any) -> Dataset:
+        return make_dataset({"train": Split(X, y.astype(np.int64))}, self.fractions(), **settings)
+
+
+class Digits(_Generated):
+    """The digits 0 to 9 as 64 grey values from 0 to 16."""
+
     def load(self, rng: np.random.Generator) -> Dataset:
-        """Read the digits and split them."""
-        names = {"name": "digits", "image_shape": (8, 8), "origin": "scikit-learn's digits"}
-        return self._split(_read(), rng, np.arange(10), **names)
+        """Read the file that `sklearn.datasets.load_digits` reads: importing that takes a second.
 
-
-def _read() -> Split:
-    """Read the file that `sklearn.datasets.load_digits` reads: importing that takes a second."""
-    package = importlib.util.find_spec("sklearn")
-    places = (package.submodule_search_locations if package is not None else None) or []
-    for place in places:
-        path = Path(place) / "datasets/data/digits.csv.gz"
+        Where it is not there, scikit-learn is asked.
+        """
+        package = importlib.util.find_spec("sklearn")
+        assert package is not None
+        assert package.origin is not None
+        path = Path(package.origin).with_name("datasets") / "data/digits.csv.gz"
         if path.is_file():
             rows = np.loadtxt(path, delimiter=",", dtype=np.uint8)
-            return Split(np.ascontiguousarray(rows[:, :-1]), rows[:, -1].astype(np.int64))
-    from sklearn.datasets import load_digits
+            X, y = rows[:, :-1], rows[:, -1]
+        else:
+            from sklearn.datasets import load_digits
 
-    X, y = load_digits(return_X_y=True)
-    return Split(X.astype(np.uint8), y.astype(np.int64))
+            X, y = load_digits(return_X_y=True)
+        return self._split(
+            np.ascontiguousarray(X, dtype=np.uint8),
+            y,
+            rng=rng,
+            name="digits",
+            classes=np.arange(10),
+            image_shape=(8, 8),
+            origin="scikit-learn's digits",
+        )
 
 
 @dataclasses.dataclass
@@ -110,38 +96,27 @@ class Blobs(_Generated):
     n_features: int = option(minimum=1)
     n_classes: int = option(minimum=2)
     spread: float = option(minimum=0, maximum=1e30)
-    val_fraction: float = option(minimum=0, below=1)
-    test_fraction: float = option(minimum=0, below=1)
 
     def load(self, rng: np.random.Generator) -> Dataset:
-        """Draw the clusters and split them."""
-        if self.n_samples < self.n_classes:
-            raise InputError(
-                f"data.n_samples={self.n_samples}: fewer than the {self.n_classes} classes; "
-                f"use at least {self.n_classes}"
-            )
-        n_values = self.n_samples * self.n_features
-        self._check_room(self.n_samples, n_values, 4, MADE * n_values)
-        X, y = self._draw(np.random.RandomState(int(rng.integers(2**32))))
-        return self._split(
-            Split(X.astype(np.float32), y.astype(np.int64)),
-            rng,
-            np.arange(self.n_classes),
-            name="blobs",
-            image_shape=None,
-            origin=f"generated blobs, spread {self.spread:g}",
-        )
-
-    def _draw(self, random: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-        """Return the bits of `make_blobs`, of which the import takes two seconds."""
-        shape = (self.n_classes, self.n_features)
-        centers = random.uniform(-10.0, 10.0, shape)
-        each, more = divmod(self.n_samples, self.n_classes)
-        y = np.repeat(np.arange(self.n_classes), each + (np.arange(self.n_classes) < more))
+        """Draw the bits of `make_blobs`, of which the import takes two seconds, and split them."""
+        shape = (self.n_samples, self.n_features)
+        self._check_room(shape, np.float32, MADE * math.prod(shape))
+        random = np.random.RandomState(int(rng.integers(2**32)))
+        centers = random.uniform(-10.0, 10.0, (self.n_classes, self.n_features))
+        y = np.sort(np.arange(self.n_samples) % self.n_classes)
         X = random.normal(centers[y], self.spread)
         order = np.arange(self.n_samples)
         random.shuffle(order)
-        return X[order], y[order]
+        X = X[order]  # and the other array is gone before there are three
+        return self._split(
+            X.astype(np.float32),
+            y[order],
+            rng=rng,
+            name="blobs",
+            classes=np.arange(self.n_classes),
+            image_shape=None,
+            origin=f"generated blobs, spread {self.spread:g}",
+        )
 
 
 @dataclasses.dataclass
@@ -149,21 +124,20 @@ class SyntheticCifar(_Generated):
     """Generated (N, 32, 32, 3) uint8 images in ten balanced classes."""
 
     n_samples: int = option(minimum=10, maximum=10**8)
-    val_fraction: float = option(minimum=0, below=1)
-    test_fraction: float = option(minimum=0, below=1)
 
     def load(self, rng: np.random.Generator) -> Dataset:
         """Draw the images and split them."""
-        n_values = self.n_samples * SIZE * SIZE * 3
-        drawing = SHARED + cores() * DRAWING * 4 * BLOCK * SIZE * SIZE * 3
-        self._check_room(self.n_samples, n_values, 1, n_values + drawing)
+        shape = (self.n_samples, SIZE, SIZE, 3)
+        drawing = SHARED + cores() * DRAWING * 4 * BLOCK * math.prod(shape[1:])
+        self._check_room(shape, np.uint8, math.prod(shape) + drawing)
         y = rng.permutation(np.arange(self.n_samples) % N_CLASSES)
         return self._split(
-            Split(_draw_images(y, rng), y),
-            rng,
-            np.array([f"pattern {c}" for c in range(N_CLASSES)]),
+            _draw_images(y, rng),
+            y,
+            rng=rng,
             name="synthetic_cifar",
-            image_shape=(SIZE, SIZE, 3),
+            classes=np.array([f"pattern {c}" for c in range(N_CLASSES)]),
+            image_shape=shape[1:],
             origin="generated CIFAR-shaped images",
         )
 

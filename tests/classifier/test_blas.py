@@ -12,7 +12,7 @@ from classifier.runs.prediction import predict_composed
 from classifier.runs.run import run
 from classifier.schedules import Constant
 from classifier.shell.hydra_compat import VERSION_BASE
-from data.threads import Team
+from data.machine import Team
 
 
 def threads():

@@ -4,9 +4,9 @@ import pytest
 from classifier import model_stack
 from classifier.model_stack import ModelStack, PerModel
 from classifier.optimizers import Sgd
+from data.batches import Minibatch
 from data.dataset import Split
-from data.minibatches import Minibatch
-from data.threads import Team
+from data.machine import Team
 
 C, G, D, B = 3, 2, 4, 6
 

@@ -275,15 +275,15 @@ def test_validation_in_blocks_is_validation_at_once(monkeypatch):
 
 def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path, monkeypatch):
     """The order of the examples depends on the memory; a state has the memory it began with."""
-    monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 5 * 16)
-    monkeypatch.setattr("data.streamed.WINDOW_BYTES", 4 * 5 * 16 * 4)
+    monkeypatch.setattr("data.batches.CHUNK_BYTES", 4 * 5 * 16)
+    monkeypatch.setattr("data.batches.WINDOW_BYTES", 4 * 5 * 16 * 4)
     X, y = load_iris(return_X_y=True)
     np.save(tmp_path / "X.npy", X)
     features = Preprocessing(method="standardize").fit(measure(X))
     design = features.design_matrix(open_npy(str(tmp_path / "X.npy")))
 
     def training(memory):
-        monkeypatch.setattr("data.streamed.memory", lambda: memory)
+        monkeypatch.setattr("data.batches.memory", lambda: memory)
         empty = Split(np.empty((0, 5), np.float32), y[:0])
         one = PerModel.whole(*(np.array([number]) for number in (0.1, 1e-3, 0.9, 0.0)))
         return MinibatchTraining(
@@ -348,8 +348,8 @@ def test_a_stop_is_asked_for_between_blocks_of_validation_too(streamed, tmp_path
     monkeypatch.setattr("classifier.shards.ROWS", 7)
     split, val = iris()
     if streamed:
-        monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 5 * 16)
-        monkeypatch.setattr("data.streamed.WINDOW_BYTES", 4 * 5 * 16 * 2)
+        monkeypatch.setattr("data.batches.CHUNK_BYTES", 4 * 5 * 16)
+        monkeypatch.setattr("data.batches.WINDOW_BYTES", 4 * 5 * 16 * 2)
         np.save(tmp_path / "X.npy", split.X[:, :-1])
         features = AffineMap(np.zeros(4), np.ones(4))
         split = Split(features.design_matrix(open_npy(str(tmp_path / "X.npy"))), split.y)

@@ -1,197 +1,182 @@
 import os
 import subprocess
 import sys
+import threading
+from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 
 from data import machine
 from data.errors import InputError
+from data.machine import Team, do_all, in_order, row_parts
 
 GIB, MIB = 2**30, 2**20
+ALL = len(psutil.Process().cpu_affinity())
 
 
 @pytest.fixture
-def groups(tmp_path, monkeypatch):
-    """Make the files by which Linux tells a process its groups and their limits."""
-    monkeypatch.setattr(machine, "PROC", tmp_path)
+def root(tmp_path):
+    """Make the files by which Linux tells a process its control groups and their limits."""
 
-    def make(own, mounts, limits):
-        (tmp_path / "cgroup").write_text("\n".join(own) + "\n", encoding="utf-8")
-        lines = [
-            f"3{i} 23 0:28 {group} {tmp_path}/{folder} rw,relatime shared:4 - {kind} {kind} {more}"
-            for i, (group, folder, kind, more) in enumerate(mounts)
-        ]
-        (tmp_path / "mountinfo").write_text(
-            "\n".join(["22 1 8:1 / / rw - ext4 /dev/a rw", *lines]), encoding="utf-8"
-        )
-        for _, folder, *_ in mounts:
-            (tmp_path / folder).mkdir(exist_ok=True)
-        for name, text in limits.items():
-            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text + "\n", encoding="utf-8")
+    def make(lines, limits):
+        of_two = {"cgroup.controllers": "memory cpu"} if "0::" in lines else {}
+        for name, text in {"proc/self/cgroup": lines, **limits, **of_two}.items():
+            path = tmp_path / ("" if name.startswith("proc") else "sys/fs/cgroup") / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{text}\n", encoding="utf-8")
+        return tmp_path
 
     return make
 
 
-V2 = [("/", "unified", "cgroup2", "rw,nsdelegate")]
-
-
-def test_without_groups_it_is_all_of_the_machine(groups):
-    assert machine.memory() == psutil.virtual_memory().total  # no files at all
-    groups(["0::/a"], V2, {"unified/a/memory.max": "max", "unified/a/cpu.max": "max 100000"})
-    assert machine.memory() == psutil.virtual_memory().total
-    assert machine.cores() == len(psutil.Process().cpu_affinity())
+# The lines of a process, the limits of groups, and what counts; of version 1 nothing does.
+@pytest.mark.parametrize(
+    ("lines", "limits", "memory"),
+    [
+        ("0::/a/b", {"a/b/memory.max": GIB, "a/memory.max": 2 * GIB, "memory.max": "max"}, GIB),
+        ("0::/a/b", {"a/b/memory.max": 2 * GIB, "a/memory.max": GIB}, GIB),
+        ("0::/a/b", {"a/b/memory.max": "max", "a/memory.max": GIB}, GIB),
+        ("0::/a/b", {"a/b/x": "", "memory.max": GIB}, GIB),
+        ("5:memory:/b\n0::/a", {"a/memory.max": 2 * GIB, "b/memory.max": 1, "a/c/x": 1}, 2 * GIB),
+        ("0::/docker/a", {"memory.max": GIB}, GIB),  # a container is told the path outside
+        ("0::/", {"memory.max": GIB}, GIB),
+        ("5:memory:/a", {"memory.max": GIB, "a/memory.max": GIB}, None),
+        ("1:cpu:/0::", {"memory.max": GIB}, None),
+        ("nonsense", {"memory.max": GIB}, None),
+        *(("0::/a", {"a/memory.max": limit}, None) for limit in ("max", -1, 0, "nonsense", "")),
+    ],
+)
+def test_the_lowest_limit_of_ones_own_groups_counts(root, lines, limits, memory):
+    assert machine.memory(root(lines, limits)) == (memory or psutil.virtual_memory().total)
 
 
 @pytest.mark.parametrize(
-    ("own", "above"),
-    [("1073741824", "2147483648"), ("2147483648", "1073741824"), ("max", str(GIB))],
+    ("quota", "above", "n"),
+    [
+        ("1000 100000", "max 100000", 1),
+        ("100000 100000", "800000 100000", 1),
+        ("120000 100000", "800000 100000", 2),
+        ("800000 100000", "120000 100000", 2),
+        ("9 3", "max", 3),
+        *((quota, "nonsense", 64) for quota in ("max 100000", "0 100000", "-1 100000", "")),
+    ],
 )
-def test_the_lowest_limit_of_a_group_and_those_above_counts(groups, own, above):
-    limits = {"unified/a/b/memory.max": own, "unified/a/memory.max": above}
-    groups(["0::/a/b"], V2, limits | {"unified/memory.max": str(64 * GIB), "unified/x": ""})
-    assert machine.memory() == GIB
+def test_a_quota_is_rounded_up_to_whole_cores(root, monkeypatch, quota, above, n):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(64), raising=False)
+    assert machine.cores(root("0::/a", {"a/cpu.max": quota, "cpu.max": above})) == n
 
 
-def test_a_group_beside_ones_own_does_not_count(groups):
-    limits = {"unified/a/memory.max": str(2 * GIB), "unified/b/memory.max": str(GIB)}
-    # Nor do those of version 1, which a machine may have beside these.
-    groups(["5:memory:/b", "0::/a"], V2, limits | {"unified/a/c/memory.max": "1000"})
-    assert machine.memory() == 2 * GIB
+def test_where_nothing_is_told_it_is_all_of_the_machine(tmp_path):
+    assert machine.memory(tmp_path) == psutil.virtual_memory().total
+    assert machine.cores(tmp_path) == ALL
 
 
-@pytest.mark.parametrize("limit", ["max", "-1", "0", "nonsense", ""])
-@pytest.mark.parametrize("own", [["0::/a"], ["5:memory:/a", "3:cpu:/a"]], ids=["own", "of others"])
-def test_what_is_no_limit(groups, own, limit):
-    groups(own, V2, {"unified/a/memory.max": limit, "unified/a/cpu.max": f"{limit} 100000"})
-    assert machine.memory() == psutil.virtual_memory().total
-    assert machine.cores() == len(psutil.Process().cpu_affinity())
-
-
-@pytest.mark.parametrize(
-    "text", ["nonsense\n", "0::/a\n"], ids=["no group", "a group that is nowhere"]
-)
-def test_a_linux_unlike_any_known_has_no_limit(tmp_path, monkeypatch, text):
-    monkeypatch.setattr(machine, "PROC", tmp_path)
-    (tmp_path / "cgroup").write_text(text, encoding="utf-8")
-    (tmp_path / "mountinfo").write_text("nonsense - ext4\n", encoding="utf-8")
-    assert machine.memory() == psutil.virtual_memory().total
-
-
-# What a container sees: the path outside, with its own group mounted, by that path or by another.
-@pytest.mark.parametrize("mounted", ["/docker/a", "/", "/else"])
-def test_in_a_container_the_group_that_is_mounted_counts(groups, mounted):
-    limits = {"unified/memory.max": str(GIB), "unified/cpu.max": "150000 100000"}
-    groups(["0::/docker/a"], [(mounted, "unified", "cgroup2", "rw")], limits)
-    assert machine.memory() == GIB
-
-
-def test_a_mount_that_shows_ones_own_group_is_taken_before_others(groups):
-    mounts = [("/other", "other", "cgroup2", "rw"), ("/", "unified", "cgroup2", "rw")]
-    limits = {"other/memory.max": "1000", "unified/a/memory.max": str(GIB)}
-    groups(["0::/a"], mounts, limits)
-    assert machine.memory() == GIB
-
-
-@pytest.mark.parametrize(
-    ("quota", "n"), [("1000 100000", 1), ("100000 100000", 1), ("120000 100000", 2), ("9 3", 3)]
-)
-def test_a_quota_is_rounded_up_to_whole_cores(groups, monkeypatch, quota, n):
-    monkeypatch.setattr(machine, "_affinity", lambda: 64)
-    groups(["0::/a"], V2, {"unified/a/cpu.max": quota, "unified/cpu.max": "800000 100000"})
-    assert machine.cores() == n
-
-
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
 def test_a_process_that_is_kept_to_one_core_has_one():
-    if not hasattr(os, "sched_setaffinity"):
-        pytest.skip("no affinity on this system")
     one = min(os.sched_getaffinity(0))
     check = f"import os; os.sched_setaffinity(0, [{one}]); from data import machine; "
-    done = subprocess.run(
-        [sys.executable, "-c", check + "print(machine.cores())"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = [sys.executable, "-c", check + "print(machine.cores())"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"
 
 
-@pytest.mark.parametrize(("psutil_knows", "n"), [(True, 3), (False, 5)])
-def test_other_systems_ask_psutil_and_then_count_all(monkeypatch, psutil_knows, n):
-    class Process:
-        if psutil_knows:
-
-            def cpu_affinity(self):
-                return [0, 1, 5]
-
+@pytest.mark.parametrize("affinity", [{"cpu_affinity": lambda: [0, 1, 5]}, {}])
+def test_other_systems_ask_psutil_and_then_count_all(monkeypatch, tmp_path, affinity):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    monkeypatch.setattr(psutil, "Process", Process)
+    monkeypatch.setattr(psutil, "Process", lambda: SimpleNamespace(**affinity))
     monkeypatch.setattr(os, "cpu_count", lambda: 5)
-    assert machine.cores() == n
+    assert machine.cores(tmp_path) == (3 if affinity else 5)
 
 
-def test_processes_are_bounded_by_cores_memory_and_what_windows_allows(monkeypatch):
+@pytest.mark.parametrize(
+    ("cores", "each", "n"), [(100, GIB, 8), (100, 1, 61), (100, 9 * GIB, 1), (3, GIB, 3)]
+)
+def test_processes_are_bounded_by_cores_memory_and_what_windows_allows(monkeypatch, cores, each, n):
     monkeypatch.setattr(machine, "memory", lambda: 8 * GIB)
-    monkeypatch.setattr(machine, "cores", lambda: 100)
-    assert machine.processes(GIB) == 8
-    assert machine.processes(1) == 61
-    assert machine.processes(9 * GIB) == 1
-    monkeypatch.setattr(machine, "cores", lambda: 3)
-    assert machine.processes(GIB) == 3
+    monkeypatch.setattr(machine, "cores", lambda: cores)
+    assert machine.processes(each) == n
 
 
-@pytest.fixture
-def one_gib(monkeypatch):
+def test_what_the_process_takes_itself_is_kept_back(monkeypatch):
     monkeypatch.setattr(machine, "memory", lambda: GIB)
-
-
-def test_what_the_process_takes_itself_is_kept_back(one_gib):
     free = GIB - GIB // 16 - machine.RESERVE
     machine.check_room("here", {"it": free}, "less")
+    parts = {"it": free - 5 * MIB, "its copy": 5 * MIB + 1, "none": 0}
     with pytest.raises(InputError) as told:
-        machine.check_room(
-            "here", {"it": free - 5 * MIB, "its copy": 5 * MIB + 1, "none": 0}, "less"
-        )
+        machine.check_room("here", parts, "less")
     assert str(told.value) == (
         "here: needs 699 MiB for it, 5 MiB for its copy, and of the 1.0 GiB of memory that may be "
         "used here 704 MiB are free for that; use less"
     )
-
-
-def test_little_is_not_asked_about(monkeypatch):
-    """It would cost the start of every run, and be no news."""
-    monkeypatch.setattr(machine, "memory", lambda: pytest.fail("asked"))
-    machine.check_room("here", {"it": 60 * MIB}, "less")
-
-
-def test_room_is_shared_with_other_processes_and_what_is_kept(one_gib, monkeypatch):
-    alone = machine.room()
     with machine.shared(kept=100 * MIB):
-        assert machine.room() == alone - 100 * MIB
+        assert machine.room() == free - 100 * MIB
     monkeypatch.setattr(machine, "memory", lambda: 16 * GIB)
     with machine.shared(processes=3):
         assert machine.room() == 5 * GIB - machine.RESERVE
         with pytest.raises(InputError, match="use less, or fewer processes than these 3$"):
             machine.check_room("here", {"it": 5 * GIB}, "less")
     machine.check_room("here", {"it": 14 * GIB}, "less")
+    # About little nobody is asked: it would cost the start of every run.
+    monkeypatch.setattr(machine, "memory", lambda: pytest.fail("asked"))
+    machine.check_room("here", {"it": 60 * MIB}, "less")
 
 
-@pytest.mark.parametrize(
-    ("changes", "needed"),
-    [
-        ({}, 300 + 400),  # prepared copies are larger than what is split off
-        ({"prepared": 200}, 300 + 200),
-        ({"prepared": 200, "apart": 250}, 300 + 250),
-        ({"prepared": 200, "apart": 0}, 300 + 200),
-        ({"making": 900}, 900),
-        ({"n_examples": MIB}, 300 + 400 + 64),
-    ],
-)
-def test_the_most_that_is_taken_at_once_counts(monkeypatch, changes, needed):
-    taken = []
-    monkeypatch.setattr(machine, "check_room", lambda where, parts, advice: taken.append(parts))
-    sizes = {"n_examples": 0, "raw": 300, "prepared": 400, "apart": 100, "making": 0} | changes
-    scaled = {k: v * MIB if k != "n_examples" else v for k, v in sizes.items()}
-    machine.check_loading("here", advice="less", **scaled)
-    assert sum(taken[0].values()) == needed * MIB
+def test_parts_are_done_at_the_same_time_and_come_in_order(monkeypatch):
+    meeting = threading.Barrier(3, timeout=30)  # passed only by three at once
+
+    def meet(part):
+        return meeting.wait() >= 0 and part
+
+    with Team(3) as team:
+        for _ in range(2):
+            assert [*team.map(meet, range(3))] == [0, 1, 2]
+    alone = [*team.map(lambda part: threading.current_thread(), range(3))]
+    assert alone == 3 * [threading.main_thread()]
+    monkeypatch.setattr(machine, "cores", lambda: 3)
+    assert [*in_order(meet, range(3))] == [0, 1, 2]
+    assert [*in_order(meet, [])] == []
+
+
+@pytest.mark.parametrize("n", [1, 2, 8])
+def test_few_are_ahead_and_an_error_is_raised_when_all_that_was_begun_has_ended(n):
+    begun, ended = [], []
+
+    def do(part):
+        begun.append(part)
+        if part in {5, 6}:
+            raise ValueError(part)
+        ended.append(part)
+        return part
+
+    with Team(n) as team:
+        results = team.map(do, range(40))
+        for number in range(5):
+            assert next(results) == number
+            assert len(begun) <= number + n + 1
+        with pytest.raises(ValueError, match="^5$"):
+            next(results)
+        assert sorted({*ended, 5, 6}) == [*range(max(7, len(begun)))]
+        assert [*team.map(lambda part: -part, range(3))] == [0, -1, -2]
+        left = team.map(do, range(4))
+        assert next(left) == 0
+        left.close()
+    with pytest.raises(ValueError, match="^5$"):
+        do_all(do, range(40))
+
+
+def test_threads_are_quiet_about_what_their_caller_is_quiet_about():
+    def overflow(part):
+        return np.float32(1e30) * np.float32(1e30)
+
+    with np.errstate(over="raise"), Team(2) as team, pytest.raises(FloatingPointError):
+        list(team.map(overflow, range(2)))
+    with np.errstate(over="ignore"), Team(2) as team:
+        assert np.isinf(list(team.map(overflow, range(2)))).all()
+
+
+def test_parts_cover_the_rows_once():
+    assert row_parts(7, 3) == [slice(0, 3), slice(3, 6), slice(6, 7)]
+    assert row_parts(9, 3, 5) == [slice(5, 8), slice(8, 9)]
+    assert row_parts(0, 3) == []

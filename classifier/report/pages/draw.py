@@ -32,7 +32,7 @@ from classifier.runs.artifacts import (
 from classifier.runs.folder import read_report
 from classifier.runs.log import log as run_log
 from classifier.runs.log import reason_of
-from data.console import printable
+from data.errors import printable
 from data.files.store import from_here, read_plain, write_whole
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ def memory(monkeypatch):
     monkeypatch.setattr(machine, "ASKED_FROM", 0)
 
     def of(size):
-        for module in ("data.machine", "data.streamed", "classifier.runs.preparation"):
+        for module in ("data.machine", "data.batches", "classifier.runs.preparation"):
             monkeypatch.setattr(f"{module}.memory", lambda: size)
 
     return of

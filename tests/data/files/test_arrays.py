@@ -6,206 +6,200 @@ import pytest
 
 from classifier.model import LinearModel
 from classifier.runs.checkpoint import read_checkpoint
+from data import machine
 from data.errors import InputError
-from data.files.arrays import array_kind, open_npy, read_npz
+from data.files.arrays import array_kind, open_npy, read_npz, read_sealed, write_sealed
 from data.sources.files import read_examples
 
 PART = 2**20
 N = PART // 4
 
 
-def arrays():
+def peak_of(call):
+    """Return the bytes that a call takes at once."""
+    tracemalloc.start()
+    try:
+        call()
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return peak
+
+
+def saved(path, array):
+    np.save(path, array)
+    return str(path)
+
+
+def test_arrays_are_those_that_numpy_reads(tmp_path):
     rng = np.random.default_rng(0)
-    return {
-        "rows": rng.standard_normal((N, 3)),
-        "columns": np.asfortranarray(rng.standard_normal((N, 3))),
-        "bytes": rng.integers(0, 256, 5 * PART + 1, dtype=np.uint8),
+    arrays = {
+        "rows": rng.standard_normal((N // 8, 3)),
+        "columns": np.asfortranarray(rng.standard_normal((N // 8, 3))),
         "swapped": rng.standard_normal(N).astype(">f8"),
         "text": rng.integers(0, 9, N).astype("<U3"),
-        "cube": np.asfortranarray(rng.standard_normal((N // 6, 2, 3))),
+        "long text": np.array(["a" * 300_000, "b"]),  # a value is longer than the list may be
+        "scalar": np.array(3.0),
     }
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "x.npz", **arrays)
+        read = read_npz(str(tmp_path / "x.npz"), arrays, optional=["text", "none"])
+        with np.load(tmp_path / "x.npz") as expected:
+            assert read.keys() == arrays.keys()
+            for key, array in read.items():
+                np.testing.assert_array_equal(array, expected[key])
+                assert array.dtype == expected[key].dtype
+                assert array.flags.f_contiguous == expected[key].flags.f_contiguous
+                assert array.flags.writeable
+                assert array_kind(str(tmp_path / "x.npz"), key)[:2] == (array.shape, array.dtype)
 
 
-@pytest.mark.parametrize("name", arrays())
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_large_arrays_are_those_that_numpy_reads(name, save, tmp_path):
-    save(tmp_path / "x.npz", small=np.arange(3), **{name: arrays()[name]}, last=np.arange(4))
-    read = read_npz(str(tmp_path / "x.npz"), [name, "last"])
-    with np.load(tmp_path / "x.npz") as expected:
-        for key, array in read.items():
-            np.testing.assert_array_equal(array, expected[key])
-            assert array.dtype == expected[key].dtype
-            assert array.flags.f_contiguous == expected[key].flags.f_contiguous
-            assert array.flags.writeable
-
-
-@pytest.mark.parametrize("place", [0.001, 0.3, 0.5, 0.99])
-def test_a_byte_that_changed_is_noticed(place, tmp_path):
-    np.savez(tmp_path / "x.npz", X=np.zeros(3 * PART, dtype=np.uint8))
-    with (tmp_path / "x.npz").open("r+b") as file:
-        file.seek(int(place * 3 * PART))
-        file.write(b"x")
-    with pytest.raises(InputError, match="x.npz: a damaged .npz file"):
-        read_npz(str(tmp_path / "x.npz"), ["X"])
-
-
-def test_an_array_takes_no_more_than_itself(tmp_path):
-    np.savez(tmp_path / "x.npz", X=np.zeros(20 * PART, dtype=np.uint8))
-    read_npz(str(tmp_path / "x.npz"), ["X"])  # imports
-    tracemalloc.start()
-    read_npz(str(tmp_path / "x.npz"), ["X"])
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 20 * PART + PART
-
-
-def with_members(path, count):
-    """Write X and y, and then so many members of no bytes."""
-    np.savez(path, X=np.eye(3), y=np.arange(3))
-    with zipfile.ZipFile(path, "a") as archive:
-        for i in range(count):
-            archive.writestr(f"{i}.npy", b"")
+def test_an_array_takes_no_more_than_itself_and_is_refused_where_that_is_not_there(
+    tmp_path, monkeypatch
+):
+    path = tmp_path / "x.npz"
+    np.savez(path, X=np.zeros(20 * PART, dtype=np.uint8))
+    read_npz(str(path), ["X"])  # imports
+    assert peak_of(lambda: read_npz(str(path), ["X"])) < 20 * PART + PART
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "room", lambda: 20 * PART - 1)
+    with pytest.raises(InputError, match=r"x.npz: needs 20 MiB for X, .*; use fewer examples, or"):
+        read_npz(str(path), ["X"])
+    monkeypatch.undo()
+    content = bytearray(path.read_bytes())
+    for place in (0.001, 0.5, 0.99):
+        content[int(place * len(content))] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="x.npz: a damaged .npz file"):
+            read_npz(str(path), ["X"])
 
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory):
-    path = tmp_path_factory.mktemp("crowded") / "x.npz"
-    with_members(path, 20_000)
-    return path
+    """X and y, and then thousands of members of no bytes."""
+
+    def write(count):
+        path = tmp_path_factory.mktemp("crowded") / "x.npz"
+        np.savez(path, X=np.eye(3), y=np.arange(3))
+        with zipfile.ZipFile(path, "a") as archive:
+            for i in range(count):
+                archive.writestr(f"{i}.npy", b"")
+        return path
+
+    return write
 
 
-def test_thousands_of_arrays_beside_those_asked_for_do_no_harm(tmp_path):
-    with_members(tmp_path / "x.npz", 10_000)
-    np.testing.assert_array_equal(read_npz(str(tmp_path / "x.npz"), ["X"])["X"], np.eye(3))
+def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(crowded):
+    np.testing.assert_array_equal(read_npz(str(crowded(10_000)), ["X"])["X"], np.eye(3))
+    path = crowded(20_000)
+
+    def read(function, *arguments):
+        with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes, and "):
+            function(*arguments)
+
+    for function, *arguments in (
+        (read_npz, str(path), ["X"]),
+        (array_kind, str(path), "X"),
+        (read_examples, str(path)),
+        (LinearModel.load, path),
+        (read_checkpoint, path),
+    ):
+        assert peak_of(lambda call=(function, *arguments): read(*call)) < 2**19
 
 
-@pytest.mark.parametrize(
-    "read",
-    [
-        lambda path: read_npz(path, ["X"]),
-        lambda path: array_kind(path, "X"),
-        read_examples,
-        LinearModel.load,
-        read_checkpoint,
-    ],
-)
-def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(read, crowded):
-    place = crowded if read in (LinearModel.load, read_checkpoint) else str(crowded)
-    tracemalloc.start()
-    with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes, and 10"):
-        read(place)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 2**19
-
-
-def test_an_array_of_large_values_is_read(tmp_path):
-    """Whose values numpy reads one at a time, each larger than the list of arrays may be."""
-    y = np.array(["a" * 300_000, "b"])
-    np.savez_compressed(tmp_path / "x.npz", y=y)
-    np.testing.assert_array_equal(read_npz(str(tmp_path / "x.npz"), ["y"])["y"], y)
-
-
-@pytest.fixture
-def save(tmp_path):
-    def save(array, name="x.npy"):
-        np.save(tmp_path / name, array)
-        return str(tmp_path / name)
-
-    return save
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.uint8, "U3", ">i4"])
-@pytest.mark.parametrize("shape", [(50,), (50, 3), (50, 2, 3)])
-def test_rows_are_those_of_the_array(dtype, shape, save):
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, np.uint8, "U3", ">i4"])
+@pytest.mark.parametrize("shape", [(50,), (50, 2, 3)])
+def test_rows_are_those_of_the_array_but_for_those_left_out(dtype, shape, tmp_path):
     array = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
-    rows = open_npy(save(array))
-    assert (rows.shape, rows.dtype, len(rows)) == (array.shape, array.dtype, 50)
-    places = np.array([7, 0, 49, 7])
-    for place in (slice(None), slice(3, 9), slice(45, 99), slice(9, 9), places):
-        np.testing.assert_array_equal(rows[place], array[place])
+    rows = open_npy(saved(tmp_path / "x.npy", array))
+    first, second = np.array([0, 5, 6, 49]), np.array([0, 3, 30, 31, 45])
+    fewer = np.delete(array, first, axis=0)
+    for left, expected in (
+        (rows, array),
+        (rows.leave_out(first), fewer),
+        (rows.leave_out(first).leave_out(second), np.delete(fewer, second, axis=0)),
+    ):
+        assert (left.shape, left.dtype, len(left)) == (expected.shape, array.dtype, len(expected))
+        places = [slice(None), slice(3, 9), slice(35, 99), slice(9, 9), np.array([7, 0, 40, 7])]
+        for place in [*places, *(slice(i, i + 3) for i in range(41))]:
+            np.testing.assert_array_equal(left[place], expected[place])
+    np.testing.assert_array_equal(array[rows.leave_out(first).in_file(np.arange(46))], fewer)
 
 
-def test_rows_left_out_are_as_if_they_were_not_there(save):
-    array = np.arange(120).reshape(40, 3)
-    first, second = np.array([0, 5, 6, 39]), np.array([0, 3, 30])
-    left = np.delete(np.delete(array, first, axis=0), second, axis=0)
-    rows = open_npy(save(array)).leave_out(first).leave_out(second)
-    assert rows.shape == left.shape
-    places = np.array([0, 32, 5])
-    for start in range(32):
-        into = np.empty((2, 3), dtype=array.dtype)
-        rows.fill(into, start)
-        np.testing.assert_array_equal(into, left[start : start + 2])
-    for place in (slice(None), *(slice(i, i + 3) for i in range(33)), places):
-        np.testing.assert_array_equal(rows[place], left[place])
-
-
-@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
-def test_every_format_of_numpy_is_read(version, tmp_path):
-    array = np.array([["ä", "b"], ["cd", ""]])
-    with (tmp_path / "x.npy").open("wb") as file:
-        np.lib.format.write_array(file, array, version=version)
-    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
-        archive.write(tmp_path / "x.npy", "x.npy")
-    np.testing.assert_array_equal(open_npy(str(tmp_path / "x.npy"))[:], array)
-    np.testing.assert_array_equal(read_npz(str(tmp_path / "x.npz"), ["x"])["x"], array)
-
-
-@pytest.mark.parametrize("version", [1, 2, 3])
-@pytest.mark.parametrize("header", [b"{'descr': (", b"[]", b"\xff\xfe", b"{" * 9999, b""])
-def test_a_damaged_header_is_told_in_plain_words(version, header, tmp_path):
-    size = len(header).to_bytes(2 if version == 1 else 4, "little")
-    (tmp_path / "x.npy").write_bytes(b"\x93NUMPY" + bytes([version, 0]) + size + header)
-    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
-        archive.write(tmp_path / "x.npy", "x.npy")
-    words = r"\(the header of its array is damaged\)"
-    with pytest.raises(InputError, match=rf"x.npy: not an .npy file {words}"):
-        open_npy(str(tmp_path / "x.npy"))
-    with pytest.raises(InputError, match=rf"x.npz: a damaged .npz file {words}"):
-        read_npz(str(tmp_path / "x.npz"), ["x"])
-
-
-def other_files(folder):
-    np.save(folder / "whole.npy", np.zeros((9, 3)))
-    content = (folder / "whole.npy").read_bytes()
-    (folder / "newer.npy").write_bytes(content[:6] + b"\x04" + content[7:])
-    (folder / "short.npy").write_bytes(content[:7])
-    (folder / "cut.npy").write_bytes(content[:-1])
-    (folder / "long.npy").write_bytes(content + b"0")
-    (folder / "header.npy").write_bytes(content[:40])
-    (folder / "text.npy").write_text("1,2\n", encoding="utf-8")
-    (folder / "folder.npy").mkdir()
-    np.save(folder / "columns.npy", np.asfortranarray(np.zeros((9, 3))))
-    np.save(folder / "objects.npy", np.array([{}, []], dtype=object))
-    np.save(folder / "scalar.npy", np.array(3.0))
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("none", "none.npy: no such file"),
-        ("cut", "cut.npy: says 216 bytes and has 215"),
-        ("long", "long.npy: says 216 bytes and has 217"),
-        ("header", "header.npy: not an .npy file"),
-        ("newer", "newer.npy: .npy format 4.0 is not read; save it again with numpy.save"),
-        ("short", "short.npy: not an .npy file"),
-        ("text", "text.npy: not an .npy file"),
-        ("folder", "folder.npy: not a file but a folder"),
-        ("columns", r"columns.npy: its rows .* save numpy.ascontiguousarray\(X\)"),
-        ("objects", "objects.npy: holds Python objects"),
-        ("scalar", "scalar.npy: its rows do not stand"),
-    ],
-)
-def test_other_files_are_told_apart(name, words, tmp_path):
-    other_files(tmp_path)
-    with pytest.raises((InputError, FileNotFoundError), match=words):
-        open_npy(str(tmp_path / f"{name}.npy"))
-
-
-def test_a_file_that_is_cut_while_it_is_read_is_told(save, tmp_path):
-    rows = open_npy(save(np.zeros((1000, 9))))
+def test_a_file_that_is_cut_while_it_is_read_is_told(tmp_path):
+    rows = open_npy(saved(tmp_path / "x.npy", np.zeros((1000, 9))))
     with (tmp_path / "x.npy").open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(InputError, match="x.npy: was cut short while it was read"):
         rows[:]
+
+
+def both(path, array_file):
+    """Return what reads an array from an .npy file, and from an .npz file of it."""
+    with zipfile.ZipFile(path.with_suffix(".npz"), "w") as archive:
+        archive.writestr("x.npy", array_file)
+    path.write_bytes(array_file)
+    yield lambda: open_npy(str(path))[:]
+    yield lambda: read_npz(str(path.with_suffix(".npz")), ["x"])["x"]
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_every_format_of_numpy_is_read_and_a_damaged_header_told(version, tmp_path):
+    array, path = np.array([["ä", "b"], ["cd", ""]]), tmp_path / "x.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, array, version=(version, 0))
+    for read in both(path, path.read_bytes()):
+        np.testing.assert_array_equal(read(), array)
+    words = r"x.np[yz]: (not a whole .npy|a damaged .npz) file \(the header of its array is damaged"
+    for header in (b"{'descr': (", b"[]", b"\xff\xfe", b"{" * 9999, b""):
+        size = len(header).to_bytes(2 if version == 1 else 4, "little")
+        for read in both(path, b"\x93NUMPY" + bytes([version, 0]) + size + header):
+            with pytest.raises(InputError, match=words):
+                read()
+
+
+def test_other_files_are_told_apart(tmp_path):
+    def other(array):
+        np.save(tmp_path / "other.npy", array)
+        return (tmp_path / "other.npy").read_bytes()
+
+    whole, path = other(np.zeros((9, 3))), tmp_path / "x.npy"
+    for content, words in (
+        (whole[:-1], "says 216 bytes and has 215"),
+        (whole + b"0", "says 216 bytes and has 217"),
+        (whole[:40], "header of its array is damaged"),
+        (whole[:6] + b"\x04" + whole[7:], r"x.np[yz]: .npy format 4.0 is not read; save it again"),
+        (whole[:7], "file .EOF: reading magic string"),
+        (b"1,2\n", "file "),
+        (other(np.array([{}, []], dtype=object)), r"holds Python objects; save text as \w+.astype"),
+    ):
+        for read in both(path, content):
+            with pytest.raises(InputError, match=rf"x.np[yz]: .*{words}|{words}"):
+                read()
+    for array in (np.asfortranarray(np.zeros((9, 3))), np.array(3.0)):
+        with pytest.raises(InputError, match=r"x.npy: its rows .* save numpy.ascontiguousarray"):
+            open_npy(saved(path, array))
+    with pytest.raises(FileNotFoundError, match="none.npy: no such file"):
+        open_npy("none.npy")
+    with pytest.raises(InputError, match="not a file but a folder"):
+        open_npy(str(tmp_path))
+
+
+def test_what_is_sealed_is_read_back_or_told(tmp_path):
+    path, arrays = tmp_path / "x.npz", {"a": np.arange(3), "b": np.array("text")}
+    write_sealed(path, 7, arrays)
+    read = read_sealed(path, "thing", 7)
+    assert read.keys() == arrays.keys()
+    assert all(np.array_equal(read[name], array) for name, array in arrays.items())
+    for other in (6, 8):
+        with pytest.raises(InputError, match=f"x.npz: thing format 7, this program reads {other}"):
+            read_sealed(path, "thing", other)
+    content = path.read_bytes()
+    for damaged in (content[:-1] + b"!", content[:-70]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"x.npz: (a damaged|an .npz file cut)"):
+            read_sealed(path, "thing", 7)
+    for others in ({}, {"format": np.array([7])}, {"format": np.array(7.0)}):
+        np.savez(path, a=1, **others)
+        with pytest.raises(InputError, match=r"x.npz: not a thing file; it holds a"):
+            read_sealed(path, "thing", 7)

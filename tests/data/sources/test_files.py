@@ -1,5 +1,4 @@
 import os
-import re
 import tracemalloc
 import zipfile
 
@@ -12,27 +11,42 @@ from data.files.arrays import NpyRows
 from data.sources.files import Source
 from data.splits import MOVED
 
-
-@pytest.fixture
-def save(tmp_path):
-    def save(name="mine.npz", **arrays):
-        np.savez(tmp_path / name, **arrays)
-        return str(tmp_path / name)
-
-    return save
-
-
-def load(train, val=None, test=None, val_fraction=0.1, test_fraction=0.2):
-    source = Source(
-        train=str(train), val=val, test=test, val_fraction=val_fraction, test_fraction=test_fraction
-    )
-    return source.load(np.random.default_rng(0))
-
-
 X = np.arange(120.0).reshape(40, 3)
 Y = np.arange(40) % 4
 
 
+@pytest.fixture
+def save(tmp_path):
+    """Write X and y into the file, or the two files, of a split; return the source's settings."""
+
+    def write(X=X, y=Y, split="train", form="one file"):
+        if form == "one file":
+            np.savez(tmp_path / f"{split}.npz", X=X, y=y)
+            return {split: str(tmp_path / f"{split}.npz")}
+        for name, array in {"X": X, "y": y}.items():
+            np.save(tmp_path / f"{split}_{name}.npy", array)
+        return {f"{split}_{name}": str(tmp_path / f"{split}_{name}.npy") for name in "Xy"}
+
+    return write
+
+
+def load(files, val_fraction=0.1, test_fraction=0.2):
+    source = Source(**files, val_fraction=val_fraction, test_fraction=test_fraction)
+    return source.load(np.random.default_rng(0))
+
+
+def everything(dataset):
+    """Return every example of a data set in the order of its first feature, with its label."""
+    X = np.concatenate([split.X[:] for split in dataset.splits().values()])
+    y = np.concatenate([split.y for split in dataset.splits().values()])
+    order = np.argsort(X.reshape(len(X), -1)[:, 0])
+    return X[order], dataset.classes[y[order].astype(int)]
+
+
+FORMS = pytest.mark.parametrize("form", ["one file", "a pair"])
+
+
+@FORMS
 @pytest.mark.parametrize(
     ("y", "classes"),
     [
@@ -52,264 +66,114 @@ Y = np.arange(40) % 4
         (Y.astype(np.longdouble) + 2**52, [2**52 + i for i in range(4)]),
     ],
 )
-def test_labels_of_every_kind_become_classes(y, classes, save):
-    dataset = load(save(X=X, y=y))
+def test_labels_of_every_kind_become_classes_and_no_example_is_lost(y, classes, form, save):
+    dataset = load(save(y=y, form=form))
     assert dataset.classes.tolist() == classes
-    rows = dataset.train.X[:, 0].astype(int) // 3
-    given = np.char.decode(y) if y.dtype.kind == "S" else y
-    np.testing.assert_array_equal(dataset.classes[dataset.train.y], given[rows])
+    assert [len(s) for s in dataset.splits().values()] == [29, 3, 8]
+    assert isinstance(dataset.train.X, NpyRows) == (form == "a pair")
+    found, names = everything(dataset)
+    np.testing.assert_array_equal(found, X)
+    np.testing.assert_array_equal(names, np.char.decode(y) if y.dtype.kind == "S" else y)
+    assert dataset.fingerprint == load(save(y=y, form=form)).fingerprint
+    assert dataset.fingerprint != load(save(X=X + 1, y=y, form=form)).fingerprint
 
 
-LONG = min(np.finfo(np.longdouble).nmant + 1, 63)  # digits that a label may have
-NUMBERS = np.arange(40) % 4 * 3 + 2  # 2, 5, 8, 11
+@FORMS
+@pytest.mark.parametrize("n_classes", [256, 257])  # a byte has an index for 256
+def test_classes_are_kept_apart_whatever_their_number(n_classes, form, save):
+    labels = 3 * (np.arange(2 * n_classes) % n_classes)
+    examples = np.arange(4.0 * n_classes).reshape(-1, 2)
+    found, names = everything(load(save(examples, labels, form=form), 0.0, 0.1))
+    np.testing.assert_array_equal(found, examples)
+    np.testing.assert_array_equal(names, labels)
+
+
+NUMBERS = Y * 3 + 2  # 2, 5, 8, 11
 
 
 @pytest.mark.parametrize("kind", [str, bytes, np.uint64, np.int8, np.float16, ">i4"])
 @pytest.mark.parametrize("train_kind", [str, np.int64])
 def test_held_out_labels_are_those_of_the_same_name(train_kind, kind, save):
-    dataset = load(
-        save(X=X, y=NUMBERS.astype(train_kind)), save("val.npz", X=X, y=NUMBERS.astype(kind))
-    )
+    files = save(y=NUMBERS.astype(train_kind)) | save(X, NUMBERS.astype(kind), "val")
+    dataset = load(files)
     assert dataset.classes.tolist() == np.array([2, 5, 8, 11]).astype(train_kind).tolist()
     assert dataset.classes[dataset.val.y].astype(str).tolist() == NUMBERS.astype(str).tolist()
 
 
-@pytest.mark.parametrize("other", [np.array(["02"]), np.array(["2.0"]), np.array([0]), [2**60 + 1]])
+@pytest.mark.parametrize("other", ["02", "2.0", 0, 2**60 + 1, "2 "])
 def test_a_held_out_label_of_another_name_is_refused(other, save):
-    train = save(X=X, y=np.where(NUMBERS == 11, 2**60, NUMBERS))
-    test = save("test.npz", X=X, y=np.resize(np.array(other), 40))
-    with pytest.raises(InputError, match=r"is in no example of data.train \(2, 5, 8, 1152921504"):
-        load(train, test=test)
+    train = save(y=np.where(NUMBERS == 11, 2**60, NUMBERS))
+    shown = repr(other) if other == "2 " else other
+    words = rf"data.test=.*test.npz: label {shown} is in no example of data.train \(2, 5, 8, 1152"
+    with pytest.raises(InputError, match=words):
+        load(train | save(X, np.array([2] * 39 + [other]), "test"))
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("streamed", [False, True])
+LONG = min(np.finfo(np.longdouble).nmant + 1, 63)  # digits that a label may have
+
+
+@FORMS
 @pytest.mark.parametrize(
     ("kind", "digits"), [("f2", 11), ("f4", 24), ("f8", 53), (">f4", 24), (np.longdouble, LONG)]
 )
-def test_floats_that_merge_labels_are_refused(kind, digits, streamed, save, tmp_path):
+def test_floats_that_merge_labels_are_refused(kind, digits, form, save):
     y = (np.array(2, dtype=kind) ** digits * np.array([-1, 1, 1, 1])[Y] + Y).astype(kind)
-    refused = rf"y\[0\]=-.*e?.*: labels must be whole.* below 2\*\*{digits}"
-    np.save(tmp_path / "X.npy", X)
-    np.save(tmp_path / "y.npy", y)
-    places = {"train": save(X=X, y=y)}
-    if streamed:
-        places = {f"train_{name}": str(tmp_path / f"{name}.npy") for name in "Xy"}
-    source = Source(**places, val_fraction=0, test_fraction=0)
-    with pytest.raises(InputError, match=refused):
-        source.load(np.random.default_rng(0))
+    with pytest.raises(
+        InputError, match=rf"y\[0\]=-.*: labels must be whole.* 2\*\*{digits}, from"
+    ):
+        load(save(y=y, form=form))
 
 
-@pytest.mark.parametrize(
-    ("shape", "image_shape"),
-    [
-        ((3,), None),
-        ((8, 8), (8, 8)),
-        ((8, 6, 3), (8, 6, 3)),
-        ((4, 5, 6), None),
-        ((4, 5, 2), None),
-        ((2, 3, 4, 5), None),
-    ],
-)
-def test_examples_of_any_shape(shape, image_shape, save):
-    dataset = load(save(X=np.zeros((40, *shape)), y=Y))
-    assert dataset.image_shape == image_shape
+@pytest.mark.parametrize("shape", [(3,), (8, 8), (8, 6, 3), (8, 6, 1), (4, 5, 2), (2, 3, 4, 5)])
+def test_examples_of_any_shape(shape, save):
+    dataset = load(save(X=np.zeros((40, *shape))))
+    is_image = len(shape) == 2 or (len(shape) == 3 and shape[2] in (1, 3))
+    assert dataset.image_shape == (shape if is_image else None)
     assert dataset.n_features == np.prod(shape)
 
 
-def test_files_for_val_and_test_are_used_whole(save):
-    train = save(X=X, y=Y)
-    val, test = save("val.npz", X=X[:8] + 1, y=Y[:8]), save("test.npz", X=X[:5] + 2, y=Y[:5])
-    dataset = load(train, val, test)
+@FORMS
+def test_each_split_may_have_files_of_its_own(form, save):
+    files = save(form=form) | save(X[:8] + 1, Y[:8], "val") | save(X[:5] + 2, Y[:5], "test", form)
+    dataset = load(files)
     assert [len(s) for s in dataset.splits().values()] == [40, 8, 5]
-    np.testing.assert_array_equal(dataset.val.X, X[:8] + 1)
-    np.testing.assert_array_equal(dataset.test.X, X[:5] + 2)
+    np.testing.assert_array_equal(dataset.val.X[:], X[:8] + 1)
+    np.testing.assert_array_equal(dataset.test.X[:], X[:5] + 2)
+    with pytest.raises(InputError, match=r"data.val=.*its examples have shape \(2,\), those of"):
+        load(files | save(X[:, :2], Y, "val"))
 
 
-def test_values_that_are_not_finite_are_counted_and_placed(save):
+def test_the_largest_values_are_finite_and_others_are_placed(save):
+    load(save(X=np.full((40, 2), 1e308)))  # their sum is not finite, they are
     bad = np.zeros((40, 2, 3))
     bad[25, 1, 2], bad[37, 0, 0] = np.nan, np.inf
-    with pytest.raises(InputError, match=r"2 values .* the first \(nan\) at \[25, 1, 2\]"):
-        load(save(X=bad, y=Y))
-    load(save(X=np.full((40, 2), 1e308), y=Y))  # their sum is not finite, they are
+    with pytest.raises(InputError, match=r"train.npz: example 25 holds nan: .* \[25, 1, 2\]"):
+        load(save(X=bad))
+    every_row = np.where(np.arange(40)[:, None] >= 0, np.inf, X)
+    with pytest.raises(InputError, match=r"train_X.npy: example \d+ holds inf"):
+        load(save(X=every_row, form="a pair"))  # those held out are read
 
 
-def test_other_files_are_told_apart(tmp_path, save):
-    with pytest.raises(FileNotFoundError, match="no such file"):
-        load(tmp_path / "none.npz")
-    (tmp_path / "text.npz").write_text("hello", encoding="utf-8")
-    whole = save(X=X, y=Y)
-    content = (tmp_path / "mine.npz").read_bytes()
-    (tmp_path / "cut.npz").write_bytes(content[: len(content) // 2])
-    os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match=r"cut\.npz: an \.npz file cut short"):
-        load(tmp_path / "cut.npz")
-    for name in ("text.npz", ".", "pipe"):
-        with pytest.raises(InputError, match=r"not (an \.npz|a) file"):
-            load(tmp_path / name)
-    assert load(whole).n_features == 3
-
-
-@pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_one_npy_file_is_sent_to_the_pair_of_keys(split, tmp_path, save):
-    np.save(tmp_path / "x.npy", X)
-    (tmp_path / "x.npy").rename(tmp_path / "renamed.npz")
-    files = {"train": save(X=X, y=Y), split: str(tmp_path / "renamed.npz")}
-    words = f"one array, an .npy file; give data.{split}_X=FILE.npy and data.{split}_y=FILE.npy in"
-    with pytest.raises(InputError, match=rf"renamed\.npz: {words}"):
-        load(**files)
-
-
-@pytest.mark.parametrize("key", ["train_X", "train_y"])
-def test_an_npz_file_in_a_pair_is_sent_to_the_key_of_its_own(key, tmp_path, save):
-    np.save(tmp_path / "x.npy", X)
-    np.save(tmp_path / "y.npy", Y)
-    files = {"train_X": str(tmp_path / "x.npy"), "train_y": str(tmp_path / "y.npy")}
-    files[key] = save(X=X, y=Y)
-    with pytest.raises(InputError, match=rf"mine.npz: a zip file.*give data.train={files[key]}"):
-        Source(**files, val_fraction=0.1, test_fraction=0.1).load(np.random.default_rng(0))
-
-
-def test_other_zip_files_are_named(tmp_path):
-    for name, member, words in [
-        ("e.pt", "e/data.pkl", r"a file of torch.save; numpy.savez\(path, X=X.numpy\(\)"),
-        (
-            "e.xlsx",
-            "xl/workbook.xml",
-            r"a zip file without arrays, of xl/workbook.xml; numpy.savez",
-        ),
-    ]:
-        with zipfile.ZipFile(tmp_path / name, "w") as archive:
-            archive.writestr(member, b"")
-        with pytest.raises(InputError, match=rf"{name}: {words}"):
-            load(tmp_path / name)
-
-
-def test_splits_must_fit_together(save):
-    train = save(X=X, y=Y)
-    with pytest.raises(InputError, match=r"data.val=.*its examples have shape \(2,\), those of"):
-        load(train, val=save("val.npz", X=X[:, :2], y=Y))
-    with pytest.raises(InputError, match=r"label 4 is in no example of data.train \(0, 1, 2, 3\);"):
-        load(train, test=save("test.npz", X=X, y=(Y + 1).astype(str)))
-    with pytest.raises(InputError, match=r"data.test=.*: label 9 is in no example of data.train"):
-        load(train, test=save("test.npz", X=X[:2], y=np.array([0, 9])))
-    with pytest.raises(InputError, match=r"label '2 ' is in no example of data.train \(0, 1, 2"):
-        load(train, test=save("test.npz", X=X[:2], y=np.array(["0", "2 "])))
-
-
-@pytest.fixture
-def pair(tmp_path):
-    """Write X and y as a pair of .npy files; return the source's settings."""
-
-    def write(X, y, split="train"):
-        np.save(tmp_path / f"{split}_X.npy", X)
-        np.save(tmp_path / f"{split}_y.npy", y)
-        return {f"{split}_{name}": str(tmp_path / f"{split}_{name}.npy") for name in "Xy"}
-
-    return write
-
-
-def load_pairs(val_fraction=0.1, test_fraction=0.2, **places):
-    source = Source(val_fraction=val_fraction, test_fraction=test_fraction, **places)
-    return source.load(np.random.default_rng(0))
-
-
-def everything(dataset):
-    """Return every example of a data set in the order of its first feature, with its label."""
-    X = np.concatenate([split.X[:] for split in dataset.splits().values()])
-    y = np.concatenate([split.y for split in dataset.splits().values()])
-    order = np.argsort(X[:, 0])
-    return X[order], dataset.classes[y[order].astype(int)]
-
-
-@pytest.mark.parametrize("labels", [Y, Y + 0.0, np.array(list("dcba"))[Y]])
-def test_a_pair_of_files_is_split_without_losing_an_example(labels, pair):
-    dataset = load_pairs(**pair(X, labels))
-    assert [len(s) for s in dataset.splits().values()] == [29, 3, 8]
-    assert isinstance(dataset.train.X, NpyRows)
-    found, names = everything(dataset)
-    np.testing.assert_array_equal(found, X)
-    np.testing.assert_array_equal(names, labels)
-    assert dataset.fingerprint == load_pairs(**pair(X, labels)).fingerprint
-    assert dataset.fingerprint != load_pairs(**pair(X + 1, labels)).fingerprint
-
-
-@pytest.mark.parametrize("n_classes", [256, 257])  # a byte has an index for 256
-def test_classes_are_kept_apart_whatever_their_number(n_classes, pair):
-    labels = 3 * (np.arange(2 * n_classes) % n_classes)
-    examples = np.arange(4.0 * n_classes).reshape(-1, 2)
-    found, names = everything(load_pairs(0.0, 0.1, **pair(examples, labels)))
-    np.testing.assert_array_equal(found, examples)
-    np.testing.assert_array_equal(names, labels)
-
-
-def test_each_split_may_have_a_pair_or_a_file_of_its_own(pair, save):
-    places = pair(X, Y) | pair(X[:8] + 0.5, Y[:8], "val") | {"test": save(X=X[:4], y=Y[:4])}
-    dataset = load_pairs(**places)
-    assert [len(s) for s in dataset.splits().values()] == [40, 8, 4]
-    np.testing.assert_array_equal(dataset.val.X[:], X[:8] + 0.5)
-    np.testing.assert_array_equal(dataset.test.X, X[:4])
-
-
-def test_what_is_held_out_is_bounded_and_leaves_some_of_each_class(pair, monkeypatch):
-    monkeypatch.setattr("data.splits.HELD", 25)
-    y = np.arange(1000) % 4
-    y[[10, 700]] = 4
-    many = pair(np.arange(3000.0).reshape(1000, 3), y)
-    dataset = load_pairs(test_fraction=0.5, val_fraction=0.9, **many)
-    assert len(dataset.test) <= 25
-    assert len(dataset.val) <= 25
-    assert set(dataset.train.y) == {0, 1, 2, 3, 4}
-    monkeypatch.setattr("data.splits.HELD", 999)
-    dataset = load_pairs(test_fraction=0.999, val_fraction=0.0, **pair(X, Y))
-    assert set(dataset.train.y) == {0, 1, 2, 3}
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda p: {"train_X": p["train_X"]}, "train_y: not given; a pair of files needs both"),
-        (lambda p: p | {"train": "x.npz"}, "train=x.npz: give it or train_X and train_y, not both"),
-        (lambda p: {}, "train: not given; add data.train=FILE.npz, or"),
-        (
-            lambda p: p | {"train_y": p["train_X"]},
-            "is the file of data.train_X too; data.train_y names the file of the labels",
-        ),
-        (
-            lambda p: p | {"val": p["train_X"]},
-            "is the file of data.train_X too; leave data.val out, and examples are held out of",
-        ),
-        (
-            lambda p: p | {"val_X": p["train_X"], "val_y": p["train_y"]},
-            "is the file of data.train_X too; leave data.val_X and data.val_y out, and examples",
-        ),
-    ],
-)
-def test_files_that_make_no_splits_are_told(change, words, pair):
-    with pytest.raises(InputError, match=words):
-        load_pairs(**change(pair(X, Y)))
-
-
-def no_text(code):
+def text_with(code):
     """Return labels of which one is a number that no character has."""
     codes = np.full(40, ord("a"), dtype=np.uint32)
     codes[5] = code
     return codes.view("<U1")
 
 
-@pytest.mark.parametrize("form", ["one file", "a pair"])
+@FORMS
 @pytest.mark.parametrize(
     ("X", "y", "words"),
     [
-        (X, Y[:7], "X(.npy)? holds 40 examples and .*y(.npy)? 7 labels"),
+        (X, Y[:7], "X holds 40 examples and .*y(.npy)? 7 labels"),
         (X, Y + 0.5, r"y\[0\]=0.5: labels must be whole numbers or text"),
         (X, 1e19 * Y, r"y\[1\]=1e\+19: labels must be whole numbers or text"),
         (X, Y[:, None], r"y is int64 of shape \(40, 1\)"),
         (X, np.eye(4)[Y], r"y is float64 of shape .*y.argmax\(axis=1\) of one-hot rows"),
         (X, np.array([b"\xff", b"a"])[Y % 2], "y holds text that is not UTF-8"),
         (X, np.array(["\ud800", "a"])[Y % 2], "y holds text that is not UTF-8"),
-        (X, no_text(0x110000), "y holds text that is not UTF-8"),
-        (X, no_text(0x7FFFFFFF), "y holds text that is not UTF-8"),
+        (X, text_with(0x110000), "y holds text that is not UTF-8"),
+        (X, text_with(0x7FFFFFFF), "y holds text that is not UTF-8"),
         (X, np.arange(40), "y.*: 40 different labels for as many examples"),
         (X, np.array([""])[Y * 0], "at least two classes, found only ''"),
         (X, np.array([" "])[Y * 0], "at least two classes, found only ' '"),
@@ -320,58 +184,89 @@ def no_text(code):
         (X[:, 0], Y, r"X is float64 of shape \(40,\).*give X\[:, None\]"),
         (X[:, :0], Y, r"X is float64 of shape \(40, 0\)"),
         (X[:0], Y[:0], "there are no examples"),
-        (X.astype(object), Y, r"holds Python objects; save text as .\.astype\(str\)"),
+        (X.astype(object), Y, r"holds Python objects; save text as \w+\.astype\(str\)"),
     ],
 )
-def test_what_cannot_be_used_is_told(form, X, y, words, save, pair):
+def test_what_cannot_be_used_is_told(form, X, y, words, save):
     with pytest.raises(InputError, match=words):
-        load_pairs(**pair(X, y)) if form == "a pair" else load(save(X=X, y=y))
+        load(save(X, y, form=form))
 
 
-@pytest.mark.parametrize(("there", "missing"), ["Xy", "yX"])
-def test_an_array_that_is_missing_is_named(there, missing, save):
-    with pytest.raises(InputError, match=f"no array named {missing}; it holds {there}"):
-        load(save(**{there: X}))
+def test_files_that_make_no_splits_are_told(save):
+    one, pair = save(), save(form="a pair")
+    X, y = pair["train_X"], pair["train_y"]
+    same = "data.{}=.*is the file of data.train_X too; {}"
+    for files, words in (
+        ({"train_X": X}, "train_X: give data.train=FILE.npz, or both files of a pair"),
+        ({"train_y": y}, "train_y: give data.train=FILE.npz, or both files of a pair"),
+        (pair | one, "train: give data.train=FILE.npz, or both files of a pair"),
+        ({}, "train: not given; add data.train=FILE.npz, or"),
+        ({"train_X": X, "train_y": X}, same.format("train_y", "data.train_y names the file of")),
+        (pair | {"val_X": X, "val_y": y}, same.format("val_X", "leave data.val_X and data.val_y ")),
+        (pair | {"val": X}, same.format("val", "leave data.val out, and examples are held out")),
+        ({"train": X}, "one array, an .npy file; give data.train_X=FILE.npy and data.train_y=FILE"),
+        (pair | {"train_y": one["train"]}, f"a zip file.*give data.train={one['train']} in the"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load(files)
 
 
-# Files, type of X, and what is needed at most: X and y, and what is split off, or float32.
+def test_other_files_are_told_apart(tmp_path, save):
+    def written(name, content):
+        (tmp_path / name).write_bytes(content)
+        return {"train": str(tmp_path / name)}
+
+    def zipped(name, member):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr(member, b"")
+        return {"train": str(tmp_path / name)}
+
+    one = save()
+    content = (tmp_path / "train.npz").read_bytes()
+    os.mkfifo(tmp_path / "pipe")
+    for files, words in (
+        (written("cut.npz", content[: len(content) // 2]), "cut.npz: an .npz file cut short"),
+        (written("text.npz", b"hello"), "text.npz: not an .npz file"),
+        ({"train": str(tmp_path)}, "not a file but a folder or a device"),
+        ({"train": str(tmp_path / "pipe")}, "pipe: not a file but a folder or a device"),
+        (zipped("e.pt", "e/data.pkl"), r"e.pt: a file of torch.save; numpy.savez\(path, X=X.numpy"),
+        (zipped("e.xlsx", "xl/a.xml"), "e.xlsx: a zip file without arrays, of xl/a.xml; numpy.sav"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load(files)
+    for there, missing in ("Xy", "yX"):
+        np.savez(tmp_path / "train.npz", **{there: X})
+        with pytest.raises(InputError, match=f"no array named {missing}; it holds {there}"):
+            load(one)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load({"train": str(tmp_path / "none.npz")})
+
+
 @pytest.mark.parametrize(
-    ("files", "fractions", "dtype", "most"),
-    [
-        (["train"], (0.1, 0.2), "f8", 8 + 4 * 0.8),
-        (["train"], (0.0, 0.6), "f8", 8 + 8 * 0.6),
-        (["train"], (0.0, 0.0), "f8", 8 + 4),
-        (["train"], (0.1, 0.2), "u1", 1 + 4 * 0.8),
-        (["train", "test"], (0.1, 0.2), "u1", 2 + 4),
-        (["train", "val"], (0.1, 0.2), "f4", 8 + 4 * 1.8),
-        (["train", "val", "test"], (0.1, 0.2), "f8", 3 * 8 + 2 * 4),
-    ],
+    ("splits", "fractions", "most"),
+    [(["train"], (0.1, 0.2), 8 + 4 * 0.8), (["train", "val", "test"], (0.1, 0.2), 3 * 8 + 2 * 4)],
 )
 def test_files_that_would_not_fit_are_refused_before_they_are_read(
-    save, monkeypatch, files, fractions, dtype, most
+    save, monkeypatch, splits, fractions, most
 ):
-    X, y = np.ones((2000, 100), dtype), np.arange(2000, dtype="u1") % 2
-    paths = {name: save(f"{name}.npz", X=X + i, y=y) for i, name in enumerate(files)}
-    needed = int(2e5 * most) + len(files) * (2000 + machine.LABELS * 2000)
+    """In bytes a value: X, and what is split off, or float32 copies; and the labels."""
+    X, y = np.ones((2000, 100)), np.arange(2000, dtype="u1") % 2
+    pair, files = save(X, y, form="a pair"), {}
+    for i, split in enumerate(splits):
+        files |= save(X + i, y, split)
+    needed = int(2e5 * most) + len(splits) * (2000 + machine.LABELS * 2000)
     monkeypatch.setattr(machine, "ASKED_FROM", 0)
     monkeypatch.setattr(machine, "room", lambda: needed - 1)
-    monkeypatch.setattr("data.sources.files.read_npz", None)
-    told = (
-        f"{' and '.join(map(re.escape, paths.values()))}: needs .* MiB .* of .npy files, which is"
-    )
-    with pytest.raises(InputError, match=told):
-        load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
-    monkeypatch.undo()
-    monkeypatch.setattr(machine, "ASKED_FROM", 0)
-    monkeypatch.setattr(machine, "room", lambda: needed)
+    load(pair)  # which takes no room
+    machine.memory()  # imports
+    words = f"^{' and '.join(files.values())}: needs .* MiB .* of .npy files, which is streamed$"
     tracemalloc.start()
-    load(**paths, val_fraction=fractions[0], test_fraction=fractions[1])
+    with pytest.raises(InputError, match=words):
+        load(files, *fractions)
+    assert tracemalloc.get_traced_memory()[1] < X.nbytes / 2
+    monkeypatch.setattr(machine, "room", lambda: needed)
+    tracemalloc.reset_peak()
+    load(files, *fractions)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < needed + MOVED + 2**19  # what zip files and headers take
-
-
-def test_what_a_pair_of_files_holds_takes_no_room(pair, monkeypatch):
-    monkeypatch.setattr(machine, "ASKED_FROM", 0)
-    monkeypatch.setattr(machine, "room", lambda: 0)
-    load_pairs(**pair(X, Y))

@@ -6,79 +6,63 @@ import pytest
 from sklearn.datasets import load_digits, make_blobs
 from sklearn.linear_model import LogisticRegression
 
+from data import machine
 from data.errors import InputError
 from data.machine import LABELS
 from data.sources import generated, sources
 
 SHARES = {"val_fraction": 0.1, "test_fraction": 0.2}
+WHOLE = dict.fromkeys(SHARES, 0.0)
 
 
 def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-@pytest.mark.parametrize("n_samples", [30, 500, 1001])
-def test_blobs_are_scikit_learns_to_the_bit(n_samples):
-    source = generated.Blobs(n_samples=n_samples, n_features=5, n_classes=3, spread=0.7, **SHARES)
-    drawn = source._draw(np.random.RandomState(7))
-    made = {"n_features": 5, "centers": 3, "cluster_std": 0.7}
-    assert source.load(rng()).classes.tolist() == [0, 1, 2]
-    for found, expected in zip(drawn, make_blobs(n_samples, random_state=7, **made), strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("n_samples", [10, 2049])
-def test_synthetic_cifar_has_its_shape_at_any_size(n_samples):
-    source = generated.SyntheticCifar(n_samples=n_samples, val_fraction=0.0, test_fraction=0.0)
-    dataset = source.load(rng())
-    assert dataset.train.X.shape == (n_samples, 32, 32, 3)
-    assert dataset.train.X.dtype == np.uint8
-    counts = np.bincount(dataset.train.y, minlength=10)
-    assert counts.max() - counts.min() <= 1
-
-
-def test_a_linear_model_learns_synthetic_cifar_in_part():
-    dataset = generated.SyntheticCifar(n_samples=3000, **SHARES).load(rng())
-    train, test = dataset.train, dataset.test
-    pixels = [s.X.reshape(len(s), -1) / 128.0 - 1 for s in (train, test)]
-    oracle = LogisticRegression(C=1e-3, max_iter=50, tol=1e-2).fit(pixels[0], train.y)
-    assert 0.3 < oracle.score(pixels[1], test.y) < 0.9
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        generated.Digits(**SHARES),
-        generated.Blobs(n_samples=200, n_features=2, n_classes=3, spread=1.0, **SHARES),
-        generated.SyntheticCifar(n_samples=100, **SHARES),
-    ],
-    ids=["digits", "blobs", "synthetic_cifar"],
-)
-def test_the_seed_decides(source):
-    first, again, other = (source.load(rng(s)).fingerprint for s in (0, 0, 1))
-    assert first == again
-    assert first != other
+def images_of(n):
+    return generated.SyntheticCifar(n_samples=n, **WHOLE).load(rng()).train
 
 
 def test_sources_are_found_by_their_file():
     assert set(sources()) == {"arrays", "blobs", "cifar", "digits", "synthetic_cifar"}
 
 
-def test_each_pattern_is_moved_both_ways_by_a_few_pixels():
-    images = rng(0).normal(size=(3, 32, 32, 3))
-    few = range(-generated.SHIFT, generated.SHIFT + 1)
-    moved = generated._moves(images)
-    assert moved.shape == (3, len(few) ** 2, 3072)
-    for image, found in zip(images, moved, strict=True):
-        expected = [np.roll(image, (-i, -j), axis=(0, 1)).reshape(-1) for i in few for j in few]
-        assert {row.tobytes() for row in found} == {row.tobytes() for row in expected}
+@pytest.mark.parametrize("n_samples", [30, 1001])
+def test_blobs_are_scikit_learns_to_the_bit(n_samples):
+    settings = {"n_features": 5, "n_classes": 3, "spread": 0.7}
+    dataset = generated.Blobs(n_samples=n_samples, **settings, **WHOLE).load(rng(7))
+    seed = int(rng(7).integers(2**32))
+    X, y = make_blobs(n_samples, 5, centers=3, cluster_std=0.7, random_state=seed)
+    np.testing.assert_array_equal(dataset.train.X, X.astype(np.float32))
+    np.testing.assert_array_equal(dataset.train.y, y)
+    assert dataset.classes.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_digits_are_those_of_scikit_learn_with_and_without_its_file(is_there, monkeypatch):
+    expected, labels = load_digits(return_X_y=True)
+    monkeypatch.setattr(Path, "is_file", lambda _: is_there)
+    digits = generated.Digits(**WHOLE).load(rng()).train
+    np.testing.assert_array_equal(digits.X, expected)
+    np.testing.assert_array_equal(digits.y, labels)
+    assert digits.X.dtype == np.uint8
+
+
+def test_the_images_can_be_told_apart_in_part():
+    dataset = generated.SyntheticCifar(n_samples=2000, **SHARES).load(rng())
+    train, test = dataset.train, dataset.test
+    assert (train.X.shape, train.X.dtype) == ((1440, 32, 32, 3), np.uint8)
+    assert np.ptp(np.bincount(images_of(2049).y)) == 1
+    pixels = [s.X.reshape(len(s), -1) / 128.0 - 1 for s in (train, test)]
+    oracle = LogisticRegression(C=1e-3, max_iter=50, tol=1e-2).fit(pixels[0], train.y)
+    assert 0.3 < oracle.score(pixels[1], test.y) < 0.9
 
 
 def test_the_images_do_not_depend_on_the_number_of_threads(monkeypatch):
-    y, found = np.arange(300) % 10, []
+    found = []
     for n in (1, 2, 8):
-        monkeypatch.setattr("data.threads.cores", lambda n=n: n)
-        found.append(generated._draw_images(y, rng()))
+        monkeypatch.setattr(machine, "cores", lambda n=n: n)
+        found.append(images_of(260).X)
     np.testing.assert_array_equal(found[0], found[1])
     np.testing.assert_array_equal(found[0], found[2])
     blocks = found[0][:256].reshape(4, -1)
@@ -87,8 +71,8 @@ def test_the_images_do_not_depend_on_the_number_of_threads(monkeypatch):
 
 def test_the_images_have_the_mean_and_the_spread_of_what_they_are_made_of():
     """A ground of 128; backgrounds of 24 patterns, templates, colours and noise of known sizes."""
-    images = generated._draw_images(np.arange(4000) % 10, rng(1)).astype(np.float64)
-    assert abs(images.mean() - 128) < 3
+    images = images_of(1000).X.astype(np.float32)
+    assert abs(images.mean() - 128) < 4
     template = np.mean(np.linspace(8, 24, 1001) ** 2)
     expected = 24 * 9**2 + template + 5**2 + 20**2  # what is cut off at 0 and 255 is missing
     assert 0.75 * expected < images.var() < 1.05 * expected
@@ -98,42 +82,51 @@ def test_the_images_have_the_mean_and_the_spread_of_what_they_are_made_of():
     assert abs(noise[np.broadcast_to(inside, noise.shape)].std() - 20) < 1
 
 
+def test_templates_are_moved_and_shown_as_negatives(monkeypatch):
+    """Without backgrounds and noise an image of a class is its template, moved: plus or minus."""
+    monkeypatch.setattr(generated, "BACKGROUNDS", 0)
+    monkeypatch.setattr(generated, "NORMALS", 1)
+    split = images_of(2000)
+    images = split.X[split.y == 3].astype(np.float64)
+    images -= images.mean(axis=(1, 2), keepdims=True)
+    images /= np.sqrt((images**2).mean(axis=(1, 2, 3), keepdims=True))
+    spectrum = np.abs(np.fft.fft2(images, axes=(1, 2)))  # which no movement changes
+    np.testing.assert_allclose(spectrum, spectrum[:1].repeat(len(images), axis=0), atol=60)
+    turned = np.fft.fft2(images, axes=(1, 2)) * np.fft.fft2(images[:1], axes=(1, 2)).conj()
+    likeness = np.fft.ifft2(turned, axes=(1, 2)).real.sum(axis=3) / (32 * 32 * 3)
+    signs = np.where(likeness.max(axis=(1, 2)) > 0.95, 1, -1)
+    assert (np.abs(likeness).max(axis=(1, 2)) > 0.95).all()
+    assert 0.25 < min(np.mean(signs < 0), np.mean(signs > 0)) < 0.45
+    places = np.abs(likeness).reshape(len(images), -1).argmax(axis=1)
+    across, down = np.unravel_index(places, (32, 32))
+    for moved in (across, down):
+        assert np.ptp((moved + 16) % 32) == 6  # by up to three pixels, each way
+
+
 @pytest.mark.parametrize(
     ("source", "most"),
     [
         (generated.Blobs(20_000, 100, 3, 1.0, **SHARES), 16 * 20_000 * 100),
-        (generated.Blobs(20_000, 100, 3, 1.0, **dict.fromkeys(SHARES, 0.0)), 16 * 20_000 * 100),
-        (generated.SyntheticCifar(2_000, **SHARES), 2_000 * 3072 + 2**24 + 2 * 24 * 64 * 3072),
+        (generated.Blobs(20_000, 100, 3, 1.0, **WHOLE), 16 * 20_000 * 100),
+        (generated.SyntheticCifar(1_000, **SHARES), 1_000 * 3072 + 2**24 + 2 * 24 * 64 * 3072),
     ],
 )
 def test_making_examples_takes_what_it_says_and_is_refused_where_that_is_not_there(
     source, most, monkeypatch
 ):
-    monkeypatch.setattr("data.threads.cores", lambda: 2)
-    monkeypatch.setattr("data.sources.generated.cores", lambda: 2)
-    source.load(np.random.default_rng(0))  # imports
+    monkeypatch.setattr(machine, "cores", lambda: 2)
+    monkeypatch.setattr(generated, "cores", lambda: 2)
+    first = source.load(rng())  # and imports
     tracemalloc.start()
-    source.load(np.random.default_rng(0))
+    again = source.load(rng())
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak <= most + LABELS * source.n_samples
-    monkeypatch.setattr("data.machine.ASKED_FROM", 0)
-    monkeypatch.setattr("data.machine.room", lambda: most)  # without the labels
+    assert first.fingerprint == again.fingerprint != source.load(rng(1)).fingerprint
+    most += LABELS * source.n_samples
+    assert peak <= most
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    monkeypatch.setattr(machine, "room", lambda: most - 1)
     with pytest.raises(InputError, match=f"data.n_samples={source.n_samples}: needs .* fewer exam"):
         source.load(None)  # before anything is drawn
-    monkeypatch.setattr("data.machine.room", lambda: most + LABELS * source.n_samples)
-    source.load(np.random.default_rng(0))
-
-
-def test_the_digits_are_those_of_scikit_learn_with_and_without_its_file(monkeypatch):
-    expected, labels = load_digits(return_X_y=True)
-    for found in (True, False):
-        if not found:
-            monkeypatch.setattr(Path, "is_file", lambda _: False)
-        split = generated._read()
-        np.testing.assert_array_equal(split.X, expected)
-        np.testing.assert_array_equal(split.y, labels)
-        assert split.X.dtype == np.uint8
-    dataset = generated.Digits(**SHARES).load(rng())
-    assert [len(s) for s in dataset.splits().values()] == [1294, 144, 359]
-    assert dataset.image_shape == (8, 8)
+    monkeypatch.setattr(machine, "room", lambda: most)
+    source.load(rng())

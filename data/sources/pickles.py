@@ -1,20 +1,19 @@
 """Read the pickles of the CIFAR files with an interpreter of our own.
 
 Python's unpickler calls what a file names and hashes what it takes for a key, however deep, and
-meanwhile answers no signal. Here is a table of the opcodes that plain values and uint8 arrays are
+meanwhile answers no signal. Here is what the opcodes do that plain values and uint8 arrays are
 written with; any other is refused. Nothing is called on behalf of the file, only bytes are hashed,
 and no value is compared, printed or walked through: it does not matter how deep values stand in
 each other. Time and memory are in proportion to the file and to MAX_OPCODES.
 
-Source: the descriptions of the opcodes in Python's pickletools, which reads them too, but copies
-and decodes every argument, of which one has 30 MB.
+Source: the descriptions of the opcodes in Python's pickletools, which reads their arguments too.
 """
 
 import codecs
 import dataclasses
+import io
 import pickle
 import pickletools
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +22,6 @@ import numpy as np
 from data.errors import InputError, one_line
 
 MAX_OPCODES = 2**20  # the 50,000 images of CIFAR-100 take 700,000 in protocol 0
-LARGE = 2**16  # bytes from which a string stays where it stands in the file
-DIGITS = 40  # of a number that is written as text
 
 # numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core. Bytes are made by codecs, or
 # empty by their own name, in the protocols of Python 2.
@@ -76,68 +73,43 @@ class _Pickle:
     """
 
     def __init__(self, content: bytes) -> None:
-        self.content, self.view, self.place = content, memoryview(content), 0
+        self.file, self.size = io.BytesIO(content), len(content)
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[Any, Any] = {}
         self.encoded = 0  # bytes of strings that were written as text
 
     def run(self) -> Any:
         """Return the value that the pickle leaves on the stack."""
         for _ in range(MAX_OPCODES):
-            code = self.read(1)
-            if code in _VALUES:
-                value = _VALUES[code](self)  # which may change the stack
-                self.stack.append(value)
-            elif code in _STEPS:
-                _STEPS[code](self)
-            elif code == pickle.STOP:
+            code = self.file.read(1)
+            opcode = _OPCODES.get(code)
+            if opcode is None:
+                what = f"has the byte {code[0]} where an opcode should be" if code else "ends early"
+                raise pickle.UnpicklingError(f"it {what}")
+            if opcode.name == "STOP":
                 return self.stack[-1]
-            elif code in _OPCODES:
-                raise pickle.UnpicklingError(f"it uses the opcode {_OPCODES[code]}")
-            else:
-                raise pickle.UnpicklingError(f"it has the byte {code[0]} where an opcode should be")
+            if opcode.name not in _STEPS:
+                raise pickle.UnpicklingError(f"it uses the opcode {opcode.name}")
+            argument = None
+            if opcode.name == "STRING":  # pickletools reads only those that are ASCII
+                argument = self.quoted()
+            elif opcode.arg is not None:
+                argument = opcode.arg.reader(self.file)
+            _STEPS[opcode.name](self, argument)
         raise pickle.UnpicklingError(f"it has more than {MAX_OPCODES} opcodes")
-
-    def read(self, size: int) -> Any:
-        """Return the next bytes of the file; many of them as a view."""
-        begin, self.place = self.place, self.place + size
-        if self.place > len(self.content):
-            raise pickle.UnpicklingError("it ends in the middle")
-        return (self.content if size < LARGE else self.view)[begin : self.place]
-
-    def integer(self, size: int) -> int:
-        """Return the next bytes as a number; sizes below zero are such as no file has."""
-        return int.from_bytes(self.read(size), "little")
-
-    def sized(self, size: int) -> Any:
-        """Return the bytes whose number stands before them."""
-        return self.read(self.integer(size))
-
-    def line(self) -> Any:
-        """Return the bytes up to the end of the line."""
-        end = self.content.find(b"\n", self.place)
-        line = self.read(end - self.place if end >= 0 else len(self.content) + 1)
-        self.place += 1
-        return line
-
-    def number(self) -> Any:
-        """Return the number on a line, of few digits: many take their square to be read."""
-        line = self.line()
-        if len(line) > DIGITS:
-            raise pickle.UnpicklingError(f"it has a number of {len(line)} digits")
-        text = str(line, "ascii").strip().removesuffix("L")
-        if text in ("00", "01"):  # False and True
-            return text == "01"
-        return float(text) if set(text) & set(".en") else int(text)
 
     def quoted(self) -> bytes:
         """Return the bytes that Python 2 wrote between quotes."""
-        text = bytes(self.line()).strip()
+        text = self.file.readline().strip()
         if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
             raise pickle.UnpicklingError("it has a string without quotes")
         content: bytes = codecs.escape_decode(text[1:-1])[0]
         return content
+
+    def push(self, value: Any) -> None:
+        """Put a value on the stack: text as bytes."""
+        self.stack.append(value.encode("utf-8", "replace") if isinstance(value, str) else value)
 
     def take(self, count: int) -> list[Any]:
         """Take so many values off the stack."""
@@ -157,7 +129,7 @@ class _Pickle:
         self.below.append(self.stack)
         self.stack = []
 
-    def put(self, index: int) -> None:
+    def put(self, index: Any) -> None:
         """Keep the value on top in the memo."""
         self.memo[index] = self.stack[-1]
 
@@ -171,41 +143,39 @@ class _Pickle:
         elif isinstance(target, _StandIn) and target.arguments is not None:
             (target.state,) = values
         else:
-            raise pickle.UnpicklingError(f"it adds to {_kind(target)}")
+            raise pickle.UnpicklingError(f"it adds to a value of type {type(target).__name__}")
 
-    def reduced(self) -> Any:
-        """Return the bytes that a call would, or what stands in for an array or its dtype."""
+    def reduce(self) -> None:
+        """Put on the stack the bytes that a call would, or what stands in for an array."""
         called, arguments = self.take(2)
         if not (isinstance(called, _StandIn) and isinstance(arguments, tuple)):
             raise pickle.UnpicklingError("it calls what has no name")
         if called.name == "bytes" and not arguments:
-            return b""
-        if called.name == "encode":
+            self.push(b"")
+        elif called.name == "encode":
             text, encoding = arguments
             string = str(text, "utf-8").encode("latin1")
             self.encoded += len(string)  # a small file could ask for one text again and again
-            if encoding != b"latin1" or self.encoded > len(self.content):
+            if encoding != b"latin1" or self.encoded > self.size:
                 raise pickle.UnpicklingError("it has bytes that pickle does not write so")
-            return string
-        if called.name not in ("array", "buffer", "dtype") or called.arguments is not None:
+            self.push(string)
+        elif called.name in ("array", "buffer", "dtype") and called.arguments is None:
+            self.push(_StandIn(called.name, arguments))
+        else:
             raise pickle.UnpicklingError(f"it calls {called.name}")
-        return _StandIn(called.name, arguments)
 
 
 def _dict(values: list[Any]) -> dict[bytes, Any]:
     """Return a dict of keys and values that take turns; refuse keys before they are hashed."""
     for key in values[::2]:
         if not isinstance(key, bytes):
-            raise pickle.UnpicklingError(f"a key of its dict is no text but {_kind(key)}")
+            raise pickle.UnpicklingError(
+                f"a key of its dict is no text but a value of type {type(key).__name__}"
+            )
     return dict(zip(values[::2], values[1::2], strict=True))
 
 
-def _kind(value: Any) -> str:
-    """Name a type for a message; the value may be too deep for one."""
-    return f"a value of type {type(value).__name__}"
-
-
-def _named(*parts: Any) -> _StandIn:
+def _named(parts: list[Any]) -> _StandIn:
     """Return what stands in for a name, of which the module and the rest are passed."""
     if not all(isinstance(part, bytes) for part in parts):
         raise pickle.UnpicklingError("it asks for a name that is no text")
@@ -229,55 +199,35 @@ def _as_array(value: Any) -> Any:
     return np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order.decode())
 
 
-# What an opcode puts on the stack.
-_VALUES: dict[bytes, Callable[[_Pickle], Any]] = {
-    pickle.NONE: lambda _: None,
-    pickle.NEWTRUE: lambda _: True,
-    pickle.NEWFALSE: lambda _: False,
-    **dict.fromkeys((pickle.INT, pickle.LONG, pickle.FLOAT), _Pickle.number),
-    pickle.BININT: lambda p: int.from_bytes(p.read(4), "little", signed=True),
-    pickle.BININT1: lambda p: p.integer(1),
-    pickle.BININT2: lambda p: p.integer(2),
-    pickle.LONG1: lambda p: int.from_bytes(p.sized(1), "little", signed=True),
-    pickle.LONG4: lambda p: int.from_bytes(p.sized(4), "little", signed=True),
-    pickle.BINFLOAT: lambda p: struct.unpack(">d", p.read(8))[0],
-    pickle.STRING: _Pickle.quoted,
-    pickle.UNICODE: lambda p: str(p.line(), "raw-unicode-escape").encode("utf-8", "replace"),
-    **dict.fromkeys(
-        (pickle.SHORT_BINSTRING, pickle.SHORT_BINBYTES, pickle.SHORT_BINUNICODE),
-        lambda p: p.sized(1),
-    ),
-    **dict.fromkeys((pickle.BINSTRING, pickle.BINBYTES, pickle.BINUNICODE), lambda p: p.sized(4)),
-    **dict.fromkeys(
-        (pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.BINUNICODE8), lambda p: p.sized(8)
-    ),
-    pickle.EMPTY_LIST: lambda _: [],
-    pickle.EMPTY_TUPLE: lambda _: (),
-    pickle.EMPTY_DICT: lambda _: {},
-    pickle.LIST: _Pickle.take_all,
-    pickle.TUPLE: lambda p: tuple(p.take_all()),
-    pickle.TUPLE1: lambda p: tuple(p.take(1)),
-    pickle.TUPLE2: lambda p: tuple(p.take(2)),
-    pickle.TUPLE3: lambda p: tuple(p.take(3)),
-    pickle.DICT: lambda p: _dict(p.take_all()),
-    pickle.GLOBAL: lambda p: _named(bytes(p.line()), bytes(p.line())),
-    pickle.STACK_GLOBAL: lambda p: _named(*p.take(2)),
-    pickle.REDUCE: _Pickle.reduced,
-    pickle.GET: lambda p: p.memo[p.number()],
-    pickle.BINGET: lambda p: p.memo[p.integer(1)],
-    pickle.LONG_BINGET: lambda p: p.memo[p.integer(4)],
+_OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
+_PUSHED = """INT LONG FLOAT BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT STRING UNICODE BINUNICODE
+SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8""".split()
+_BYTES = ("BINSTRING", "SHORT_BINSTRING")  # of Python 2, which pickletools reads as Latin-1
+# What an opcode does with its argument.
+_STEPS: dict[str, Callable[[_Pickle, Any], object]] = {
+    **dict.fromkeys(_PUSHED, _Pickle.push),
+    **dict.fromkeys(_BYTES, lambda p, text: p.push(text.encode("latin1"))),
+    **dict.fromkeys(("PROTO", "FRAME"), lambda *_: None),
+    "NONE": lambda p, _: p.push(None),
+    "NEWTRUE": lambda p, _: p.push(True),
+    "NEWFALSE": lambda p, _: p.push(False),
+    "EMPTY_LIST": lambda p, _: p.push([]),
+    "EMPTY_TUPLE": lambda p, _: p.push(()),
+    "EMPTY_DICT": lambda p, _: p.push({}),
+    "LIST": lambda p, _: p.push(p.take_all()),
+    "TUPLE": lambda p, _: p.push(tuple(p.take_all())),
+    "TUPLE1": lambda p, _: p.push(tuple(p.take(1))),
+    "TUPLE2": lambda p, _: p.push(tuple(p.take(2))),
+    "TUPLE3": lambda p, _: p.push(tuple(p.take(3))),
+    "DICT": lambda p, _: p.push(_dict(p.take_all())),
+    "GLOBAL": lambda p, names: p.push(_named(names.encode().split(b" ", 1))),
+    "STACK_GLOBAL": lambda p, _: p.push(_named(p.take(2))),
+    "REDUCE": lambda p, _: p.reduce(),
+    "MARK": lambda p, _: p.mark(),
+    "MEMOIZE": lambda p, _: p.put(len(p.memo)),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Pickle.put),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda p, index: p.push(p.memo[index])),
+    **dict.fromkeys(("APPEND", "BUILD"), lambda p, _: p.add(p.take(1))),
+    "SETITEM": lambda p, _: p.add(p.take(2)),
+    **dict.fromkeys(("APPENDS", "SETITEMS"), lambda p, _: p.add(p.take_all())),
 }
-# What other opcodes do.
-_STEPS: dict[bytes, Callable[[_Pickle], object]] = {
-    pickle.PROTO: lambda p: p.read(1),
-    pickle.FRAME: lambda p: p.read(8),
-    pickle.MARK: _Pickle.mark,
-    pickle.PUT: lambda p: p.put(p.number()),
-    pickle.BINPUT: lambda p: p.put(p.integer(1)),
-    pickle.LONG_BINPUT: lambda p: p.put(p.integer(4)),
-    pickle.MEMOIZE: lambda p: p.put(len(p.memo)),
-    **dict.fromkeys((pickle.APPEND, pickle.BUILD), lambda p: p.add(p.take(1))),
-    pickle.SETITEM: lambda p: p.add(p.take(2)),
-    **dict.fromkeys((pickle.APPENDS, pickle.SETITEMS), lambda p: p.add(p.take_all())),
-}
-_OPCODES = {op.code.encode("latin1"): op.name for op in pickletools.opcodes}
