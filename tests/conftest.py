@@ -107,7 +107,7 @@ class Program:
                 self.returncode, self.computed, self.memory = ended
         return self.returncode
 
-    def wait(self, timeout=60):
+    def wait(self, timeout=300):
         """Wait for its end; return the exit code."""
         deadline = time.monotonic() + timeout
         while self.poll() is None:
@@ -116,7 +116,7 @@ class Program:
             time.sleep(0.005)
         return self.returncode
 
-    def communicate(self, timeout=60):
+    def communicate(self, timeout=300):
         """Wait for its end; return what it said on stdout and on stderr."""
         self.wait(timeout)
         return self.stdout, self.stderr

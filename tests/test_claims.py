@@ -176,7 +176,7 @@ def test_what_stands_in_the_place_of_best_stays(place, sweep, command):
 def test_of_two_runs_at_once_the_second_changes_nothing(start, tmp_path):
     endless = ["epochs=1000000", "early_stopping.patience=null", "hydra.run.dir=mine"]
     both = {lr: start("train.py", *QUICK, *endless, f"lr={lr}") for lr in ("0.1", "0.2")}
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while all(program.poll() is None for program in both.values()):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -196,7 +196,7 @@ def test_of_two_runs_at_once_the_second_changes_nothing(start, tmp_path):
 def test_two_sweeps_at_once_are_one_after_the_other_or_one_alone(launcher, start, tmp_path):
     own = [*SWEEP, f"hydra/launcher={launcher}"]
     both = [start("train.py", *own, f"lr={lr}") for lr in ("0.1,0.2", "0.3,0.4")]
-    ended = [(program.communicate(timeout=100)[1], program.returncode) for program in both]
+    ended = [(program.communicate()[1], program.returncode) for program in both]
     complete = [code == 0 for _, code in ended]
     assert any(complete), ended
     assert statuses(tmp_path / "s") == ["completed"] * 2 * sum(complete)

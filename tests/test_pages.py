@@ -220,24 +220,6 @@ def test_mistakes_are_one_line(place, arguments, words):
     assert words in done.error
 
 
-def test_the_best_of_two_values_is_the_darkest(place):
-    cells = re.findall(
-        r'--share:([\d.]+)".*? title="lr (\S+), reg (\S+): val_loss (\S+), job',
-        place.pages["sweep"].read_text(encoding="utf-8"),
-    )
-    rows = {
-        (float(row["lr"]), float(row["reg"])): float(row["val_loss"])
-        for row in place.rows
-        if row["status"] == "completed"
-    }
-    assert {(float(lr), float(reg)): float(loss) for _, lr, reg, loss in cells} == pytest.approx(
-        rows, rel=1e-3
-    )
-    by_share = sorted(cells, key=lambda cell: -float(cell[0]))
-    assert [float(cell[3]) for cell in by_share] == sorted(float(cell[3]) for cell in cells)
-    assert (by_share[0][0], by_share[-1][0]) == ("1.0", "0.05")
-
-
 @pytest.fixture(scope="module")
 def browser():
     """Return a headless chromium; what it fetches and what it complains of is kept."""

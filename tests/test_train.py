@@ -102,7 +102,9 @@ def test_a_config_mistake_is_one_line_and_leaves_nothing(override, words, comman
     ],
 )
 def test_a_run_that_fails_says_why_in_one_line(override, words, status, command, tmp_path):
-    assert command("train.py", override, *QUICK).refusal.startswith(words)
+    done = command("train.py", override, *QUICK)
+    assert done.refusal.startswith(words)
+    assert words not in done.stdout
     (folder,) = runs(tmp_path)
     left = read_plain(folder / "status.json")
     assert left["status"] == status

@@ -64,11 +64,6 @@ class Style(NamedTuple):
     alpha: float = 1.0
     dash: str = ""
 
-    @property
-    def opaque(self) -> float:
-        """How opaque its stroke is: that of a shape is wholly so."""
-        return 1.0 if self.fill else self.alpha
-
 
 STYLES = {
     "grid": Style("rule", 1),
@@ -300,7 +295,8 @@ def _shape(image: Any, pen: Any, mark: Any) -> None:
             image.paste(picture, (left, seen[0]), opaque)
         return
     style = STYLES[mark.kind]
-    stroke, fill = _ink(style.stroke, style.opaque), _ink(style.fill, style.alpha)
+    fill = _ink(style.fill, style.alpha)
+    stroke = _ink(style.stroke, 1.0 if fill else style.alpha)  # that of a shape is opaque
     width = max(1, round(style.width * scale))
     if isinstance(mark, Box):
         pen.rectangle((left, top, right, bottom), outline=stroke, width=width)

@@ -290,7 +290,8 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     best_rows = settings.rank(rows, summary["objective"])[:SHOWN]
     cells = [columns, *([figure(row, column) for column in columns] for row in best_rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lost = Counter((job["status"], job["reason"]) for job in jobs if job["status"] != "completed")
+    lost = [job for job in jobs if job["status"] != "completed"]
+    reasons = Counter((printable(job["status"]), job["reason"]) for job in lost)
     counts = settings.status_counts(jobs)
     text: str = template("sweep.txt").render(
         **summary,
@@ -299,7 +300,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         counts=counts,
         differences=differences(summary),
         test_interval=test_interval(summary["best"]),
-        lost=lost.most_common(),
+        reasons=reasons.most_common(),
         most=SHOWN,
         listed=_listed(counts),
         place=printable(sweep),

@@ -24,7 +24,9 @@ class StackedLauncher(Launcher):
     """Hands over to `classifier.sweep.launcher.StackedLauncher`."""
 
     def __init__(self, **options: Any) -> None:
-        self.options = options
+        from classifier.sweep.launcher import StackedLauncher as Stacked
+
+        self.options, self.launcher = options, Stacked(**options)
 
     def setup(self, *, hydra_context: HydraContext, config: DictConfig, **_: Any) -> None:
         """Keep what Hydra hands over."""
@@ -34,14 +36,11 @@ class StackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Hand over the jobs."""
-        from classifier.sweep.launcher import StackedLauncher as Stacked
-
         try:
             StackedLauncherConf(**self.options)
         except InputError as error:
             raise InputError(f"hydra.launcher.{error}") from error
-        launcher = Stacked(**self.options)
-        return launcher.launch(self.context, self.config, job_overrides, initial_job_idx)
+        return self.launcher.launch(self.context, self.config, job_overrides, initial_job_idx)
 
 
 class GridSweeper(BasicSweeper):

@@ -91,6 +91,8 @@ def test_penalties_weaker_than_needed_are_left_out_and_nothing_else_changes():
     assert some.n_iter_.sum() < every.n_iter_.sum()
     np.testing.assert_allclose(some.coef_, every.coef_, atol=1e-2 * abs(every.coef_).max())
     assert some.regs_[left_out].max() * 10 <= some.reg_ * (1 + 1e-9)
+    by_accuracy = clone(some).set_params(scoring="accuracy", tol=1e-3).fit(X, y)
+    assert np.isfinite(by_accuracy.scores_).all()  # which may rise with the loss
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 4.0, 1: 8.0, 2: 4.0}])

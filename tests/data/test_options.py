@@ -27,7 +27,14 @@ WORDS = {
 GOOD_VALUES = [("share", 0), ("share", 0.999), ("count", None), ("count", 9), ("step", 0.1)]
 GOOD_VALUES += [("step", 3), ("step", 10**400), ("kind", "two"), ("flag", False)]
 BAD_VALUES = [("share", 1.0), ("share", -0.1), ("share", math.nan), ("share", True), ("share", "x")]
-BAD_VALUES += [("count", 0), ("count", 10), ("count", 1.5), ("step", 0), ("step", math.inf)]
+BAD_VALUES += [
+    ("count", 0),
+    ("count", 10),
+    ("count", 1.5),
+    ("count", True),
+    ("step", 0),
+    ("step", math.inf),
+]
 BAD_VALUES += [("step", "fast"), ("kind", "three"), ("kind", "")]
 
 

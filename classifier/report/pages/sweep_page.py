@@ -206,26 +206,22 @@ def table_columns(rows: list[Row], keys: list[str], objective: str) -> list[str]
 
 
 def curves(sweep: Path, jobs: list[Row]) -> str:
-    """Return the curves of the first jobs as JSON: by link a list of epochs and one of losses."""
+    """Return the curves of the first jobs as JSON: by link a list of epochs and one of losses.
+
+    They are of the validation split, or of training where there are no losses of that.
+    """
     by_link = {}
     for job in jobs[:CURVES]:
-        curve = _curve(sweep / job["folder"] / "history.csv")
-        if curve is not None and job["link"]:
-            by_link[quote(job["link"])] = curve
+        try:
+            history = read_history(sweep / job["folder"] / "history.csv")
+        except (OSError, ValueError, TypeError, StopIteration):  # none, or cut short
+            continue
+        losses = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
+        losses = losses or [(row.epoch, row.train_loss) for row in history]
+        finite = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
+        if len(finite) > 1 and job["link"]:
+            n = min(POINTS, len(finite))
+            places = np.linspace(0, len(finite) - 1, n).round().astype(int).tolist()
+            epochs, values = zip(*(finite[place] for place in places), strict=True)
+            by_link[quote(job["link"])] = epochs, [float(f"{value:.3g}") for value in values]
     return json.dumps(by_link, separators=(",", ":"))
-
-
-def _curve(path: Path) -> tuple[list[int], list[float]] | None:
-    """Return epochs and validation losses of a job, training losses where there are none."""
-    try:
-        history = read_history(path)
-    except (OSError, ValueError, TypeError, StopIteration):  # none, or cut short
-        return None
-    losses = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
-    losses = losses or [(row.epoch, row.train_loss) for row in history]
-    finite = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
-    if len(finite) < 2:
-        return None
-    places = np.linspace(0, len(finite) - 1, min(POINTS, len(finite))).round().astype(int)
-    kept = [finite[place] for place in places]
-    return [epoch for epoch, _ in kept], [float(f"{loss:.3g}") for _, loss in kept]

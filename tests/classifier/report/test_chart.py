@@ -164,6 +164,7 @@ def mixed(kind, alpha):
         (Line("", "train", [(0, 20), (80, 20)], "dashed"), mixed("train", 1), 2 / 40 * 5 / 9),
         (Line("", "band", [(0, 0), (80, 0), (80, 20), (0, 20)]), mixed("val", 0.2), 0.5),
         (Dot(40, 20, 15, "dot"), mixed("train", 0.6), math.pi * 15**2 / 3200),
+        (Dot(40, 20, 15, "train"), mixed("train", 0.6), math.pi * 15**2 / 3200),
         (Dot(40, 20, 15, "faint"), mixed("train", 0.25), math.pi * 15**2 / 3200),
         (Box(20, 10, 40, 20, "framed"), mixed("bad", 1), 2.5 * 110 / 3200),
         (Box(20, 10, 40, 20, "zone"), mixed("soft", 1), 0),

@@ -45,7 +45,8 @@ def put_sweep(folder, n_jobs, labels=None):
             {"job": str(k), "status": "completed", "lr": float(k), "reg": 0.1 * k, "optimum": None}
             | {**figures, "folder": str(k), "reason": None, "folds": None, "seconds": 1.0}
         )
-        put_run(folder / str(k), labels)
+        if k in (0, n_jobs - 1):  # the reports of others are not read
+            put_run(folder / str(k), labels)
     settings = settings_of(jobs, ["lr", "reg"], "val_loss")
     test = {"test_loss": 0.2, "test_accuracy": 348 / 360, "test_n": 360}
     summary = {"swept": ["lr", "reg"], "keys": ["lr", "reg"], "objective": "val_loss"}

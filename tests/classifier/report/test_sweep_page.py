@@ -105,6 +105,9 @@ def test_the_row_of_a_setting_leads_to_its_jobs_and_counts_the_lost(tmp_path):
     assert all(f'<a href="{name}/report.html">{name}</a>' in row for name in ("0", "1", "2"))
     page = page.replace("&#39;", "'")
     assert page.count("1 of 4 repetitions diverged") == 1 + 1  # of the winner, and in its row
+    many = [job(str(s), 1.0 + s, lr=s // 10, seed=s) for s in range(11)]
+    page = page_of(tmp_path, many, ["lr", "seed"])
+    assert " and 2 more<" in page
 
 
 def test_standing_says_what_cannot_be_told_from_the_best(tmp_path):
@@ -117,6 +120,7 @@ def test_standing_says_what_cannot_be_told_from_the_best(tmp_path):
     page = page_of(tmp_path, jobs, ["lr", "seed"])
     shown = re.findall(r'data-value="(best|near|worse|)">(?:best|near|worse|)</td>', page)
     assert [word for word in shown if word] == ["best", "near", "worse"]
+    assert "repetitions diverged" not in page
 
 
 def test_seeds_alone_have_no_best(tmp_path):

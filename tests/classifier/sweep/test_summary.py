@@ -298,6 +298,8 @@ def test_without_a_completed_job_there_is_no_best_and_null_is_a_value(sweep):
     assert summary["best"] is None
     assert not (folder / "best").exists()
     assert [job["class_weight"] for job in summary["jobs"]] == ["null", "balanced", None]
+    last = f"3 jobs: 2 diverged, 1 failed; {folder}/sweep.csv"
+    assert table(summary, folder).splitlines()[-1] == last
     page = (folder / "sweep.html").read_text(encoding="utf-8")
     assert ">null<" in page
 

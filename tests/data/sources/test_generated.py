@@ -60,11 +60,10 @@ def test_the_images_can_be_told_apart_in_part():
 
 def test_the_images_do_not_depend_on_the_number_of_threads(monkeypatch):
     found = []
-    for n in (1, 2, 8):
+    for n in (1, 8):
         monkeypatch.setattr(machine, "cores", lambda n=n: n)
         found.append(images_of(260).X)
     np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
     blocks = found[0][:256].reshape(4, -1)
     assert len(np.unique(blocks, axis=0)) == 4  # each block draws its own
 
