@@ -15,11 +15,10 @@ import numpy as np
 from benchmarks.measure import OURS
 from benchmarks.problems import Problem
 from classifier.blas import n_threads
-from classifier.fit import EarlyStopping, Fit
-from classifier.full_batch import FullBatchTraining
+from classifier.fit import EarlyStopping, Fit, PerModel
 from classifier.minibatch import MinibatchTraining
-from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, Sgd
+from classifier.optimum import FullBatchTraining
 from classifier.schedules import Constant
 from data.dataset import Split
 
@@ -54,7 +53,7 @@ def present(peers: Mapping[str, tuple[str, P]]) -> tuple[dict[str, P], list[str]
 def train_stack(problem: Problem, settings: Settings, n_models: int = 1) -> Callable[[], Weights]:
     """Make this program's training of a stack of equal models ready; nothing ends it early."""
     numbers = settings.lr, settings.reg, settings.momentum, 0.0
-    models = PerModel.whole(*(np.full(n_models, number) for number in numbers))
+    models = PerModel(*(np.full(n_models, number) for number in (*numbers, -1)))
     training = MinibatchTraining(
         *_splits(problem),
         models,
@@ -74,7 +73,7 @@ def train_full_batch(
     """Return this program's L-BFGS for some penalties: preconditioner, passes and certificate."""
     zeros, whole = np.zeros(len(regs)), np.full(len(regs), -1)
     train, val, n_classes = _splits(problem)
-    models = PerModel(zeros, regs, zeros, zeros, whole, kept_share(train, whole))
+    models = PerModel(zeros, regs, zeros, zeros, whole)
     optimizer, rng = Lbfgs(all_penalties=True, tol=tol), partial(np.random.default_rng, 0)
     prepare = partial(FullBatchTraining, train, val, n_classes, models, optimizer=optimizer)
     return lambda: prepare(epochs=epochs, rng=rng()).run()

@@ -9,7 +9,7 @@ from threadpoolctl import ThreadpoolController
 
 from data.machine import Team, cores
 
-CUT_HELPS = ("SkylakeX",)  # kernels of OpenBLAS that cut products were measured to be faster with
+CUT_HELPS = "SkylakeX"  # kernels of OpenBLAS that cut products were measured to be faster with
 
 
 @functools.cache
@@ -45,8 +45,8 @@ def one_thread() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def team(n_parts: int) -> Iterator[Team]:
-    """Yield threads for work of so many parts, each with a BLAS of one thread.
+def team(n_parts: int = 64) -> Iterator[Team]:
+    """Yield threads for work of so many parts at most, each with a BLAS of one thread.
 
     For small products BLAS gains little from a second thread, and waits for it where cores are
     busy; large ones are cut into parts here, with all that is around them.
@@ -64,8 +64,7 @@ def cut_helps() -> bool:
     """
     dependencies = np.show_config(mode="dicts").get("Build Dependencies", {})
     built = str(dependencies.get("blas", {}).get("name"))
-    found = [lib for lib in loaded().lib_controllers if lib.internal_api == "openblas"]
+    libraries = [lib for lib in loaded().lib_controllers if lib.internal_api == "openblas"]
     # Another package may bring an OpenBLAS of its own.
-    of_numpy = [lib for lib in found if "numpy" in lib.filepath] or found
-    measured = [lib.architecture in CUT_HELPS for lib in of_numpy]
-    return "openblas" in built and len(measured) > 0 and all(measured)
+    of_numpy = [lib for lib in libraries if "numpy" in lib.filepath] or libraries
+    return "openblas" in built and {lib.architecture for lib in of_numpy} == {CUT_HELPS}

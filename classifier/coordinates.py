@@ -23,7 +23,7 @@ import numpy as np
 
 from data.dataset import Split
 from data.errors import InputError
-from data.machine import in_order, row_parts
+from data.machine import Team, row_parts
 
 SAMPLE = 2**12  # examples in which the directions are found, at most
 SCORED = 2**10  # of these whose scores say how the loss curves, at least; or an eighth of all
@@ -36,6 +36,7 @@ FEW = 0.25  # features for each example, at most, in D / N
 LEAST = 1e-7  # that a_c is taken to be
 BLOCK = 2**9  # examples of the sample that a thread has at a time, where there is much to do
 MUCH = 2**24  # multiplications
+LONG = 2**18  # numbers that a thread turns at a time
 
 
 class Coordinates:
@@ -49,22 +50,25 @@ class Coordinates:
     examples : design matrix (N, D + 1), in memory or in a file; its last column is that of the
         bias. Where that is zero there is no bias, and the features are not centred.
     rng : chooses the sample.
-    n_threads : that share what is long.
+    team : threads that share what is long.
 
     Attributes
     ----------
-    n_scales : K + 2, of the directions, the bias and all the rest.
+    team : as given; of another training run it is another one.
+    n_columns, n_scales : D + 1; K + 2, of the directions, the bias and all the rest.
     """
 
-    def __init__(self, examples: Split, rng: np.random.Generator, n_threads: int) -> None:
-        self.n_threads, n_features = n_threads, examples.X.shape[1] - 1
+    def __init__(self, examples: Split, rng: np.random.Generator, team: Team) -> None:
+        self.team, self.n_columns = team, examples.X.shape[1]
+        n_features = self.n_columns - 1
         weights = np.ones(len(examples)) if examples.weights is None else examples.weights
         counted = np.flatnonzero(weights)
         n = min(len(counted), SAMPLE, max(1, VALUES // max(1, n_features)))
         rows = np.sort(rng.choice(counted, n, replace=False))
         X, shares = examples.X[rows], weights[rows] / weights[rows].sum()
-        self._mean = np.einsum("n,nd->d", shares * X[:, -1], X[:, :-1])
-        X[:, :-1] -= self._mean.astype(X.dtype)
+        self._mean = np.asarray((shares * X[:, -1]).astype(X.dtype) @ X, np.float64)
+        self._mean[-1] = 0  # that of the bias stays
+        X -= self._mean.astype(X.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.einsum("nd,nd->n", X[:, :-1], X[:, :-1])
             squares = np.array([shares @ norms, self._mean @ self._mean]) / max(1, n_features)
@@ -74,7 +78,7 @@ class Coordinates:
                 "standardize them, or give them in other units"
             )
         rounding = float(np.finfo(X.dtype).eps * squares.sum())
-        self._unseen = max(min(n_features / len(counted), FEW) * squares[0], rounding, 1e-30)
+        unseen = max(min(n_features / len(counted), FEW) * squares[0], rounding, 1e-30)
         self._directions = self._find(X, shares, rng) if n_features <= LARGEST else None
         scored = slice(None, None, -(-n // max(SCORED, min(len(examples) // 8, n))))
         self._X, shares = X[scored].copy(), shares[scored] / shares[scored].sum()
@@ -85,6 +89,8 @@ class Coordinates:
         self._squares[:, -2] = 1  # of the bias, whose moment is a_c
         self._squares *= shares[:, None].astype(X.dtype)
         self._has_rest, self.n_scales = n_others > 0, self._squares.shape[1]
+        self._has_penalty = (np.arange(self.n_scales) != self.n_scales - 2).astype(X.dtype)
+        self._unseen = X.dtype.type(unseen) * self._has_penalty
 
     def _find(self, X: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the leading eigenvectors of X^T X, the bias as the last, (D + 1, K + 1)."""
@@ -94,17 +100,12 @@ class Coordinates:
             moments = self._sum(lambda rows: X[rows].T @ (w[rows] * X[rows]), len(X), n_features**2)
             _, vectors = np.linalg.eigh(moments)
         else:
-            order, signs = rng.permutation(n_features), rng.choice([-1, 1], n_features)
-            ends, signs = np.arange(n) * n_features // n, signs.astype(X.dtype)
-
-            def mixed(A: np.ndarray) -> np.ndarray:  # A O: a few features each, with random signs
-                return np.asarray(np.add.reduceat(A[:, order] * signs, ends, axis=1))
-
+            random = rng.standard_normal((n_features, n), np.float32).astype(X.dtype, copy=False)
             cost = n_features * n
-            Y = self._sum(lambda rows: X[rows].T @ (w[rows] * mixed(X[rows])), len(X), cost)
-            # With Y = X^T X O the approximation is Y (O^T Y)^-1 Y^T.
+            Y = self._sum(lambda rows: X[rows].T @ (w[rows] * (X[rows] @ random)), len(X), cost)
+            # With Y = X^T X O of random O the approximation is Y (O^T Y)^-1 Y^T.
             Y = Y.astype(np.float64)
-            core = mixed(Y.T)
+            core = random.T @ Y
             root = _leading(Y, core + core.T, X.dtype)
             vectors = _leading(root, root.T @ root, X.dtype)[:, -LEADING:]
         directions = np.zeros((n_features + 1, vectors.shape[1] + 1), dtype=X.dtype)
@@ -113,13 +114,9 @@ class Coordinates:
 
     def _sum(self, do: Callable[[slice], np.ndarray], n: int, cost: int) -> np.ndarray:
         """Return the sum of what is done for n rows, by blocks where these are worth it."""
-        total: np.ndarray
-        total, *others = in_order(
-            do, row_parts(n, BLOCK if n * cost >= MUCH else n), self.n_threads
-        )
-        for part in others:
-            total += part
-        return total
+        if n * cost < MUCH:
+            return do(slice(n))
+        return np.asarray(sum(self.team.map(do, row_parts(n, BLOCK))))
 
     def scales(self, theta: np.ndarray, reg: np.ndarray) -> np.ndarray:
         """Return one over the curvature along each direction, the bias and the rest.
@@ -134,7 +131,7 @@ class Coordinates:
         (C, G, K + 2), of the type of theta.
         """
         weights = theta.reshape(-1, theta.shape[2]).copy()
-        weights[:, -1] += weights[:, :-1] @ self._mean
+        weights[:, -1] += weights @ self._mean
 
         def moments(rows: slice) -> np.ndarray:
             p = (weights @ self._X[rows].T).reshape(*theta.shape[:2], -1)
@@ -146,42 +143,47 @@ class Coordinates:
 
         curvature = self._sum(moments, len(self._X), weights.size).reshape(*theta.shape[:2], -1)
         a = np.maximum(curvature[..., -2:-1], LEAST)  # the moment of the bias
-        is_weight = np.arange(self.n_scales) != self.n_scales - 2
         curvature /= a
         curvature[..., -2] = 1
-        curvature += (self._unseen * is_weight).astype(theta.dtype)
+        curvature += self._unseen
         curvature **= OF_DIRECTION
         curvature *= a**OF_CLASS
-        curvature += (2 * reg[:, None] * is_weight).astype(theta.dtype)
+        curvature += 2 * reg[:, None].astype(theta.dtype) * self._has_penalty
         scales: np.ndarray = 1 / curvature
         if not self._has_rest:
             scales[..., -1] = 0
         return scales
 
-    def apply(self, scales: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-        """Return the gradient (C, G, D + 1) times the scales along each direction."""
+    def apply(self, scales: np.ndarray, gradients: np.ndarray) -> np.ndarray:
+        """Return gradients (..., G, C, D + 1) times the scales (G, C, K + 2) of each direction."""
         along, rest, Q = scales[..., :-1], scales[..., -1:], self._directions
-        turned = gradient if Q is None else gradient.reshape(-1, len(Q)) @ Q
-        result = turned.reshape(along.shape) * (along - rest)
-        if Q is not None:
-            result = (result.reshape(-1, Q.shape[1]) @ Q.T).reshape(gradient.shape)
-        if self._has_rest:
-            result += rest * gradient
-        return np.asarray(result)
+
+        def scaled(classes: slice) -> np.ndarray:
+            part = gradients[..., classes, :]
+            turned = (part if Q is None else part @ Q) * (along - rest)[:, classes]
+            result: np.ndarray = turned if Q is None else turned @ Q.T
+            if self._has_rest:
+                result += rest[:, classes] * part
+            return result
+
+        n_classes = gradients.shape[-2]
+        if gradients.size <= LONG:
+            return scaled(slice(n_classes))
+        parts = row_parts(n_classes, max(1, LONG * n_classes // gradients.size))
+        return np.concatenate([*self.team.map(scaled, parts)], axis=-2)
 
     def centred(self, gradient: np.ndarray) -> np.ndarray:
         """Return the gradient by the weights of the centred features, from that by theta."""
-        centred = gradient.copy()
-        centred[..., :-1] -= gradient[..., -1:] * self._mean
-        return centred
+        return np.asarray(gradient - gradient[..., -1:] * self._mean)
 
     def uncentred(self, direction: np.ndarray) -> np.ndarray:
-        """Return how theta moves along a direction.
+        """Return how theta moves along a direction (G, C, D + 1).
 
         What all classes have in common is taken off: the loss does not depend on it.
         """
-        moved: np.ndarray = direction - np.add.reduce(direction) / len(direction)
-        moved[..., -1] -= moved[..., :-1] @ self._mean
+        common = np.add.reduce(direction, axis=1, keepdims=True) / direction.shape[1]
+        moved: np.ndarray = direction - common
+        moved[..., -1] -= moved @ self._mean
         return moved
 
 

@@ -16,10 +16,8 @@ import numpy as np
 
 from classifier import blas
 from data.dataset import Examples
-from data.machine import row_parts
 
 SAMPLE = 2048  # rows that the figures are estimated from
-ROWS = 64  # of them whose absolute values are there at once
 ITERATIONS = 50
 TOLERANCE = 1e-3  # relative; the step does not need more
 
@@ -77,8 +75,8 @@ def measure_scale(
     unit = float(max(X.max(), -X.min()))
     X = X / X.dtype.type(unit)
     counts = None if weights is None else weights[rows]
-    l1_norms = [np.abs(X[part]).sum(axis=1, dtype=np.float64) for part in row_parts(len(X), ROWS)]
-    l1_norm = unit * float(np.average(np.concatenate(l1_norms), weights=counts))
+    l1_norms = np.abs(X).sum(axis=1, dtype=np.float64)
+    l1_norm = unit * float(np.average(l1_norms, weights=counts))
     if counts is not None:
         X *= np.sqrt(counts / counts.mean())[:, None]
     square_norm = float(np.einsum("nd,nd->n", X, X).mean(dtype=np.float64))

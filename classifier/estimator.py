@@ -10,10 +10,9 @@ from sklearn.utils import check_random_state
 
 from classifier import blas
 from classifier.curvature import measure_scale
-from classifier.fit import EarlyStopping, Fit
+from classifier.fit import EarlyStopping, Fit, PerModel
 from classifier.linear_estimator import LinearEstimator, generator
 from classifier.minibatch import MinibatchTraining
-from classifier.model_stack import PerModel
 from classifier.optimizers import Adam, MinibatchOptimizer, Sgd, State
 from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
 from classifier.shards import certify_weights
@@ -252,7 +251,7 @@ class SoftmaxClassifier(LinearEstimator):
             train,
             val,
             len(self.classes_),
-            PerModel.whole(*numbers[:, None]),
+            PerModel(*numbers[:, None], np.array([-1])),
             optimizer=optimizer,
             schedule=_look_up("schedule", schedule, SCHEDULES, Schedule),
             early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),

@@ -1,4 +1,4 @@
-"""What training makes of a model: its history, its best weights, and which epoch is the best."""
+"""The models of a training: their numbers, and what it makes of each, history and best weights."""
 
 import dataclasses
 import math
@@ -7,14 +7,54 @@ from typing import NamedTuple
 
 import numpy as np
 
-from classifier.certificate import Certificate
 from data.options import Options, option
 
 DONE = "all epochs done"
 DIVERGED = "diverged"  # the status of a model that `keeps` refused weights
 LARGEST = 100  # times the loss of guessing, log C: a training loss above it is a divergence
+OF_FIT = ("lr", "best_epoch", "best_value", "status", "ended")  # as they stand in a checkpoint
 SKIPPED = "skipped"  # the status of a model that turned out not to be needed
 STUCK = "no step lowers the objective any more: float32 shows no difference"
+
+
+@dataclasses.dataclass(frozen=True)
+class PerModel:
+    """The numbers in which the models of a stack differ, each (G,)."""
+
+    lr: np.ndarray
+    reg: np.ndarray
+    momentum: np.ndarray
+    label_smoothing: np.ndarray
+    fold: np.ndarray  # that it is not trained on; -1: it is trained on all
+
+    def select(self, keep: Sequence[int] | np.ndarray) -> "PerModel":
+        """Return the numbers of some of the models."""
+        numbers = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return PerModel(*(number[list(keep)] for number in numbers))
+
+
+class Certificate(NamedTuple):
+    """What a pass over the training examples proves of one model.
+
+    Attributes
+    ----------
+    objective : L, where the model stands.
+    gradient_norm : |dL/d(W, b)|.
+    excess : the most that L is above its lowest value; inf without a penalty.
+    loss, accuracy : of the training examples, by their weights, without penalty and smoothing.
+    """
+
+    objective: float
+    gradient_norm: float
+    excess: float
+    loss: float
+    accuracy: float
+
+    @property
+    def relative(self) -> float:
+        """The excess relative to the lowest value there can be; inf where that may be zero."""
+        lowest = self.objective - self.excess
+        return self.excess / lowest if lowest > 0 else math.inf
 
 
 class Epoch(NamedTuple):
@@ -63,8 +103,8 @@ class Fit:
         figures : of these weights, which must be finite, or None where they are not known.
         loss : of the training examples, which must not be far above that of guessing.
         """
-        known = [figure for figure in figures if figure is not None]
-        finite = all(map(math.isfinite, known)) and np.isfinite(theta).all()
+        numbers = [figure for figure in figures if figure is not None]
+        finite = all(map(math.isfinite, numbers)) and np.isfinite(theta).all()
         if not (finite and loss <= LARGEST * math.log(len(theta))):
             self.status = DIVERGED
         return self.status != DIVERGED
@@ -102,16 +142,11 @@ class EarlyStopping(Options):
 def arrays_of_fits(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
     """Return fits as arrays; figures that a history lacks are nan."""
     rows = [row for fit in fits for row in fit.history]
-    nothing = (math.nan,) * len(dataclasses.fields(Certificate))
-    certificates = [f.certificate and dataclasses.astuple(f.certificate) for f in fits]
+    unknown = (math.nan,) * len(Certificate._fields)
     return {
-        "lr": np.array([fit.lr for fit in fits]),
+        **{name: np.array([getattr(fit, name) for fit in fits]) for name in OF_FIT},
         "best_theta": np.stack([fit.theta for fit in fits]),
-        "best_epoch": np.array([fit.best_epoch for fit in fits]),
-        "best_value": np.array([fit.best_value for fit in fits]),
-        "status": np.array([fit.status for fit in fits]),
-        "ended": np.array([fit.ended for fit in fits]),
-        "certificates": np.array([numbers or nothing for numbers in certificates]),
+        "certificates": np.array([fit.certificate or unknown for fit in fits]),
         "history": np.array(rows, dtype=np.float64).reshape(-1, len(Epoch._fields)),
         "history_rows": np.array([len(fit.history) for fit in fits]),
     }
@@ -119,21 +154,14 @@ def arrays_of_fits(fits: Sequence[Fit]) -> dict[str, np.ndarray]:
 
 def fits_of_arrays(arrays: Mapping[str, np.ndarray]) -> list[Fit]:
     """Return the fits that `arrays_of_fits` returned as arrays."""
-    ends = np.cumsum(arrays["history_rows"])
-    histories = np.split(arrays["history"], ends[:-1])
-    fits = []
-    for model, history in enumerate(histories):
-        numbers = arrays["certificates"][model].tolist()
-        fits.append(
-            Fit(
-                arrays["best_theta"][model].copy(),
-                float(arrays["lr"][model]),
-                int(arrays["best_epoch"][model]),
-                float(arrays["best_value"][model]),
-                [Epoch(int(epoch), int(step), *row) for epoch, step, *row in history.tolist()],
-                str(arrays["status"][model]),
-                str(arrays["ended"][model]),
-                None if math.isnan(numbers[0]) else Certificate(*numbers),
-            )
+    ends, fits = np.cumsum(arrays["history_rows"]), []
+    for model, history in enumerate(np.split(arrays["history"], ends[:-1])):
+        certificate = Certificate(*arrays["certificates"][model].tolist())
+        fit = Fit(
+            arrays["best_theta"][model].copy(),
+            **{name: arrays[name][model].item() for name in OF_FIT},
+            history=[Epoch(int(epoch), int(step), *row) for epoch, step, *row in history.tolist()],
+            certificate=None if math.isnan(certificate.objective) else certificate,
         )
+        fits.append(fit)
     return fits

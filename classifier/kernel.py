@@ -17,7 +17,6 @@ Rethinking the Inception Architecture, 2016). That adds a term linear in the sco
     e_g sum_i w_i (f_gi[y_i] - mean_c f_gi[c]) / sum_i w_i
 """
 
-import dataclasses
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -44,35 +43,30 @@ class Rows(NamedTuple):
     weights: np.ndarray | None = None
 
 
-@dataclasses.dataclass
-class Sums:
+class Sums(NamedTuple):
     """Sums over rows, each times its weight, in float64.
 
     Attributes
     ----------
     figures : (4, G) of one (the weights), loss, whether the class is right, and squared loss.
-    gradient : (C, G, D + 1) of the gradient of the loss, without the penalty; or None.
-    spread : (C, G) of p (1 - p), what the loss curves by in each bias alone; or None.
+    gradient : (C, G, D + 1) of the gradient of the loss, without the penalty; or empty.
+    spread : (C, G) of p (1 - p), what the loss curves by in each bias alone; or empty.
     """
 
     figures: np.ndarray
-    gradient: np.ndarray | None = None
-    spread: np.ndarray | None = None
+    gradient: np.ndarray
+    spread: np.ndarray
 
     @classmethod
     def zeros(cls, shape: tuple[int, ...], *, with_gradient: bool) -> "Sums":
         """Return those of no rows, for weights of this shape (C, G, D + 1)."""
-        figures = np.zeros((4, shape[1]))
-        if not with_gradient:
-            return cls(figures)
-        return cls(figures, np.zeros(shape), np.zeros(shape[:2]))
+        shapes = (shape, shape[:2]) if with_gradient else (0, 0)
+        return cls(np.zeros((4, shape[1])), *map(np.zeros, shapes))
 
     def merge(self, other: "Sums") -> None:
         """Add those of other rows."""
-        self.figures += other.figures
-        if self.gradient is not None and self.spread is not None:
-            self.gradient += other.gradient
-            self.spread += other.spread
+        for total, more in zip(self, other, strict=True):
+            np.add(total, more, out=total)
 
 
 class Kernel:
@@ -155,7 +149,7 @@ class Kernel:
         self,
         X: np.ndarray,
         weights: np.ndarray | None,
-        total: float,
+        total: float | np.ndarray,
         out: np.ndarray,
         spread: np.ndarray | None = None,
     ) -> None:
@@ -165,14 +159,14 @@ class Kernel:
         ----------
         X : (B, D + 1) as given to `forward`.
         weights : as of `Rows`.
-        total : what the sum is divided by.
+        total : what the sum is divided by; with weights it may be (G, 1), a number a model.
         out : (C, G, D + 1), C-contiguous.
         spread : (C, G), or None: for the sums of w p (1 - p) / total.
         """
         S = self._S
         share: float | np.ndarray = 1.0 / total
         if weights is not None:
-            share = weights / S.dtype.type(total)
+            share = (weights / total).astype(S.dtype, copy=False)
         S *= share / self._exp_sum
         if spread is not None:
             self._measure_spread(share, spread)
@@ -198,18 +192,17 @@ class Kernel:
     def sums(self, theta: np.ndarray, blocks: Iterable[Rows], *, with_gradient: bool) -> Sums:
         """Return the sums over blocks of rows: products in theta's type, their sums in float64."""
         sums = Sums.zeros(self.shape, with_gradient=with_gradient)
-        gradient, spread = (np.empty(shape, theta.dtype) for shape in (self.shape, self.shape[:2]))
+        gradient, spread = (np.empty(s.shape, theta.dtype) for s in (sums.gradient, sums.spread))
         for X, y, weights in blocks:
             losses, right = self.forward(theta, X, y)
             figures = np.array([np.ones_like(losses), losses, right, losses], np.float64)
             figures[3] *= figures[1]
             if weights is not None:
                 figures *= weights
-            sums.figures += figures.sum(axis=2)
-            if sums.gradient is not None and sums.spread is not None:
+            if with_gradient:
                 self.backward(X, weights, len(y), gradient, spread)
-                sums.gradient += gradient * len(y)
-                sums.spread += spread * np.float64(len(y))
+            # The gradient is a mean, in theta's type, whose digits a sum of many rows would use up.
+            sums.merge(Sums(figures.sum(axis=2), gradient * len(y), spread * np.float64(len(y))))
         return sums
 
 

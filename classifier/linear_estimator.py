@@ -12,11 +12,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from classifier.fit import DIVERGED, DONE, STUCK, Fit
-from classifier.full_batch import FullBatchTraining
+from classifier.fit import DIVERGED, DONE, STUCK, Fit, PerModel
 from classifier.model import fold, log_softmax, score_blocks
-from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs
+from classifier.optimum import FullBatchTraining
 from classifier.solver import Training
 from data.dataset import Split
 from data.errors import InputError
@@ -166,7 +165,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
             train,
             train.select(slice(0, 0)),
             len(self.classes_),
-            PerModel(unused, reg, unused, smoothing, fold, kept_share(train, fold)),
+            PerModel(unused, reg, unused, smoothing, fold),
             optimizer=Lbfgs(all_penalties=all_penalties, tol=self.tol),
             epochs=self.epochs or PASSES,
             rng=rng,

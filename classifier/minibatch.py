@@ -5,52 +5,144 @@ in what is a number a model. An ordinary run is a stack of one.
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from classifier.fit import DIVERGED, EarlyStopping, Epoch, Fit
-from classifier.model_stack import ModelStack, PerModel, n_shards, of_mean_one
-from classifier.optimizers import MinibatchOptimizer
+from classifier.fit import DIVERGED, EarlyStopping, Epoch, Fit, PerModel
+from classifier.kernel import Kernel, with_penalty_gradient
+from classifier.optimizers import MinibatchOptimizer, State
 from classifier.schedules import Schedule
-from classifier.shards import cut, sum_up
+from classifier.shards import kept_share, n_shards, of_mean_one, row_weights, sum_up
 from classifier.solver import Training
-from data.batches import Minibatches
+from data.batches import Minibatch, Minibatches
 from data.dataset import Split
+from data.machine import Team, row_parts
+
+CACHED = 2**17  # weights of each array that stay in the processor's cache
+GATHERED = 16  # multiplications that take as long as to gather a number
+SHARDS = 8  # of a minibatch, at most
+FEWEST = 128  # rows of a shard: products of fewer are slower
 
 
-class MinibatchTraining(Training):
-    """Minibatch training of G models that all start at zero.
+class Steps:
+    """The steps of the models in a stack.
+
+    The rows of a minibatch are cut into shards, whose number depends on the sizes alone. Each is
+    gathered and gives its gradient by itself, and the gradients are added in a fixed order.
 
     Parameters
     ----------
-    train, val, n_classes, models, epochs : as of `Training`. Weights of the examples count relative
-        to their mean.
-    optimizer, schedule, early_stopping : shared by the stack.
-    batch_size : rows of a minibatch.
-    rng : draws the order of the examples, and nothing else draws from it.
+    models : the numbers of each.
+    kept : (G,) as of `kept_share`.
+    arrays : theta (C, G, D + 1), weights and bias; the optimizer's state, of the same shape; sums
+        (2, G, 1), loss and accuracy of the epoch so far. C-contiguous; updated in place.
+    optimizer : takes the steps.
+    batch_size : rows at most of what is trained on at a time.
     """
 
     def __init__(
         self,
-        train: Split,
-        val: Split,
-        n_classes: int,
         models: PerModel,
-        *,
+        kept: np.ndarray,
+        arrays: State,
         optimizer: MinibatchOptimizer,
-        schedule: Schedule,
-        early_stopping: EarlyStopping,
         batch_size: int,
-        epochs: int,
-        rng: np.random.Generator,
     ) -> None:
-        super().__init__(train, of_mean_one(val), n_classes, models, epochs, rng)
-        self.batches = Minibatches(of_mean_one(train), batch_size)
-        self.optimizer, self.schedule, self.early_stopping = optimizer, schedule, early_stopping
+        self.models, self.arrays, self.optimizer = models, arrays, optimizer
+        self._kept, theta = kept[:, None], arrays["theta"]
+        dtype, (n_classes, n_models, n_columns) = theta.dtype.type, theta.shape
+        work = batch_size * n_columns * (n_classes * n_models + GATHERED)
+        shards = range(n_shards(batch_size, work, FEWEST, SHARDS))
+        size = -(-batch_size // len(shards))
+        smoothing = models.label_smoothing
+        self._kernels = [Kernel(theta.shape, size, dtype, smoothing) for _ in shards]
+        self._gathered = [np.empty((size, n_columns), dtype) for _ in shards]
+        self._gradients = [np.empty(theta.shape, dtype) for _ in shards]
+        # The optimizer is given few enough weights at a time that they stay in the cache: of each
+        # piece theta, gradients, state, lr, momentum and twice the penalty.
+        numbers = np.array([models.lr, models.momentum, 2 * models.reg], dtype)[..., None]
+        # Numpy multiplies a small array by one number in half the time.
+        shared = (numbers == numbers[:, :1]).all(axis=(1, 2))
+        self._pieces = [
+            (
+                _rows(theta, rows),
+                [_rows(gradient, rows) for gradient in self._gradients],
+                {name: _rows(arrays[name], rows) for name in optimizer.names},
+                *(
+                    number[:1] if is_shared else np.tile(number, (n_classes, 1))[rows]
+                    for number, is_shared in zip(numbers, shared, strict=True)
+                ),
+            )
+            for rows in row_parts(n_classes * n_models, max(1, CACHED // n_columns))
+        ]
+
+    def take(self, batch: Minibatch, factor: float, number: int, team: Team) -> None:
+        """Take step `number` with lr times `factor`, on a minibatch; threads share the work."""
+        parts = row_parts(len(batch.rows), self._kernels[0].size)
+        for figures in team.map(lambda k: self._sum_shard(batch, k, parts[k]), range(len(parts))):
+            self.arrays["sums"][..., 0] += figures
+
+        def move(piece: Any) -> None:
+            theta, gradients, state, lr, momentum, twice_reg = piece
+            # In a buffer that stays in the cache, where the gradients of large stacks do not.
+            gradient = with_penalty_gradient(gradients[0], theta, twice_reg)
+            for other in gradients[1 : len(parts)]:
+                gradient += other
+            self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
+
+        for _ in team.map(move, self._pieces):
+            pass
+
+    def _sum_shard(self, batch: Minibatch, k: int, part: slice) -> np.ndarray:
+        """Leave the gradient of a shard of a minibatch; return the sums of its figures, (2, G)."""
+        examples, rows = batch.examples, batch.rows[part]
+        X, kernel = self._gathered[k][: len(rows)], self._kernels[k]
+        # mode="clip" lets take write into the buffer directly; every index is in range.
+        np.take(np.asarray(examples.X), rows, axis=0, out=X, mode="clip")
+        weights, folds = (
+            None if numbers is None else numbers[rows]
+            for numbers in (examples.weights, examples.folds)
+        )
+        weights = row_weights(Split(X, rows, weights, folds), self.models.fold)
+        losses, right = kernel.forward(
+            self.arrays["theta"], X, examples.y[rows].astype(np.int64, copy=False)
+        )
+        total = len(batch.rows) if weights is None else len(batch.rows) * self._kept
+        kernel.backward(X, weights, total, self._gradients[k])
+        if weights is not None:
+            losses, right = losses * weights, right * weights
+        return np.array([losses.sum(axis=1, dtype=np.float64), right.sum(axis=1)])
+
+
+def _rows(array: np.ndarray, rows: slice) -> np.ndarray:
+    return array.reshape(-1, array.shape[-1])[rows]
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class MinibatchTraining(Training):
+    """Minibatch training of G models that all start at zero.
+
+    Attributes
+    ----------
+    train, val : as of `Training`. Weights of the examples count relative to their mean.
+    rng : draws the order of the examples, and nothing else draws from it.
+    optimizer, schedule, early_stopping : shared by the stack.
+    batch_size : rows of a minibatch.
+    """
+
+    optimizer: MinibatchOptimizer
+    schedule: Schedule
+    early_stopping: EarlyStopping
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.train, self.val = of_mean_one(self.train), of_mean_one(self.val)
+        self.batches = Minibatches(self.train, self.batch_size)
+        self._kept = kept_share(self.train, self.models.fold)
         self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way
         self.start_from(np.stack([fit.theta for fit in self.fits], axis=1))
 
@@ -59,18 +151,8 @@ class MinibatchTraining(Training):
         """Minibatches trained on so far."""
         return self.epoch * len(self.batches) + self._batch
 
-    @property
-    def n_parts(self) -> int:
-        """Shards of a minibatch, or of the validation split."""
-        shape = self.arrays["theta"].shape
-        of_val = len(cut(len(self.val), math.prod(shape)))
-        return max(n_shards(shape, self.batches.batch_size), of_val)
-
     def start_from(
-        self,
-        theta: np.ndarray,
-        epoch: int = 0,
-        optimizer: Mapping[str, np.ndarray] | None = None,
+        self, theta: np.ndarray, epoch: int = 0, optimizer: Mapping[str, np.ndarray] | None = None
     ) -> None:
         """Begin with these weights instead of zeros: a warm start.
 
@@ -83,10 +165,9 @@ class MinibatchTraining(Training):
         theta = theta.astype(self.fits[0].theta.dtype)
         for g, fit in enumerate(self.fits):
             fit.theta[...] = theta[:, g]
-        fresh = self.init(theta)
         earlier = optimizer or {}
-        state = {name: earlier.get(name, fresh[name]).copy() for name in self.optimizer.init(theta)}
-        self.begin(range(len(self.fits)), {**fresh, **state})
+        state = {name: earlier[name].copy() for name in self.optimizer.names if name in earlier}
+        self.begin(range(len(self.fits)), self.init(theta) | state)
         self.epoch = epoch
 
     def init(self, theta: np.ndarray) -> dict[str, np.ndarray]:
@@ -96,36 +177,28 @@ class MinibatchTraining(Training):
 
     def begin(self, stack: Sequence[int], arrays: dict[str, np.ndarray]) -> None:
         """Make these the models in the stack, with their weights and the optimizer's state."""
-        theta = arrays["theta"]
-        state = {name: arrays[name] for name in self.optimizer.init(theta[:, :0])}
         self.stack, self.arrays = list(stack), arrays
         models = self.models.select(self.stack)
         models = dataclasses.replace(models, lr=np.array([self.fits[g].lr for g in self.stack]))
-        self._models = ModelStack(
-            models, theta, state, arrays["sums"][..., 0], self.optimizer, self.batches.batch_size
-        )
-
-    def find_models(self) -> bool:
-        """Return whether there are models to be trained, and epochs left."""
-        return len(self.unfinished()) > 0
+        kept, size = self._kept[self.stack], self.batches.batch_size
+        self._steps = Steps(models, kept, arrays, self.optimizer, size)
 
     def unfinished(self) -> list[int]:
         """Return the models in the stack where there are epochs left."""
         return self.stack if self.epoch < self.epochs else []
 
-    def numbers(self) -> dict[str, Any]:
-        """Return where the training is in the epoch under way."""
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what `restore` needs, with the place in the epoch under way."""
         if self._batch == 0:
             self.order = self.rng.bit_generator.state
-        return {"batch": self._batch, "window": self.batches.window, "seconds": self._seconds}
+        place = {"batch": self._batch, "window": self.batches.window, "seconds": self._seconds}
+        return {**super().state(), **{name: np.array(number) for name, number in place.items()}}
 
-    def set_numbers(self, numbers: Mapping[str, np.ndarray]) -> None:
-        """Go on where `numbers` was asked for."""
-        window = int(numbers["window"])
-        if window not in self.batches.windows:
-            raise ValueError(f"a window of {window} chunks")
-        self.batches.window = window
-        self._batch, self._seconds = int(numbers["batch"]), float(numbers["seconds"])
+    def restore(self, state: Mapping[str, np.ndarray], members: Sequence[int]) -> None:
+        """Go on where `state` was taken, in the middle of an epoch too."""
+        super().restore(state, members)
+        self.batches.window = int(state["window"])
+        self._batch, self._seconds = int(state["batch"]), float(state["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch <= len(self.batches)):
             raise ValueError(f"epoch {self.epoch}, minibatch {self._batch} is out of range")
         self.rng.bit_generator.state = self.order
@@ -140,20 +213,21 @@ class MinibatchTraining(Training):
         self._seconds = time.perf_counter() - start
         if held_out is None:
             return False
-        validated = [(None, None)] * len(self.stack)
-        if len(self.val):
-            validated = (held_out.figures[1:3] / len(self.val)).T.tolist()
-        trained = (self.arrays["sums"][..., 0] / len(self.train)).T.tolist()
+        trained = self.arrays["sums"][..., 0] / (len(self.train) * self._kept[self.stack])
+        validated = held_out.figures[1:3] / max(1, len(self.val))
         step, seconds = self.step, self._seconds
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
         for place, g in enumerate(self.stack):
-            fit, (loss, accuracy) = self.fits[g], trained[place]
-            val_loss, val_accuracy = validated[place]
-            lr = fit.lr * factor
+            fit, lr, (loss, accuracy) = (
+                self.fits[g],
+                self.fits[g].lr * factor,
+                trained[:, place].tolist(),
+            )
+            val_loss, val_accuracy = validated[:, place].tolist() if len(self.val) else (None, None)
             row = Epoch(self.epoch, step, lr, loss, accuracy, val_loss, val_accuracy, seconds)
             fit.history.append(row)
             theta, cost = self.arrays["theta"][:, place], self.early_stopping.cost(row)
-            if fit.keeps(theta, val_loss, loss=loss) and cost < fit.best_value:
+            if fit.keeps(theta, row.val_loss, loss=row.train_loss) and cost < fit.best_value:
                 fit.best_epoch, fit.best_value = self.epoch, cost
                 fit.theta[...] = theta
         return True
@@ -168,7 +242,7 @@ class MinibatchTraining(Training):
         factor = self.schedule.factor(self.step - 1, total_steps, steps) if self._batch else 1.0
         for batch in self.batches.epoch(self.rng, self._batch):
             factor = self.schedule.factor(self.step, total_steps, steps)
-            self._models.step(batch, factor, self.step, self.team)
+            self._steps.take(batch, factor, self.step, self.team)
             self._batch += 1
             if stop():
                 break

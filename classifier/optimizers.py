@@ -1,21 +1,36 @@
-"""Optimizers of a stack of models: a kind with its constants, and explicit state.
+"""What a training is told: its numbers, and its optimizer.
 
-Each updates theta (..., D + 1) in place from a gradient of the same shape, with learning rates and
-momenta that broadcast, one a row. State is a dict of arrays in theta's shape. No entry depends on
-another, so a model can leave the stack, and weights too many for the processor's cache are updated
-a few rows at a time.
+An optimizer of a stack of models is a kind with its constants, and explicit state. It updates
+theta (..., D + 1) in place from a gradient of the same shape, with learning rates and momenta that
+broadcast, one a row. State is a dict of arrays in theta's shape. No entry depends on another, so a
+model can leave the stack, and weights too many for the processor's cache are updated a few rows at
+a time.
 """
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import numpy as np
 
 from classifier.curvature import Scale
-from data.options import Options, option
+from data.options import PER_MODEL, REPORTING, Options, option
 
-State = dict[str, np.ndarray]
+Array = np.ndarray
+State = dict[str, Array]
 LOGIT_STEP = 0.2  # found on digits (D = 64) and CIFAR-10 (D = 3,072): near the best lr of each
+
+
+@dataclasses.dataclass(kw_only=True)
+class Hyperparameters(Options):
+    """The numbers of a training; `configs/train.yaml` says what each means."""
+
+    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",), roles=(PER_MODEL,))
+    reg: float = option(minimum=0, maximum=1e15, roles=(PER_MODEL,))
+    batch_size: int = option(minimum=1)
+    epochs: int = option(minimum=1, roles=(REPORTING,))  # a resumed run may have more
+    momentum: float = option(minimum=0, maximum=0.9999, roles=(PER_MODEL,))
+    label_smoothing: float = option(minimum=0, below=1, roles=(PER_MODEL,))
 
 
 class Optimizer(Options):
@@ -24,7 +39,7 @@ class Optimizer(Options):
 
 @dataclasses.dataclass
 class Lbfgs(Optimizer):
-    """L-BFGS on all examples at once, for `classifier.full_batch`.
+    """L-BFGS on all examples at once, for `classifier.optimum`.
 
     tol is how far above its lowest value an objective may be, relative to that, when a model is
     done. Of a path of penalties those that are weaker than validation asks for are left out, unless
@@ -36,7 +51,9 @@ class Lbfgs(Optimizer):
 
 
 class MinibatchOptimizer(Optimizer, abc.ABC):
-    """What takes a step a minibatch."""
+    """What takes a step a minibatch; `names` are those of the arrays of its state."""
+
+    names: ClassVar[tuple[str, ...]]
 
     @abc.abstractmethod
     def auto_lr(self, scale: Scale, reg: float) -> float:
@@ -50,19 +67,13 @@ class MinibatchOptimizer(Optimizer, abc.ABC):
         """Return a learning rate that is quicker to the optimum, where it makes use of momentum."""
         return self.auto_lr(scale, reg)
 
-    @abc.abstractmethod
-    def init(self, theta: np.ndarray) -> State:
-        """Return the state before the first step."""
+    def init(self, theta: Array) -> State:
+        """Return the state before the first step: zeros."""
+        return {name: np.zeros_like(theta) for name in self.names}
 
     @abc.abstractmethod
     def update(
-        self,
-        theta: np.ndarray,
-        gradient: np.ndarray,
-        state: State,
-        lr: np.ndarray,
-        momentum: np.ndarray,
-        step: int,
+        self, theta: Array, gradient: Array, state: State, lr: Array, momentum: Array, step: int
     ) -> None:
         """Take step number `step`, from 0, in place; the gradient's buffer is used up."""
 
@@ -83,6 +94,7 @@ class Sgd(MinibatchOptimizer):
     learning, ICML 2013.
     """
 
+    names = ("velocity",)
     nesterov: bool
 
     def auto_lr(self, scale: Scale, reg: float) -> float:
@@ -105,18 +117,8 @@ class Sgd(MinibatchOptimizer):
         L = scale.smoothness(reg)
         return 1 / min(L, L / gain + scale.minibatch_noise(batch_size))
 
-    def init(self, theta: np.ndarray) -> State:
-        """Return the state before the first step: zeros."""
-        return {"velocity": np.zeros_like(theta)}
-
     def update(
-        self,
-        theta: np.ndarray,
-        gradient: np.ndarray,
-        state: State,
-        lr: np.ndarray,
-        momentum: np.ndarray,
-        step: int,
+        self, theta: Array, gradient: Array, state: State, lr: Array, momentum: Array, step: int
     ) -> None:
         """Take one step in place; the gradient's buffer is used up."""
         velocity = state["velocity"]
@@ -143,6 +145,7 @@ class Adam(MinibatchOptimizer):
     Source: D. Kingma and J. Ba, Adam: A Method for Stochastic Optimization, ICLR 2015.
     """
 
+    names = ("m", "v")
     beta2: float = option(minimum=0, maximum=0.999999)
     epsilon: float = option(minimum=1e-30)
 
@@ -153,18 +156,8 @@ class Adam(MinibatchOptimizer):
         """
         return LOGIT_STEP / scale.l1_norm
 
-    def init(self, theta: np.ndarray) -> State:
-        """Return the state before the first step: zeros."""
-        return {"m": np.zeros_like(theta), "v": np.zeros_like(theta)}
-
     def update(
-        self,
-        theta: np.ndarray,
-        gradient: np.ndarray,
-        state: State,
-        lr: np.ndarray,
-        momentum: np.ndarray,
-        step: int,
+        self, theta: Array, gradient: Array, state: State, lr: Array, momentum: Array, step: int
     ) -> None:
         """Take one step in place; the gradient's buffer is used up."""
         m, v, t = state["m"], state["v"], step + 1

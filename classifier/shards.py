@@ -1,27 +1,29 @@
 """Sums over all examples, shard by shard: theta in, `Sums` out.
 
-The rows are cut into shards, whose number depends on the data alone. Each gives its sums, and these
-are added up in a fixed order; so no bit depends on how many threads there are. Whoever asks cannot
-tell where a shard stands: in memory, or in a file, whose rows are read and prepared on the way.
+The rows are cut into shards, whose number depends on the sizes alone. Each gives its sums, and
+these are added up in a fixed order; so no bit depends on how many threads there are. Whoever asks
+cannot tell where a shard stands: in memory, or in a file, whose rows are read and prepared on the
+way.
 """
 
 import contextlib
-import itertools
+import dataclasses
+import functools
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from classifier import blas
-from classifier.certificate import Certificate, Pass, certify
-from classifier.kernel import Kernel, Rows, Sums, penalty
-from classifier.model_stack import PerModel, of_mean_one
+from classifier.fit import Certificate, PerModel
+from classifier.kernel import Kernel, Rows, Sums, penalty, with_penalty_gradient
 from data.dataset import Split
 from data.machine import Team, row_parts
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
 ROWS = 2**10  # examples that a block has at least: with fewer, products are slower
-LONG = 2**22  # multiplications of a pass from which it is cut into shards at all
+LONG = 2**22  # multiplications from which work is cut into shards at all
 SHARDS = 64  # at most
 READ = 2**22  # bytes of prepared examples that are read of a file at a time
 
@@ -32,6 +34,46 @@ class HeldOut(NamedTuple):
     loss: np.ndarray
     accuracy: np.ndarray
     error: np.ndarray
+
+
+def of_mean_one(split: Split) -> Split:
+    """Return a split whose weights, where it has any, have the mean one and the type of X."""
+    if split.weights is None or len(split) == 0:
+        return split
+    weights = (split.weights / split.weights.mean()).astype(split.X.dtype)
+    return dataclasses.replace(split, weights=weights)
+
+
+def kept_share(examples: Split, fold: np.ndarray) -> np.ndarray:
+    """Return what share of the weight of all examples is not in the fold of each model, (G,)."""
+    if examples.folds is None:
+        return np.ones(len(fold))
+    of_folds = np.bincount(examples.folds, examples.weights)
+    return 1 - np.where(fold < 0, 0, of_folds[fold] / of_folds.sum())
+
+
+def row_weights(
+    rows: Split, fold: np.ndarray | None, *, held_out: bool = False
+) -> np.ndarray | None:
+    """Return what each row counts: for each model (G, B) where models have folds, else as it is.
+
+    Parameters
+    ----------
+    fold : (G,) that each model leaves out, or None.
+    held_out : whether the rows of a model are those of its fold, and not all others.
+    """
+    if fold is None or rows.folds is None:
+        return rows.weights
+    kept: np.ndarray = ((fold[:, None] == rows.folds) == held_out).astype(rows.X.dtype)
+    return kept if rows.weights is None else kept * rows.weights
+
+
+def n_shards(n: int, work: int, fewest: int, most: int) -> int:
+    """Return into how many shards n rows are cut, of `fewest` rows at least; 1 for little work."""
+    shards = 1
+    while work >= shards * LONG and shards < most and n >= 2 * shards * fewest:
+        shards *= 2
+    return shards
 
 
 def sum_up(
@@ -52,41 +94,28 @@ def sum_up(
         folds, where models have one.
     theta : (C, G, D + 1) weights and bias.
     models : label smoothing and fold of each; None: none has any.
-    held_out : whether the examples of a model are those of its fold, and not all others.
+    held_out : as of `row_weights`.
     with_gradient : whether the gradient and the spread are wanted too.
     stop : asked after each shard for a reason to stop.
     team : threads that share the shards; None: as many as the BLAS has now.
     """
-    total = Sums.zeros(theta.shape, with_gradient=with_gradient)
-    if len(examples) == 0:
-        return total
+    n, total = len(examples), Sums.zeros(theta.shape, with_gradient=with_gradient)
     smoothing = models.label_smoothing if models is not None and with_gradient else None
-    fold = None
-    if models is not None and examples.folds is not None and (models.fold >= 0).any():
-        fold = models.fold[:, None]
-    size = max(1, min(max(BLOCK // max(1, theta[..., 0].size), ROWS), len(examples)))
+    fold = models.fold if models is not None and (models.fold >= 0).any() else None
+    size = max(1, min(max(BLOCK // max(1, theta[..., 0].size), ROWS), n))
 
     def sum_shard(shard: slice) -> Sums:
         kernel = Kernel(theta.shape, size, theta.dtype.type, smoothing)
         blocks = _blocks(examples, shard, size, fold, held_out=held_out)
         return kernel.sums(theta, blocks, with_gradient=with_gradient)
 
-    shards = cut(len(examples), theta.size)
+    shards = row_parts(n, max(1, -(-n // n_shards(n, n * theta.size, ROWS, SHARDS))))
     with contextlib.nullcontext(team) if team else blas.team(len(shards)) as threads:
         for sums in threads.map(sum_shard, shards):
             total.merge(sums)
             if stop():
                 return None
     return total
-
-
-def cut(n: int, n_weights: int) -> list[slice]:
-    """Return the shards of n rows, for weights of so many numbers: about equal, an even number."""
-    n_shards = 1
-    if n * n_weights >= LONG:
-        n_shards = max(1, min(SHARDS, 2 * (n // (2 * ROWS))))
-    ends = [n * k // n_shards for k in range(n_shards + 1)]
-    return [slice(*pair) for pair in itertools.pairwise(ends)]
 
 
 def _blocks(
@@ -97,30 +126,33 @@ def _blocks(
     for window in row_parts(shard.stop, max(size, READ // row_bytes), shard.start):
         read = examples.select(window)
         for part in row_parts(len(read), size):
-            X, weights = np.asarray(read.X[part]), None
-            if read.weights is not None:
-                weights = read.weights[part]
-            if fold is not None and read.folds is not None:
-                kept = (fold == read.folds[part]) == held_out
-                weights = kept.astype(X.dtype) if weights is None else kept * weights
-            yield Rows(X, read.y[part].astype(np.int64, copy=False), weights)
+            rows = read.select(part)
+            weights = row_weights(rows, fold, held_out=held_out)
+            yield Rows(np.asarray(rows.X), rows.y.astype(np.int64, copy=False), weights)
 
 
 class Objective:
-    """The objective of G models over all examples, and its gradient.
+    """The objective of G models over all examples, its gradient, and how far the optimum is.
 
         L_g = sum_i w_gi (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_gi  +  reg_g * sum(W_g ** 2)
+
+    L is 2 reg strongly convex in W. With the bias at its optimum, therefore,
+
+        L - L* <= |dL/dW|^2 / (4 reg)
+
+    (Y. Nesterov, Introductory Lectures on Convex Optimization, 2004, theorem 2.1.10). What a bias
+    is short of its optimum is added to second order, class by class:
+    (dL/db_c)^2 / (2 mean p_c (1 - p_c)). Without a penalty there is no such bound.
 
     Parameters
     ----------
     examples : as of `sum_up`.
-    n_classes : C.
-    models : reg, label smoothing, fold and kept share of each model.
+    models : reg, label smoothing and fold of each model.
     """
 
-    def __init__(self, examples: Split, n_classes: int, models: PerModel) -> None:
-        self.examples, self.n_classes, self.models = of_mean_one(examples), n_classes, models
-        self._totals = len(examples) * models.kept
+    def __init__(self, examples: Split, models: PerModel) -> None:
+        self.examples, self.models = of_mean_one(examples), models
+        self._totals = len(examples) * kept_share(examples, models.fold)
         # (C, G, D + 1) what label smoothing adds to the gradient for each unit of it, once known
         self._smoothed: np.ndarray | None = None
 
@@ -129,41 +161,43 @@ class Objective:
         theta: np.ndarray,
         stop: Callable[[], str] = lambda: "",
         team: Team | None = None,
-    ) -> Pass | None:
-        """Make a pass; return None where it was stopped.
+    ) -> tuple[list[Certificate], np.ndarray] | None:
+        """Make a pass; return certificates and gradient, float64, or None where it was stopped.
 
         Parameters
         ----------
         theta : (C, G, D + 1) weights and bias, of the type of the examples.
         stop, team : as of `sum_up`.
         """
-        smoothing = self.models.label_smoothing
+        smoothing, reg = self.models.label_smoothing, self.models.reg
+        pass_at = functools.partial(
+            sum_up, self.examples, models=self.models, with_gradient=True, stop=stop, team=team
+        )
         if smoothing.any() and self._smoothed is None:
             # At zero the gradient of the loss is X^T (1 / C - (1 - e) Y - e / C) / N, and what
             # smoothing adds to the loss is linear: e times theta's product with X^T (Y - 1 / C).
-            start = self._sums(np.zeros_like(theta), stop, team)
+            start = pass_at(np.zeros_like(theta))
             if start is None:
                 return None
-            assert start.gradient is not None
             self._smoothed = -start.gradient / (self._totals * (1 - smoothing))[:, None]
-        sums = self._sums(theta, stop, team)
-        return None if sums is None else self._finished(theta, sums)
-
-    def _sums(self, theta: np.ndarray, stop: Callable[[], str], team: Team | None) -> Sums | None:
-        return sum_up(self.examples, theta, self.models, with_gradient=True, stop=stop, team=team)
-
-    def _finished(self, theta: np.ndarray, sums: Sums) -> Pass:
-        """Return means for sums, with the penalty in them."""
-        assert sums.gradient is not None
-        assert sums.spread is not None
+        sums = pass_at(theta)
+        if sums is None:
+            return None
         _, loss, accuracy, _ = sums.figures / self._totals
-        gradient = sums.gradient / self._totals[:, None]
-        gradient[..., :-1] += 2 * self.models.reg[:, None] * theta[..., :-1]
-        objective = loss + penalty(theta.astype(np.float64), self.models.reg)
+        spread, mean_gradient = sums.spread / self._totals, sums.gradient / self._totals[:, None]
+        gradient = with_penalty_gradient(mean_gradient, theta, 2 * reg[:, None])
+        objective = loss + penalty(theta.astype(np.float64), reg)
         if self._smoothed is not None:
             added = np.einsum("cgd,cgd->g", self._smoothed, theta, dtype=np.float64)
-            objective += self.models.label_smoothing * added
-        return Pass(objective, loss, accuracy, gradient, sums.spread / self._totals)
+            objective += smoothing * added
+        W, squares_b = gradient[..., :-1], gradient[..., -1] ** 2
+        squares = np.einsum("cgd,cgd->g", W, W)
+        norms = np.sqrt(squares + squares_b.sum(axis=0))
+        of_bias = (squares_b / np.maximum(2 * spread, np.finfo(np.float64).tiny)).sum(axis=0)
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            excess = np.where(reg > 0, squares / (4 * reg) + of_bias, math.inf)
+        figures = np.array([objective, norms, excess, loss, accuracy]).T
+        return [Certificate(*row) for row in figures.tolist()], gradient
 
 
 def certify_weights(
@@ -177,9 +211,9 @@ def certify_weights(
     theta : weights and bias.
     stop : called now and then; what it raises ends this.
     """
-    result = Objective(examples, len(theta), models)(theta, stop)
+    result = Objective(examples, models)(theta, stop)
     assert result is not None
-    return certify(result, models.reg)
+    return result[0]
 
 
 def evaluate_held_out(

@@ -6,25 +6,25 @@ last axis but one; with the fits of all models and a few numbers it is all that 
 """
 
 import abc
+import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from classifier import blas
-from classifier.fit import Fit, arrays_of_fits, fits_of_arrays
-from classifier.model_stack import PerModel
+from classifier.fit import Fit, PerModel, arrays_of_fits, fits_of_arrays
 from data.dataset import Split
 from data.machine import Team
 
 OF_STACK = "stack."  # before the names of the arrays of the models in the stack
 
 
+@dataclasses.dataclass(eq=False)
 class Training(abc.ABC):
     """Trains G models, which start at zero.
 
-    Parameters
+    Attributes
     ----------
     train, val : design matrices (N, D + 1), whose type is that of the weights learned, class
         indices, weights, and the folds of train where models leave one out; val may be empty.
@@ -32,42 +32,33 @@ class Training(abc.ABC):
     models : the numbers of each model.
     epochs : passes over the training data, at most.
     rng : draws what is random.
-
-    Attributes
-    ----------
+    order : the state of rng from which it can be drawn again.
     fits : what training has made of each model.
     epoch : epochs that are complete.
     stack : the places of the models that are trained at present.
     arrays : what is known of these, with the models on the last axis but one; theta among them.
     """
 
-    def __init__(
-        self,
-        train: Split,
-        val: Split,
-        n_classes: int,
-        models: PerModel,
-        epochs: int,
-        rng: np.random.Generator,
-    ) -> None:
-        self.train, self.val, self.n_classes, self.models = train, val, n_classes, models
-        self.epochs, self.rng, self.epoch = epochs, rng, 0
-        self.order: Mapping[str, Any] = rng.bit_generator.state  # from which it can be drawn again
-        zeros = np.zeros((n_classes, train.X.shape[1]), dtype=train.X.dtype)
-        self.fits = [Fit(zeros.copy(), float(lr)) for lr in models.lr]
+    train: Split
+    val: Split
+    n_classes: int
+    models: PerModel
+    _: dataclasses.KW_ONLY
+    epochs: int
+    rng: np.random.Generator
+
+    def __post_init__(self) -> None:
+        self.epoch, self.order = 0, self.rng.bit_generator.state
+        shape, dtype = (self.n_classes, self.train.X.shape[1]), self.train.X.dtype
+        self.fits = [Fit(np.zeros(shape, dtype), float(lr)) for lr in self.models.lr]
         self.stack: list[int] = []
         self.arrays: dict[str, np.ndarray] = {}
         self.team = Team(1)
 
     @property
-    @abc.abstractmethod
     def step(self) -> int:
-        """Steps taken so far."""
-
-    @property
-    @abc.abstractmethod
-    def n_parts(self) -> int:
-        """Parts that the work can be cut into for threads."""
+        """Steps taken so far; where there is no other, one a pass."""
+        return self.epoch
 
     @abc.abstractmethod
     def init(self, theta: np.ndarray) -> dict[str, np.ndarray]:
@@ -78,24 +69,12 @@ class Training(abc.ABC):
         """Make these the models in the stack, with what is known of them, and no others."""
 
     @abc.abstractmethod
-    def find_models(self) -> bool:
-        """Return whether there are models to be trained; put them into the stack if they wait."""
-
-    @abc.abstractmethod
     def run_epoch(self, stop: Callable[[], str]) -> bool:
         """Return whether an epoch is complete; otherwise it was stopped, and can go on."""
 
     @abc.abstractmethod
     def why_ended(self, place: int, fit: Fit) -> str:
         """Return why the model at this place of the stack has ended, or nothing."""
-
-    @abc.abstractmethod
-    def numbers(self) -> dict[str, Any]:
-        """Return what is known of the epoch under way."""
-
-    @abc.abstractmethod
-    def set_numbers(self, numbers: Mapping[str, np.ndarray]) -> None:
-        """Go on with what `numbers` returned; raise ValueError where that cannot be."""
 
     def run(
         self,
@@ -112,7 +91,7 @@ class Training(abc.ABC):
         """
         # A model that diverges overflows; its loss reports it, not warnings.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with quiet, blas.team(self.n_parts) as self.team:
+        with quiet, blas.team() as self.team:
             self.drop_ended()  # those that a longer training would not have kept
             while self.find_models() and not stop():
                 took_part = [self.fits[g] for g in self.stack]
@@ -127,6 +106,10 @@ class Training(abc.ABC):
     def unfinished(self) -> list[int]:
         """Return the places of the models that have not ended."""
         return self.stack
+
+    def find_models(self) -> bool:
+        """Return whether there are models to be trained; put them into the stack if they wait."""
+        return len(self.unfinished()) > 0
 
     def drop_ended(self) -> None:
         """Take models that have ended out of the stack; the others keep their values."""
@@ -145,9 +128,7 @@ class Training(abc.ABC):
 
     def state(self) -> dict[str, np.ndarray]:
         """Return all that `restore` needs to go on exactly here, as arrays."""
-        numbers = {name: np.array(number) for name, number in self.numbers().items()}
         return {
-            **numbers,
             "epoch": np.array(self.epoch),
             "order": np.array(json.dumps(self.order)),
             "stack": np.array(self.stack, dtype=np.int64),
@@ -175,23 +156,20 @@ class Training(abc.ABC):
             if fit.theta.shape != theta.shape or fit.theta.dtype != theta.dtype:
                 raise ValueError(f"weights {fit.theta.dtype} {fit.theta.shape}")
             if len(self.val) == 0:
-                nothing: dict[str, Any] = {"val_loss": None, "val_accuracy": None}
-                fit.history = [row._replace(**nothing) for row in fit.history]
+                fit.history = [
+                    row._replace(val_loss=None, val_accuracy=None) for row in fit.history
+                ]
             if model in stack or fit.status == "interrupted":
                 fit.status, fit.ended = self.fits[g].status, self.fits[g].ended
             self.fits[g] = fit
         active = [g for g, model in enumerate(members) if model in stack]
-        arrays = {
-            name.removeprefix(OF_STACK): array
-            for name, array in state.items()
-            if name.startswith(OF_STACK)
-        }
+        arrays = {}
         for name, fresh in self.init(theta[:, None][:, :0]).items():
+            arrays[name] = array = state[f"{OF_STACK}{name}"]
             shape = *fresh.shape[:-2], len(stack), fresh.shape[-1]
-            if (arrays[name].shape, arrays[name].dtype) != (shape, fresh.dtype):
-                raise ValueError(f"{name}: an array {arrays[name].dtype} {arrays[name].shape}")
+            if (array.shape, array.dtype) != (shape, fresh.dtype):
+                raise ValueError(f"{name}: an array {array.dtype} {array.shape}")
         self.epoch, self.order = int(state["epoch"]), json.loads(str(state["order"]))
-        self.set_numbers(state)
         self.begin(active, take_models(arrays, [stack.index(members[g]) for g in active]))
 
 

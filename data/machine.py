@@ -161,8 +161,8 @@ class Team:
     """Threads that share the parts of a job, that of the caller among them.
 
     In `with` they wait at a queue from one job to the next, for an executor's futures cost as much
-    as a short job; without it the caller does all parts. They have the context of who entered, and
-    with it what numpy is to be quiet about.
+    as a short job; without it the caller does all parts. They start with the first job of two parts
+    or more, and have the context of who gave it, and with it what numpy is to be quiet about.
 
     Parameters
     ----------
@@ -170,7 +170,7 @@ class Team:
     """
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.n, self._is_open = n, False
         self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -179,9 +179,11 @@ class Team:
 
         The first error in their order is raised, when all that was begun has ended.
         """
-        if not self._threads or len(parts) < 2:
+        if not self._is_open or self.n < 2 or len(parts) < 2:
             yield from map(do, parts)
             return
+        if not self._threads:
+            self._start()
         begun: deque[_Job[R]] = deque()
         try:
             for number in range(len(parts) + self.n):
@@ -212,15 +214,19 @@ class Team:
         with job.under_way:
             pass
 
-    def __enter__(self) -> "Team":
+    def _start(self) -> None:
         for _ in range(self.n - 1):
             run = contextvars.copy_context().run
             thread = threading.Thread(target=run, args=(self._work, np.geterr()), daemon=True)
             thread.start()
             self._threads.append(thread)
+
+    def __enter__(self) -> "Team":
+        self._is_open = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_open = False
         for _thread in self._threads:
             self._jobs.put(None)
         for thread in self._threads:

@@ -1,14 +1,19 @@
-"""The optimum by whole commands: one model, a path of penalties, folds."""
+"""The optimum by whole commands and runs: one model, a path of penalties, folds."""
 
 import csv
 import json
+import logging
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 
-pytestmark = pytest.mark.slow  # many real processes
+from classifier.runs.config import Job, make_config, plain_config, refuse_unused, register_schemas
+from classifier.runs.run import run
+from classifier.shell.hydra_compat import VERSION_BASE
+from data.errors import InputError
 
 QUIET = ["optimizer=lbfgs", "epochs=1000", "report.plots=false"]
 
@@ -22,6 +27,23 @@ def probe(tmp_path):
     np.savez(tmp_path / "train.npz", X=X[:240], y=y[:240])
     np.savez(tmp_path / "test.npz", X=X[240:], y=y[240:])
     return ["data.train=train.npz", "data.test=test.npz"]
+
+
+@pytest.fixture
+def job_of(probe, repository, tmp_path, monkeypatch):
+    """Make a job from overrides, on those embeddings, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    register_schemas()
+
+    def make(name, *overrides):
+        with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
+            composed = compose("train", overrides=["data=arrays", *probe, *QUIET, *overrides])
+        config = make_config(composed)
+        choices = {"optimizer": type(config.optimizer).__name__.lower()}
+        (tmp_path / name).mkdir()
+        return Job(config, plain_config(composed, choices), tmp_path / name)
+
+    return make
 
 
 def read(folder, name="report.json"):
@@ -45,22 +67,28 @@ def objective(model, X, y, reg):
 @pytest.mark.parametrize(
     "override", ["lr=0.1", "lr_scale=2", "momentum=0.9", "schedule=step", "batch_size=8"]
 )
-def test_what_it_has_no_use_for_is_refused_by_name(command, override):
-    done = command("train.py", *QUIET, override)
-    assert done.returncode == 1
-    assert done.stderr == (
-        f"{override.split('=')[0]}: optimizer=lbfgs has no use for it; leave it out, or use "
-        "optimizer=sgd\n"
-    )
+def test_what_it_has_no_use_for_is_refused_by_name(job_of, override):
+    reason = "optimizer=lbfgs has no use for it; leave it out, or use optimizer=sgd"
+    with pytest.raises(InputError, match=f"^{override.split('=')[0]}: {reason}$"):
+        refuse_unused(job_of("r", override).config, [override])
 
 
-def test_jobs_that_all_have_no_use_for_a_key_are_refused_at_once(command, tmp_path):
-    done = command("train.py", "-m", *QUIET, "sweep=lr", "hydra.sweep.dir=s")
-    assert done.returncode == 1
-    assert "lr_scale: optimizer=lbfgs has no use for it" in done.stderr
-    assert not (tmp_path / "s/0").exists()
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["cv=900"], "cv=900: there are 216 training examples; use fewer folds"),
+        (["optimizer=sgd", "cv=900"], "cv=900: there are 216 training examples; use fewer folds"),
+        (["data.train=large.npz", "preprocessing=none"], "too large: .*; standardize them"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(job_of, tmp_path, overrides, message):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "large.npz", X=1e30 * rng.normal(size=(90, 40)), y=np.arange(90) % 3)
+    with pytest.raises(InputError, match=message):
+        run([job_of("r", *overrides)])
 
 
+@pytest.mark.slow
 def test_a_probe_needs_three_lines(command, probe, tmp_path):
     arguments = ["experiment=linear_probe", *probe, "data.val_fraction=0", "cv=4"]
     done = command("train.py", "-m", *arguments, "hydra.sweep.dir=s", "report.plots=false")
@@ -77,7 +105,6 @@ def test_a_probe_needs_three_lines(command, probe, tmp_path):
     assert "within one standard error of the best" in done.stdout
     # Penalties too weak are not trained, and say why.
     skipped = [job for job in jobs if job["status"] == "skipped"]
-    assert skipped
     assert all(float(job["reg"]) < float(best["reg"]) / 10 for job in skipped)
     assert all("weaker than needed" in job["reason"] for job in skipped)
     assert f"{len(skipped)} skipped" in done.stdout
@@ -86,22 +113,19 @@ def test_a_probe_needs_three_lines(command, probe, tmp_path):
         X, y = arrays["X"], arrays["y"]
     for job in completed[:: len(completed) // 3]:
         reg = float(job["reg"])
-        own, prepared = objective(tmp_path / "s" / job["folder"] / "model.npz", X, y, reg)
+        ours, prepared = objective(tmp_path / "s" / job["folder"] / "model.npz", X, y, reg)
         theirs = LogisticRegression(C=1 / (2 * reg * len(y)), tol=1e-10, max_iter=10_000)
         theirs.fit(prepared, y)
         log_p = theirs.predict_log_proba(prepared)
         lowest = -log_p[np.arange(len(y)), y].mean() + reg * np.sum(theirs.coef_**2)
-        assert own <= lowest * (1 + 1e-3)
+        assert ours <= lowest * (1 + 1e-3)
         assert float(job["above_optimum"]) <= 1e-3
-    kept = (tmp_path / "s/best/model.npz").read_bytes()
-    assert kept == (tmp_path / "s" / best["folder"] / "model.npz").read_bytes()
-    report = read(tmp_path / "s" / best["folder"])
-    losses = report["cross_validation"]["loss_of_folds"]
-    assert report["cross_validation"]["loss"] == pytest.approx(np.mean(losses))
-    assert report["cross_validation"]["loss_error"] == pytest.approx(np.std(losses, ddof=1) / 2)
-    assert "4 folds: loss" in (tmp_path / "s" / best["folder"] / "report.txt").read_text(
-        encoding="utf-8"
-    )
+    folder = tmp_path / "s" / best["folder"]
+    assert (tmp_path / "s/best/model.npz").read_bytes() == (folder / "model.npz").read_bytes()
+    folds = read(folder)["cross_validation"]
+    assert folds["loss"] == pytest.approx(np.mean(folds["loss_of_folds"]))
+    assert folds["loss_error"] == pytest.approx(np.std(folds["loss_of_folds"], ddof=1) / 2)
+    assert "4 folds: loss" in (folder / "report.txt").read_text(encoding="utf-8")
     page = (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
     assert "The path of the penalty" in page
     assert (tmp_path / "s/reg_path.png").stat().st_size > 10_000
@@ -112,61 +136,64 @@ def test_a_probe_needs_three_lines(command, probe, tmp_path):
     assert rows(tmp_path / "s") == jobs
 
 
-def test_all_penalties_are_trained_where_that_is_asked_for(command, probe, tmp_path):
-    arguments = ["experiment=linear_probe", *probe, "reg=1e-1,1e-2,1e-3,1e-4,1e-5,1e-6"]
-    own = ["optimizer.all_penalties=true", "report.plots=false", "hydra.sweep.dir=s"]
-    assert command("train.py", "-m", *arguments, *own).returncode == 0
-    assert {job["status"] for job in rows(tmp_path / "s")} == {"completed"}
-
-
-def test_every_optimizer_says_how_far_from_the_optimum_it_is(command, probe, tmp_path):
-    own = [*probe, "data=arrays", "data.val_fraction=0", "reg=1e-2", "cv=3"]
-    for optimizer in ("sgd", "adam", "lbfgs"):
-        done = command("train.py", *own, f"optimizer={optimizer}", f"hydra.run.dir={optimizer}")
-        assert done.returncode == 0, done.stderr
-    lowest = read(tmp_path / "lbfgs")["objective"]
-    for optimizer in ("sgd", "adam", "lbfgs"):
-        report = read(tmp_path / optimizer)
-        certificate = report["certificate"]
-        assert report["objective"] - certificate["excess"] <= lowest
-        assert certificate["objective"] == pytest.approx(report["objective"], rel=1e-5)
-        text = (tmp_path / optimizer / "report.txt").read_text(encoding="utf-8")
-        assert "above the lowest objective there is" in text
-        page = (tmp_path / optimizer / "report.html").read_text(encoding="utf-8")
-        assert "above the lowest objective there is" in page
-        assert "accuracy on 3 folds" in page
-        assert (tmp_path / optimizer / "loss_curve.png").stat().st_size > 10_000
-
-
-def test_too_few_passes_are_warned_of(command, probe, tmp_path):
-    own = [*probe, "data=arrays", "optimizer=lbfgs", "epochs=3", "report.plots=false"]
-    done = command("train.py", *own, "hydra.run.dir=r")
-    assert done.returncode == 0
-    assert "give more epochs, a larger optimizer.tol, or a larger reg" in done.stdout + done.stderr
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "lbfgs"])
-def test_more_folds_than_examples_are_refused(command, probe, optimizer):
-    own = [*probe, "data=arrays", f"optimizer={optimizer}", "cv=900"]
-    done = command("train.py", *own)
-    assert done.returncode == 1
-    assert "cv=900: there are 216 training examples; use fewer folds" in done.stderr
-
-
-def test_a_path_of_streamed_examples_is_trained_whatever_their_labels_are_kept_in(
-    command, tmp_path
+@pytest.mark.slow
+def test_a_finished_run_has_its_bound_and_stays_finished_where_going_on_is_refused(
+    command, probe, tmp_path
 ):
+    own = [*probe, "data=arrays", "optimizer=lbfgs", "epochs=100", "cv=3"]
+    done = command("train.py", *own, "hydra.run.dir=r")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "r/report.html").read_text(encoding="utf-8")
+    assert "above the lowest objective there is" in page
+    assert "accuracy on 3 folds" in page
+    assert (tmp_path / "r/loss_curve.png").stat().st_size > 10_000
+    status = (tmp_path / "r/status.json").read_bytes()
+    (tmp_path / "train.npz").rename(tmp_path / "away.npz")
+    done = command("train.py", "resume=r")
+    assert done.returncode == 1
+    assert "train.npz: no such file" in done.stderr
+    assert (tmp_path / "r/status.json").read_bytes() == status
+
+
+def test_every_optimizer_says_how_far_from_the_optimum_it_is(job_of, caplog):
+    """Before calibration, too, which is of no account to the objective."""
+    reports = {}
+    for name in ("lbfgs", "sgd", "adam", "calibrated", "short"):
+        more = {"calibrated": ["calibrate=true"], "short": ["epochs=2"]}
+        kind = ["epochs=20", f"optimizer={name}"] if name in ("sgd", "adam") else more.get(name, [])
+        job = job_of(name, "data.val_fraction=0.2", "reg=1e-2", "cv=3", *kind)
+        with caplog.at_level(logging.INFO):
+            caplog.clear()
+            (reports[name],) = run([job])
+        advice = "give more epochs, a larger optimizer.tol, or a larger reg"
+        assert (advice in caplog.text) == (name == "short")
+        text = (job.folder / "report.txt").read_text(encoding="utf-8")
+        assert "above the lowest objective there is" in text
+    lowest = reports["lbfgs"]["objective"]
+    for report in reports.values():
+        certificate = report["certificate"]
+        assert report["objective"] - certificate["excess"] <= lowest * (1 + 1e-7)
+        assert certificate["objective"] == pytest.approx(report["objective"], rel=1e-5)
+    assert reports["calibrated"]["objective"] == lowest
+    assert "calibration" in reports["calibrated"]
+
+
+@pytest.mark.parametrize("every", [False, True])
+def test_a_path_of_streamed_examples_whatever_their_labels_are_kept_in(job_of, tmp_path, every):
+    """And penalties that are too weak are trained where all are asked for."""
     rng = np.random.default_rng(0)
-    y = np.arange(600) % 12
+    y = np.arange(600, dtype=np.uint8) % 12
     np.save(tmp_path / "X.npy", rng.standard_normal((600, 20)) + 2 * np.eye(12, 20)[y])
     np.save(tmp_path / "y.npy", y)
-    files = ["data.train_X=X.npy", "data.train_y=y.npy", "report.plots=false"]
-    own = ["experiment=linear_probe", *files, "label_smoothing=0.1", "hydra.sweep.dir=s", "cv=3"]
-    done = command("train.py", "-m", *own)
-    assert done.returncode == 0, done.stderr
-    assert {job["status"] for job in rows(tmp_path / "s")} <= {"completed", "skipped"}
+    files = ["data.train=null", "data.test=null", "data.train_X=X.npy", "data.train_y=y.npy"]
+    own = [*files, "label_smoothing=0.1", "cv=3", f"optimizer.all_penalties={every}"]
+    regs = np.logspace(0, -6, 19)
+    run([job_of(f"{reg}", *own, f"reg={reg}") for reg in regs], of_sweep=True)
+    statuses = {read(tmp_path / f"{reg}", "status.json")["status"] for reg in regs}
+    assert statuses == ({"completed"} if every else {"completed", "skipped"})
 
 
+@pytest.mark.slow
 def test_weights_that_are_zero_have_a_place_in_the_pictures(command, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "n.npz", X=np.ones((90, 3)), y=rng.integers(0, 3, 90))
@@ -177,8 +204,11 @@ def test_weights_that_are_zero_have_a_place_in_the_pictures(command, tmp_path):
     assert "The path of the penalty" in (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
 
 
-def test_seeds_of_a_cross_validation_are_repetitions_of_a_setting(command, probe, tmp_path):
-    own = ["data=arrays", *probe, "seed=0,1", "cv=3", "epochs=2", "report.plots=false"]
+@pytest.mark.slow
+def test_seeds_of_a_cross_validation_are_repetitions_and_what_is_not_proven_is_said(
+    command, probe, tmp_path
+):
+    own = ["data=arrays", *probe, *QUIET, "seed=0,1", "cv=3", "epochs=2"]
     done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr
     (setting,) = read(tmp_path / "s", "sweep.json")["settings"]
@@ -190,38 +220,11 @@ def test_seeds_of_a_cross_validation_are_repetitions_of_a_setting(command, probe
     assert setting["job"] == str(np.argmin(losses))
     assert f"{mean:.4g} +- {error:.2g}" in done.stdout
     assert "cv_loss_error" not in done.stdout  # it would be told twice
-
-
-def test_a_sweep_says_what_it_could_not_prove_and_what_it_lacks(command, probe, tmp_path):
-    own = ["data=arrays", *probe, "optimizer=lbfgs", "report.plots=false", "data.val_fraction=0"]
-    done = command("train.py", "-m", *own, "reg=1e-3,1e-4", "epochs=3", "hydra.sweep.dir=s")
     assert "2 models are not proven to be as near to their optimum" in done.stdout
+
+
+@pytest.mark.slow
+def test_a_sweep_says_what_it_lacks(command, probe, tmp_path):
+    own = ["data=arrays", *probe, *QUIET, "data.val_fraction=0", "reg=1e-3,1e-4", "epochs=3"]
+    done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
     assert "There is no val_loss to choose by: give cv=5" in done.stdout
-
-
-def test_features_too_large_for_the_curvature_are_refused_in_one_line(command, tmp_path):
-    rng = np.random.default_rng(0)
-    np.savez(tmp_path / "n.npz", X=1e30 * rng.normal(size=(90, 3)), y=rng.integers(0, 3, 90))
-    done = command("train.py", "data=arrays", "data.train=n.npz", *QUIET, "preprocessing=none")
-    assert done.returncode == 1
-    assert done.stderr.count("\n") == 1
-    assert "standardize them" in done.stderr
-
-
-def test_the_objective_is_that_of_the_weights_before_calibration(command, probe, tmp_path):
-    own = ["data=arrays", *probe, *QUIET]
-    for name, calibrate in (("a", "false"), ("b", "true")):
-        done = command("train.py", *own, f"calibrate={calibrate}", f"hydra.run.dir={name}")
-        assert done.returncode == 0, done.stderr
-    assert read(tmp_path / "a")["objective"] == read(tmp_path / "b")["objective"]
-    assert "calibration" in read(tmp_path / "b")
-
-
-def test_a_finished_run_stays_finished_where_going_on_is_refused(command, probe, tmp_path):
-    assert command("train.py", "data=arrays", *probe, *QUIET, "hydra.run.dir=r").returncode == 0
-    status = (tmp_path / "r/status.json").read_bytes()
-    (tmp_path / "train.npz").rename(tmp_path / "away.npz")
-    done = command("train.py", "resume=r")
-    assert done.returncode == 1
-    assert "train.npz: no such file" in done.stderr
-    assert (tmp_path / "r/status.json").read_bytes() == status

@@ -17,9 +17,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 
-from classifier.fit import EarlyStopping
+from classifier.fit import EarlyStopping, PerModel
 from classifier.minibatch import MinibatchTraining
-from classifier.model_stack import PerModel
 from classifier.optimizers import Adam, Sgd
 from classifier.runs.artifacts import read_history
 from classifier.schedules import Cosine
@@ -333,7 +332,7 @@ def test_a_state_goes_through_its_arrays_wherever_training_stops(optimizer):
         lr = np.array([0.1, 1e9, 0.3])
         return MinibatchTraining(
             *(Split(design, y), Split(design[::3], np.roll(y[::3], 9)), 3),
-            PerModel.whole(lr, np.zeros(3), np.array([0.9, 0.5, 0.0]), np.zeros(3)),
+            PerModel(lr, np.zeros(3), np.array([0.9, 0.5, 0.0]), np.zeros(3), np.full(3, -1)),
             optimizer=optimizer,
             schedule=Cosine(warmup_steps=3),
             early_stopping=EarlyStopping(monitor="val_loss", patience=None),

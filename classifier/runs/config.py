@@ -17,8 +17,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
-from classifier.hyperparameters import Hyperparameters
-from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
+from classifier.optimizers import OPTIMIZERS, Hyperparameters, Lbfgs, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError, printable
 from data.options import LABEL, PER_MODEL, PLACE, REPORTING, SECRET, Options, option

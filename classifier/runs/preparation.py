@@ -9,9 +9,9 @@ import numpy as np
 
 from classifier import gradient_check
 from classifier.curvature import SAMPLE, Scale, measure_scale
+from classifier.fit import PerModel
 from classifier.lbfgs import MEMORY
 from classifier.minibatch import MinibatchTraining
-from classifier.model_stack import PerModel, kept_share
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
 from classifier.report.flags import settings_flags
 from classifier.runs.config import Config, Job
@@ -282,11 +282,10 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
     fold = np.repeat(np.arange(-1, n_stacks - 1), len(jobs))
     numbers = [(j.config.reg, j.config.momentum, j.config.label_smoothing) for j in jobs]
     reg, momentum, smoothing = (np.tile(column, n_stacks) for column in np.array(numbers).T)
-    kept = kept_share(prepared.train, fold)
-    models = PerModel(np.tile(lr, n_stacks), reg, momentum, smoothing, fold, kept)
+    models = PerModel(np.tile(lr, n_stacks), reg, momentum, smoothing, fold)
     problem = prepared.train, prepared.val, len(prepared.dataset.classes), models
     if isinstance(optimizer, Lbfgs):
-        from classifier.full_batch import FullBatchTraining  # its parts of scipy cost start-up
+        from classifier.optimum import FullBatchTraining  # its parts of scipy cost start-up
 
         rng = generator(config.seed, "curvature")
         return FullBatchTraining(*problem, optimizer=optimizer, epochs=epochs, rng=rng)

@@ -24,10 +24,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from classifier.evaluation import Measured, evaluate_stack, minimised
-from classifier.fit import DIVERGED, Fit
+from classifier.fit import DIVERGED, Fit, PerModel
 from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
-from classifier.model_stack import PerModel
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
 from classifier.runs.config import CONFIGS, Job, schemas
 from classifier.runs.folder import locked_runs, needed_report, read_received

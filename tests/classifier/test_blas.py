@@ -1,4 +1,6 @@
 import dataclasses
+import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,6 @@ from classifier.runs.prediction import predict_composed
 from classifier.runs.run import run
 from classifier.schedules import Constant
 from classifier.shell.hydra_compat import VERSION_BASE
-from data.machine import Team
 
 
 def threads():
@@ -36,84 +37,50 @@ def test_threads_are_kept_to_the_cores_and_never_raised(three_threads, monkeypat
     assert threads() == 3
 
 
-def test_the_estimator_trains_within_the_cores(three_threads, monkeypatch):
-    monkeypatch.setattr("classifier.model_stack.LONG", 1)  # training has all its threads
-    monkeypatch.setattr("classifier.model_stack.FEWEST", 1)
-    teams = []
-    monkeypatch.setattr(blas, "Team", lambda n: teams.append(n) or Team(n))
-    X, y = np.random.default_rng(0).normal(size=(40, 3)), np.arange(40) % 2
-    model = SoftmaxClassifier(epochs=2, schedule=Constant(warmup_steps=0))
-    monkeypatch.setattr(blas, "cores", lambda: 2)
-    model.fit(X, y)
-    assert max(teams) == 2
-    teams.clear()
-    monkeypatch.setattr(blas, "cores", lambda: 1)
-    model.partial_fit(X, y)
-    assert max(teams) == 1
-
-
-def test_a_run_and_its_evaluation_stay_within_the_cores(
-    three_threads, monkeypatch, repository, tmp_path
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_training_runs_and_predictions_stay_within_the_cores(
+    three_threads, monkeypatch, repository, tmp_path, allowed
 ):
+    monkeypatch.setattr(blas, "cores", lambda: allowed)
+    before, working, seen = threading.active_count(), set(), []
+
+    class Watched(Constant):
+        def decay(self, epoch, epochs):
+            working.add(threading.active_count() - before)
+            return 1.0
+
+    # So large that the minibatches are shared among threads.
+    X, y = np.random.default_rng(0).normal(size=(600, 400)), np.arange(600) % 60
+    model = SoftmaxClassifier(epochs=2, batch_size=256, schedule=Watched(warmup_steps=0))
+    model.fit(X, y)
+    model.partial_fit(X, y)
+    assert max(working) == allowed - 1  # threads beside that of the caller
     register_schemas()
     with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-        config = make_config(compose("train", overrides=["epochs=1"]))
-    seen, at_work = [], []
-    for place in ("results.evaluate_stack", "run.make_trainer", "preparation.measure"):
-        module, name = place.split(".")
-        target = __import__(f"classifier.runs.{module}", fromlist=[name])
-        kept = getattr(target, name)
-
-        def watched(*arguments, kept=kept, name=name):
-            at_work.append(name)
-            seen.append(threads())
-            return kept(*arguments)
-
-        monkeypatch.setattr(target, name, watched)
-    monkeypatch.setattr(blas, "cores", lambda: 2)
-    run([Job(config, dataclasses.asdict(config), tmp_path)], show=lambda *_: seen.append(threads()))
-    assert {*at_work} == {"evaluate_stack", "make_trainer", "measure"}
-    assert {*seen} == {2}
-    assert threads() == 3
-
-
-def test_predictions_stay_within_the_cores(three_threads, monkeypatch):
-    seen = []
+        config = make_config(compose("train", overrides=["epochs=1", "report.plots=false"]))
+    job = Job(config, dataclasses.asdict(config), tmp_path)
+    run([job], show=lambda *_: seen.append(threads()))
     monkeypatch.setattr("classifier.runs.prediction.make_predict_config", lambda config: config)
     monkeypatch.setattr("classifier.runs.prediction.predict", lambda _: seen.append(threads()))
-    monkeypatch.setattr(blas, "cores", lambda: 1)
     predict_composed(None)
-    assert seen == [1]
-
-
-def library(path, api="openblas", architecture="SkylakeX"):
-    @dataclasses.dataclass
-    class Library:
-        filepath: str = path
-        internal_api: str = api
-
-    found = Library()
-    if api == "openblas":
-        found.architecture = architecture
-    return found
+    assert len(seen) > 1
+    assert {*seen} == {allowed}
+    assert threads() == 3
 
 
 # What numpy was built with, what is loaded, and whether cutting was measured to help there.
 @pytest.mark.parametrize(
     ("built", "libraries", "helps"),
     [
-        ("scipy-openblas", [library("/numpy.libs/a")], True),
-        ("scipy-openblas", [library("/numpy.libs/a", architecture="Haswell")], False),
-        ("scipy-openblas", [library("/numpy.libs/a", architecture="Zen")], False),
-        ("scipy-openblas", [library("/numpy.libs/a", architecture="neoversen1")], False),
-        ("openblas64", [library("/usr/lib/libopenblas.so")], True),
-        ("openblas64", [library("/numpy/a"), library("/scipy/b", architecture="Haswell")], True),
-        ("openblas64", [library("/numpy/a", architecture="Haswell"), library("/scipy/b")], False),
-        ("openblas64", [library("/torch/mkl", "mkl"), library("/numpy/a")], True),
-        ("mkl", [library("/lib/mkl", "mkl"), library("/scipy/b")], False),
-        ("blis", [library("/lib/blis", "blis")], False),
+        ("scipy-openblas", ["/numpy.libs/a openblas SkylakeX"], True),
+        ("scipy-openblas", ["/numpy.libs/a openblas Haswell"], False),
+        ("openblas64", ["/usr/lib/libopenblas.so openblas SkylakeX"], True),
+        ("openblas64", ["/numpy/a openblas SkylakeX", "/scipy/b openblas Haswell"], True),
+        ("openblas64", ["/numpy/a openblas Haswell", "/scipy/b openblas SkylakeX"], False),
+        ("openblas64", ["/torch/mkl mkl", "/numpy/a openblas SkylakeX"], True),
+        ("mkl", ["/lib/mkl mkl", "/scipy/b openblas SkylakeX"], False),
         ("accelerate", [], False),
-        (None, [library("/numpy.libs/a")], False),
+        (None, ["/numpy.libs/a openblas SkylakeX"], False),
     ],
 )
 def test_products_are_cut_only_where_that_was_measured_to_help(
@@ -121,6 +88,7 @@ def test_products_are_cut_only_where_that_was_measured_to_help(
 ):
     config = {} if built is None else {"Build Dependencies": {"blas": {"name": built}}}
     monkeypatch.setattr(np, "show_config", lambda mode: config)
-    controller = type("Controller", (), {"lib_controllers": libraries})
-    monkeypatch.setattr(blas, "loaded", lambda: controller)
+    names = ("filepath", "internal_api", "architecture")  # others than OpenBLAS lack the last
+    loaded = [SimpleNamespace(**dict(zip(names, line.split(), strict=False))) for line in libraries]
+    monkeypatch.setattr(blas, "loaded", lambda: SimpleNamespace(lib_controllers=loaded))
     assert blas.cut_helps.__wrapped__() is helps

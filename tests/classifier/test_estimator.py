@@ -22,8 +22,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from classifier import SoftmaxClassifier, SoftmaxClassifierCV
 from classifier.estimator import BATCH_SIZE, EPOCHS, MOMENTUM, OPTIMIZERS, SCHEDULE, SCHEDULES
-from classifier.hyperparameters import Hyperparameters
-from classifier.optimizers import Sgd
+from classifier.optimizers import Hyperparameters, Sgd
 
 BOTH = pytest.mark.parametrize("optimizer", ["lbfgs", "sgd"])
 

@@ -11,8 +11,8 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from classifier import blas
-from classifier.certificate import Certificate
 from classifier.evaluation import Measured, evaluate, evaluate_stack, minimised, reliability
+from classifier.fit import Certificate
 from classifier.model import LinearModel, fit_temperature
 from classifier.shards import evaluate_held_out
 from classifier.uncertainty import accuracy_interval, standard_error

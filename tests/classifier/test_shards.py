@@ -1,105 +1,113 @@
+"""Passes over all examples: the same sums wherever the rows stand and whoever makes them."""
+
 import dataclasses
 
 import numpy as np
 import pytest
 from scipy.special import log_softmax
+from threadpoolctl import threadpool_limits
 
-from classifier import shards
-from classifier.model_stack import PerModel, kept_share
-from classifier.shards import Objective, cut, evaluate_held_out, sum_up
+from classifier.fit import PerModel
+from classifier.shards import Objective, evaluate_held_out, n_shards, sum_up
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
 
-N, D, C = 403, 6, 5
+C = 5
+MODELS = PerModel(
+    *(np.zeros(3), np.array([0.0, 0.1, 0.01]), np.zeros(3), np.array([0.0, 0.2, 0.1])),
+    fold=np.array([-1, 1, 2]),
+)
 
 
-@pytest.fixture
-def examples():
+def make(n=403, n_features=6, dtype=np.float64):
     rng = np.random.default_rng(0)
-    X = np.column_stack([rng.standard_normal((N, D)), np.ones(N)])
-    weights = rng.random(N) + 0.1
-    return Split(X, rng.integers(0, C, N), weights / weights.mean(), np.arange(N) % 3)
+    X = np.column_stack([rng.standard_normal((n, n_features)), np.ones(n)]).astype(dtype)
+    weights, theta = rng.random(n) + 0.1, rng.standard_normal((C, 3, n_features + 1)) / 2
+    examples = Split(X, rng.integers(0, C, n), weights / weights.mean(), np.arange(n) % 3)
+    return examples, theta.astype(dtype)
 
 
-def some_models(examples, smoothing=(0.0, 0.2, 0.1)):
-    fold = np.array([-1, 1, 2])
-    nothing, reg = np.zeros(3), np.array([0.0, 0.1, 0.01])
-    return PerModel(nothing, reg, nothing, np.array(smoothing), fold, kept_share(examples, fold))
+def figures(result):
+    certificates, gradient = result
+    return [np.array(certificates), gradient]
 
 
-def test_an_objective_is_what_scipy_says_and_its_gradient_that_of_differences(examples):
-    models, rng = some_models(examples), np.random.default_rng(1)
-    theta = rng.standard_normal((C, 3, D + 1))
-    objective = Objective(examples, C, models)
-    result = objective(theta)
+def test_an_objective_its_gradient_and_its_bound_are_what_scipy_and_differences_say():
+    examples, theta = make()
+    certificates, gradient = Objective(examples, MODELS)(theta)
 
-    def expected(theta, g):
-        weights = examples.weights * (examples.folds != models.fold[g])
+    def parts(theta, g):
+        """Return the objective, the loss and the accuracy, and the means of p (1 - p)."""
+        kept = examples.weights * (examples.folds != MODELS.fold[g])
         log_p = log_softmax(examples.X @ theta[:, g].T, axis=1)
-        e = models.label_smoothing[g]
+        e, rows, p = MODELS.label_smoothing[g], np.arange(len(examples)), np.exp(log_p)
         Y = (1 - e) * np.eye(C)[examples.y] + e / C
-        loss = -(weights @ (Y * log_p).sum(axis=1)) / weights.sum()
-        return loss + models.reg[g] * (theta[:, g, :-1] ** 2).sum()
+        objective = np.average(-(Y * log_p).sum(axis=1), weights=kept)
+        objective += MODELS.reg[g] * (theta[:, g, :-1] ** 2).sum()
+        loss = np.average(-log_p[rows, examples.y], weights=kept)
+        right = np.average(log_p.argmax(axis=1) == examples.y, weights=kept)
+        return objective, loss, right, np.average(p * (1 - p), axis=0, weights=kept)
 
-    for g in range(3):
-        assert result.objective[g] == pytest.approx(expected(theta, g), rel=1e-12)
-        for c, d in [(0, 0), (2, 3), (4, D)]:
+    for g, certificate in enumerate(certificates):
+        objective, loss, right, spread = parts(theta, g)
+        assert certificate.objective == pytest.approx(objective, rel=1e-12)
+        assert (certificate.loss, certificate.accuracy) == pytest.approx((loss, right))
+        slopes = np.zeros((C, theta.shape[2]))
+        for c, d in np.ndindex(*slopes.shape):
             step = np.zeros_like(theta)
             step[c, g, d] = 1e-6
-            slope = (expected(theta + step, g) - expected(theta - step, g)) / 2e-6
-            assert result.gradient[c, g, d] == pytest.approx(slope, rel=1e-6, abs=1e-8)
+            slopes[c, d] = (parts(theta + step, g)[0] - parts(theta - step, g)[0]) / 2e-6
+        np.testing.assert_allclose(gradient[:, g], slopes, rtol=1e-5, atol=1e-8)
+        assert certificate.gradient_norm == pytest.approx(np.linalg.norm(slopes), rel=1e-6)
+        if MODELS.reg[g] == 0:
+            assert certificate.relative == certificate.excess == np.inf
+            continue
+        excess = (slopes[:, :-1] ** 2).sum() / (4 * MODELS.reg[g])
+        excess += (slopes[:, -1] ** 2 / (2 * spread)).sum()
+        assert certificate.excess == pytest.approx(excess, rel=1e-5)
+        lowest = objective - excess
+        relative = excess / lowest if lowest > 0 else np.inf
+        assert certificate.relative == pytest.approx(relative, rel=1e-4)
 
 
-def test_no_bit_depends_on_the_number_of_threads(examples, monkeypatch):
-    monkeypatch.setattr(shards, "LONG", 1)
-    monkeypatch.setattr(shards, "ROWS", 32)
-    theta = np.random.default_rng(1).standard_normal((C, 3, D + 1))
+def test_shards_add_up_and_no_bit_depends_on_the_number_of_threads():
+    examples, theta = make(9000, 40)
     results = []
     for n in (1, 2, 5):
-        monkeypatch.setattr("classifier.blas.n_threads", lambda n=n: n)
-        results.append(Objective(examples, C, some_models(examples))(theta))
-    assert len(cut(N, theta.size)) == 12
+        with threadpool_limits(n):
+            results.append(figures(Objective(examples, MODELS)(theta)))
+    assert n_shards(9000, 9000 * theta.size, 2**10, 64) == 2
     for other in results[1:]:
-        for field in dataclasses.fields(other):
-            np.testing.assert_array_equal(
-                getattr(other, field.name), getattr(results[0], field.name)
-            )
+        for array, alike in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(array, alike)
+    sums = sum_up(examples, theta, with_gradient=True)
+    parts = [
+        sum_up(examples.select(slice(k, k + 1000)), theta, with_gradient=True)
+        for k in range(0, 9000, 1000)
+    ]
+    for total, arrays in zip(sums, zip(*parts, strict=True), strict=True):
+        np.testing.assert_allclose(total, np.sum(arrays, axis=0), rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("n", "weights"), [(0, 10), (1, 10**9), (100, 10), (5_085, 10**4), (10**6, 500)]
-)
-def test_shards_are_all_rows_once(n, weights):
-    parts = cut(n, weights)
-    assert [row for part in parts for row in range(n)[part]] == list(range(n))
-    assert len(parts) <= shards.SHARDS
-    assert len(parts) == 1 or len(parts) % 2 == 0
-
-
-def test_examples_of_a_file_give_what_those_in_memory_give(examples, tmp_path, monkeypatch):
-    monkeypatch.setattr(shards, "READ", 8 * 7 * 50)
-    np.save(tmp_path / "X.npy", examples.X[:, :-1].astype(np.float32))
-    X = AffineMap(np.zeros(D), np.ones(D)).design_matrix(open_npy(str(tmp_path / "X.npy")))
-    in_file = dataclasses.replace(examples, X=X)
-    in_memory = dataclasses.replace(examples, X=examples.X.astype(np.float32))
-    theta = np.random.default_rng(1).standard_normal((C, 3, D + 1)).astype(np.float32)
-    models = some_models(examples)
+def test_examples_of_a_file_give_the_bits_of_those_in_memory(tmp_path):
+    examples, theta = make(15_000, 80, np.float32)  # of more than one part that is read at once
+    np.save(tmp_path / "X.npy", examples.X[:, :-1])
+    rows = AffineMap(np.zeros(80), np.ones(80)).design_matrix(open_npy(str(tmp_path / "X.npy")))
+    in_file = dataclasses.replace(examples, X=rows)
     for one, other in zip(
-        *(Objective(s, C, models)(theta).__dict__.values() for s in (in_file, in_memory)),
-        strict=True,
+        *(figures(Objective(split, MODELS)(theta)) for split in (examples, in_file)), strict=True
     ):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(one, other)
 
 
-def test_a_pass_stops_where_there_is_a_reason(examples):
-    theta = np.zeros((C, 3, D + 1))
-    assert sum_up(examples, theta, stop=lambda: "stopped") is None
+def test_a_pass_stops_where_there_is_a_reason():
+    assert sum_up(*make(), stop=lambda: "stopped") is None
 
 
-def test_held_out_figures_are_means_over_the_fold_with_their_error(examples):
-    models, theta = some_models(examples), np.random.default_rng(2).standard_normal((C, 3, D + 1))
-    held_out = evaluate_held_out(examples, theta[:, 1:], models.select([1, 2]))
+def test_held_out_figures_are_means_over_the_fold_with_their_error():
+    examples, theta = make()
+    held_out = evaluate_held_out(examples, theta[:, 1:], MODELS.select([1, 2]))
     for place, fold in enumerate((1, 2)):
         rows = examples.folds == fold
         log_p = log_softmax(examples.X[rows] @ theta[:, 1 + place].T, axis=1)

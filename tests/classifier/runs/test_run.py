@@ -338,7 +338,7 @@ def test_a_path_that_leads_to_no_number_is_not_completed(more, job_of, tmp_path,
     def start(models, wanted, known):
         return np.full((10, len(wanted), 65), np.nan, np.float32)
 
-    monkeypatch.setattr("classifier.full_batch.start", start)
+    monkeypatch.setattr("classifier.optimum.start", start)
     regs = [1e-1, 1e-2, 1e-3, 9e-4, 1e-4, 0]  # without a penalty the curve is needed
     own = ["optimizer=lbfgs", "epochs=200", *more]
     jobs = [job_of(tmp_path / str(reg), *own, f"reg={reg}") for reg in regs]

@@ -1,0 +1,277 @@
+"""Training to the optimum: L-BFGS on all examples at once, for a stack of models.
+
+The passes over the data are shared, and all else is each model's own: its search, its end. It
+leaves the stack when its certificate says that it is as near to its optimum as was asked for. The
+examples are seen through `Objective`, the weights in coordinates of even curvature.
+
+The optimum is a smooth function of log(reg). So of models that differ in the penalty alone, a path,
+a few are solved from zero in one stack, about two a decade; a cubic spline of their weights in
+log(reg) is so near the other optima that most of these need one pass or two. A model that leaves a
+fold out starts from the one with the same penalty on all examples or, where enough penalties of its
+fold are known, from these.
+
+J. Friedman, T. Hastie and R. Tibshirani, Regularization Paths for Generalized Linear Models via
+Coordinate Descent, 2010, start each penalty from its stronger neighbour.
+"""
+
+import dataclasses
+import itertools
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from classifier import blas, lbfgs
+from classifier.coordinates import Coordinates
+from classifier.fit import DIVERGED, DONE, SKIPPED, STUCK, Certificate, Epoch, Fit, PerModel
+from classifier.optimizers import Lbfgs
+from classifier.shards import Objective, evaluate_held_out
+from classifier.solver import Training
+
+SMALL = 1e-3  # of tol: where slopes, relative to the objective, are small
+RAREST = 1e-9  # share that a class is taken to have at least
+EPSILON = 1e-12  # nats: an objective that is so near to zero, or to its lowest value, is there
+APART = 0.5  # decades between the penalties that are solved from zero
+FEWEST = 5  # penalties from which a path is worth it
+DECADE = 10.0
+
+
+@dataclasses.dataclass(eq=False, kw_only=True)
+class FullBatchTraining(Training):
+    """Trains G models to their optima; an epoch is a pass over the examples, and a step.
+
+    Attributes
+    ----------
+    models : as of `Training`; lr and momentum are not used.
+    rng : chooses the examples from which the curvature is measured, where not all are.
+    optimizer : says when a model is done.
+    """
+
+    optimizer: Lbfgs
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with blas.team() as team:
+            self._coordinates = Coordinates(self.train, self.rng, team)
+        self._waiting = set(range(len(self.fits)))  # models that have not begun
+        self._judged: dict[int, tuple[float, float]] = {}
+        self.begin([], self.init(self._stacked([])))
+
+    def _stacked(self, models: Sequence[int]) -> np.ndarray:
+        """Return the weights of some models, (C, len(models), D + 1)."""
+        shape = len(models), *self.fits[0].theta.shape
+        thetas = [self.fits[g].theta for g in models]
+        return np.reshape(thetas, shape).transpose(1, 0, 2).astype(self.train.X.dtype)
+
+    def init(self, theta: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what is known of searches that begin with weights (C, G, D + 1)."""
+        # The loss does not depend on what all classes have in common, nor do directions have it.
+        return lbfgs.init(theta - theta.mean(axis=0), self._coordinates.n_scales)
+
+    def begin(self, stack: Sequence[int], arrays: dict[str, np.ndarray]) -> None:
+        """Make these the models in the stack, with what is known of their searches."""
+        self.stack, self.arrays = list(stack), arrays
+        self._waiting -= {*self.stack}
+        self._objective = Objective(self.train, self.models.select(self.stack))
+
+    def start_from(self, theta: np.ndarray) -> None:
+        """Begin with these weights (C, G, D + 1) instead of a path: a warm start."""
+        self.begin(range(len(self.fits)), self.init(theta.astype(self.train.X.dtype)))
+
+    def find_models(self) -> bool:
+        """Go on to the next models where none is in the stack; return whether there are any."""
+        if self.stack:
+            return True
+        for stage in stages(self.models):
+            if ready := [g for g in stage if g in self._waiting]:
+                trained = {g: fit.theta for g, fit in enumerate(self.fits) if fit.history}
+                theta = start(self.models, ready, trained) if trained else self._shares(ready)
+                self.begin(ready, self.init(theta))
+                return True
+        # Only after a restore: with more epochs than before they begin a new search.
+        fits = enumerate(self.fits)
+        again = [g for g, f in fits if f.ended == DONE and 0 < len(f.history) < self.epochs]
+        if again:
+            self.begin(again, self.init(self._stacked(again)))
+        return len(again) > 0
+
+    def unfinished(self) -> list[int]:
+        """Return the models in the stack, and those that have not begun."""
+        return [*self.stack, *self._waiting]
+
+    def restore(self, state: Mapping[str, np.ndarray], members: Sequence[int]) -> None:
+        """Go on where `state` was taken; a pass that was stopped is made again."""
+        order = self.order
+        super().restore(state, members)
+        if self.order != order:
+            raise ValueError("a training with another seed")
+        # Of these `run` leaves those out again that are not needed.
+        waiting = {g for g, fit in enumerate(self.fits) if not fit.history}
+        self._waiting = waiting.difference(self.stack)
+
+    def _shares(self, models: list[int]) -> np.ndarray:
+        """Return weights of zero, and biases that give each class its share of the examples."""
+        theta = self._stacked(models)
+        shares = np.bincount(self.train.y, self.train.weights, self.n_classes)[:, None]
+        e = self.models.label_smoothing[models]
+        shares = (1 - e) * shares / shares.sum() + e / self.n_classes
+        theta[..., -1] = np.log(np.maximum(shares, RAREST)) * self.train.X[:1][0, -1]
+        return theta
+
+    def run_epoch(self, stop: Callable[[], str]) -> bool:
+        """Try a step of every model in the stack; return whether the pass was not stopped."""
+        begun, state, self._coordinates.team = time.perf_counter(), self.arrays, self.team
+        lbfgs.aim(state, self._coordinates, self.models.reg[self.stack])
+        steps, trial = state["step"][:, 0], lbfgs.trial(state, self._coordinates)
+        result = self._objective(trial, stop, self.team)
+        if result is None:
+            return False
+        certificates, gradient = result
+        held_out = evaluate_held_out(self.val, trial, team=self.team) if len(self.val) else None
+        values = np.array([certificate.objective for certificate in certificates])
+        moved = lbfgs.tell(state, trial, values, gradient, self._coordinates)
+        seconds = time.perf_counter() - begun
+        for place, (g, certificate) in enumerate(zip(self.stack, certificates, strict=True)):
+            fit, n, lr = self.fits[g], len(self.fits[g].history) + 1, float(steps[place])
+            if moved[place] or self._is_near(certificate):
+                val: tuple[float | None, float | None] = None, None
+                if held_out is not None:
+                    val = float(held_out.loss[place]), float(held_out.accuracy[place])
+                row = Epoch(n, n, lr, certificate.loss, certificate.accuracy, *val, seconds)
+                if fit.keeps(trial[:, place], certificate.objective, val[0]):
+                    fit.theta[...] = trial[:, place]
+                    fit.certificate, fit.best_epoch = certificate, n
+            else:
+                row = fit.history[-1]._replace(epoch=n, step=n, lr=lr, seconds=seconds)
+            fit.history.append(row)
+        self.epoch += 1
+        return True
+
+    def _is_near(self, certificate: Certificate) -> bool:
+        return certificate.relative <= self.optimizer.tol
+
+    def drop_ended(self) -> None:
+        """Take models that have ended, or turn out not to be needed, out of the stack."""
+        super().drop_ended()
+        if self.optimizer.all_penalties:
+            return
+        going_on = {*self.stack, *self._waiting}
+        for smoothing in np.unique(self.models.label_smoothing):
+            alike = np.flatnonzero(self.models.label_smoothing == smoothing).tolist()
+            limit = self._weakest_needed(alike, going_on)
+            for g in going_on.intersection(alike):
+                fit = self.fits[g]
+                if self.models.reg[g] < limit:
+                    reason = f"held-out loss is worse already with reg={limit:.3g}"
+                    fit.status, fit.ended = SKIPPED, f"weaker than needed: {reason}"
+                    going_on.remove(g)
+        self._waiting &= going_on
+        self.select([place for place, g in enumerate(self.stack) if g in going_on])
+
+    def why_ended(self, place: int, fit: Fit) -> str:
+        """Return why a model has ended, or nothing while it goes on."""
+        if fit.status == DIVERGED:
+            return f"diverged in epoch {len(fit.history)}: use a larger reg"
+        certificate = fit.certificate
+        if certificate is not None:
+            if self._is_near(certificate):
+                return f"as near to the optimum as was asked for, tol={self.optimizer.tol:g}"
+            # Zero is a bound too: the lowest value where one class alone has examples that count.
+            bound = min(certificate.excess, certificate.objective)
+            if bound <= EPSILON:
+                return f"at most {bound:.2g} above the lowest objective"
+        # A quadratic falls by half of its slope: without a penalty no more is known.
+        value, slope = (float(self.arrays[name][place, 0]) for name in ("value", "slope"))
+        reg = self.models.reg[self.stack[place]]
+        if reg == 0 and -slope <= self.optimizer.tol * SMALL * value:
+            return "the gradient is small; without a penalty no more is known"
+        if lbfgs.is_stuck(self.arrays)[place]:
+            return STUCK
+        return DONE if len(fit.history) >= self.epochs else ""
+
+    def _weakest_needed(self, alike: list[int], going_on: set[int]) -> float:
+        """Return the penalty from which on down none is needed; 0 where that is not known.
+
+        Where the held-out loss has risen by more than the best one's standard error over a decade
+        or more, weaker penalties only bring it further up.
+
+        Parameters
+        ----------
+        alike : the models that differ in penalty and fold alone.
+        going_on : those, and others, that have not ended.
+        """
+        whole = [g for g in alike if self.models.fold[g] < 0 and g not in self._waiting]
+        whole.sort(key=lambda g: -self.models.reg[g])
+        ended = itertools.takewhile(lambda g: self._judge(g, going_on) is not None, whole)
+        tried = [(float(self.models.reg[g]), *self._judged[g]) for g in ended]
+        best, lowest, error = min(tried, key=lambda judged: judged[1], default=(0.0, 0.0, 0.0))
+        for reg, loss, _ in tried:
+            if reg * DECADE <= best * (1 + 1e-9) and loss > lowest + error:
+                return reg
+        return 0.0
+
+    def _judge(self, g: int, going_on: set[int]) -> tuple[float, float] | None:
+        """Return the held-out loss of a model that has ended, and its standard error, if known."""
+        models = self.models
+        alike = (models.reg == models.reg[g]) & (models.fold >= 0)
+        alike &= models.label_smoothing == models.label_smoothing[g]
+        folds = np.flatnonzero(alike).tolist()
+        examples, judges = (self.train, folds) if folds else (self.val, [g])
+        has_ended = going_on.isdisjoint([g, *judges]) and self.fits[g].status != DIVERGED
+        if g not in self._judged and has_ended and len(examples):
+            held_out = evaluate_held_out(examples, self._stacked(judges), models.select(judges))
+            error = held_out.error[0]
+            if folds:
+                error = held_out.loss.std(ddof=1) / math.sqrt(len(folds))
+            self._judged[g] = float(held_out.loss.mean()), float(error)
+        return self._judged.get(g)
+
+
+def stages(models: PerModel) -> list[list[int]]:
+    """Return the models to be trained at once, stage by stage.
+
+    First some penalties, then the folds of these, then the other penalties, then their folds.
+    """
+    is_first = np.zeros(len(models.reg), bool)
+    for smoothing in np.unique(models.label_smoothing):
+        alike = models.label_smoothing == smoothing
+        reg = np.unique(models.reg[alike])
+        logs = np.log10(reg[reg > 0])
+        if len(logs) >= FEWEST:  # both ends, and some between
+            wanted = np.linspace(logs[0], logs[-1], 1 + int((logs[-1] - logs[0]) / APART + 1e-6))
+            reg = reg[reg > 0][np.abs(logs - wanted[:, None]).argmin(axis=1)]
+        is_first |= alike & np.isin(models.reg, reg)
+    stage = 2 * ~is_first + (models.fold >= 0)
+    return [np.flatnonzero(stage == k).tolist() for k in np.unique(stage)]
+
+
+def start(models: PerModel, wanted: Sequence[int], trained: Mapping[int, np.ndarray]) -> np.ndarray:
+    """Return the weights (C, len(wanted), D + 1) that some models start from.
+
+    Parameters
+    ----------
+    wanted : the models; they have folds, all of them or none.
+    trained : the weights (C, D + 1) of models that have been, at least one.
+    """
+    columns = []
+    for g in wanted:
+        alike = [k for k in trained if models.label_smoothing[k] == models.label_smoothing[g]]
+        places = {float(models.reg[k]): k for k in alike if models.fold[k] == models.fold[g]}
+        if models.fold[g] >= 0 and len(places) < FEWEST:
+            places = {
+                float(models.reg[k]): k
+                for k in alike
+                if models.fold[k] < 0 and models.reg[k] == models.reg[g]
+            }
+        regs = sorted(places)
+        positive = [reg for reg in regs if reg > 0]
+        if models.reg[g] <= 0 or len(positive) < 2:  # zero has no logarithm, one point no curve
+            columns.append(trained[places[regs[0]]])
+            continue
+        spline = CubicSpline(np.log10(positive), np.eye(len(positive)))
+        shares = spline(np.log10(models.reg[g])).tolist()
+        thetas = [trained[places[reg]] for reg in positive]
+        columns.append(np.sum([s * theta for s, theta in zip(shares, thetas, strict=True)], axis=0))
+    return np.stack(columns, axis=1)
