@@ -1,14 +1,17 @@
 """What several tests need: the note's numbers, the repository, commands, CIFAR-shaped files."""
 
 import json
+import logging
 import os
 import pickle
+import runpy
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
 import time
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -255,3 +258,40 @@ def _cifar_files(planes, labels, layout):
         name: pickle.dumps({key.encode(): value for key, value in content.items()}, protocol=2)
         for name, content in contents.items()
     }
+
+
+@pytest.fixture
+def in_process(tmp_path, monkeypatch, capsys):
+    """Run a program of the repository in an empty folder, in this process, which is quick.
+
+    It answers as `command` does.
+    """
+    from classifier.shell.command import Guard
+
+    monkeypatch.chdir(tmp_path)
+    root, run_log = logging.getLogger(), logging.getLogger("softmax.run")
+    for log in (root, run_log):
+        monkeypatch.setattr(log, "handlers", [])
+        monkeypatch.setattr(log, "level", log.level)
+    monkeypatch.setattr(run_log, "propagate", True)
+    monkeypatch.setattr(Guard, "folder", None)
+    interrupted = signal.getsignal(signal.SIGINT)
+
+    def run(program, *arguments):
+        for name in ("PYTHONPATH", "HYDRA_FULL_ERROR", "HYDRA_MAIN_MODULE"):
+            monkeypatch.setenv(name, "")
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        code = None
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            try:
+                runpy.run_path(str(REPOSITORY / program), run_name="__main__")
+            except SystemExit as end:
+                code = end.code
+        stdout, stderr = capsys.readouterr()
+        line = f"{code}\n" if isinstance(code, str) else ""
+        returncode = 1 if line else code or 0
+        return SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr + line)
+
+    yield run
+    signal.signal(signal.SIGINT, interrupted)

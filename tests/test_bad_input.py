@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from classifier.model import FORMAT, LinearModel
+from classifier.runs.config import PredictConfig
+from classifier.runs.prediction import predict
 from data.files.arrays import write_sealed
 from data.preprocessing import AffineMap
 from data.sources.cifar import Source as Cifar
@@ -86,19 +88,23 @@ def model_file(tmp_path_factory):
     return path
 
 
+def refuses(path, words, model_file=None):
+    """Return whether a training, and a prediction where there is a model, refuse a file so."""
+    with pytest.raises((ValueError, FileNotFoundError), match=f"{path.name}: {words}"):
+        load(path)
+    if model_file is not None:
+        places = {"input": str(path), "output": str(path.with_name("p.csv")), "outputs": "o"}
+        with pytest.raises((ValueError, FileNotFoundError), match=f"{path.name}: {words}"):
+            predict(PredictConfig(run=str(model_file), top_k=1, **places))
+        assert not path.with_name("p.csv").exists()
+    return not list(path.parent.glob(".*.part"))
+
+
 @pytest.mark.parametrize("row", [*ARRAYS, *TRAINING])
-def test_arrays(row, command, tmp_path, model_file):
+def test_arrays(row, tmp_path, model_file):
     changes, words = (ARRAYS | TRAINING)[row]
     save(tmp_path / "bad.npz", changes)
-    with pytest.raises(ValueError, match=words):
-        load(tmp_path / "bad.npz")
-    done = command("train.py", "data=arrays", "data.train=bad.npz")
-    told_in_one_line(done, f"^bad.npz: {words}|^data.train=bad.npz: {words}")
-    assert not list(tmp_path.rglob("*.part"))
-    if row in ARRAYS:
-        done = command("predict.py", f"run={model_file}", "input=bad.npz")
-        told_in_one_line(done, f"^bad.npz: {words}")
-        assert not (tmp_path / "predictions.csv").exists()
+    assert refuses(tmp_path / "bad.npz", words, model_file if row in ARRAYS else None)
 
 
 def not_npz(folder):
@@ -127,28 +133,24 @@ def not_npz(folder):
             archive.writestr("y.npy", y.getvalue())
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("cut.npz", "cut.npz: an .npz file cut short"),
-        ("text.npz", "text.npz: not an .npz file; numpy.savez"),
-        ("empty.npz", "empty.npz: not an .npz file; numpy.savez"),
-        ("renamed.npz", "renamed.npz: one array, an .npy file; "),
-        ("pickled.npz", "pickled.npz: X holds Python objects"),
-        ("folder.npz", "folder.npz: not a file but a folder"),
-        ("none.npz", "none.npz: no such file"),
-        ("huge.npz", r"huge.npz: a damaged .npz file \(X says 7199999999928 bytes and has 0"),
-        ("lines.npz", r"lines.npz: no array named X; it holds two\\nlines"),
-        ("twice.npz", r"twice.npz: a damaged .npz file \(it holds y twice"),
-    ],
-)
-def test_files_that_are_no_arrays(name, words, command, tmp_path, model_file):
+FILES = {
+    "cut.npz": "an .npz file cut short",
+    "text.npz": "not an .npz file; numpy.savez",
+    "empty.npz": "not an .npz file; numpy.savez",
+    "renamed.npz": "one array, an .npy file; ",
+    "pickled.npz": "X holds Python objects",
+    "folder.npz": "not a file but a folder",
+    "none.npz": "no such file",
+    "huge.npz": r"a damaged .npz file \(X says 7199999999928 bytes and has 0",
+    "lines.npz": r"no array named X; it holds two\\nlines",
+    "twice.npz": r"a damaged .npz file \(it holds y twice",
+}
+
+
+def test_files_that_are_no_arrays(tmp_path, model_file):
     not_npz(tmp_path)
-    with pytest.raises((ValueError, FileNotFoundError), match=words):
-        load(tmp_path / name)
-    told_in_one_line(command("train.py", "data=arrays", f"data.train={name}"), f"^{words}")
-    done = command("predict.py", f"run={model_file}", f"input={name}")
-    told_in_one_line(done, f"^{words}")
+    for name, words in FILES.items():
+        assert refuses(tmp_path / name, words, model_file)
 
 
 @pytest.mark.parametrize(
@@ -159,21 +161,12 @@ def test_files_that_are_no_arrays(name, words, command, tmp_path, model_file):
         ({"y": (Y + 1).astype(str)}, "label 3 is in no example of data.train"),
     ],
 )
-def test_a_split_that_does_not_fit(changes, words, command, tmp_path):
+def test_a_split_that_does_not_fit(changes, words, tmp_path):
     save(tmp_path / "x.npz", {})
     save(tmp_path / "v.npz", changes)
     for name in ("val", "test"):
         with pytest.raises(ValueError, match=words):
             load(tmp_path / "x.npz", **{name: str(tmp_path / "v.npz")})
-        done = command("train.py", "data=arrays", "data.train=x.npz", f"data.{name}=v.npz")
-        told_in_one_line(done, f"^data.{name}=v.npz: {words}")
-
-
-def test_one_file_for_two_splits(command, tmp_path):
-    save(tmp_path / "x.npz", {})
-    (tmp_path / "link.npz").symlink_to("x.npz")
-    done = command("train.py", "data=arrays", "data.train=x.npz", "data.test=link.npz")
-    told_in_one_line(done, "^data.test=link.npz: is the file of data.train too")
 
 
 @pytest.fixture
@@ -260,6 +253,11 @@ def hostile(kind, path):
                 file.write(bytes(2**20))
 
 
+def cifar10(root):
+    settings = {"labels": "labels", "download": False, "mirror": "none", "val_fraction": 0.1}
+    return Cifar(version="cifar10", root=str(root), **settings)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "words"),
@@ -276,11 +274,12 @@ def hostile(kind, path):
 )
 def test_hostile_archives(kind, words, command, tmp_path):
     hostile(kind, tmp_path / "cifar.tar.gz")
-    told_in_one_line(command("train.py", "data=cifar10", "data.root=cifar.tar.gz"), words)
+    if "bomb" in kind:
+        told_in_one_line(command("train.py", "data=cifar10", "data.root=cifar.tar.gz"), words)
+    else:
+        with pytest.raises(ValueError, match=words):
+            cifar10(tmp_path / "cifar.tar.gz").load(None)
     assert not list(tmp_path.rglob("test_batch*"))
-    settings = {"labels": "labels", "download": False, "mirror": "none", "val_fraction": 0.1}
-    with pytest.raises(ValueError, match=words):
-        Cifar(version="cifar10", root=str(tmp_path / "cifar.tar.gz"), **settings).load(None)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +294,7 @@ def test_hostile_archives(kind, words, command, tmp_path):
         ("too large", "data_batch_2.bin: 67108865 bytes; such a file has at most"),
     ],
 )
-def test_damaged_cifar_files(damage, words, command, tmp_path, write_cifar):
+def test_damaged_cifar_files(damage, words, tmp_path, write_cifar):
     folder = write_cifar(tmp_path, "cifar-10-batches-bin")
     path = folder / "data_batch_2.bin"
     content = path.read_bytes()
@@ -307,11 +306,11 @@ def test_damaged_cifar_files(damage, words, command, tmp_path, write_cifar):
         shutil.copy(folder / "data_batch_1.bin", path)
     else:
         os.truncate(path, 2**26 + 1)
-    told_in_one_line(command("train.py", "data=cifar10", f"data.root={folder}"), words)
+    with pytest.raises(ValueError, match=words):
+        cifar10(folder).load(None)
 
 
-def test_a_model_that_is_damaged_or_old_is_told_by_name(command, tmp_path, model_file):
-    save(tmp_path / "new.npz", {"y": None})
+def test_a_model_that_is_damaged_or_old_is_told_by_name(tmp_path, model_file):
     content = model_file.read_bytes()
     with np.load(model_file) as file:
         arrays = dict(file)
@@ -333,7 +332,8 @@ def test_a_model_that_is_damaged_or_old_is_told_by_name(command, tmp_path, model
         ("flipped", "flipped.npz: a damaged "),
         ("cut", "cut.npz: (a damaged model file|an .npz file cut short)"),
     ):
-        told_in_one_line(command("predict.py", f"run={name}.npz", "input=new.npz"), f"^{words}")
+        with pytest.raises(ValueError, match=words):
+            LinearModel.load(tmp_path / f"{name}.npz")
 
 
 def test_every_byte_of_a_model_counts(model_file, tmp_path):
@@ -345,21 +345,6 @@ def test_every_byte_of_a_model_counts(model_file, tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"model\.npz: "):
             LinearModel.load(path)
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "+data._target_=os.system",
-        "+_target_=builtins.eval",
-        "hydra.launcher._target_=os.system",
-        "+hydra.callbacks.mine._target_=builtins.print",
-        "data={_target_:os.system}",
-    ],
-)
-def test_no_override_names_code(override, command, tmp_path):
-    told_in_one_line(command("train.py", override), "what code runs is not chosen on the command")
-    assert list(tmp_path.iterdir()) == []
 
 
 ODD = {
@@ -375,11 +360,11 @@ ODD = {
 
 
 @pytest.mark.parametrize("row", ODD)
-def test_what_is_odd_but_can_be_used(row, command, tmp_path):
+def test_what_is_odd_but_can_be_used(row, in_process, tmp_path):
     changes, words = ODD[row]
     save(tmp_path / "x.npz", changes)
     arguments = ["data=arrays", "data.train=x.npz", "report.plots=false", "epochs=9"]
-    done = command("train.py", *arguments)
+    done = in_process("train.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.search(words, done.stdout), done.stdout
@@ -396,18 +381,19 @@ def test_ten_thousand_classes(command, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1e6, 1e-6])
-def test_features_that_one_step_cannot_suit_are_told(size, command, tmp_path):
+def test_features_that_one_step_cannot_suit_are_told(size, in_process, tmp_path):
     save(tmp_path / "x.npz", {"X": size * X})
     arguments = ["data=arrays", "data.train=x.npz", "preprocessing=none", "report.plots=false"]
-    done = command("train.py", *arguments)
+    done = in_process("train.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert f"the prepared features are of size {2.6 * size:.0e}"[:40] in done.stdout
     assert "use preprocessing=standardize" in done.stdout
 
 
-def test_values_that_float32_rounds_to_zero_are_refused(command, tmp_path):
+def test_values_that_float32_rounds_to_zero_are_refused(in_process, tmp_path):
     save(tmp_path / "x.npz", {"X": 1e-50 * X})
     arguments = ["data=arrays", "data.train=x.npz", "epochs=1", "report.plots=false"]
-    done = command("train.py", *arguments, "preprocessing=none")
-    told_in_one_line(done, "that float32 rounds to zero after preprocessing; use preprocessing=")
-    assert command("train.py", *arguments).returncode == 0
+    done = in_process("train.py", *arguments, "preprocessing=none")
+    assert done.returncode == 1
+    assert "that float32 rounds to zero after preprocessing; use preprocessing=" in done.stderr
+    assert in_process("train.py", *arguments).returncode == 0

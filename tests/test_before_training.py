@@ -8,6 +8,7 @@ import pytest
 
 from classifier.model import LinearModel
 from classifier.runs.folder import read_status
+from data.sources.files import Source as Arrays
 
 QUICK = ["data=arrays", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
 
@@ -25,66 +26,59 @@ def write_files(folder, splits, n_classes=3, n_features=4):
     return overrides
 
 
-def held_out_row(folder):
-    """Return the first row of the training file that a run does not train on."""
-    from classifier.runs.preparation import generator
-    from data.sources.files import Source
-
-    names = [f"{split}_{name}" for split in ("train", "test") for name in "Xy"]
-    files = {name: str(folder / f"{name}.npy") for name in names}
-    source = Source(**files, val_fraction=0.1, test_fraction=0.0)
-    return int(source.load(generator(0, "data")).train.X.without[0])
-
-
 @pytest.mark.parametrize("split", ["train", "val", "test", "held out"])
-def test_a_nan_in_any_streamed_file_is_named_before_training(split, command, tmp_path):
+def test_a_nan_in_any_streamed_file_is_named_before_training(split, in_process, tmp_path):
     held_out = split == "held out"
     sizes = {"train": 300, "test": 60} if held_out else {"train": 300, "val": 60, "test": 60}
-    files, name = write_files(tmp_path, sizes), "train" if held_out else split
-    row = held_out_row(tmp_path) if held_out else 41
+    files, name, row = write_files(tmp_path, sizes), "train" if held_out else split, 41
+    if held_out:  # the first row that a run does not train on
+        places = {f"train_{part}": f"{tmp_path}/train_{part}.npy" for part in "Xy"}
+        places |= {f"test_{part}": f"{tmp_path}/test_{part}.npy" for part in "Xy"}
+        source = Arrays(**places, val_fraction=0.1, test_fraction=0.2)
+        row = int(source.load(np.random.default_rng([0, *b"data"])).train.X.without[0])
     X = np.load(tmp_path / f"{name}_X.npy")
     X[row, 2] = np.nan
     np.save(tmp_path / f"{name}_X.npy", X)
-    done = command("train.py", *files, *QUICK, *["data.val_fraction=0.1"] * held_out)
+    done = in_process("train.py", *files, *QUICK, *["data.val_fraction=0.1"] * held_out)
     assert done.returncode == 1
     line = f"{name}_X.npy: example {row} holds nan: it is not finite (at [{row}, 2])"
     assert line in done.stderr
     assert not (tmp_path / "r/checkpoint.npz").exists()
 
 
-def test_another_test_split_asks_for_a_new_evaluation_only(command, tmp_path):
+def test_another_test_split_asks_for_a_new_evaluation_only(in_process, tmp_path):
     files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
-    assert command("train.py", *files, *QUICK).returncode == 0
+    assert in_process("train.py", *files, *QUICK).returncode == 0
     model = (tmp_path / "r/model.npz").read_bytes()
     before = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
     X = np.load(tmp_path / "test_X.npy")
     np.save(tmp_path / "test_X.npy", X[::-1])
-    done = command("train.py", "resume=r")
+    done = in_process("train.py", "resume=r")
     assert done.returncode == 0, done.stderr
     after = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
     assert after["metrics"]["val"] == before["metrics"]["val"]
     assert after["metrics"]["test"]["loss"] > before["metrics"]["test"]["loss"]
     assert (tmp_path / "r/model.npz").read_bytes() == model
     np.save(tmp_path / "val_X.npy", np.load(tmp_path / "val_X.npy")[::-1])
-    assert "the data are not those" in command("train.py", "resume=r").stderr
+    assert "the data are not those" in in_process("train.py", "resume=r").stderr
 
 
-def test_an_evaluation_that_fails_leaves_the_model_and_is_finished_by_resume(command, tmp_path):
+def test_an_evaluation_that_fails_leaves_the_model_and_is_finished_by_resume(in_process, tmp_path):
     """The test file is finite, and too large for any score: the only thing left to go wrong."""
     files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
     for split in ("train", "val", "test"):
         np.save(tmp_path / f"{split}_X.npy", np.load(tmp_path / f"{split}_X.npy") / 1000)
     good = np.load(tmp_path / "test_X.npy")
     np.save(tmp_path / "test_X.npy", np.where(np.arange(60)[:, None] == 7, 1.7e308, good))
-    done = command("train.py", *files, *QUICK)
+    done = in_process("train.py", *files, *QUICK)
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
     assert line.startswith("evaluation: X holds values")
-    assert "resume evaluates it without training" in line
+    assert "resume evaluates the model without it" in line
     assert read_status(tmp_path / "r") == {"status": "failed", "reason": line}
     model = (tmp_path / "r/model.npz").read_bytes()
     np.save(tmp_path / "test_X.npy", good)
-    done = command("train.py", "resume=r")
+    done = in_process("train.py", "resume=r")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "r/model.npz").read_bytes() == model
     assert read_status(tmp_path / "r")["status"] == "completed"
@@ -150,75 +144,33 @@ def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(start, tmp
     assert LinearModel.load(tmp_path / "r/model.npz").W.shape == (20, 1000)
 
 
-def write_arrays(folder):
-    """Write train.npz, and files beside it in which something is wrong."""
-    rng = np.random.default_rng(0)
-    y = np.repeat(["a", "b", "c"], 30)
-    X = rng.normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)
-    np.savez(folder / "good.npz", X=X, y=y)
-    np.savez(folder / "features.npz", features=X, y=y)
-    np.savez(folder / "narrow.npz", X=X[:, :3], y=y)
-    np.savez(folder / "labels.npz", X=X, y=np.repeat(["a", "b", "z"], 30))
-    np.save(folder / "nan_X.npy", np.where(X > 3, np.nan, X))
-    np.save(folder / "y.npy", np.arange(90) // 30)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (["data.train=features.npz"], "features.npz: no array named X; it holds features, y"),
-        (["data.train=missing.npz"], "missing.npz: no such file"),
-        (["data.train_X=nan_X.npy", "data.train_y=y.npy"], "nan_X.npy: example "),
-        (["data.train=good.npz", "data.val=narrow.npz"], "data.val=narrow.npz: its examples"),
-        (["data.train=good.npz", "data.val=labels.npz"], "data.val=labels.npz: label z is in no"),
-        (["data.train=good.npz", "class_weight={q:2}"], "class_weight: there is no class q"),
-        (["data.train=good.npz", "cv=400"], "cv=400: there are "),
-        (["data.train=good.npz", "data.val_fraction=0", "calibrate=true"], "calibrate=true: there"),
-        (["data=cifar10", "data.root=nowhere"], "data.root=nowhere: there is no such folder"),
-    ],
-)
-def test_a_mistake_in_the_data_of_all_jobs_makes_no_job(wrong, words, command, tmp_path):
-    write_arrays(tmp_path)
-    sweep = ["-m", *QUICK[:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
-    done = command("train.py", *sweep, *wrong)
-    (line,) = done.stderr.splitlines()
-    assert (done.returncode, done.stdout) == (1, "")
-    assert line.startswith(words)
-    assert line.endswith("(so it is with all 2 jobs)")
-    assert not [path for path in (tmp_path / "s").iterdir() if path.is_dir()]
-    if "features.npz" in words:
-        done = command("train.py", *sweep, "data.train=good.npz")
-        assert (done.returncode, done.stderr) == (0, "")
-        assert {path.parent.name for path in tmp_path.rglob("status.json")} == {"0", "1"}
-
-
-@pytest.mark.parametrize("files", ["features.npz,good.npz", "good.npz,features.npz"])
-def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_path):
-    write_arrays(tmp_path)
-    done = command("train.py", "-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={files}")
+@pytest.mark.parametrize("files", ["none.npz,good.npz", "good.npz,none.npz"])
+def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, in_process, tmp_path):
+    np.savez(
+        tmp_path / "good.npz", X=np.random.default_rng(0).normal(size=(90, 4)), y=np.arange(90) % 3
+    )
+    done = in_process("train.py", "-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={files}")
     assert done.returncode == 1
-    for number, file in enumerate(files.split(",")):
-        status = read_status(tmp_path / f"s/{number}")
-        expected = "completed" if file == "good.npz" else "failed"
-        assert status["status"] == expected
-        if expected == "failed":
-            assert status["reason"] == "features.npz: no array named X; it holds features, y"
+    good = {"status": "completed", "reason": "all epochs done"}
+    wrong = {"status": "failed", "reason": "none.npz: no such file"}
+    expected = [good if file == "good.npz" else wrong for file in files.split(",")]
+    assert [read_status(tmp_path / f"s/{number}") for number in range(2)] == expected
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [("train.log", "Is a directory"), ("status.json", "is a folder; move it away")],
 )
-def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, command, tmp_path):
+def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, in_process, tmp_path):
     sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
-    assert command("train.py", *sweep).returncode == 0
+    assert in_process("train.py", *sweep).returncode == 0
     for number in ("0", "1"):
         for written in ("report.json", "model.npz", "checkpoint.npz", "status.json"):
             (tmp_path / "s" / number / written).unlink(missing_ok=True)
     place = tmp_path / "s/0" / name
     place.unlink(missing_ok=True)
     place.mkdir()
-    done = command("train.py", *sweep)
+    done = in_process("train.py", *sweep)
     assert done.returncode == 1
     assert f"s/0/{name}: {words}\n" in done.stdout
     assert done.stderr.startswith("1 ")

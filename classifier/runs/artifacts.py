@@ -25,6 +25,7 @@ from data.files.store import read_plain, remove, write_json, write_text, write_w
 MARK = ".softmax"  # says whether a folder is that of a run or of a sweep
 LOCK = ".lock"  # is locked while a process works in the folder: not every system can lock a folder
 CHECKPOINT, MODEL, PREDICTIONS = "checkpoint.npz", "model.npz", "predictions.npz"
+HISTORY, TEXT, REPORT = "history.csv", "report.txt", "report.json"
 MISTAKES = "mistakes.npz"  # the images of the most confident mistakes
 EXAMPLES = "examples.npz"  # of two features: those that a picture shows
 PAGE, REGIONS, TEMPLATES = "report.html", "decision_regions.png", "weights.png"
@@ -67,27 +68,15 @@ class Contents(NamedTuple):
 
 
 class Artifact(NamedTuple):
-    """A file of a run: its name, the stages at which it is made, and who has a copy."""
+    """A file of a run: its name, the stages at which it is made, who has a copy, how it is made.
+
+    What is made by others than `write_files` has no `write`.
+    """
 
     name: str
     stages: tuple[Stage, ...]
     copies: tuple[str, ...] = ()
-
-
-FILES = (  # in the order in which those of a stage are written
-    *(Artifact(name, ("begin",)) for name in (MARK, LOCK, ".hydra")),
-    Artifact("train.log", ("begin",), (BEST, TRACKER)),
-    Artifact(CHECKPOINT, ("training",)),
-    Artifact(MODEL, ("training", "evaluation"), (BEST, TRACKER)),
-    Artifact("history.csv", ("training",), (BEST, TRACKER)),
-    Artifact(MISTAKES, ("evaluation", "test"), (BEST,)),
-    Artifact(PREDICTIONS, ("evaluation", "test"), (BEST,)),
-    Artifact(EXAMPLES, ("evaluation",), (BEST,)),
-    Artifact("report.txt", ("evaluation", "test"), (BEST, TRACKER)),
-    Artifact("report.json", ("evaluation", "test"), (BEST, TRACKER)),
-    *(Artifact(name, ("show",), (BEST, TRACKER)) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS)),
-    Artifact("status.json", ("end",), (TRACKER,)),
-)
+    write: Callable[[Dataset, Contents, Path], object] | None = None
 
 
 def write_files(stage: Stage, folder: Path, contents: Contents, dataset: Dataset) -> None:
@@ -98,28 +87,17 @@ def write_files(stage: Stage, folder: Path, contents: Contents, dataset: Dataset
     OSError
         When a file cannot be written.
     """
-    outdated: list[str] = []
+    outdated: set[str] = set()
     if stage == "test":  # whoever comes next makes them again
-        outdated = [PAGE, *PLOTS]
+        outdated = {PAGE, *PLOTS}
     elif stage == "training" and not _is_reported(folder, contents):
-        later = names_of("evaluation", "show")  # that of an earlier model: the evaluation may fail
-        outdated = [name for name in later if name not in names_of(stage)]
+        # Those of an earlier model: the evaluation may fail.
+        outdated = {*names_of("evaluation", "show")} - {*names_of(stage)}
     for name in outdated:
         remove(folder / name)
-    report = contents.report
-    writers: dict[str, Callable[[Path], object]] = {
-        "history.csv": lambda path: write_history(path, contents.history),
-        MISTAKES: lambda path: _write_mistakes(path, report, dataset),
-        PREDICTIONS: lambda path: write_predictions(path.parent, contents.predictions),
-        EXAMPLES: lambda path: write_examples(path.parent, dataset),
-        "report.txt": lambda path: write_text(path, report_text(report)),
-        "report.json": lambda path: write_json(path, report),
-    }
-    if not report or "calibration" in report:  # otherwise the model stands there already
-        writers[MODEL] = contents.model.save
-    for name in names_of(stage):
-        if name in writers:
-            writers[name](folder / name)
+    for artifact in FILES:
+        if stage in artifact.stages and artifact.write is not None:
+            artifact.write(dataset, contents, folder)
 
 
 def names_of(*stages: Stage) -> list[str]:
@@ -135,16 +113,17 @@ def copied_to(place: str) -> list[str]:
 def _is_reported(folder: Path, contents: Contents) -> bool:
     """Return whether there is a report in a folder, and it is of this model."""
     try:
-        report, model = read_plain(folder / "report.json"), LinearModel.load(folder / MODEL)
-        epochs = report["epochs"]
+        report, saved = read_plain(folder / REPORT), LinearModel.load(folder / MODEL)
+        epochs, model = report["epochs"], contents.model
     except (OSError, InputError, KeyError, TypeError):
         return False
-    return (
-        epochs == len(contents.history)
-        and model.temperature == contents.model.temperature
-        and np.array_equal(model.W, contents.model.W)
-        and np.array_equal(model.b, contents.model.b)
-    )
+    same = [np.array_equal(getattr(saved, n), getattr(model, n)) for n in ("W", "b", "temperature")]
+    return epochs == len(contents.history) and all(same)
+
+
+def _write_model(_: Dataset, contents: Contents, folder: Path) -> None:
+    if not contents.report or "calibration" in contents.report:  # else it stands there already
+        contents.model.save(folder / MODEL)
 
 
 def write_history(path: Path, rows: Sequence[Epoch]) -> None:
@@ -167,14 +146,14 @@ def read_history(path: Path) -> list[Epoch]:
         ]
 
 
-def _write_mistakes(path: Path, report: dict[str, Any], dataset: Dataset) -> None:
+def _write_mistakes(dataset: Dataset, contents: Contents, folder: Path) -> None:
     """Write the most confident mistakes where they are images, X (n, ...), in their order."""
     if dataset.image_shape is None:
         return
-    name, split = reported_split(report["metrics"])
+    name, split = reported_split(contents.report["metrics"])
     rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
     images = dataset.splits()[name].X[rows].reshape(len(rows), *dataset.image_shape)
-    write_whole(path, lambda file: np.savez(file, X=images))
+    write_whole(folder / MISTAKES, lambda file: np.savez(file, X=images))
 
 
 def write_predictions(folder: Path, splits: Mapping[str, Predictions]) -> None:
@@ -261,3 +240,25 @@ def read_examples(path: Path) -> Shown:
     if X.shape != (len(y), 2) or y.shape != is_val.shape or y.dtype.kind not in "iu":
         raise InputError(f"{path}: are not examples of two features, with classes")
     return shown
+
+
+RESULTS: tuple[Stage, ...] = ("evaluation", "test")
+BOTH = (BEST, TRACKER)
+FILES = (  # in the order in which those of a stage are written; written from data and `it`
+    *(Artifact(name, ("begin",)) for name in (MARK, LOCK, ".hydra")),
+    Artifact("train.log", ("begin",), BOTH),
+    Artifact(CHECKPOINT, ("training",)),
+    Artifact(MODEL, ("training", "evaluation"), BOTH, _write_model),
+    Artifact(
+        HISTORY, ("training",), BOTH, lambda _, it, to: write_history(to / HISTORY, it.history)
+    ),
+    Artifact(MISTAKES, RESULTS, (BEST,), _write_mistakes),
+    Artifact(
+        PREDICTIONS, RESULTS, (BEST,), lambda _, it, to: write_predictions(to, it.predictions)
+    ),
+    Artifact(EXAMPLES, ("evaluation",), (BEST,), lambda data, _, to: write_examples(to, data)),
+    Artifact(TEXT, RESULTS, BOTH, lambda _, it, to: write_text(to / TEXT, report_text(it.report))),
+    Artifact(REPORT, RESULTS, BOTH, lambda _, it, to: write_json(to / REPORT, it.report)),
+    *(Artifact(name, ("show",), BOTH) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS)),
+    Artifact("status.json", ("end",), (TRACKER,)),
+)

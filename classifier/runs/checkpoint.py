@@ -23,6 +23,7 @@ NAME = "checkpoint.npz"
 STATE = "training."  # before the names of the training's own arrays
 FORMAT = 10  # of the file; another number is another layout
 SHARE = 0.03  # of the time of training that writing checkpoints may take
+WAY_OUT = "delete it, and the training begins anew"
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 
 
@@ -108,7 +109,8 @@ class Checkpoint:
         try:
             training.restore(self.state, places)
         except Exception as error:  # whoever writes a seal can write anything under it
-            raise InputError(f"{self.path}: a damaged checkpoint ({one_line(error)})") from error
+            damage = f"{self.path}: a damaged checkpoint ({one_line(error)})"
+            raise InputError(f"{damage}; {WAY_OUT}") from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -119,8 +121,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     FileNotFoundError, InputError
         When there is none; when it is damaged, of another format or not a checkpoint.
     """
-    arrays = read_sealed(path, "checkpoint", FORMAT)
     try:
+        arrays = read_sealed(path, "checkpoint", FORMAT)
         error = float(arrays["gradient_error"])
         return Checkpoint(
             path,
@@ -134,8 +136,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
                 if name.startswith(STATE)
             },
         )
+    except FileNotFoundError:
+        raise
+    except InputError as error:
+        raise InputError(f"{error}; {WAY_OUT}") from error
     except Exception as error:
-        raise InputError(f"{path}: a damaged checkpoint ({one_line(error)})") from error
+        raise InputError(f"{path}: a damaged checkpoint ({one_line(error)}); {WAY_OUT}") from error
 
 
 def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
@@ -204,7 +205,7 @@ def make_config(composed: DictConfig, earlier: Mapping[str, Any] | None = None) 
 
     Parameters
     ----------
-    composed : the config without Hydra's part.
+    composed : the config, with or without Hydra's part.
     earlier : values of keys that were turned before, and are the same still.
 
     Raises
@@ -212,7 +213,7 @@ def make_config(composed: DictConfig, earlier: Mapping[str, Any] | None = None) 
     InputError
         When a value is missing or not allowed; the message names the whole key.
     """
-    return Config(**_values(composed, Config, earlier or {}))
+    return Config(**typed_values(composed, Config, earlier or {}))
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
@@ -233,19 +234,14 @@ def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
         )
 
 
-def make_predict_config(composed: DictConfig) -> PredictConfig:
-    """Turn a composed prediction config into checked values; raises as `make_config` does."""
-    return PredictConfig(**_values(composed, PredictConfig, {}))
-
-
 def settle_values(composed: DictConfig) -> None:
     """Put the values that ${...} stands for into a composed config, but for those of a PLACE.
 
     What a folder keeps then says all by itself. A place may be, or hold, a secret of the
     environment, and is not read again.
     """
-    for key in map(str, composed):
-        if key == "hydra" or has_role(key, PLACE):
+    for key in keys_of(composed):
+        if has_role(key, PLACE):
             continue
         value = composed[key]
         if OmegaConf.is_config(value):
@@ -254,21 +250,16 @@ def settle_values(composed: DictConfig) -> None:
             composed[key] = value
 
 
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return a composed config without Hydra's own part."""
-    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-
-
-def _values(
-    composed: DictConfig, schema: type[Options], earlier: Mapping[str, Any]
+def typed_values(
+    composed: DictConfig, schema: type[Options], earlier: Mapping[str, Any] = MappingProxyType({})
 ) -> dict[str, Any]:
-    fields = {field.name for field in dataclasses.fields(schema)}
-    removed = {key: value for key, value in REMOVABLE.items() if key not in composed}
-    if wrong := fields.symmetric_difference(map(str, composed)) - {*removed}:
+    """Return the values of a composed config for its schema; raises as `make_config` does."""
+    keys, fields = keys_of(composed), {field.name for field in dataclasses.fields(schema)}
+    removed = {key: REMOVABLE[key] for key in REMOVABLE.keys() & fields - {*keys}}
+    if wrong := fields.symmetric_difference(keys) - {*removed}:
         raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
-    values: dict[str, Any] = {key: value for key, value in removed.items() if key in fields}
-    values |= earlier
-    for key in map(str, composed):
+    values = {**removed, **earlier}
+    for key in keys:
         if key in earlier:
             continue
         try:
@@ -283,6 +274,16 @@ def _values(
         except OmegaConfBaseException as error:
             raise InputError(f"{error.full_key or key}: {error.msg}") from error
     return values
+
+
+def keys_of(composed: DictConfig) -> list[str]:
+    """Return the keys of a composed config at the top, without Hydra's own part."""
+    return [str(key) for key in composed if key != "hydra"]
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """Return a composed config without Hydra's own part."""
+    return OmegaConf.masked_copy(config, keys_of(config))
 
 
 def _check_nothing_added(node: Any) -> None:
@@ -307,24 +308,6 @@ class Job:
     folder: Path
 
 
-def make_job(composed: DictConfig, choices: dict[str, Any], folder: Path) -> Job:
-    """Check a composed config.
-
-    Parameters
-    ----------
-    composed : the config without Hydra's part.
-    choices : what was chosen of each config group, as Hydra keeps it.
-    folder : where the run is put.
-
-    Raises
-    ------
-    InputError
-        When a value is missing or not allowed.
-    """
-    plain = public(plain_config(composed, choices))
-    return Job(make_config(composed), plain, folder)
-
-
 def public(plain: dict[str, Any]) -> dict[str, Any]:
     """Return a config of plain values without the keys that may be secret."""
     return {key: value for key, value in plain.items() if key not in keys_with(SECRET)}
@@ -340,14 +323,14 @@ def plain_config(
     for before, and are the same still.
     """
     plain = dict(earlier or {})
-    for key in map(str, composed):
+    for key in keys_of(composed):
         if key not in plain:
             value = plain_value(composed, key)
             if key == "class_weight" and isinstance(value, dict):
                 value = {str(name): weight for name, weight in value.items()}
             plain[key] = json.loads(json.dumps(value))
     names = {g: name for g, name in choices.items() if not g.startswith(("hydra", "schema"))}
-    return {key: plain[key] for key in map(str, composed)} | {"choices": names}
+    return {key: plain[key] for key in keys_of(composed)} | {"choices": names}
 
 
 def plain_value(composed: DictConfig, key: str) -> Value:

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from classifier.fit import SKIPPED
 from classifier.runs.artifacts import LOCK, MARK
-from classifier.runs.config import CONFIGS, has_role, own_keys
+from classifier.runs.config import CONFIGS, flatten, has_role, own_keys
 from data.errors import InputError
 from data.files.store import (
     is_folder,
@@ -38,12 +38,10 @@ from data.options import PLACE
 Kind = Literal["run", "sweep"]  # what the file MARK says
 SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
 FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again would not change
+NOT_BEGUN = "not begun"  # of a run without a status
 STACKED = "stacked"  # the launcher that trains the jobs of a sweep together
 CHOICE = r"\w[\w-]*"  # the name of a config of a group: no path
-LATEST, LINK = (
-    "latest.txt",
-    "latest",
-)  # the newest run: what the program reads, and a link for people
+LATEST, LINK = "latest.txt", "latest"  # of the newest run: what is read, and a link for people
 LONGEST = 2**14  # bytes of a path
 
 _CLAIMED = contextlib.ExitStack()  # the locks of this process; they end with it
@@ -82,26 +80,30 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def locked_runs(folders: Sequence[Path], stack: Path | None = None) -> Iterator[None]:
+def locked_runs(folders: Sequence[Path], stack: Path) -> Iterator[None]:
     """Keep other processes out of these runs, and clear away what a killed one left half-written.
+
+    Folders that are not there are made, and say what they are.
 
     Parameters
     ----------
     folders : of runs that are trained as one stack.
-    stack : the folder whose lock is that of the whole stack; None: the first of them. A stack may
-        have thousands of runs, so that no lock is kept for each.
+    stack : the folder whose lock is that of the whole stack, which may have thousands of runs, so
+        that no lock is kept for each.
 
     Raises
     ------
-    InputError
-        When another process has the lock of one of them.
+    InputError, OSError
+        When another process has the lock of one of them; when one cannot be made.
     """
-    whole = folders[0] if stack is None else stack
-    with locked(whole):
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+    with locked(stack):
         for folder in folders:
-            with contextlib.nullcontext() if folder == whole else locked(folder):
+            with contextlib.nullcontext() if folder == stack else locked(folder):
                 remove_parts(folder)
                 remove_parts(folder / ".hydra")
+            mark(folder, "run")
         yield
 
 
@@ -184,7 +186,7 @@ def read_status(folder: Path) -> dict[str, Any]:
     if isinstance(status, dict) and isinstance(status.get("status"), str):
         reason = status.get("reason")
         return {"status": status["status"], "reason": None if reason is None else str(reason)}
-    return {"status": "not begun", "reason": None}
+    return {"status": NOT_BEGUN, "reason": None}
 
 
 def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | None:
@@ -251,7 +253,9 @@ def read_received(folder: Path) -> Received:
     for key in config:
         if key not in own_keys():
             raise InputError(f"{path}: {key}: is no key of this program; remove it there")
-    _refuse_references(config, "", path)
+    for key, value in flatten(config).items():
+        if "${" in str(value):  # stands for something outside, as a variable of the environment
+            raise InputError(f"{path}: {key}={value}: is not read; write the value itself there")
     for group, choice in choices.items():
         if choice is not None and not re.fullmatch(CHOICE, str(choice)):
             raise InputError(f"{hydra_path}: {group}={choice}: must be the name of a choice")
@@ -272,7 +276,7 @@ def read_overrides(folder: Path) -> list[str] | None:
         if not (folder / SWEEP).exists():
             return _texts(read_plain(folder / ".hydra/overrides.yaml"))
         task, hydra = read_sweep(folder)
-    except (OSError, InputError):
+    except (OSError, InputError, TypeError):
         return None
     settled = ("hydra.sweep.dir=", "hydra.mode=")
     return ["-m", *task, *(o for o in hydra if not o.startswith(settled))]
@@ -295,18 +299,6 @@ def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         for key, value in config.items()
         if not has_role(f"{prefix}{key}", PLACE)
     }
-
-
-def _refuse_references(value: Any, key: str, path: Path) -> None:
-    """Refuse ${...}, which stands for something outside, as a variable of the environment."""
-    if isinstance(value, dict):
-        for name, inner in value.items():
-            _refuse_references(inner, f"{key}.{name}".lstrip("."), path)
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_references(inner, key, path)
-    elif isinstance(value, str) and "${" in value:
-        raise InputError(f"{path}: {key}={value}: is not read; write the value itself there")
 
 
 def _texts(values: Any) -> list[str]:

@@ -3,7 +3,8 @@
 import difflib
 import functools
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -21,39 +22,117 @@ EVERYTHING = ("all", "full", "auto", "-1", "none", "null")
 UNREAD = (".csv", ".tsv", ".txt", ".parquet", ".mat", ".pkl", ".h5", ".hdf5", ".pt", ".json")
 SAVED = 'data=arrays data.train=FILE.npz, a file made by numpy.savez("FILE.npz", X=X, y=y)'
 
+# Hydra's own flags, of which it takes abbreviations too, and values as in --cfg=job and -cn=NAME.
+FLAGS = (
+    "--help --hydra-help --version --cfg --resolve --package --run --multirun --shell-completion "
+    "--config-path --config-name --config-dir --experimental-rerun --info"
+).split()
+SHORT = ("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i")
+# Errors that name a key and not what was given to it.
+MISPLACED = re.compile(
+    r"Could not append to config. An item is already at '(.+)'|(\S+): this key can be neither added"
+    r"|Could not override '(.+)'. No match in the defaults list"
+)
 
-@functools.cache
-def names_elsewhere() -> dict[str, Any]:
-    """Return hints.yaml: what other programs call keys and values; texts are lists of words."""
 
-    def split(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: split(inner) for key, inner in value.items()}
-        return value.split()
+def refuse_arguments(arguments: Sequence[str], schema: type[Options]) -> None:
+    """Refuse what would run code, and keys that are written as flags.
 
-    table: dict[str, Any] = read_plain(Path(__file__).with_suffix(".yaml"))
-    return table | {name: split(part) for name, part in table.items() if name != "half"}
+    Raises
+    ------
+    SystemExit
+        With one line.
+    """
+    for place, argument in enumerate(arguments):
+        if "_target_" in argument:
+            sys.exit(printable(f"{argument}: what code runs is not chosen on the command line"))
+        flag = re.fullmatch(r"--?([A-Za-z][\w.-]*)(?:=(.*))?", argument)
+        if flag is None or argument.partition("=")[0] in (*FLAGS, *SHORT):
+            continue
+        fields, (name, value) = fields_of(schema), flag.groups()
+        value = _following(arguments[place + 1 :]) if value is None else value
+        if name in fields:
+            sys.exit(
+                printable(f"{argument}: write {_written(name, value, fields)}, without dashes")
+            )
+        if line := translated(argument, name, value, fields):
+            sys.exit(printable(line))
+        if not (argument.startswith(SHORT) or any(own.startswith(f"--{name}") for own in FLAGS)):
+            sys.exit(printable(f"{argument}: there is no such flag; write KEY=VALUE, see --help"))
 
 
-def explain(error: Exception, schema: type[Options]) -> str:
+def explain(error: Exception, schema: type[Options], arguments: Sequence[str] = ()) -> str:
     """Say in one line what was wrong and what is allowed.
 
     Parameters
     ----------
     error : what Hydra raised, or this program.
     schema : of the program's config, whose keys can be suggested.
+    arguments : of the command line, where they are known, for what the error does not tell.
     """
-    fields, line = fields_of(schema), ""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+    fields, text = fields_of(schema), str(error)
+    line: str | None = None
+    if isinstance(error, OverrideParseException):
+        if error.override in arguments:
+            line = _no_override(arguments, arguments.index(error.override), fields)
+    elif misplaced := MISPLACED.match(text):
+        (key,) = filter(None, misplaced.groups())
+        line = _misplaced(key, arguments, fields)
+    if line is None and isinstance(error, MissingConfigException) and error.missing_cfg_file:
         line = _no_such_choice(error.missing_cfg_file, list(error.options or []))
-    matches = ((re.match(pattern, str(error)), say) for pattern, say in _PATTERNS)
-    line = line or next((say(match, fields) for match, say in matches if match), "")
-    if not line and isinstance(error, OverrideParseException):
+    matches = ((re.match(pattern, text), say) for pattern, say in _PATTERNS)
+    line = line or next((say(match, fields) for match, say in matches if match), None)
+    if line is None and isinstance(error, OverrideParseException):
         line = (
             f"{error.override}: not an override; write key=value, and a value with special "
             "characters in quotes of its own: key='\"value\"'"
         )
     return printable(line or one_line(error))
+
+
+def _no_override(arguments: Sequence[str], place: int, fields: Fields) -> str | None:
+    """Return the line about an argument that is a part of an override; None where it is none."""
+    argument, before = arguments[place], arguments[place - 1] if place else ""
+    if before.endswith("=") and before[:-1] in fields:
+        return f"{argument}: write {_written(before[:-1], argument, fields)}, without spaces"
+    if re.fullmatch(r"[^=]+\.npz", argument):
+        key = "input" if "input" in fields else "data=arrays data.train"
+        return f"{argument}: a file is given as {key}={argument}"
+    parts = re.fullmatch(r"([\w.-]+)(?:(?::|==)(.*))?", argument)
+    if parts is None:
+        return None
+    key, value = parts[1], parts[2] or _following(arguments[place + 1 :])
+    if key in fields:
+        return f"{argument}: write {_written(key, value, fields)}"
+    return translated(argument, key, value, fields)
+
+
+def _misplaced(key: str, arguments: Sequence[str], fields: Fields) -> str | None:
+    """Return the line about a key that is added though it is there, or set though it is not."""
+    override = next((a for a in arguments if a.lstrip("+").startswith(f"{key}=")), "")
+    value = override.partition("=")[2]
+    if key not in fields:
+        return translated(override, key, value, fields)
+    if not override.startswith("+"):
+        return None
+    written = _written(key, value, fields)
+    return f"{override}: there is such a key already; write {written}, without the +"
+
+
+def _following(arguments: Sequence[str]) -> str:
+    """Return the value in the arguments after a key: `0.1`, `= 0.1`, `=0.1`; or nothing."""
+    first, *others = arguments or [""]
+    if first in ("=", ":", "=="):
+        return _following(others)
+    value = first.removeprefix("=")
+    return "" if "=" in value or value.startswith("-") else value
+
+
+@functools.cache
+def names_elsewhere() -> dict[str, Any]:
+    """Return hints.yaml: what other programs call keys and values."""
+    table: dict[str, Any] = read_plain(Path(__file__).with_suffix(".yaml"))
+    return table
 
 
 def is_known(key: str, fields: Fields) -> bool:
@@ -83,38 +162,14 @@ def translated(override: str, key: str, value: str, fields: Fields) -> str | Non
     """
     if key.startswith("hydra"):
         return None
-    table = names_elsewhere()
     for word in dict.fromkeys(map(_plain, (key, key.rpartition(".")[2]))):
-        if "reg" in fields and (line := _penalty(word, value, fields)):
-            return f"{override}: {line}"
         if name := _key_called(word, fields):
-            line = f"the key is {name}; {_advice(name, value, fields)}{_choices_needed(name)}"
-            return f"{override}: {line}"
-        if _is_one_of(word, table["printed"]):
-            quiet = "write quiet=true, for warnings and mistakes alone, or leave it out"
-            none = "what is printed is not chosen by a key; leave it out"
-            return f"{override}: {quiet if 'quiet' in fields else none}"
-        for line, words in table["none"].items():
-            if _is_one_of(word, words):
-                return f"{override}: {line}"
+            return f"{override}: the key is {name}; {_advice(name, value, fields)}"
+        for entry in names_elsewhere()["lines"]:
+            if word in map(_plain, entry["words"]) and fields.keys() >= {*entry["keys"]}:
+                values = _penalties(value, fields) if entry["keys"] == ["reg"] else {}
+                return f"{override}: {str(entry['line']).format(**values)}"
     return None
-
-
-def choices_of(group: str) -> list[str]:
-    """Return the choices of a config group; nothing where it is none."""
-    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
-
-
-def value_to_write(key: str, value: str, fields: Fields) -> str:
-    """Return a value, to be written after its key; the word VALUE where the key refuses it."""
-    return value if _accepted(key, value, fields) else "VALUE"
-
-
-def _accepted(key: str, value: str, fields: Fields) -> bool:
-    """Return whether a key takes a value, or each of several; of a formula it is not known."""
-    if "(" in value or "$" in value or choices_of(key):
-        return True
-    return all(accepts(one, fields[key]) for one in value.split(","))
 
 
 def _plain(word: str) -> str:
@@ -122,32 +177,40 @@ def _plain(word: str) -> str:
     return re.sub(r"[-_]", "", word).lower()
 
 
-def _is_one_of(word: str, words: list[str]) -> bool:
-    return word in map(_plain, words)
-
-
 def _key_called(word: str, fields: Fields) -> str | None:
     """Return the key that has a name, or is called so elsewhere, or is the only one to end so."""
-    keys = [key for key in fields if _plain(key) == word]
     others = names_elsewhere()["keys"].items()
-    keys += [key for key, words in others if key in fields and _is_one_of(word, words)]
+    keys = [key for key in fields if _plain(key) == word]
+    keys += [key for key, ws in others if key in fields and word in map(_plain, ws)]
     ends = [key for key in fields if _plain(key.rpartition(".")[2]) == word]
     return next(iter(keys), ends[0] if len(ends) == 1 else None)
 
 
 def _advice(key: str, value: str, fields: Fields) -> str:
     """Say how the key is given the value, and what it can be where the value is none of it."""
+    names = choices_of(key)
     if not value:
-        return f"write {key}=VALUE"
-    if key == "data" and (overrides := _examples(value)):
-        return f"write {overrides}"
-    if not _accepted(key, value, fields):
-        hint = _value_hint(key, value, fields).removeprefix("; ")
-        return hint or f"it must be {describe(fields[key])}"
-    if names := choices_of(key):
+        advice = f"write {key}=VALUE"
+    elif key == "data" and (overrides := _examples(value)):
+        advice = f"write {overrides}"
+    elif names:
         nearest = _nearest_choice(key, value, names)
-        return f"write {key}={nearest}" if nearest else f"it must be one of {', '.join(names)}"
-    return f"write {key}={value}"
+        advice = f"write {key}={nearest}" if nearest else f"it must be one of {', '.join(names)}"
+    elif _accepted(key, value, fields):
+        advice = f"write {key}={value}"
+    else:
+        hint = _value_hint(key, value, fields).removeprefix("; ")
+        advice = hint or f"it must be {describe(fields[key])}"
+    choices, group = _choices_with(key), key.partition(".")[0]
+    defaults = OmegaConf.load(CONFIGS / "train.yaml").defaults
+    chosen = {f"{group}={entry[group]}" for entry in defaults if group in entry}
+    needed = f", with {' or '.join(choices)}" if choices and chosen.isdisjoint(choices) else ""
+    return advice + needed
+
+
+def choices_of(group: str) -> list[str]:
+    """Return the choices of a config group; nothing where it is none."""
+    return sorted(path.stem for path in (CONFIGS / group).glob("*.yaml"))
 
 
 def _choices_with(key: str) -> list[str]:
@@ -157,41 +220,31 @@ def _choices_with(key: str) -> list[str]:
     return [f"{group}={choice}" for choice, file in files.items() if name in OmegaConf.load(file)]
 
 
-def _choices_needed(key: str) -> str:
-    """Return the choices that a key asks for, where the default of its group has no such key."""
-    choices, group = _choices_with(key), key.partition(".")[0]
-    defaults = OmegaConf.load(CONFIGS / "train.yaml").defaults
-    chosen = {f"{group}={entry[group]}" for entry in defaults if group in entry}
-    return f", with {' or '.join(choices)}" if choices and chosen.isdisjoint(choices) else ""
+def _accepted(key: str, value: str, fields: Fields) -> bool:
+    """Return whether a key takes a value, or each of several; of a formula it is not known."""
+    if "(" in value or "$" in value or choices_of(key):
+        return True
+    return all(accepts(one, fields[key]) for one in value.split(","))
 
 
-def _penalty(word: str, value: str, fields: Fields) -> str | None:
-    """Return how a penalty is turned into reg, which multiplies sum(W ** 2) without a 1/2."""
+def _written(key: str, value: str, fields: Fields) -> str:
+    """Return an override; with the word VALUE where the key refuses the value."""
+    return f"{key}={value if _accepted(key, value, fields) else 'VALUE'}"
+
+
+def _penalties(value: str, fields: Fields) -> dict[str, str]:
+    """Return what a penalty of another program is as reg, which has no 1/2."""
 
     def reg(convert: Callable[[float], float]) -> str:
         try:
             values = ",".join(f"{convert(float(one)):.6g}" for one in value.split(","))
         except (ValueError, ZeroDivisionError):
-            return "VALUE"
-        return value_to_write("reg", values, fields)
+            values = "VALUE"
+        return _written("reg", values, fields)
 
-    table, half = names_elsewhere(), reg(lambda v: v / 2)
-    for other, owner in table["half"].items():
-        if word == _plain(other):
-            return f"the key is reg, half the {owner}; write reg={half}"
-    if _is_one_of(word, table["penalty"]):
-        return (
-            "the key is reg, of reg * sum(W ** 2) without a 1/2; write "
-            f"reg={value_to_write('reg', value, fields)}, or where yours has the 1/2 reg={half}"
-        )
-    if _is_one_of(word, table["inverse"]):
-        share = reg(lambda v: 1 / (2 * v))
-        number = "" if share == "VALUE" else f": {share} / N"
-        return (
-            f"the key is reg, which is 1 / (2 * C * N) for N training examples{number}; "
-            "write reg=NUMBER"
-        )
-    return None
+    inverse = reg(lambda v: 1 / (2 * v)).removeprefix("reg=")
+    same = _written("reg", value, fields)
+    return {"same": same, "half": reg(lambda v: v / 2), "inverse": inverse}
 
 
 def _no_such_key(match: re.Match[str], fields: Fields) -> str:
@@ -254,15 +307,15 @@ def _examples(name: str) -> str | None:
     if path.suffix in by_suffix:
         return by_suffix[path.suffix]
     try:
-        inside = [part.name for part in path.iterdir()]
+        inside = {part.name for part in path.iterdir()}
     except OSError:  # no folder, or closed to us
         if not name.endswith((".tar.gz", ".tgz")):
             return None
-        inside = []
+        inside = set()
     names = " ".join([path.name, *inside]).lower()
-    if "cifar-100" in names or "cifar100" in names or {"train", "meta"} <= {*inside}:
+    if re.search("cifar-?100", names) or {"train", "meta"} <= inside:
         return f"data=cifar100 data.root={quoted}"
-    if "cifar" in names or "data_batch_1" in names:
+    if re.search("cifar|data_batch_1", names):
         return f"data=cifar10 data.root={quoted}"
     return "data=arrays data.train=FILE.npz, or data=cifar10 data.root=FOLDER for CIFAR-10's files"
 
@@ -278,13 +331,12 @@ def _value_hint(key: str, value: str, fields: Fields) -> str:
         return "; optimizer=lbfgs takes all examples at once"
     if field is None:
         return ""
-    wanted, whole = describe(field), "0" if low in NONE else whole
-    words = ("null", "auto") if low in NONE else ("null",) if whole == "0" else ()
-    meant = [word for word in words if word in wanted.split(" or ")]
-    meant += [whole] if whole and "number" in wanted else []
-    for text in meant:
-        if accepts(text, field):
-            return f"; write {key}={text}"
+    words = ["null", "auto", "0"] if low in NONE else ["null", "0"] if whole == "0" else [whole]
+    wanted = describe(field)
+    for word in filter(None, words):
+        is_meant = "number" in wanted if word.isdigit() else word in wanted.split(" or ")
+        if is_meant and accepts(word, field):
+            return f"; write {key}={word}"
     close = difflib.get_close_matches(low, field.metadata.get("choices", ()), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 

@@ -8,13 +8,13 @@ import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
 from omegaconf import DictConfig
 
-from classifier.runs.folder import write_status
+from classifier.runs.folder import FINISHED, read_status, write_status
 from data.errors import InputError, one_line
 
 log = logging.getLogger("softmax.run")  # shown on the terminal, and written to train.log
@@ -39,8 +39,9 @@ def reason_of(error: BaseException) -> str:
 def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
     """Write why runs ended early into their statuses and logs, and let the error go on.
 
-    Within the block, what is logged of these runs is written to the train.log of each. A record
-    with a `folder` goes to that run's file alone, any other to all of them.
+    A run that was finished stays so until it is set to running. Within the block, what is logged
+    of these runs is written to the train.log of each. A record with a `folder` goes to that run's
+    file alone, any other to all of them.
 
     Raises
     ------
@@ -55,15 +56,15 @@ def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
         yield
         logs.raise_first()
     except BaseException as error:
-        reason = reason_of(error)
-        status = "failed"
+        status, reason = "failed", reason_of(error)
         if isinstance(error, KeyboardInterrupt):
             status, reason = "interrupted", str(error) or "stopped by Ctrl-C"
         log.error("%s", reason)
         log.debug("traceback", exc_info=error)
         for folder in folders:
             with contextlib.suppress(OSError):  # a full disk: the line on stderr must do
-                write_status(folder, status, reason)
+                if read_status(folder)["status"] not in FINISHED:
+                    write_status(folder, status, reason)
         raise
     finally:
         log.removeHandler(logs)
@@ -75,30 +76,28 @@ class _TrainLogs(logging.Handler):
 
     def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
-        self.folders = dict.fromkeys(folders)
-        self._error: OSError | None = None
+        self.folders, self.errors = dict.fromkeys(folders), list[OSError]()
         self.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
-        for folder in folders:
-            self._write(folder, "")  # before a model is trained that could not tell of itself
+        self._write(self.folders, "")  # before a model is trained that could not tell of itself
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record of one run, or of all; keep an error for `raise_first`."""
-        of_run = getattr(record, "folder", None)
-        line = self.format(record) + "\n"
-        for folder in self.folders if of_run is None else self.folders.keys() & {of_run}:
-            self._write(folder, line)
+        folder = getattr(record, "folder", None)
+        of_one = self.folders.keys() & {folder}
+        self._write(self.folders if folder is None else of_one, self.format(record) + "\n")
 
     def raise_first(self) -> None:
         """Raise the first error that a file gave, if there is one."""
-        if self._error is not None:
-            raise self._error
+        for error in self.errors:
+            raise error
 
-    def _write(self, folder: Path, text: str) -> None:
-        try:
-            with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
-                file.write(text)
-        except OSError as error:
-            self._error = self._error or error
+    def _write(self, folders: Iterable[Path], text: str) -> None:
+        for folder in folders:
+            try:
+                with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
+                    file.write(text)
+            except OSError as error:
+                self.errors.append(error)
 
 
 @contextlib.contextmanager
@@ -128,7 +127,7 @@ class SweepStopped(KeyboardInterrupt):
 
 def exit_code(stop: KeyboardInterrupt) -> int:
     """Return the exit code of a program that ends so: 130 or 143."""
-    return stop.exit_code if isinstance(stop, Stopped | SweepStopped) else 128 + signal.SIGINT
+    return int(getattr(stop, "exit_code", 128 + signal.SIGINT))
 
 
 @contextlib.contextmanager

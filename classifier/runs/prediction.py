@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from omegaconf import DictConfig
 
 from classifier import blas
 from classifier.evaluation import evaluate
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
-from classifier.runs.config import PredictConfig, make_predict_config
+from classifier.runs.config import PredictConfig
 from classifier.runs.folder import latest_run, read_status
-from data.errors import InputError, one_line, printable
+from data.errors import InputError, printable
 from data.files.arrays import read_npz
 from data.files.store import is_folder, is_replaceable, is_there, write_whole
 from data.labels import NUMBER, check_labels, class_indices
@@ -23,21 +22,7 @@ from data.preprocessing import check_features
 from data.sources.cifar import LAYOUTS
 
 
-def predict_composed(composed: DictConfig) -> None:
-    """Predict as the config says: what predict.py does.
-
-    Raises
-    ------
-    SystemExit
-        With one line, when something the user gave cannot be used.
-    """
-    try:
-        with blas.within_cores():
-            print(predict(make_predict_config(composed)))
-    except (InputError, OSError) as error:
-        raise SystemExit(one_line(error)) from error
-
-
+@blas.within_cores()
 def predict(config: PredictConfig) -> str:
     """Write the predictions and return what there is to say about them.
 

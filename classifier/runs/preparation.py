@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from classifier import gradient_check
 from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.fit import PerModel
+from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.lbfgs import MEMORY
 from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
@@ -42,8 +42,7 @@ class Prepared:
     """What all models of a stack share, ready for training.
 
     train and val hold design matrices; gradient_error is the figure of the check, None where it
-    was left out; class_weights (C,) are what an example of each class counts, None where all do;
-    seconds are what the parts of the preparation took.
+    was left out; class_weights (C,) are what an example of each class counts, None where all do.
     """
 
     dataset: Dataset
@@ -53,21 +52,16 @@ class Prepared:
     scale: Scale
     gradient_error: float | None
     class_weights: np.ndarray | None
-    seconds: dict[str, float]
 
 
 def load_dataset(config: Config) -> Dataset:
-    """Load the data set of a config: the same for equal data settings."""
-    return load_source(config.data)
-
-
-def load_source(source: SeededSource) -> Dataset:
-    """Load the data of a source, drawn and split with its own seed."""
+    """Load the data set of a config, drawn and split with its own seed."""
+    source: SeededSource = config.data
     return source.load(generator(source.split_seed, "data"))
 
 
-def check_dataset(dataset: Dataset, config: Config) -> None:
-    """Refuse data that a config asks for more than they hold, before anything is prepared.
+def check_dataset(dataset: Dataset, config: Config) -> np.ndarray | None:
+    """Refuse data that a config asks for more than they hold; return its class weights.
 
     Raises
     ------
@@ -80,11 +74,14 @@ def check_dataset(dataset: Dataset, config: Config) -> None:
         raise InputError(
             f"cv={config.cv}: there are {len(dataset.train)} training examples; use fewer folds"
         )
-    find_class_weights(config.class_weight, dataset)
+    return find_class_weights(config.class_weight, dataset)
 
 
 def prepare(
-    dataset: Dataset, configs: Sequence[Config], gradient_error: float | None = None
+    dataset: Dataset,
+    configs: Sequence[Config],
+    seconds: dict[str, float],
+    gradient_error: float | None = None,
 ) -> Prepared:
     """Fit the preprocessing, measure the data and check the gradient.
 
@@ -92,6 +89,7 @@ def prepare(
     ----------
     dataset : what is trained on.
     configs : of the models of a stack; the first stands for what they share.
+    seconds : is given what the parts of the preparation took.
     gradient_error : what the check of the gradient gave, where it was checked before.
 
     Raises
@@ -99,25 +97,21 @@ def prepare(
     InputError, RunError
         When the data cannot be prepared, or the gradient is wrong.
     """
-    config = configs[0]
-    seconds: dict[str, float] = {}
+    config, train, val = configs[0], dataset.train, dataset.val
     _log_dataset(dataset)
-    check_dataset(dataset, config)
+    class_weights = check_dataset(dataset, config)
     _check_room(dataset, configs)
     with timed(seconds, "preprocessing"):
-        statistics = measure(dataset.train.X)
-        for held_out in (dataset.val.X, dataset.test.X):
+        statistics = measure(train.X)
+        for held_out in (val.X, dataset.test.X):
             if isinstance(held_out, NpyRows):  # others were checked when they were read
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
-        of_class = find_class_weights(config.class_weight, dataset)
-        designs = [features.design_matrix(dataset.train.X)]
         late = _is_prepared_late(dataset)
-        X = dataset.val.X
-        designs.append(PreparedRows(features, X) if late else features.design_matrix(X))
+        design_of_val = PreparedRows(features, val.X) if late else features.design_matrix(val.X)
         train, val = (
-            Split(X, split.y, None if of_class is None else of_class[split.y])
-            for X, split in zip(designs, (dataset.train, dataset.val), strict=True)
+            Split(X, split.y, None if class_weights is None else class_weights[split.y])
+            for X, split in ((features.design_matrix(train.X), train), (design_of_val, val))
         )
         if config.cv is not None:
             folds = stratified_folds(train.y, config.cv, generator(config.seed, "folds"))
@@ -126,9 +120,18 @@ def prepare(
         _check_size(statistics, features, config.preprocessing.hint)
     if config.check_gradient and gradient_error is None:
         with timed(seconds, "gradient_check"):
-            rng = generator(config.seed, "check")
-            gradient_error = _check_gradient(train, len(dataset.classes), configs, rng)
-    return Prepared(dataset, features, train, val, scale, gradient_error, of_class, seconds)
+            reg, smoothing = np.array([(c.reg, c.label_smoothing) for c in configs]).T
+            rng, n_classes = generator(config.seed, "check"), len(dataset.classes)
+            gradient_error = check_stacked_gradient(
+                train.X, train.y, n_classes, reg, smoothing, rng
+            )
+        log.info("gradient check: largest relative error %.1e", gradient_error)
+        if not gradient_error <= LIMIT:
+            raise RunError(
+                f"gradient check: relative error {gradient_error:.1e}, over {LIMIT:g}: the "
+                "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
+            )
+    return Prepared(dataset, features, train, val, scale, gradient_error, class_weights)
 
 
 def copies(*, full_batch: bool, cv: int | None) -> int:
@@ -235,31 +238,18 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 
 def _log_dataset(dataset: Dataset) -> None:
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits().items())
-    shape, name = dataset.train.X.shape[1:], printable(dataset.name)
+    shape, n_classes = dataset.train.X.shape[1:], len(dataset.classes)
     features = f"{dataset.n_features} features"
     features += f" ({' x '.join(map(str, shape))})" if len(shape) > 1 else ""
-    log.info("%s: %s examples, %s, %d classes", name, sizes, features, len(dataset.classes))
-    counts = class_counts(dataset.train.y, len(dataset.classes))
-    if len(dataset.val) + len(dataset.test) and counts.min() == 1:
-        single = np.flatnonzero(counts == 1)
-        line = "%d classes have a single training example, class %s first: too few to judge by"
-        log.warning(line, len(single), class_name(dataset.classes[single[0]]))
+    name = printable(dataset.name)
+    log.info("%s: %s examples, %s, %d classes", name, sizes, features, n_classes)
     if len(dataset.val) + len(dataset.test) == 0:
         log.warning("no example is held out: the figures say nothing of new examples")
-
-
-def _check_gradient(
-    train: Split, n_classes: int, configs: Sequence[Config], rng: np.random.Generator
-) -> float:
-    reg, smoothing = np.array([(c.reg, c.label_smoothing) for c in configs]).T
-    error = gradient_check.check_stacked_gradient(train.X, train.y, n_classes, reg, smoothing, rng)
-    log.info("gradient check: largest relative error %.1e", error)
-    if not error <= gradient_check.LIMIT:
-        raise RunError(
-            f"gradient check: relative error {error:.1e}, over {gradient_check.LIMIT:g}: the "
-            "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
-        )
-    return error
+        return
+    single = np.flatnonzero(class_counts(dataset.train.y, n_classes) == 1)
+    if len(single):
+        line = "%d classes have a single training example, class %s first: too few to judge by"
+        log.warning(line, len(single), class_name(dataset.classes[single[0]]))
 
 
 def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
@@ -267,71 +257,70 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
 
     Its models are those of the jobs and then, for each fold, those of the jobs without it.
     """
-    config, scale = jobs[0].config, prepared.scale
-    optimizer, epochs = config.optimizer, config.epochs
-    if isinstance(optimizer, Lbfgs):
-        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", optimizer.tol, epochs)
-        lr = np.full(len(jobs), np.nan)
-    else:
-        assert isinstance(optimizer, MinibatchOptimizer)
-        lr = np.array([_resolve_lr(job, optimizer, scale) for job in jobs])
-    for job, step in zip(jobs, lr, strict=True):  # what the pages of the runs say of it
-        for sentence in settings_flags(step_figures(job.config, float(step), scale)):
-            log.warning("%s", sentence, extra={"folder": job.folder})
+    config, n_jobs, n_classes = jobs[0].config, len(jobs), len(prepared.dataset.classes)
+    if isinstance(config.optimizer, Lbfgs):
+        tol, passes = config.optimizer.tol, config.epochs
+        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", tol, passes)
+    lr = [_find_lr(job, prepared.scale) for job in jobs]
     n_stacks = 1 + (config.cv or 0)
-    fold = np.repeat(np.arange(-1, n_stacks - 1), len(jobs))
+    fold = np.repeat(np.arange(-1, n_stacks - 1), n_jobs)
     numbers = [(j.config.reg, j.config.momentum, j.config.label_smoothing) for j in jobs]
-    reg, momentum, smoothing = (np.tile(column, n_stacks) for column in np.array(numbers).T)
-    models = PerModel(np.tile(lr, n_stacks), reg, momentum, smoothing, fold)
-    problem = prepared.train, prepared.val, len(prepared.dataset.classes), models
-    if isinstance(optimizer, Lbfgs):
+    lr, reg, momentum, smoothing = np.tile(np.column_stack([lr, numbers]), (n_stacks, 1)).T
+    models = PerModel(lr, reg, momentum, smoothing, fold)
+    problem = prepared.train, prepared.val, n_classes, models
+    if isinstance(config.optimizer, Lbfgs):
         from classifier.optimum import FullBatchTraining  # its parts of scipy cost start-up
 
         rng = generator(config.seed, "curvature")
-        return FullBatchTraining(*problem, optimizer=optimizer, epochs=epochs, rng=rng)
+        return FullBatchTraining(
+            *problem, optimizer=config.optimizer, epochs=config.epochs, rng=rng
+        )
+    assert isinstance(config.optimizer, MinibatchOptimizer)
     training = MinibatchTraining(
         *problem,
-        optimizer=optimizer,
+        optimizer=config.optimizer,
         schedule=config.schedule,
         early_stopping=config.early_stopping,
         batch_size=config.batch_size,
-        epochs=epochs,
+        epochs=config.epochs,
         rng=generator(config.seed, "order"),
     )
-    if config.schedule.warmup_steps >= epochs * len(training.batches):
+    if config.schedule.warmup_steps >= config.epochs * len(training.batches):
         log.warning("schedule.warmup_steps is longer than the training: lr is never reached")
     return training
 
 
-def _resolve_lr(job: Job, optimizer: MinibatchOptimizer, scale: Scale) -> float:
-    config, is_auto = job.config, job.config.lr == "auto"
-    lr = optimizer.auto_lr(scale, config.reg) if is_auto else float(config.lr)
-    lr *= config.lr_scale
-    if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
-        reason = (
-            f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}"
-            f"{config.preprocessing.hint or '; give lr as a number'}"
-        )
-        raise InputError(f"lr={config.lr}: {reason if is_auto else 'not a step float32 can take'}")
-    stable = optimizer.stable_lr(scale, config.reg)
-    bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
-    log.info("lr %.4g%s%s", lr, " (auto)" * is_auto, bound, extra={"folder": job.folder})
-    return lr
+def _find_lr(job: Job, scale: Scale) -> float:
+    """Return the learning rate of a job, nan where it has none, and log what there is to say."""
+    config, step = job.config, step_figures(job.config, scale)
+    lr, stable, is_auto = step["lr"], step["largest_stable_lr"], config.lr == "auto"
+    if lr is not None:
+        if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
+            reason = (
+                f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}"
+                f"{config.preprocessing.hint or '; give lr as a number'}"
+            )
+            refused = reason if is_auto else "not a step float32 can take"
+            raise InputError(f"lr={config.lr}: {refused}")
+        bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
+        log.info("lr %.4g%s%s", lr, " (auto)" * is_auto, bound, extra={"folder": job.folder})
+    for sentence in settings_flags(step):  # what the page of the run says of it
+        log.warning("%s", sentence, extra={"folder": job.folder})
+    return math.nan if lr is None else lr
 
 
-def step_figures(config: Config, lr: float, scale: Scale) -> dict[str, float | None]:
+def step_figures(config: Config, scale: Scale) -> dict[str, float | None]:
     """Return lr, reg and what they are measured by: keys of report.json.
 
-    Parameters
-    ----------
-    lr : nan where the optimizer has none.
+    Those of lr are None where the optimizer has no learning rate.
     """
     optimizer, reg = config.optimizer, config.reg
-    stable = auto = None
+    lr = stable = auto = None
     if isinstance(optimizer, MinibatchOptimizer):
         stable, auto = optimizer.stable_lr(scale, reg), optimizer.auto_lr(scale, reg)
+        lr = config.lr_scale * (auto if config.lr == "auto" else float(config.lr))
     return {
-        "lr": None if math.isnan(lr) else lr,
+        "lr": lr,
         "auto_lr": auto,
         "largest_stable_lr": stable,
         "reg": reg,

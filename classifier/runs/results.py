@@ -29,15 +29,16 @@ from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
 from classifier.runs.config import CONFIGS, Job, schemas
-from classifier.runs.folder import locked_runs, needed_report, read_received
+from classifier.runs.folder import locked, needed_report, read_received
 from classifier.runs.log import timed
-from classifier.runs.preparation import Prepared, find_class_weights, load_source, step_figures
+from classifier.runs.preparation import Prepared, find_class_weights, generator, step_figures
 from classifier.shards import certify_weights, evaluate_held_out
 from data.dataset import Dataset, Split
 from data.errors import InputError, one_line
 
 CERTIFIED = 2**24  # weights whose gradients are summed up in one pass
 BOUNDS = ("objective", "gradient_norm", "excess", "relative")  # of a certificate, as reported
+DESCRIBED = ("name", "origin", "n_features", "image_shape", "fingerprint")  # of the data
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 # Of a model, by the name of the split: what is found, why it cannot be, or None of an empty split.
@@ -53,8 +54,7 @@ class Trained:
     job: Job
     fit: Fit
     model: LinearModel
-    fold_losses: list[float] = dataclasses.field(default_factory=list)
-    fold_accuracies: list[float] = dataclasses.field(default_factory=list)
+    folds: list[tuple[float, float]]
 
 
 def judge(
@@ -74,57 +74,43 @@ def judge(
     after_block : called now and then; what it raises ends this.
     """
     n_jobs, dataset, train = len(jobs), prepared.dataset, prepared.train
-    _certify(fits[:n_jobs], models, train, after_block)
-    wrong = [fit for fit in fits[:n_jobs] if not _is_kept(fit)]
-    for fit in wrong:  # what the last step made of it was in no epoch's figures
-        fit.theta[...], fit.best_epoch, fit.certificate = 0, 0, None
-        fit.ended = f"diverged in epoch {len(fit.history)}"
-    if wrong:
-        _certify(fits[:n_jobs], models, train, after_block)
-    losses = accuracies = np.empty((0, n_jobs))  # (K, n_jobs), where there are folds
-    for first in range(n_jobs, len(fits), n_jobs):
-        fold = range(first, first + n_jobs)
-        theta = np.stack([fits[g].theta for g in fold], axis=1)
-        loss, accuracy = evaluate_held_out(train, theta, models.select(fold))[:2]
-        losses, accuracies = np.vstack([losses, loss]), np.vstack([accuracies, accuracy])
-        after_block()
-    trained = []
-    for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
-        finite = np.isfinite(losses[:, g])
-        diverged = [one.status == DIVERGED for one in fits[g::n_jobs][1:]]
-        lost = [k for k, is_finite in enumerate(finite) if diverged[k] or not is_finite]
-        if lost and fit.status == "completed":
-            fit.status, fit.ended = DIVERGED, f"the model without fold {lost[0] + 1} diverged"
-        folds = (losses[:, g], accuracies[:, g]) if finite.all() else ()
-        model = LinearModel(
-            fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
-        )
-        trained.append(Trained(job, fit, model, *(column.tolist() for column in folds)))
-    return trained
-
-
-def _certify(
-    fits: Sequence[Fit], models: PerModel, train: Split, after_block: Callable[[], None]
-) -> None:
-    """Give each model that took part in an epoch the certificate that it lacks."""
 
     def stop() -> str:
         after_block()
         return ""
 
-    unknown = [g for g, fit in enumerate(fits) if fit.certificate is None and fit.history]
     size = max(1, CERTIFIED // fits[0].theta.size)
-    for some in (unknown[i : i + size] for i in range(0, len(unknown), size)):
+    unknown = [g for g in range(n_jobs) if fits[g].certificate is None and fits[g].history]
+    while some := unknown[:size]:
+        del unknown[:size]
         theta = np.stack([fits[g].theta for g in some], axis=1)
         certificates = certify_weights(train, theta, models.select(some), stop)
         for g, certificate in zip(some, certificates, strict=True):
-            fits[g].certificate = certificate
-
-
-def _is_kept(fit: Fit) -> bool:
-    if fit.status != "completed" or fit.certificate is None:
-        return True
-    return fit.keeps(fit.theta, fit.certificate.objective, loss=fit.certificate.loss)
+            fit = fits[g]
+            fit.certificate, figures = certificate, (fit.theta, certificate.objective)
+            if fit.status == "completed" and not fit.keeps(*figures, loss=certificate.loss):
+                # What the last step made of it was in no epoch's figures: it is as it began.
+                fit.theta[...], fit.best_epoch = 0, 0
+                fit.ended = f"diverged in epoch {len(fit.history)}"
+                unknown.append(g)
+    held_out = []  # losses and accuracies of the models of each fold
+    for first in range(n_jobs, len(fits), n_jobs):
+        fold = range(first, first + n_jobs)
+        theta = np.stack([fits[g].theta for g in fold], axis=1)
+        held_out.append(evaluate_held_out(train, theta, models.select(fold))[:2])
+        after_block()
+    trained = []
+    for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
+        folds = [(float(losses[g]), float(accuracies[g])) for losses, accuracies in held_out]
+        are_finite = [math.isfinite(loss) for loss, _ in folds]
+        for k, without in enumerate(fits[n_jobs + g :: n_jobs]):
+            if (without.status == DIVERGED or not are_finite[k]) and fit.status == "completed":
+                fit.status, fit.ended = DIVERGED, f"the model without fold {k + 1} diverged"
+        model = LinearModel(
+            fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
+        )
+        trained.append(Trained(job, fit, model, folds if all(are_finite) else []))
+    return trained
 
 
 def evaluate_models(
@@ -219,26 +205,22 @@ def _report(
     else:  # stopped before the end of an epoch
         of_weights = penalty(fit.theta[:, None].astype(np.float64), np.array([config.reg]))
         objective = minimised(cold["train"]) + float(of_weights[0])
-    report = {
+    report: dict[str, Any] = {
         "status": fit.status,
         "metrics": metrics,
         "objective": objective,
         "certificate": None,
         "weight_norm": math.sqrt(float(penalty(fit.theta[:, None], np.ones(1))[0])),
         "config": trained.job.plain,
-        **(step := step_figures(config, fit.lr, prepared.scale)),
+        **(step := step_figures(config, prepared.scale)),
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
         "ended": fit.ended + _advice(fit, step),
         "gradient_check": {"max_relative_error": prepared.gradient_error},
         "seconds": seconds,
         "data": {
-            "name": dataset.name,
-            "origin": dataset.origin,
-            "n_features": dataset.n_features,
             "n_classes": len(dataset.classes),
-            "image_shape": dataset.image_shape,
-            "fingerprint": dataset.fingerprint,
+            **{name: getattr(dataset, name) for name in DESCRIBED},
         },
         "machine": {"host": platform.node(), "process": os.getpid()},
         "versions": _versions(),
@@ -246,8 +228,15 @@ def _report(
     if certificate is not None:
         bounds = {name: getattr(certificate, name) for name in BOUNDS}
         report["certificate"] = {k: v if math.isfinite(v) else None for k, v in bounds.items()}
-    if trained.fold_losses:
-        report["cross_validation"] = _cross_validation(trained)
+    if trained.folds:
+        cv: dict[str, Any] = {"folds": len(trained.folds)}
+        for name, values in zip(
+            ("loss", "accuracy"), zip(*trained.folds, strict=True), strict=True
+        ):
+            cv[name] = statistics.fmean(values)
+            cv[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
+            cv[f"{name}_of_folds"] = values
+        report["cross_validation"] = cv
     if config.calibrate:
         figures = {name: split and calibrated_figures(split) for name, split in cold.items()}
         report["calibration"] = {"temperature": model.temperature, "before": figures}
@@ -266,16 +255,6 @@ def _metrics(evaluations: Evaluations, fit: Fit, dataset: Dataset) -> dict[str, 
 def calibrated_figures(split: dict[str, Any]) -> dict[str, Any]:
     """Return of a split what a temperature changes: it leaves every prediction as it was."""
     return {name: split[name] for name in ("loss", "expected_calibration_error", "reliability")}
-
-
-def _cross_validation(trained: Trained) -> dict[str, Any]:
-    """Return mean and standard error over the folds, and the figures of each."""
-    figures: dict[str, Any] = {"folds": len(trained.fold_losses)}
-    for name, values in (("loss", trained.fold_losses), ("accuracy", trained.fold_accuracies)):
-        figures[name] = statistics.fmean(values)
-        figures[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
-        figures[f"{name}_of_folds"] = values
-    return figures
 
 
 @functools.cache
@@ -338,7 +317,7 @@ def open_test(folder: Path) -> None:
     report = needed_report(folder)
     if report["metrics"].get("test"):
         return
-    with locked_runs([folder]):
+    with locked(folder):
         model, config = LinearModel.load(folder / MODEL), read_received(folder).config
         fingerprint = report["data"]["fingerprint"]
         kept = next((one for one in _kept if one.fingerprint == fingerprint), None)
@@ -349,32 +328,24 @@ def open_test(folder: Path) -> None:
             )
         if len(dataset.test) == 0:
             return
-        evaluations = _add_figures(report, model, config, dataset)
+        uncalibrated = dataclasses.replace(model, temperature=1.0)
+        settings = config["report"]["top_k"], config["label_smoothing"]
+        stack = [Measured(one, *settings) for one in (model, uncalibrated)]
+        weights = find_class_weights(config["class_weight"], dataset)
+        evaluations: Sequence[Any] = evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)
+        for evaluation in evaluations:
+            if isinstance(evaluation, InputError):
+                raise evaluation
+        warm, cold = evaluations
+        report["metrics"]["test"] = warm.figures
+        if "calibration" in report:
+            report["calibration"]["before"]["test"] = calibrated_figures(cold.figures)
         try:
             predictions = read_predictions(folder)
         except FileNotFoundError:  # of splits that are too large
             predictions = {}
-        predictions |= predictions_of(dataset, evaluations)
+        predictions |= predictions_of(dataset, {"test": warm})
         write_files("test", folder, Contents(model, (), report, predictions), dataset)
-
-
-def _add_figures(
-    report: dict[str, Any], model: LinearModel, config: dict[str, Any], dataset: Dataset
-) -> Evaluations:
-    """Put the figures of the test split into a report, those before calibration too."""
-    models = (model, dataclasses.replace(model, temperature=1.0))
-    settings = config["report"]["top_k"], config["label_smoothing"]
-    weights = find_class_weights(config["class_weight"], dataset)
-    stack = [Measured(one, *settings) for one in models]
-    evaluations: list[Any] = [*evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)]
-    for evaluation in evaluations:
-        if isinstance(evaluation, InputError):
-            raise evaluation
-    report["metrics"]["test"] = evaluations[0].figures
-    if "calibration" in report:
-        figures = calibrated_figures(evaluations[1].figures)
-        report["calibration"]["before"]["test"] = figures
-    return {"test": evaluations[0]}
 
 
 def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
@@ -387,7 +358,8 @@ def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
         source: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
         )
-        return load_source(source)
+        dataset: Dataset = source.load(generator(source.split_seed, "data"))
+        return dataset
     except InputError as error:
         raise InputError(f"{folder}: data.{error}") from error
     except OmegaConfBaseException as error:

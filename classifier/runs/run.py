@@ -6,7 +6,6 @@ there.
 """
 
 import contextlib
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,8 +18,8 @@ from classifier.report.text import calibration_text, certified, cross_validation
 from classifier.runs.artifacts import CHECKPOINT, Contents, write_files
 from classifier.runs.checkpoint import Checkpoints, read_checkpoint
 from classifier.runs.config import Config, Job
-from classifier.runs.folder import FINISHED, locked_runs, mark, read_status, write_status
-from classifier.runs.log import Noted, RunError, failures_recorded, log, stop_later, timed
+from classifier.runs.folder import NOT_BEGUN, locked_runs, read_status, write_status
+from classifier.runs.log import RunError, failures_recorded, log, stop_later, timed
 from classifier.runs.preparation import Prepared, load_dataset, make_trainer, prepare
 from classifier.runs.progress import Watch, said_when_long
 from classifier.runs.results import Trained, evaluate_models, falls_short, judge
@@ -69,93 +68,60 @@ def run(
     """
     folders = [job.folder for job in jobs]
     path = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
-    with _locked(folders, path.parent), blas.within_cores(), contextlib.ExitStack() as exits:
-        with _as_it_was(folders):
-            prepared, training, checkpoints = _begin(jobs, path, dataset)
+    seconds: dict[str, float] = {}
+    with contextlib.ExitStack() as exits:
+        exits.enter_context(blas.within_cores())
+        try:
+            exits.enter_context(locked_runs(folders, path.parent))
+        except (InputError, OSError) as error:  # not recorded: it is another process's, or no place
+            log.error("%s", one_line(error))
+            raise
         with failures_recorded(folders):
-            seconds = dict(prepared.seconds)
+            prepared, training, checkpoints = _begin(jobs, path, dataset, seconds)
+            for folder in folders:
+                write_status(folder, "running")
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
+
+            def after_epoch(_: list[Fit]) -> None:
+                checkpoints.after_epoch(training)
+                watch(training)
+
             with timed(seconds, "training"):
-                trained = _train(jobs, prepared, training, checkpoints, stop, watch)
+                watch(training)
+                fits = training.run(after_epoch, stop)
+                checkpoints.write(training)
+                watch(training)
+                with said_when_long("trained; measures how far from the optimum", log):
+                    trained = judge(jobs, fits, training.models, prepared, stop.raise_when_overdue)
         seconds = {part: value / len(jobs) for part, value in seconds.items()}
-        after_block = stop.raise_when_overdue
-        reports = _conclude(trained, prepared, seconds, show, after_block, of_sweep=of_sweep)
+        reports = _conclude(
+            trained, prepared, seconds, show, stop.raise_when_overdue, of_sweep=of_sweep
+        )
     if diverged := [report["ended"] for report in reports if report["status"] == "diverged"]:
         raise RunError("; ".join(diverged))
     return reports
 
 
-@contextlib.contextmanager
-def _locked(folders: Sequence[Path], stack: Path) -> Iterator[None]:
-    """Make the folders, where they are not there, and keep other processes out of them."""
-    with contextlib.ExitStack() as exits:
-        try:
-            for folder in folders:
-                folder.mkdir(parents=True, exist_ok=True)
-            exits.enter_context(locked_runs(folders, stack))
-            for folder in folders:
-                mark(folder, "run")
-        except (InputError, OSError) as error:  # not recorded: it is another process's, or no place
-            log.error("%s", one_line(error))
-            raise
-        yield
-
-
-@contextlib.contextmanager
-def _as_it_was(folders: Sequence[Path]) -> Iterator[None]:
-    """Set the statuses to running, and record failures; a run that was finished stays so then."""
-    before = {folder: read_status(folder) for folder in folders}
-    try:
-        with failures_recorded(folders):
-            for folder in folders:
-                write_status(folder, "running")
-            yield
-    except BaseException:
-        for folder, status in before.items():
-            if status["status"] in FINISHED:
-                write_status(folder, **status)
-        raise
-
-
 def _begin(
-    jobs: Sequence[Job], path: Path, dataset: Dataset | None
+    jobs: Sequence[Job], path: Path, dataset: Dataset | None, seconds: dict[str, float]
 ) -> tuple[Prepared, Training, Checkpoints]:
     """Prepare a training, and put it where its checkpoint says it was, if there is one."""
     earlier = read_checkpoint(path) if path.exists() else None
-    configs, loading = [job.config for job in jobs], dict[str, float]()
+    configs = [job.config for job in jobs]
     if dataset is None:
-        with timed(loading, "data"):
+        with timed(seconds, "data"):
             dataset = load_dataset(configs[0])
     error = None if earlier is None else earlier.gradient_error
-    prepared = prepare(dataset, configs, error)
-    prepared = dataclasses.replace(prepared, seconds=loading | prepared.seconds)
+    prepared = prepare(dataset, configs, seconds, error)
     training = make_trainer(jobs, prepared)
     if earlier is not None:
         earlier.restore(training, jobs, dataset.trained_on)
         log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
+    elif read_status(jobs[0].folder)["status"] != NOT_BEGUN:
+        log.info("there is no %s to go on from: the training begins anew", CHECKPOINT)
     whose = (jobs, dataset.trained_on, prepared.gradient_error)
     return prepared, training, Checkpoints(path, *whose, configs[0].checkpoint.every)
-
-
-def _train(
-    jobs: Sequence[Job],
-    prepared: Prepared,
-    training: Training,
-    checkpoints: Checkpoints,
-    stop: Noted,
-    watch: Watch,
-) -> list[Trained]:
-    def after_epoch(_: list[Fit]) -> None:
-        checkpoints.after_epoch(training)
-        watch(training)
-
-    watch(training)
-    fits = training.run(after_epoch, stop)
-    checkpoints.write(training)
-    watch(training)
-    with said_when_long("trained; measures how far from the optimum", log):
-        return judge(jobs, fits, training.models, prepared, stop.raise_when_overdue)
 
 
 def _conclude(
@@ -185,17 +151,15 @@ def _conclude(
     size = max(1, EVALUATED // max(1, *map(len, dataset.splits().values())))
     for some in (kept[start : start + size] for start in range(0, len(kept), size)):
         results: Sequence[Contents | InputError] = []
-        evaluating = said_when_long("trained; evaluates the model", log)
-        with _recorded(some, errors), _trained_already(some), evaluating:
+        with _recorded(some, errors), said_when_long("trained; evaluates the model", log):
             results = evaluate_models(some, prepared, seconds, after_block, of_sweep=of_sweep)
         for one, result in zip(some, results, strict=False):
             folder = one.job.folder
             with _recorded([one], errors):
-                with _trained_already([one]):
-                    if isinstance(result, InputError):
-                        raise result
-                    write_files("evaluation", folder, result, dataset)
-                    show(folder, is_drawn(one.job.config, of_sweep=of_sweep))
+                if isinstance(result, InputError):
+                    raise result
+                write_files("evaluation", folder, result, dataset)
+                show(folder, is_drawn(one.job.config, of_sweep=of_sweep))
                 write_status(folder, result.report["status"], result.report["ended"])
                 ended.append(folder / "status.json")
                 _log_outcome(folder, result.report, of_sweep=of_sweep)
@@ -207,35 +171,26 @@ def _conclude(
     return reports
 
 
-def is_drawn(config: Config, *, of_sweep: bool) -> bool:
-    """Return whether the plots of a run are drawn as soon as it has ended."""
-    return config.report.plots == "all" or (config.report.plots == "best" and not of_sweep)
-
-
 @contextlib.contextmanager
 def _recorded(stack: Sequence[Trained], errors: list[Exception]) -> Iterator[None]:
-    """Record an error of the block in the folders of some jobs, and keep it: others go on."""
+    """Record an error of the block in the folders of trained jobs, and keep it: others go on."""
+    trained = "training is done, and resume evaluates the model without it"
     try:
-        with failures_recorded([trained.job.folder for trained in stack]):
-            yield
+        with failures_recorded([one.job.folder for one in stack]):
+            try:
+                yield
+            except (InputError, OSError, MemoryError) as error:
+                raise RunError(f"evaluation: {one_line(error)}; {trained}") from error
+            except KeyboardInterrupt as stop:
+                stop.args = (f"{stop} during the evaluation; {trained}",)
+                raise
     except Exception as error:
         errors.append(error)
 
 
-@contextlib.contextmanager
-def _trained_already(stack: Sequence[Trained]) -> Iterator[None]:
-    """Say of an evaluation that fails what there is, and how it is finished."""
-    folder = from_here(stack[0].job.folder)
-    kept = f"the model stands in {folder}, and resume evaluates it without training"
-    if len(stack) > 1:
-        kept = "the models stand in their folders, and resume evaluates them without training"
-    try:
-        yield
-    except (InputError, OSError, MemoryError) as error:
-        raise RunError(f"evaluation: {one_line(error)}; {kept}") from error
-    except KeyboardInterrupt as stop:
-        stop.args = (f"{stop} during the evaluation; {kept}",)
-        raise
+def is_drawn(config: Config, *, of_sweep: bool) -> bool:
+    """Return whether the plots of a run are drawn as soon as it has ended."""
+    return config.report.plots == "all" or (config.report.plots == "best" and not of_sweep)
 
 
 def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> None:

@@ -1,10 +1,11 @@
 """The shell's side of the program: one line for a mistake, a folder of its own for a run."""
 
+import contextlib
 import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,13 +13,12 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.config import CONFIGS, Config, make_config, settle_values, without_hydra
+from classifier.runs.config import CONFIGS, Config, make_config, settle_values
 from classifier.runs.folder import STACKED, SWEEP, Kind, claim, write_status
-from classifier.runs.hints import explain
+from classifier.runs.hints import explain, refuse_arguments
 from classifier.runs.log import SweepStopped, exit_code, stop_at_once
 from classifier.runs.progress import said_when_long
-from classifier.shell.arguments import explain_arguments, refuse_arguments
-from classifier.shell.hydra_compat import check_run, check_sweep, compose_once, lazy_help
+from classifier.shell.hydra_compat import check_run, check_sweep, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track
 from data.errors import InputError, printable
@@ -53,7 +53,6 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         with stop_at_once(), lazy_help():
             if schema is Config:
                 sys.argv[1:] = resumed_arguments(sys.argv[1:])
-            compose_once(CONFIGS)
             try:
                 main()
             except SweepStopped as stop:
@@ -69,7 +68,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     except Exception as error:
         if wanted:
             raise
-        sys.exit(explain_arguments(error, sys.argv[1:], schema))
+        sys.exit(explain(error, schema, sys.argv[1:]))
 
 
 def _stopped(stop: KeyboardInterrupt) -> str:
@@ -145,19 +144,17 @@ class Guard(Callback):
         SystemExit
             With one line; Hydra turns any other exception of a callback into a warning.
         """
-        try:
+        with _told():
             check_run(config, sys.argv[1:])
             is_new = config.resume is None
             if not is_new:
                 resume_run(config)
-            make_config(without_hydra(config))
+            make_config(config)
             check_tracker(config)
             if is_new:
                 settle_values(config)
                 _claim_folder(config, "run")
             Guard.folder = Path(config.hydra.run.dir)
-        except Exception as error:
-            raise SystemExit(explain_arguments(error, sys.argv[1:], Config)) from error
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Claim `hydra.sweep.dir`: a new folder, or the one the user named to go on in.
@@ -167,7 +164,7 @@ class Guard(Callback):
         SystemExit
             With one line.
         """
-        try:
+        with _told():
             check_sweep(config, sys.argv[1:])
             check_tracker(config, is_sweep=True)
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
@@ -178,8 +175,6 @@ class Guard(Callback):
                 logging.getLogger().setLevel(logging.WARNING)
                 with read_write(config.hydra), open_dict(config.hydra):  # launchers set it anew
                     OmegaConf.update(config.hydra, "hydra_logging.root.level", "WARNING")
-        except Exception as error:
-            raise SystemExit(explain(error, Config)) from error
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Summarise and track a sweep that was not stopped, whatever launched its jobs.
@@ -191,12 +186,18 @@ class Guard(Callback):
         """
         if sys.exception() is not None:  # Hydra 1.4 comes here from a sweep that was refused too
             return
-        try:
-            incomplete = end_sweep(config, ended=True)
-        except Exception as error:
-            raise SystemExit(explain(error, Config)) from error
-        if incomplete:
-            raise SystemExit(incomplete)
+        with _told():
+            if incomplete := end_sweep(config, ended=True):
+                sys.exit(incomplete)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """End the program with one line where the block fails: Hydra would warn of it and go on."""
+    try:
+        yield
+    except Exception as error:
+        raise SystemExit(explain(error, Config, sys.argv[1:])) from error
 
 
 def _claim_folder(config: DictConfig, kind: Kind) -> None:
@@ -219,27 +220,23 @@ def _claim_folder(config: DictConfig, kind: Kind) -> None:
         raise InputError(f"{key}: names no folder")
     folder = named = Path(name)
     others = [o for o in config.hydra.overrides.hydra if not o.startswith(f"{key}=")]
-    if len(others) < len(config.hydra.overrides.hydra):
-        status = folder / "status.json"
-        if kind == "sweep" or not status.exists():
-            claim(folder, kind)
-        if kind == "run" and status.exists():  # also that of a process that was faster
-            raise InputError(f"{key}={folder}: holds a run already; name another folder")
-        launcher = config.hydra.runtime.choices["hydra/launcher"]
-        if kind == "sweep" and launcher != STACKED and any(p.is_dir() for p in folder.iterdir()):
-            raise InputError(
-                f"hydra/launcher={launcher}: would write job 0 again, and {folder} has jobs; leave "
-                "out hydra/launcher, or name a new folder"
-            )
-    else:
+    if len(others) == len(config.hydra.overrides.hydra):  # it is not named: a new one
         folder.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(2):
-            try:
+            with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 break
-            except FileExistsError:
-                folder = named.with_name(f"{named.name}-{number}")
+            folder = named.with_name(f"{named.name}-{number}")
+    launcher, status = config.hydra.runtime.choices["hydra/launcher"], folder / "status.json"
+    if kind == "sweep" or not status.exists():
         claim(folder, kind)
+    if kind == "run" and status.exists():  # also that of a process that was faster
+        raise InputError(f"{key}={folder}: holds a run already; name another folder")
+    if kind == "sweep" and launcher != STACKED and any(p.is_dir() for p in folder.iterdir()):
+        raise InputError(
+            f"hydra/launcher={launcher}: would write job 0 again, and {folder} has jobs; leave "
+            "out hydra/launcher, or name a new folder"
+        )
     quoted = QuotedString(str(folder), Quote.single).with_quotes()
     with read_write(config.hydra), open_dict(config.hydra):
         config.hydra[kind].dir = str(folder)

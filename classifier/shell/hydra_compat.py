@@ -5,12 +5,12 @@ What Hydra would ignore, or do otherwise than meant, is refused by name before a
 
 import argparse
 import contextlib
+import json
 import math
 import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import hydra
@@ -73,26 +73,6 @@ def lazy_help() -> Iterator[None]:
         parsers.add_argument = original
 
 
-def compose_once(configs: Path) -> None:
-    """Keep Hydra 1.3 from composing the config twice where the first time can tell it nothing.
-
-    That would find `hydra.mode`, which stands nowhere unless someone has written it somewhere, and
-    takes a tenth of the time of a short run. Hydra 1.4 looks for it without composing.
-
-    Parameters
-    ----------
-    configs : the folder of the config files.
-    """
-    if not IS_1_3:
-        return
-    words = ("mode", "-c", "path")
-    mentioned = any(word in argument for argument in sys.argv[1:] for word in words)
-    if not mentioned and not any(b"mode:" in path.read_bytes() for path in configs.rglob("*.yaml")):
-        from hydra._internal.hydra import Hydra
-
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-
-
 def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
     """Refuse settings of Hydra's that this program does not follow, of a run.
 
@@ -107,7 +87,6 @@ def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
         Naming the setting.
     """
     _refuse_misplaced(config, "run")
-    _check_folders(config)
     choices = [o for o in config.hydra.overrides.task if o.startswith("sweep=")]
     if choices and config.resume is None:
         command = shlex.join(["python", "train.py", "-m", *arguments])
@@ -117,7 +96,6 @@ def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
 def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
     """Refuse what would fail in every job of a sweep, or be ignored; raises as `check_run`."""
     _refuse_misplaced(config, "sweep")
-    _check_folders(config)
     _refuse_choices(config.hydra.overrides.task, arguments)
     fields = fields_of(Config)
     for override in config.hydra.overrides.task:
@@ -129,9 +107,8 @@ def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
             for hook in ("on_job_start", "on_job_end"):
                 if _has_hook(str(callback.get("_target_")), hook):
                     raise InputError(
-                        f"hydra.callbacks.{name}: its {hook} is never called, for the jobs of a "
-                        "stack start and end together; hydra/launcher=basic runs each job on its "
-                        "own, as Hydra does"
+                        f"hydra.callbacks.{name}: its {hook} is never called for the jobs of a "
+                        "stack; hydra/launcher=basic runs each job on its own"
                     )
     elif config.hydra.launcher.get("n_jobs") == 0:
         raise InputError("hydra.launcher.n_jobs=0: must be at least 1, or -1 for every core")
@@ -140,42 +117,31 @@ def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
 
 
 def _refuse_misplaced(config: DictConfig, kind: Kind) -> None:
-    """Refuse the folder of the other kind, and the name of a choice that is given as a value."""
+    """Refuse the folder of the other kind, a choice that is given as a value, and other places."""
+    own: Any = OmegaConf.to_container(config.hydra, resolve=False)
     other = "sweep" if kind == "run" else "run"
-    overrides: Any = OmegaConf.to_container(config.hydra.overrides.hydra, resolve=False)
-    for override in overrides:
-        if override.startswith(f"hydra.{other}.dir="):
-            raise InputError(
-                f"{override}: is for a {other}; name the folder of this {kind} by hydra.{kind}.dir"
-            )
-        name = override.partition("=")[0].removeprefix("hydra.")
-        is_group = f"hydra/{name}" in config.hydra.runtime.choices
-        if is_group and not OmegaConf.is_dict(config.hydra[name]):
+    for override in own["overrides"]["hydra"]:
+        key = override.partition("=")[0]
+        if key == f"hydra.{other}.dir":
+            place = f"name the folder of this {kind} by hydra.{kind}.dir"
+            raise InputError(f"{override}: is for a {other}; {place}")
+        name = key.removeprefix("hydra.")
+        if f"hydra/{name}" in config.hydra.runtime.choices and not isinstance(own[name], dict):
             raise InputError(f"{override}: is a group; write hydra/{name}=NAME")
-
-
-def _check_folders(config: DictConfig) -> None:
-    if config.hydra.output_subdir != ".hydra":
-        subdir = config.hydra.output_subdir
-        subdir = "null" if subdir is None else subdir
-        raise InputError(
-            f"hydra.output_subdir={subdir}: must be .hydra, where resume and the summary of a "
-            "sweep find the settings of a run"
-        )
-    sweep: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-    job_folder = sweep["subdir"]
-    if job_folder != "${hydra.job.num}":
-        raise InputError(
-            f"hydra.sweep.subdir={job_folder}: the folder of a job is its number, by which "
-            "the summary of a sweep finds it; leave it out, and name the folder of the sweep by "
-            "hydra.sweep.dir"
-        )
-    if config.hydra.job.chdir:
-        raise InputError(
-            "hydra.job.chdir=true: data, outputs and the run to resume "
-            "are found from the folder where the program starts; leave it out, or start the "
-            "program elsewhere"
-        )
+    for key, value, allowed, why in (
+        ("output_subdir", own["output_subdir"], [".hydra"], "where the settings of a run are read"),
+        ("sweep.subdir", own["sweep"]["subdir"], ["${hydra.job.num}"], "by which a job is found"),
+        (
+            "job.chdir",
+            own["job"]["chdir"],
+            [False, None],
+            "for files are named from where it starts",
+        ),
+    ):
+        if value not in allowed:
+            text = json.dumps(value).strip('"')
+            wanted = json.dumps(allowed[0]).strip('"')
+            raise InputError(f"hydra.{key}={text}: must be {wanted}, {why}; leave it out")
 
 
 def _refuse_choices(overrides: Sequence[str], arguments: Sequence[str]) -> None:
@@ -188,17 +154,14 @@ def _refuse_choices(overrides: Sequence[str], arguments: Sequence[str]) -> None:
     values: dict[str, str] = {}
     for name in tried.list if isinstance(tried, ChoiceSweep) else ():
         file = CONFIGS / "sweep" / f"{name}.yaml"
-        params = OmegaConf.load(file).hydra.sweeper.params if file.is_file() else {}
-        if not params or any("(" in str(value) for value in params.values()):  # a search
-            values = {}
-            break
-        values |= {str(key): str(value) for key, value in params.items()}
-    if not values:
-        raise InputError(f"{choices[-1]}: sweep takes one choice; give one of them")
+        values |= OmegaConf.load(file).hydra.sweeper.params if file.is_file() else {"": "("}
+    line = f"{choices[-1]}: sweep takes one choice"
+    if not values or any("(" in str(value) for value in values.values()):  # a search
+        raise InputError(f"{line}; give one of them")
     others = [argument for argument in arguments if argument not in choices]
     both = [f"{key}={value}" for key, value in values.items()]
     command = shlex.join(["python", "train.py", *others, *both])
-    raise InputError(f"{choices[-1]}: sweep takes one choice; to vary both give {command}")
+    raise InputError(f"{line}; to vary both give {command}")
 
 
 def _check_size(config: DictConfig) -> None:
@@ -214,20 +177,15 @@ def _check_size(config: DictConfig) -> None:
     ]
     for override in swept:
         if override.is_interval_sweep():
-            raise InputError(
-                f"{override.input_line}: an interval is for a search; list its values, or add "
-                "hydra/sweeper=optuna"
-            )
+            search = "an interval is for a search, hydra/sweeper=optuna; list its values"
+            raise InputError(f"{override.input_line}: {search}")
     size = config.hydra.sweeper.get("max_batch_size")
     if size is not None and size < 1:
         raise InputError(f"hydra.sweeper.max_batch_size={size}: must be at least 1, or null")
     n_jobs = math.prod(_n_values(override.value()) for override in swept)
     if not n_jobs <= JOBS:
         keys = ", ".join(str(override.input_line) for override in swept)
-        raise InputError(
-            f"{keys}: a sweep of {float(n_jobs):.3g} jobs; one has at most {JOBS}, so sweep fewer "
-            "values, or in parts"
-        )
+        raise InputError(f"{keys}: a sweep of {float(n_jobs):.3g} jobs; one has at most {JOBS}")
 
 
 def _n_values(sweep: Any) -> float:

@@ -130,25 +130,20 @@ def resumed_arguments(arguments: list[str]) -> list[str]:
 
 def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
     """Return a sweep's own overrides of the program's keys, with today's launcher and places."""
+    whole = f"give the sweep's whole command with hydra.sweep.dir={folder}"
     for argument in arguments:
         if not (argument.startswith(("resume=", "hydra", "-")) or has_role(_key(argument), PLACE)):
-            raise InputError(
-                f"{argument}: a sweep goes on as it was; to add jobs to it, give its whole command "
-                f"with hydra.sweep.dir={folder}"
-            )
+            raise InputError(f"{argument}: a sweep goes on as it was; to add jobs, {whole}")
     task, hydra = read_sweep(folder)
     for override in task:
         if not _is_plain(override):
-            raise InputError(
-                f"{folder / SWEEP}: {override}: is not taken from a folder; to go on, give the "
-                f"sweep's whole command with hydra.sweep.dir={folder}"
-            )
+            raise InputError(f"{folder / SWEEP}: {override}: is not taken from a folder; {whole}")
     keys = {_key(argument) for argument in arguments}
     for override in hydra:
         if override.startswith(("hydra/sweeper", "hydra.sweeper")) and _key(override) not in keys:
+            again = "is not taken from a folder; give it again, if you know it"
             raise InputError(
-                f"resume={folder}: the sweep was started with {override}, which is not taken from "
-                "a folder; give it again, if you know it"
+                f"resume={folder}: the sweep was started with {override}, which {again}"
             )
     mark(folder, "sweep")
     kept = [override for override in task if not has_role(_key(override), PLACE)]

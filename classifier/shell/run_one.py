@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from classifier.report.pages.draw import show_run
 from classifier.runs.artifacts import CHECKPOINT, MODEL
-from classifier.runs.config import make_job, refuse_unused
+from classifier.runs.config import Job, make_config, plain_config, public, refuse_unused
 from classifier.runs.folder import LINK, point_latest
 from classifier.runs.log import exit_code, failures_recorded, log
 from classifier.runs.progress import Progress, Watch, said_when_long, watch_epochs
@@ -78,8 +78,9 @@ def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: b
     try:
         with failures_recorded([folder]):
             hydra = HydraConfig.get()
-            job = make_job(composed, dict(hydra.runtime.choices), folder)
-            refuse_unused(job.config, hydra.overrides.task)
+            config, choices = make_config(composed), dict(hydra.runtime.choices)
+            refuse_unused(config, hydra.overrides.task)
+        job = Job(config, public(plain_config(composed, choices)), folder)
         (report,) = run([job], show=show, watch=watch, of_sweep=not alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
@@ -88,4 +89,4 @@ def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: b
         if alone:
             raise SystemExit(1) from error
         return math.nan
-    return selection_metric(report, job.config.objective)
+    return selection_metric(report, config.objective)

@@ -1,5 +1,6 @@
 import dataclasses
 import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,8 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from classifier import blas
 from classifier.estimator import SoftmaxClassifier
-from classifier.runs.config import Job, make_config, register_schemas
-from classifier.runs.prediction import predict_composed
+from classifier.runs.config import Job, PredictConfig, make_config, register_schemas
+from classifier.runs.prediction import predict
 from classifier.runs.run import run
 from classifier.schedules import Constant
 from classifier.shell.hydra_compat import VERSION_BASE
@@ -60,9 +61,10 @@ def test_training_runs_and_predictions_stay_within_the_cores(
         config = make_config(compose("train", overrides=["epochs=1", "report.plots=false"]))
     job = Job(config, dataclasses.asdict(config), tmp_path)
     run([job], show=lambda *_: seen.append(threads()))
-    monkeypatch.setattr("classifier.runs.prediction.make_predict_config", lambda config: config)
-    monkeypatch.setattr("classifier.runs.prediction.predict", lambda _: seen.append(threads()))
-    predict_composed(None)
+    find = lambda *_: seen.append(threads()) or Path("none.npz")  # noqa: E731
+    monkeypatch.setattr("classifier.runs.prediction.find_model", find)
+    with pytest.raises(FileNotFoundError):
+        predict(PredictConfig(run="r", input="x.npz", output="p.csv", outputs="o", top_k=1))
     assert len(seen) > 1
     assert {*seen} == {allowed}
     assert threads() == 3

@@ -17,8 +17,10 @@ def job_of(repository):
     with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
 
         def job(folder, *overrides):
-            composed = compose("train", overrides=["report.plots=false", *overrides])
-            return Job(make_config(composed), plain_config(composed, {}), folder)
+            given = ["report.plots=false", *overrides]
+            composed = compose("train", overrides=given, return_hydra_config=True)
+            choices = dict(composed.hydra.runtime.choices)
+            return Job(make_config(composed), plain_config(composed, choices), folder)
 
         yield job
 

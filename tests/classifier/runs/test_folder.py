@@ -21,14 +21,14 @@ def test_what_a_killed_run_left_is_cleared_away_by_who_has_its_lock(tmp_path, lo
         (tmp_path / name).write_text("{", encoding="utf-8")
     holder = lock_elsewhere(tmp_path)
     message = f"{tmp_path}: is still running in another process; wait for it or stop it"
-    with pytest.raises(InputError, match=message), locked_runs([tmp_path]):
+    with pytest.raises(InputError, match=message), locked_runs([tmp_path], tmp_path):
         pass
     assert {*left} < {*names(tmp_path)}
     holder.kill()
     with locked(tmp_path, wait=True):  # until that process has ended
         pass
-    with locked_runs([tmp_path]):
-        assert names(tmp_path) == [".lock", "report.json"]
+    with locked_runs([tmp_path], tmp_path):
+        assert names(tmp_path) == [".lock", ".softmax", "report.json"]
 
 
 def test_a_process_that_has_a_lock_gets_it_again(tmp_path, lock_elsewhere):
@@ -62,60 +62,40 @@ def test_the_newest_run_is_named_in_a_file_and_linked(runs, tmp_path):
     assert latest_run(tmp_path / "moved").samefile(tmp_path / "moved/latest")
 
 
-def test_where_links_are_not_to_be_had_the_file_will_do(runs, monkeypatch):
+@pytest.mark.parametrize(("part", "name"), [(Path, "symlink_to"), (os.path, "relpath")])
+def test_without_links_and_on_another_drive_the_file_will_do(part, name, runs, monkeypatch):
     outputs, (folder, _) = runs
 
     def refuse(*_, **__):
-        raise OSError("A required privilege is not held by the client")
+        raise OSError("no privilege") if name == "symlink_to" else ValueError("mount 'D:'")
 
-    monkeypatch.setattr(Path, "symlink_to", refuse)
+    monkeypatch.setattr(part, name, refuse)
     point_latest(outputs, folder)
     assert latest_run(outputs) == folder
-    assert not (outputs / "latest").exists()
+    assert (outputs / "latest").exists() == (name == "relpath")
+    assert name != "relpath" or from_here(folder) == str(folder)
 
 
-def test_outputs_on_another_drive_are_named_in_full(runs, monkeypatch):
-    outputs, (folder, _) = runs
-
-    def no_way(*_):
-        raise ValueError("path is on mount 'D:', start on mount 'C:'")
-
-    monkeypatch.setattr(os.path, "relpath", no_way)
-    point_latest(outputs, folder)
-    assert (outputs / "latest.txt").read_text(encoding="utf-8") == f"{folder}\n"
-    assert latest_run(outputs) == folder
-    assert from_here(folder) == str(folder)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("latest", "mine", "latest: is not a link; move it away"),
-        ("latest.txt", "my precious latest\n", "latest.txt: does not name a run; move it away"),
-    ],
-)
-def test_what_someone_put_in_the_place_of_the_file_or_the_link_stays(name, content, words, runs):
-    outputs, (folder, _) = runs
-    (outputs / name).write_text(content, encoding="utf-8")
-    with pytest.raises(FileExistsError, match=words):
-        point_latest(outputs, folder)
-    assert (outputs / name).read_text(encoding="utf-8") == content
-    assert name != "latest" or latest_run(outputs) == folder
-
-
-def test_a_link_to_something_of_someone_else_s_stays(runs, tmp_path):
+def test_what_someone_put_in_the_place_of_the_file_or_the_link_stays(runs, tmp_path):
     outputs, (folder, other) = runs
     (tmp_path / "mine").mkdir()
     (tmp_path / "secret.txt").write_text("runs/a\n", encoding="utf-8")
-    for name, place, words in (
-        ("latest.txt", "secret.txt", "does not name a run"),
-        ("latest", "mine", "does not lead to a run"),
+    for name, text, words in (
+        ("latest", "mine", "latest: is not a link; move it away"),
+        ("latest", None, "latest: does not lead to a run"),
+        ("latest.txt", "my precious latest\n", "latest.txt: does not name a run; move it away"),
+        ("latest.txt", None, "latest.txt: does not name a run"),
     ):
-        (outputs / name).symlink_to(tmp_path / place)
+        place, target = outputs / name, tmp_path / ("mine" if name == "latest" else "secret.txt")
+        place.symlink_to(target) if text is None else place.write_text(text, encoding="utf-8")
         with pytest.raises(FileExistsError, match=words):
             point_latest(outputs, folder)
-        assert (outputs / name).resolve() == tmp_path / place
-        (outputs / name).unlink()
+        if text is None:
+            assert place.resolve() == target
+        else:
+            assert place.read_text(encoding="utf-8") == text
+        place.unlink()
+        (outputs / "latest.txt").unlink(missing_ok=True)
     assert (tmp_path / "secret.txt").read_text(encoding="utf-8") == "runs/a\n"
     point_latest(outputs, folder)
     folder.rmdir()  # the run is gone, the link leads nowhere, and is replaced

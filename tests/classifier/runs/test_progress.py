@@ -1,5 +1,4 @@
 import io
-import json
 import logging
 import os
 import queue
@@ -152,20 +151,32 @@ def test_nothing_is_shown_where_nothing_is_to_be(clock, terminal):
     assert terminal.getvalue() == ""
 
 
-def test_a_run_without_a_terminal_logs_its_epochs_as_its_history_has_them(job_of, tmp_path):
+def test_a_run_tells_of_each_epoch_after_its_checkpoint_as_its_history_has_it(job_of, tmp_path):
+    seen = []
     with Progress(log.info, every=0) as shown:
-        run([job_of(tmp_path, "epochs=4")], watch=watch_epochs(shown))
-    said = re.findall(
+        show = watch_epochs(shown)
+
+        def watch(training):
+            show(training)
+            seen.append((training.epoch, (tmp_path / "checkpoint.npz").exists()))
+
+        run([job_of(tmp_path, "epochs=4")], watch=watch)
+    assert [epoch for epoch, _ in seen] == [0, 1, 2, 3, 4, 4]
+    assert seen[-1] == (4, True)
+    lines = re.findall(
         r"epoch (\d)/4, [\d:?]+ left(?:, loss (\S+), val (\S+) \((\S+)%\))?\n",
         (tmp_path / "train.log").read_text(encoding="utf-8"),
     )
-    history = read_history(tmp_path / "history.csv")
-    told = [(row.epoch, row.train_loss, row.val_loss, row.val_accuracy) for row in history]
     expected = [
-        (str(n), f"{loss:.4f}", f"{val:.4f}", f"{100 * accuracy:.1f}")
-        for n, loss, val, accuracy in told
+        (
+            str(row.epoch),
+            f"{row.train_loss:.4f}",
+            f"{row.val_loss:.4f}",
+            f"{row.val_accuracy:.1%}"[:-1],
+        )
+        for row in read_history(tmp_path / "history.csv")
     ]
-    assert said == [("0", "", "", ""), *expected, expected[-1]]  # once more when it has ended
+    assert lines == [("0", "", "", ""), *expected, expected[-1]]  # once more when it has ended
 
 
 def test_without_a_validation_split_the_figures_are_those_of_the_training(clock):
@@ -184,15 +195,3 @@ def test_what_takes_long_is_said_and_what_is_quick_is_not():
         pass
     assert said.empty()
     assert threading.active_count() == before
-
-
-def test_a_watch_is_told_of_each_epoch_after_its_checkpoint(job_of, tmp_path):
-    seen = []
-
-    def watch(training):
-        seen.append((training.epoch, (tmp_path / "checkpoint.npz").exists()))
-
-    run([job_of(tmp_path, "epochs=3")], watch=watch)
-    assert [epoch for epoch, _ in seen] == [0, 1, 2, 3, 3]
-    assert seen[-1] == (3, True)
-    assert json.loads((tmp_path / "status.json").read_text(encoding="utf-8"))["status"]

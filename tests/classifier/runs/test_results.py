@@ -1,52 +1,68 @@
+import functools
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss
+from scipy.stats import sem
 
-from classifier.model import LinearModel
-from classifier.runs import results
+from classifier.runs.artifacts import read_predictions
 from classifier.runs.preparation import load_dataset
-from classifier.runs.results import keep, open_test
+from classifier.runs.results import keep, open_test, selection_metric
 from classifier.runs.run import run
+from data.files.store import write_json
+from data.sources.generated import Digits
+
+SETTINGS = ["epochs=2", "calibrate=true", "label_smoothing=0.1", "class_weight={3: 5}"]
 
 
-def loads_nothing(_):
-    raise AssertionError("the data were loaded again")
+def read(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
-@pytest.fixture
-def trained(job_of, tmp_path, monkeypatch):
-    """A job of a sweep on the digits, with the config that its folder would have."""
-    job = job_of(tmp_path / "0", "epochs=2")
+@pytest.mark.parametrize("kept", ["these data", "other data", "nothing"])
+def test_a_winner_is_evaluated_as_a_run_on_its_own_is(kept, job_of, tmp_path, monkeypatch):
+    """On data that are not loaded again where the last jobs of the sweep had the same."""
+    run([job_of(tmp_path / "alone", *SETTINGS)])
+    job = job_of(tmp_path / "0", *SETTINGS)
     run([job], of_sweep=True)
-    own = SimpleNamespace(config=job.plain | {"choices": {"data": "digits"}})
-    monkeypatch.setattr(results, "read_received", lambda _: own)
-    yield job
+    assert read(tmp_path / "0")["metrics"]["test"] is None
+    (tmp_path / "0/.hydra").mkdir()
+    hydra = {"hydra": {"runtime": {"choices": job.plain["choices"]}}}
+    for name, content in (("config", job.plain), ("hydra", hydra)):  # JSON is YAML
+        write_json(
+            tmp_path / f"0/.hydra/{name}.yaml", {k: v for k, v in content.items() if k != "choices"}
+        )
+    for name in ("report.html", "loss_curve.png"):
+        (tmp_path / "0" / name).touch()
+    loaded, load = [], Digits.load
+    others = {"these data": [], "other data": ["data.split_seed=1"]}.get(kept)
+    keep(None if others is None else load_dataset(job_of(tmp_path / "other", *others).config))
+    monkeypatch.setattr(Digits, "load", lambda *given: loaded.append(given) or load(*given))
+    open_test(tmp_path / "0")
     keep(None)
+    assert len(loaded) == (kept != "these data")
+    winner, alone = read(tmp_path / "0"), read(tmp_path / "alone")
+    for place in (["metrics"], ["calibration", "before"]):
+        figures = [functools.reduce(dict.get, [*place, "test"], of) for of in (winner, alone)]
+        numbers = [{k: v for k, v in of.items() if isinstance(v, float)} for of in figures]
+        assert numbers[0] == pytest.approx(numbers[1], rel=1e-6)
+        assert len(numbers[0]) > 1
+    predictions = [read_predictions(tmp_path / place)["test"] for place in ("0", "alone")]
+    for array, expected in zip(*predictions, strict=True):
+        np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
+    assert not (tmp_path / "0/report.html").exists()
+    assert not (tmp_path / "0/loss_curve.png").exists()
 
 
-def figures_of(folder):
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))["metrics"]["test"]
-
-
-def test_the_data_of_a_sweep_are_not_loaded_a_second_time_for_its_winner(trained, monkeypatch):
-    dataset = load_dataset(trained.config)
-    monkeypatch.setattr(results, "load_source", loads_nothing)
-    keep(dataset)
-    open_test(trained.folder)
-    p = LinearModel.load(trained.folder / "model.npz").predict_proba(dataset.test.X)
-    expected = log_loss(dataset.test.y, p)
-    assert figures_of(trained.folder)["loss"] == pytest.approx(expected, rel=1e-5)
-
-
-def test_other_data_than_those_trained_on_are_not_taken_for_them(job_of, trained, monkeypatch):
-    loaded, load_source = [], results.load_source
-    monkeypatch.setattr(results, "load_source", lambda own: loaded.append(own) or load_source(own))
-    keep(load_dataset(job_of(trained.folder / "other", "data.split_seed=1").config))
-    open_test(trained.folder)
-    assert len(loaded) == 1
-    test = load_dataset(trained.config).test
-    predicted = LinearModel.load(trained.folder / "model.npz").predict_proba(test.X).argmax(axis=1)
-    assert figures_of(trained.folder)["accuracy"] == pytest.approx(np.mean(predicted == test.y))
+def test_a_run_with_folds_is_chosen_by_their_mean(job_of, tmp_path):
+    (report,) = run([job_of(tmp_path, "cv=3", "epochs=2")])
+    folds = report["cross_validation"]
+    for name in ("loss", "accuracy"):
+        values = folds[f"{name}_of_folds"]
+        assert len(values) == folds["folds"] == 3
+        assert folds[name] == pytest.approx(np.mean(values))
+        assert folds[f"{name}_error"] == pytest.approx(sem(values))
+        assert selection_metric(report, f"val_{name}") == folds[name]
+    near = report["metrics"]["val"]
+    assert folds["loss"] == pytest.approx(near["loss"], rel=0.5)
+    assert folds["accuracy"] == pytest.approx(near["accuracy"], abs=0.05)

@@ -1,0 +1,282 @@
+"""What is refused, in one line and before anything has begun; and what is advised instead."""
+
+import dataclasses
+import functools
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from classifier.runs.config import Config, PredictConfig, fields_of
+from classifier.runs.folder import read_status
+from classifier.runs.hints import choices_of, explain, names_elsewhere, translated
+from data.errors import InputError
+from data.options import Options
+
+REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("program", "given", "line"), [(p, *row) for p, rows in REFUSED.items() for row in rows.items()]
+)
+def test_a_command_that_cannot_be_followed_gets_one_line(
+    program, given, line, in_process, tmp_path
+):
+    if "joblib" in given and not importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
+        pytest.skip("hydra_joblib_launcher is not installed")
+    for name in ("pictures/data_batch_1.bin", "hundred/train", "hundred/meta", "folder/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    done = in_process(program, *shlex.split(given))
+    assert done.stderr.startswith(line)
+    assert (done.returncode, done.stderr.count("\n"), done.stdout) == (1, 1, "")
+    assert not list(tmp_path.rglob(".hydra"))
+    # What a sweep stands for, and how it is launched, is known when its folder is claimed.
+    claimed = ("hydra.launcher", "stands for no value")
+    assert any(words in line for words in claimed) or not (tmp_path / "outputs").exists()
+
+
+def write_arrays(folder):
+    """Write good.npz, and files beside it in which something is wrong."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(["a", "b", "c"], 30)
+    X = rng.normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)
+    np.savez(folder / "good.npz", X=X, y=y)
+    np.savez(folder / "features.npz", features=X, y=y)
+    np.savez(folder / "narrow.npz", X=X[:, :3], y=y)
+    np.savez(folder / "labels.npz", X=X, y=np.repeat(["a", "b", "z"], 30))
+    np.savez(folder / "large.npz", X=1e25 * X, y=y)
+    np.savez(folder / "huge.npz", X=1e300 * X, y=y)
+    np.save(folder / "nan_X.npy", np.where(X > 3, np.nan, X))
+    np.save(folder / "y.npy", np.arange(90) // 30)
+    (folder / "link.npz").symlink_to("good.npz")
+
+
+FAIR = ": must be balanced or a weight for each class"
+DATA = [  # what is given to a run and to each job of a sweep, and the line
+    ("data.train=features.npz", "features.npz: no array named X; it holds features, y"),
+    ("data.train=missing.npz", "missing.npz: no such file"),
+    ("data.train_X=nan_X.npy data.train_y=y.npy", "nan_X.npy: example "),
+    (
+        "data.train=good.npz data.val=narrow.npz",
+        "data.val=narrow.npz: its examples have shape (3,)",
+    ),
+    ("data.train=good.npz data.test=labels.npz", "data.test=labels.npz: label z is in no example"),
+    ("data.train=good.npz data.test=link.npz", "data.test=link.npz: is the file of data.train too"),
+    ("data.train=good.npz cv=400", "cv=400: there are 65 training examples"),
+    ("data.train=good.npz data.val_fraction=0 calibrate=true", "calibrate=true: there is no valid"),
+    ("data=cifar10 data.root=nowhere", "data.root=nowhere: there is no such folder"),
+    ("data=digits class_weight={q:2}", "class_weight: there is no class q (0, 1, 2"),
+    ("data=digits class_weight={3.0:2}", "class_weight: there is no class 3.0"),
+    ("data=digits class_weight={03:2}", "class_weight: there is no class 03"),
+    ("data=digits class_weight={true:2}", "class_weight: there is no class True"),
+    ("data=digits class_weight={3:-1}", "class_weight: -1 is not a number above 0"),
+    ("data=digits class_weight={3:many}", "class_weight: many is not a number above 0"),
+    ("data=digits class_weight={3:1e308}", "class_weight: the examples of class 0 would not count"),
+    *(
+        (f"data=digits class_weight={value}", f"class_weight={value}{FAIR}")
+        for value in (5, "fair")
+    ),
+]
+PREPARED = [  # what is known when a model's data are prepared
+    ("data.train=good.npz data.val=huge.npz", "X holds values (up to "),
+    ("data.train=large.npz preprocessing=none", "lr=auto: "),
+]
+
+
+@pytest.mark.parametrize(("given", "line"), DATA + PREPARED)
+def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, in_process, tmp_path):
+    write_arrays(tmp_path)
+    given = ["data=arrays", "epochs=1", "report.plots=false", *given.split()]
+    if given[3].startswith("data="):
+        del given[0]
+    done = in_process("train.py", *given, "hydra.run.dir=r")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith(line)
+    assert read_status(tmp_path / "r") == {"status": "failed", "reason": done.stderr.strip()}
+    assert not (tmp_path / "r/model.npz").exists()
+    if "preprocessing=none" in given:
+        assert "use preprocessing=standardize" in done.stderr
+    if (" ".join(given[3:]), line) in PREPARED:
+        return
+    done = in_process("train.py", "-m", *given, "lr=0.1,0.2", "hydra.sweep.dir=s")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(line)
+    assert done.stderr.endswith("(so it is with all 2 jobs)\n")
+    assert not [path for path in (tmp_path / "s").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+@pytest.mark.parametrize(
+    "program",
+    [
+        ("train.py",),
+        ("predict.py",),
+        ("-m", "classifier.report"),
+        ("-m", "classifier.export"),
+        ("-m", "classifier.sweep.summary"),
+    ],
+)
+def test_every_command_answers_help(program, flag, command):
+    done = command(*program, flag)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert program[-1] in done.stdout
+
+
+def test_a_choice_of_sweep_can_be_shown(command):
+    done = command("train.py", "sweep=lr_reg", "--cfg", "job")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_command_that_is_given_for_two_sweeps_is_one(command, tmp_path):
+    done = command("train.py", "-m", "sweep=seeds,lr", "epochs=1", "report.plots=false")
+    meant = shlex.split(done.stderr.partition(" give python ")[2])
+    done = command(*meant)
+    assert done.returncode == 0, done.stderr
+    assert "30 jobs: 30 completed" in done.stdout
+
+
+TEXTS = (
+    "0 00 1 -1 1001 0.5 0.0 1.0 1e0 1e3 1e40 1e999 nan none null off no auto all acuracy 0,5 1,5"
+).split()
+
+
+@functools.cache
+def read(text):
+    """Return whether several values stand there, and the value that Hydra reads."""
+    override = OverridesParser.create().parse_override(f"key={text}")
+    return override.is_sweep_override(), None if "," in text else override.value()
+
+
+@functools.cache
+def schema_of(field):
+    column = "key", field.type, dataclasses.field(metadata=field.metadata)
+    return OmegaConf.structured(dataclasses.make_dataclass("Alone", [column], bases=(Options,)))
+
+
+def takes(field, text):
+    """Return whether Hydra, OmegaConf and the limits take a text for a field."""
+    several, value = read(text)
+    try:
+        OmegaConf.to_object(OmegaConf.merge(schema_of(field), {"key": value}))
+    except (InputError, OmegaConfBaseException):
+        return False
+    return not several
+
+
+def lines_about(key, text, schema):
+    """Return what is said of a value that is refused, given in each way there is."""
+    given = f"{key}={text}"
+    errors = [f"Error merging override {given}", f"{given}: must be"]
+    if "," in text:
+        errors = [f"Ambiguous value for argument '{given}'"]
+    words = [key, *names_elsewhere()["keys"].get(key, [])[:1]]
+    if key == "reg":
+        words += ["wd", "l2", "C"]
+    return [explain(InputError(error), schema) for error in errors] + [
+        translated(f"{word}={text}", word, text, fields_of(schema)) or "" for word in words
+    ]
+
+
+@pytest.mark.parametrize("schema", [Config, PredictConfig])
+def test_what_is_advised_in_place_of_a_refused_value_is_taken(schema, monkeypatch):
+    monkeypatch.setattr(OmegaConf, "load", functools.cache(OmegaConf.load))  # for speed
+    fields, advised = fields_of(schema), 0
+    for key, field in fields.items():
+        if dataclasses.is_dataclass(field.type) or choices_of(key):
+            continue
+        for text in (text for text in TEXTS if not takes(field, text)):
+            for line in lines_about(key, text, schema):
+                for named, value in re.findall(r"write ([\w.]+)=([^\s,;]+)", line):
+                    if value not in ("VALUE", "NUMBER"):
+                        assert takes(fields[named], value), line
+                        advised += 1
+                for value in re.findall(r"did you mean (.+?)\?", line):
+                    assert takes(field, value) or value in fields, line
+    assert advised > 20 or schema is PredictConfig
+
+
+def reg_of(given):
+    """Return what the line about a penalty of another program says of reg."""
+    line = translated(given, *given.split("="), fields_of(Config))
+    return float(re.search(r"reg=([\d.e-]+)$|: ([\d.e-]+) / N;", line)[line.count("/ N;") + 1])
+
+
+def test_half_the_weight_decay_of_pytorch_shrinks_weights_alike():
+    torch = pytest.importorskip("torch")
+    W = torch.ones(3, requires_grad=True)
+    W.grad = torch.zeros(3)
+    torch.optim.SGD([W], lr=1, weight_decay=0.25).step()
+    gradient = 2 * reg_of("weight_decay=0.25") * np.ones(3)  # of reg * sum(W ** 2)
+    np.testing.assert_allclose(W.detach().numpy(), 1 - gradient)
+
+
+def test_half_the_alpha_of_sgd_classifier_shrinks_weights_alike():
+    from sklearn.linear_model import SGDClassifier
+
+    model = SGDClassifier(
+        loss="log_loss", alpha=0.1, learning_rate="constant", eta0=0.5, max_iter=1, tol=None
+    )
+    model.fit(np.zeros((2, 1)), [0, 1], coef_init=np.ones((1, 1)))  # two steps without a gradient
+    assert model.coef_.item() == pytest.approx((1 - 0.5 * 2 * reg_of("alpha=0.1")) ** 2)
+
+
+def test_a_half_over_c_and_the_examples_has_the_optimum_of_logistic_regression():
+    from sklearn.linear_model import LogisticRegression
+
+    from classifier.loss import softmax_loss_vectorized
+
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 4)), np.arange(60) % 3
+    model = LogisticRegression(C=0.5, fit_intercept=False, tol=1e-10, max_iter=1000).fit(X, y)
+    W, reg = model.coef_.T, reg_of("C=0.5") / len(X)
+    _, gradient = softmax_loss_vectorized(W, X, y, reg)
+    assert np.abs(gradient).max() < 1e-6
+    assert np.abs(softmax_loss_vectorized(W, X, y, 2 * reg)[1]).max() > 1e-3
+
+
+def test_every_word_leads_to_one_key_that_there_is():
+    train, predict = fields_of(Config), fields_of(PredictConfig)
+    table = names_elsewhere()
+    assert table["keys"].keys() <= train.keys() | predict.keys()
+    for group, choices in table["choices"].items():
+        assert set(choices) <= {*choices_of(group)}
+    words = [word for key, names in table["keys"].items() if key in train for word in names]
+    lines = [entry for entry in table["lines"] if entry["keys"] != ["quiet"]]
+    words += [word for entry in lines for word in entry["words"]]
+    assert len(words) == len({*words})
+    assert not {*words} & {*train}
+    for fields in (train, predict):
+        taken = {*fields}  # or by an earlier key
+        for key, names in table["keys"].items():
+            for word in [name for name in names if key in fields and name not in taken]:
+                taken.add(word)
+                assert f": the key is {key}; " in translated(f"{word}=1", word, "1", fields)
+    for entry in lines:
+        for word in entry["words"]:
+            told = translated(
+                f"{word}=1", word, "1", predict if "printed" in entry["line"] else train
+            )
+            assert told.startswith(f"{word}=1: {entry['line'].partition('{')[0]}")
+
+
+def test_the_words_are_read_after_a_mistake_alone(repository):
+    code = (
+        "import classifier.shell.command, classifier.sweep.launcher\n"
+        "from classifier.runs.hints import names_elsewhere\n"
+        "print(names_elsewhere.cache_info().currsize)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"
