@@ -246,12 +246,14 @@ class SoftmaxClassifier(LinearEstimator):
             lr = optimizer.auto_lr(scale, self.reg)
             if is_bold:
                 lr = optimizer.bold_lr(scale, self.reg, momentum, batch_size)
-        numbers = np.array([lr, self.reg, momentum, self.label_smoothing], dtype=np.float64)
+        numbers = np.array([[lr], [self.reg], [momentum], [self.label_smoothing]], dtype=np.float64)
+        rates, penalties, momenta, smoothings = numbers
+        models = PerModel(rates, penalties, momenta, smoothings, fold=np.array([-1]))
         return MinibatchTraining(
             train,
             val,
             len(self.classes_),
-            PerModel(*numbers[:, None], np.array([-1])),
+            models,
             optimizer=optimizer,
             schedule=_look_up("schedule", schedule, SCHEDULES, Schedule),
             early_stopping=EarlyStopping(monitor="val_loss", patience=self.patience),

@@ -260,6 +260,13 @@ def _cifar_files(planes, labels, layout):
     }
 
 
+@pytest.fixture(autouse=True)
+def log_of_runs(monkeypatch):
+    """A stack that is trained in this process keeps its lines from the terminal for good."""
+    log = logging.getLogger("softmax.run")
+    monkeypatch.setattr(log, "propagate", log.propagate)
+
+
 @pytest.fixture
 def in_process(tmp_path, monkeypatch, capsys):
     """Run a program of the repository in an empty folder, in this process, which is quick.

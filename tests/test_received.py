@@ -175,7 +175,7 @@ RESUMED_RUNS = [
         put(CONFIG, "objective", PATH),
         f"objective={PATH}: is not read; write the value itself there",
     ),
-    (put(CONFIG, "class_weight", {"0": [PATH]}), f"class_weight.0={PATH}: is not read"),
+    (put(CONFIG, "class_weight", {"0": [PATH]}), f"class_weight=0: ['{PATH}']: is not read"),
     (put(CONFIG, "optimizer/_target_", "joblib.load"), "_target_"),
     (put(CONFIG, "class_weight", TARGET), "class_weight: there is no class _target_"),
     (put(CONFIG, "hydra", {"callbacks": {"x": TARGET}}), "hydra: is no key of this program; remov"),
@@ -215,7 +215,7 @@ def of_hydra(*overrides):
 
 
 MANY = "a sweep of {} jobs".format
-NOT_TAKEN = "is not taken from a folder; to go on, give the sweep's whole command"
+NOT_TAKEN = "is not taken from a folder; give the sweep's whole command"
 THREE = ("seed=range(1,101)", "reg=range(1,101)", "epochs=range(1,101)")
 PLACES = ("outputs=VICTIM", "tracker=mlflow", "mlflow.uri=sqlite:///VICTIM/m.db")
 RESUMED_SWEEPS = [

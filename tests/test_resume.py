@@ -316,7 +316,7 @@ def test_a_small_disk_that_fills_up(size, command, tmp_path):
         pytest.skip("this user cannot mount a disk")
     try:
         refusal = command("train.py", "hydra.run.dir=disk/run").refusal
-        assert refusal.endswith("No space left on device")
+        assert "No space left on device" in refusal
         assert not list(disk.rglob("*.part"))
     finally:
         subprocess.run(["umount", disk], check=True)

@@ -87,7 +87,8 @@ def test_every_text_file_is_opened_with_an_encoding(programs):
         if not isinstance(call, ast.Call):
             continue
         name = getattr(call.func, "attr", getattr(call.func, "id", ""))
-        on = getattr(getattr(call.func, "value", None), "id", "")
+        value = getattr(call.func, "value", None)
+        on = getattr(value, "id", getattr(value, "attr", ""))
         modes = [str(a.value) for a in call.args if isinstance(a, ast.Constant)]
         text = name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute)
         text |= name in ("open", "TextIOWrapper") and on not in ("os", "archive", "tarfile")

@@ -16,6 +16,7 @@ from classifier.loss import softmax_loss_vectorized
 from classifier.minibatch import CACHED, MinibatchTraining
 from classifier.optimizers import Adam, Sgd
 from classifier.schedules import Constant, Cosine
+from data import batches
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
@@ -267,8 +268,8 @@ def test_a_model_has_diverged_where_its_loss_is_a_hundred_times_that_of_guessing
 
 def streamed(split, tmp_path, monkeypatch):
     """Return a split whose examples stand in a file, of several chunks and windows."""
-    monkeypatch.setattr("data.streamed.CHUNK_BYTES", 4 * 5 * 16)
-    monkeypatch.setattr("data.streamed.WINDOW_BYTES", 4 * 5 * 16 * 4)
+    monkeypatch.setattr(batches, "CHUNK_BYTES", 4 * 5 * 16)
+    monkeypatch.setattr(batches, "WINDOW_BYTES", 4 * 5 * 16 * 4)
     np.save(tmp_path / "X.npy", split.X[:, :-1])
     rows = AffineMap(np.zeros(4), np.ones(4)).design_matrix(open_npy(str(tmp_path / "X.npy")))
     return dataclasses.replace(split, X=rows)
@@ -285,7 +286,7 @@ def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path
     split = streamed(split, tmp_path, monkeypatch)
 
     def training(memory):
-        monkeypatch.setattr("data.streamed.memory", lambda: memory)
+        monkeypatch.setattr(batches, "memory", lambda: memory)
         return training_of(split, empty, [0.1], [1e-3], epochs=4)
 
     much, little = 2**33, 32 * 4 * 5 * 16
