@@ -13,24 +13,14 @@ from classifier.curvature import measure_scale
 from classifier.fit import EarlyStopping, Fit, PerModel
 from classifier.linear_estimator import LinearEstimator, generator
 from classifier.minibatch import MinibatchTraining
-from classifier.optimizers import Adam, MinibatchOptimizer, Sgd, State
-from classifier.schedules import Constant, Cosine, Exponential, Schedule, Step
+from classifier.optimizers import OPTIMIZERS, MinibatchOptimizer, Sgd, State
+from classifier.schedules import SCHEDULES, Schedule
 from classifier.shards import certify_weights
 from data.dataset import Split
 from data.errors import InputError, one_line
 from data.labels import check_exact, class_indices
 from data.options import option
 
-OPTIMIZERS: dict[str, MinibatchOptimizer] = {
-    "sgd": Sgd(nesterov=False),
-    "adam": Adam(beta2=0.999, epsilon=1e-8),
-}
-SCHEDULES: dict[str, Schedule] = {
-    "constant": Constant(warmup_steps=0),
-    "cosine": Cosine(warmup_steps=0),
-    "step": Step(warmup_steps=0, gamma=0.1, every=30),
-    "exponential": Exponential(warmup_steps=0, gamma=0.95),
-}
 EPOCHS, BATCH_SIZE, MOMENTUM, SCHEDULE = 100, 64, 0.9, "cosine"  # of minibatches, unless given
 ASKING = ("lr", "batch_size", "momentum", "schedule", "early_stopping")  # for minibatches
 
@@ -108,41 +98,35 @@ class SoftmaxClassifier(LinearEstimator):
         ValueError
             When a parameter, the data or the weights cannot be used.
         """
-        X, y, weights = self._check(X, y, sample_weight, reset=True)
+        is_warm = self.warm_start and hasattr(self, "coef_")
+        X, y, weights = self._check(X, y, sample_weight, reset=not is_warm)
         optimizer = self._find_optimizer()
         classes, labels = np.unique(y, return_inverse=True)
-        is_warm = self.warm_start and hasattr(self, "coef_")
         if is_warm and not np.array_equal(classes, self.classes_):
             raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
-        if is_warm and X.shape[1] != self.coef_.shape[1]:
-            raise InputError(f"warm_start: X has {X.shape[1]} features, not {self.coef_.shape[1]}")
-        self._set_classes(classes)
+        self.classes_: np.ndarray = classes
         random = check_random_state(self.random_state)
         train, val = self._hold_out(self._weighted(Split(X, labels, weights)), random)
         self._set_features(train)
         train, val, rng = self._design(train), self._design(val), generator(random)
         training: Any
         if optimizer is None:
-            training = self._to_optimum(train, np.array([self.reg]), rng)
+            reg, fold = np.array([self.reg]), np.array([-1])
+            training = self._to_optimum(train, reg, fold, rng, everything=True)
         else:
             is_bold = not is_warm and not self.early_stopping
             length = self.epochs or EPOCHS, self.schedule or SCHEDULE
             training = self._by_minibatches(train, val, optimizer, rng, *length, is_bold=is_bold)
         if is_warm:
             training.start_from(self._theta()[:, None])
-        (fit,) = self._run(training)
+        (fit,) = training.run(self._tell)
         if fit.certificate is None:  # of minibatches, and of what diverged at once
             (fit.certificate,) = certify_weights(train, fit.theta[:, None], training.models)
             fit.keeps(fit.theta, fit.certificate.objective, loss=fit.certificate.loss)
         self._warn([fit])
-        self._forget()
-        self._keep(fit)
+        self._keep(fit, is_first=True)
+        self._steps = 0, State()
         return self
-
-    def _forget(self) -> None:
-        """Begin to count."""
-        self.n_iter_, self.loss_curve_ = 0, list[float]()
-        self._optimizer_epochs, self._optimizer_state = 0, State()
 
     @blas.within_cores()
     def partial_fit(
@@ -161,58 +145,52 @@ class SoftmaxClassifier(LinearEstimator):
         """
         is_first = not hasattr(self, "coef_")
         X, y, weights = self._check(X, y, sample_weight, reset=is_first)
-        optimizer = self._find_optimizer(in_parts=True)
-        assert optimizer is not None
+        if self.early_stopping:
+            raise InputError("early_stopping=True: partial_fit holds nothing out; set it to False")
+        if self.class_weight == "balanced":
+            raise InputError("class_weight='balanced' needs all examples: give partial_fit a dict")
+        optimizer = Sgd() if self.optimizer == "auto" else self._find_optimizer()
+        if optimizer is None:
+            raise InputError("optimizer=lbfgs: partial_fit takes minibatches; use 'auto' or 'sgd'")
         if is_first and classes is None:
             raise InputError("classes must be passed on the first call to partial_fit")
-        if classes is not None:
-            check_exact(np.asarray(classes), "classes")
         distinct = self.classes_ if classes is None else np.unique(classes)
+        check_exact(distinct, "classes")
         if is_first:
-            self._set_classes(distinct)
+            self.classes_ = distinct
         elif not np.array_equal(distinct, self.classes_):
             raise InputError(f"classes={classes} are not those of the first call: {self.classes_}")
         examples = self._weighted(Split(X, class_indices(y, self.classes_, "y"), weights))
         if is_first:
             self._set_features(examples)
-            self._forget()
+            self._steps = 0, State()  # epochs, and the state of the optimizer after them
         else:
             self._add_to_features(examples)
         train, rng = self._design(examples), generator(check_random_state(self.random_state))
-        nothing, epoch = train.select(slice(0, 0)), self._optimizer_epochs
-        training = self._by_minibatches(train, nothing, optimizer, rng, epoch + 1, "constant")
+        nothing, epochs = train.select(slice(0, 0)), self._steps[0] + 1
+        training = self._by_minibatches(train, nothing, optimizer, rng, epochs, "constant")
         if not is_first:
-            training.start_from(self._theta()[:, None], epoch, self._optimizer_state)
-        (fit,) = self._run(training)
+            training.start_from(self._theta()[:, None], *self._steps)
+        (fit,) = training.run(self._tell)
         self._warn([fit])
-        self._keep(fit)
-        self._optimizer_epochs = training.epoch if training.stack else 0
-        self._optimizer_state = training.arrays if training.stack else {}
+        self._keep(fit, is_first=is_first)
+        self._steps = (training.epoch, training.arrays) if training.stack else (0, {})
         return self
 
-    def _find_optimizer(self, *, in_parts: bool = False) -> MinibatchOptimizer | None:
+    def _find_optimizer(self) -> MinibatchOptimizer | None:
         """Return what takes the steps, None for L-BFGS; raise InputError where others misfit it."""
-        if in_parts and self.early_stopping:
-            raise InputError("early_stopping=True: partial_fit holds nothing out; set it to False")
-        if in_parts and self.class_weight == "balanced":
-            raise InputError("class_weight='balanced' needs all examples: give partial_fit a dict")
         asking = [name for name in ASKING if getattr(self, name) != getattr(type(self), name)]
-        optimizer: Any = self.optimizer
-        if optimizer == "auto":
-            optimizer = "sgd" if asking or in_parts else "lbfgs"
-        if optimizer != "lbfgs":
-            chosen: MinibatchOptimizer = _look_up(
-                "optimizer", optimizer, OPTIMIZERS, MinibatchOptimizer
-            )
-            return chosen
-        if in_parts:
-            raise InputError("optimizer=lbfgs: partial_fit takes minibatches; use 'auto' or 'sgd'")
-        if asking:
+        chosen: MinibatchOptimizer | None = None
+        if self.optimizer not in ("auto", "lbfgs"):
+            chosen = _look_up("optimizer", self.optimizer, OPTIMIZERS, MinibatchOptimizer)
+        elif asking and self.optimizer == "auto":
+            chosen = Sgd()
+        elif asking:
             raise InputError(
                 f"{asking[0]}={getattr(self, asking[0])}: optimizer='lbfgs' sees all examples at "
                 f"once and has no such parameter; leave {asking[0]} out, or use optimizer='sgd'"
             )
-        return None
+        return chosen
 
     def _hold_out(self, examples: Split, random: np.random.RandomState) -> tuple[Split, Split]:
         """Return what is trained on, and what early stopping looks at."""
@@ -243,9 +221,8 @@ class SoftmaxClassifier(LinearEstimator):
         lr, batch_size = self.lr, self.batch_size or BATCH_SIZE
         if lr == "auto":
             scale = measure_scale(train.X, rng, train.weights)
-            lr = optimizer.auto_lr(scale, self.reg)
-            if is_bold:
-                lr = optimizer.bold_lr(scale, self.reg, momentum, batch_size)
+            bold = optimizer.bold_lr(scale, self.reg, momentum, batch_size)
+            lr = bold if is_bold else optimizer.auto_lr(scale, self.reg)
         numbers = np.array([[lr], [self.reg], [momentum], [self.label_smoothing]], dtype=np.float64)
         rates, penalties, momenta, smoothings = numbers
         models = PerModel(rates, penalties, momenta, smoothings, fold=np.array([-1]))
@@ -262,19 +239,20 @@ class SoftmaxClassifier(LinearEstimator):
             rng=rng,
         )
 
-    def _keep(self, fit: Fit) -> None:
+    def _keep(self, fit: Fit, *, is_first: bool) -> None:
         self._keep_weights(fit)
-        self.lr_ = fit.lr
-        self.n_iter_ += len(fit.history)
-        self.loss_curve_ += [row.train_loss for row in fit.history]
+        self.lr_, losses = fit.lr, [row.train_loss for row in fit.history]
+        self.loss_curve_: list[float] = losses if is_first else self.loss_curve_ + losses
+        self.n_iter_ = len(self.loss_curve_)
         scores = [row.val_accuracy for row in fit.history if row.val_accuracy is not None]
         self.validation_scores_ = scores or None
 
 
-def _look_up(name: str, value: Any, choices: Mapping[str, Any], kind: type) -> Any:
+def _look_up(name: str, value: Any, choices: Mapping[str, Any], kind: Any) -> Any:
     """Return what a parameter names, or the object it is, of this kind."""
-    chosen = choices.get(value, value) if isinstance(value, str) else value
+    chosen = choices[value]() if isinstance(value, str) and value in choices else value
     if not isinstance(chosen, kind):
-        names = ", ".join(["auto", "lbfgs"] * (name == "optimizer") + [*choices])
-        raise InputError(f"{name}={value}: must be one of {names}, or an object")
+        raise InputError(
+            f"{name}={value}: must be one of {', '.join(choices)}, an object or left out"
+        )
     return chosen

@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -78,16 +76,13 @@ class SoftmaxClassifierCV(LinearEstimator):
             When a parameter, the data or the weights cannot be used.
         """
         X, y, weights = self._check(X, y, sample_weight, reset=True)
-        classes, labels = np.unique(y, return_inverse=True)
-        self._set_classes(classes)
+        self.classes_, labels = np.unique(y, return_inverse=True)
         folds = _folds(self.cv, X, y)
         examples = self._weighted(Split(X, labels, weights, folds))
         assert examples.folds is not None
         n_folds, counting = int(folds.max()) + 1, len(np.unique(examples.folds))
         if counting < max(n_folds, 2):
-            raise InputError(
-                f"cv: examples that count are in {counting} folds; it takes two or more"
-            )
+            raise InputError(f"cv: examples that count are in {counting} folds, not in all")
         self._set_features(examples)
         train, rng = self._design(examples), generator(check_random_state(self.random_state))
         self.regs_ = self._penalties()
@@ -95,41 +90,41 @@ class SoftmaxClassifierCV(LinearEstimator):
         fold = np.repeat(np.arange(-1, n_folds), n_regs)
         everything = self.all_penalties or self.scoring == "accuracy"
         reg = np.tile(self.regs_, n_folds + 1)
-        training = self._to_optimum(train, reg, rng, fold, all_penalties=everything)
-        fits = self._run(training)
+        training = self._to_optimum(train, reg, fold, rng, everything=everything)
+        fits = training.run(self._tell)
         self._warn(fits)
         self.n_iter_ = np.array([len(fit.history) for fit in fits]).reshape(-1, n_regs)
         scores, paths = [], []
         for k in range(n_folds):  # which are evaluated one by one, for the memory's sake
             models = np.flatnonzero(fold == k)
             thetas = [fits[g].theta for g in models]
-            held_out = evaluate_held_out(
-                train, np.stack(thetas, axis=1), training.models.select(models)
-            )
+            of_fold = training.models.select(models)
+            held_out = evaluate_held_out(train, np.stack(thetas, axis=1), of_fold)
             scores.append(held_out.accuracy if self.scoring == "accuracy" else -held_out.loss)
             paths.append([np.column_stack(self._unprepared(theta)) for theta in thetas])
         self.scores_, self.coefs_paths_ = np.array(scores), np.array(paths)
         missing = np.reshape([fit.status in (SKIPPED, DIVERGED) for fit in fits], (-1, n_regs))
-        self.scores_[:, missing.any(axis=0)] = math.nan
-        self.coefs_paths_[:, missing.any(axis=0)] = math.nan
+        self.scores_[:, missing.any(axis=0)] = self.coefs_paths_[:, missing.any(axis=0)] = math.nan
         self._keep_weights(fits[self._choose()])
         return self
 
     def _penalties(self) -> np.ndarray:
         """Return the penalties (R,), each once, from strong to weak."""
-        statistics, features, count = self._statistics, self._features, self.reg
-        if isinstance(count, Integral) and not isinstance(count, bool) and int(count) > 0:
-            apart = statistics.mean - features.shift
-            square = (statistics.spread**2 + apart**2) / features.scale**2
-            size = float(square[square > 0].mean()) if square.any() else 1.0
-            return size * np.geomspace(STRONGEST, WEAKEST, int(count))
-        try:
-            regs = np.unique(np.asarray(self.reg, dtype=np.float64))[::-1]
-        except (TypeError, ValueError):
-            regs = np.empty(0)
-        if np.ndim(self.reg) != 1 or len(regs) == 0 or not ((regs > 0) & np.isfinite(regs)).all():
+        regs, statistics, features = np.asarray(self.reg), self._statistics, self._features
+        are_numbers = regs.dtype.kind in ("iuf" if regs.ndim else "iu")
+        if (
+            not are_numbers
+            or regs.ndim > 1
+            or regs.size == 0
+            or not ((regs > 0) & (regs < math.inf)).all()
+        ):
             raise InputError(f"reg={self.reg}: must be penalties above 0, or how many")
-        return regs
+        if regs.ndim:
+            return np.unique(regs.astype(np.float64))[::-1]
+        apart = statistics.mean - features.shift
+        square = (statistics.spread**2 + apart**2) / features.scale**2
+        size = float(square[square > 0].mean()) if square.any() else 1.0
+        return size * np.geomspace(STRONGEST, WEAKEST, int(self.reg))
 
     def _choose(self) -> int:
         """Return which penalty the scores speak for."""
@@ -148,22 +143,18 @@ class SoftmaxClassifierCV(LinearEstimator):
 
 def _folds(cv: Any, X: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Return the fold that each example is left out in, (N,)."""
-    rows, folds = np.arange(len(y)), np.full(len(y), -1)
-    are_pairs = isinstance(cv, Iterable) and not isinstance(cv, str)
-    name = "cv" if are_pairs else f"cv={cv}"  # pairs would fill pages
+    rows, folds, wholes, tests = np.arange(len(y)), np.full(len(y), -1), [], [np.empty(0, int)]
     try:
-        splits = [
-            (rows[np.asarray(train)], rows[np.asarray(test)])
-            for train, test in check_cv(cv, y, classifier=True).split(X, y)
-        ]
+        for k, (train, test) in enumerate(check_cv(cv, y, classifier=True).split(X, y)):
+            tests.append(rows[np.asarray(test)])
+            wholes.append(np.concatenate([rows[np.asarray(train)], tests[-1]]))
+            folds[tests[-1]] = k
+        wholes.append(np.concatenate(tests))
     except (TypeError, ValueError, IndexError) as error:
-        what = "must be pairs of indices, or masks, of a train and a test part: "
-        raise InputError(f"{name}: {what * are_pairs}{one_line(error)}") from error
-    for k, (train, test) in enumerate(splits):
-        if not np.array_equal(np.unique(train), np.setdiff1d(rows, test)):
-            raise InputError(f"{name}: fold {k + 1} is not trained on all examples but its own")
-        folds[test] = k
-    tested = np.concatenate([test for _, test in splits] or [rows[:0]])
-    if not np.array_equal(np.sort(tested), rows):
-        raise InputError(f"{name}: the test parts must hold each example once")
+        raise InputError(
+            f"cv: {one_line(error)}; give a number of folds, a splitter, or pairs of indices or "
+            "masks of a train and a test part"
+        ) from error
+    if not all(np.array_equal(np.sort(whole), rows) for whole in wholes):
+        raise InputError("cv: each example must be in one test part and in all other train parts")
     return folds

@@ -69,7 +69,8 @@ class Evaluation(NamedTuple):
 
     Attributes
     ----------
-    figures : as `evaluate` returns them.
+    figures : as `evaluate` returns them, with weighted_loss (the loss with class weights, where
+        there are any) and smoothed_loss (the last with smoothed labels, where they are).
     predicted : (N,) int32, the predicted class of each example; empty where N is above `KEPT`.
     log_p : (N,) float32, the log-probability of the right class of each, likewise.
     """
@@ -79,14 +80,7 @@ class Evaluation(NamedTuple):
     log_p: np.ndarray
 
 
-def evaluate(
-    model: LinearModel,
-    X: Examples,
-    y: np.ndarray,
-    top_k: int,
-    class_weights: np.ndarray | None = None,
-    label_smoothing: float = 0.0,
-) -> dict[str, Any] | None:
+def evaluate(model: LinearModel, X: Examples, y: np.ndarray, top_k: int) -> dict[str, Any] | None:
     """Measure a model on raw examples.
 
     Accuracies are those of predictions in float64; losses and probabilities, which are rounded to
@@ -94,17 +88,14 @@ def evaluate(
 
     Parameters
     ----------
-    model, top_k, label_smoothing : as `Measured` has them.
+    model, top_k : as `Measured` has them.
     X : (N, ...) raw examples, in memory or in a file.
     y : (N,) class indices.
-    class_weights : (C,) of `weighted_loss`, or None.
 
     Returns
     -------
     None where the split is empty, else a dict of plain values:
     n, loss (mean cross-entropy in nats, without the penalty), loss_error (its standard error),
-    weighted_loss (the same with class weights, where there are any), smoothed_loss (the last with
-    smoothed labels, where they are),
     accuracy, top_k, top_k_accuracy, macro_f1 (over the classes that occur),
     expected_calibration_error, reliability (n, confidence and accuracy of each bin), per_class
     (precision, recall, f1, support), confusion_classes and confusion_matrix (rows are the true
@@ -116,7 +107,7 @@ def evaluate(
     InputError
         When examples are not finite or too large, or have another number of features.
     """
-    (result,) = evaluate_stack([Measured(model, top_k, label_smoothing)], X, y, class_weights)
+    (result,) = evaluate_stack([Measured(model, top_k)], X, y)
     if isinstance(result, InputError):
         raise result
     return result and result.figures
@@ -135,7 +126,8 @@ def evaluate_stack(
     Parameters
     ----------
     stack : what is measured, at least one.
-    X, y, class_weights : as of `evaluate`.
+    X, y : as of `evaluate`.
+    class_weights : (C,) of `weighted_loss`, or None.
     after_block : called after each block of examples, by whichever thread; what it raises ends the
         evaluation.
     block_scores : scores of a block at most.
@@ -148,7 +140,8 @@ def evaluate_stack(
     if len(y) == 0:
         return [None] * len(stack)
     X, (n_features, n_classes) = stack[0].model.examples(X), stack[0].model.W.shape
-    tops = np.array([max(1, min(measured.top_k, n_classes - 1)) for measured in stack])
+    stack = [one._replace(top_k=max(1, min(one.top_k, n_classes - 1))) for one in stack]
+    tops = np.array([measured.top_k for measured in stack])
     answers: Answers = {name: np.zeros((len(stack), len(y)), kind) for name, kind in TYPES.items()}
     groups = row_parts(len(stack), max(1, MODELS // n_classes))
     weights = [_weights_and_reach(stack[group]) for group in groups]
@@ -174,7 +167,7 @@ def evaluate_stack(
 
     def finish(g: int) -> Evaluation | InputError:
         """Ask again where float32 was not sure, and sum up."""
-        (model, _, label_smoothing), unsure = stack[g], np.flatnonzero(~answers["is_sure"][g])
+        (model, top_k, _), unsure = stack[g], np.flatnonzero(~answers["is_sure"][g])
         try:
             for part in row_parts(len(unsure), max(1, AT_ONCE // n_features)):
                 places = unsure[part]
@@ -182,13 +175,11 @@ def evaluate_stack(
                 check_rows(examples, X, places)  # float32 is sure of none that is not finite
                 for rows, scores in model.score_blocks(examples):
                     labels = y[places[rows]].astype(np.int64)
-                    for name, values in _exact_answer(scores.T, labels, tops[g]).items():
+                    for name, values in _exact_answer(scores.T, labels, top_k).items():
                         answers[name][g, places[rows]] = values
                     after_block()
             answer = {name: values[g] for name, values in answers.items()}
-            figures = _figures(
-                model.classes, y, answer, int(tops[g]), class_weights, label_smoothing
-            )
+            figures = _figures(stack[g], y, answer, class_weights)
         except InputError as error:
             return error
         kept = slice(len(y) if len(y) <= KEPT else 0)
@@ -258,27 +249,18 @@ def minimised(split: dict[str, Any]) -> float:
 
 
 def _figures(
-    classes: np.ndarray,
-    y: np.ndarray,
-    answer: Answers,
-    top_k: int,
-    class_weights: np.ndarray | None,
-    label_smoothing: float,
+    measured: Measured, y: np.ndarray, answer: Answers, class_weights: np.ndarray | None
 ) -> dict[str, Any]:
-    """Return what `evaluate` returns, of answers for examples of classes y."""
-    n_classes, names = len(classes), [str(name) for name in classes]
+    """Return the figures of an `Evaluation`, of answers for examples of classes y."""
+    n_classes, names = len(measured.model.classes), measured.model.classes.astype(str)
     labels, predicted, confidence = y.astype(np.int64), answer["predicted"], answer["confidence"]
     right = predicted == labels
+    weights = None if class_weights is None else class_weights.astype(np.float64)[labels]
     support, n_predicted, hits = (
         np.bincount(some, minlength=n_classes) for some in (labels, predicted, labels[right])
     )
     f1 = 2 * hits / np.maximum(support + n_predicted, 1)
     precision, recall = hits / np.maximum(n_predicted, 1), hits / np.maximum(support, 1)
-    columns = [column.tolist() for column in (precision, recall, f1, support)]
-    per_class = [
-        {"class": name, "precision": p, "recall": r, "f1": f, "support": n}
-        for name, p, r, f, n in zip(names, *columns, strict=True)
-    ]
     # The pairs of true and predicted classes, and how often each occurs.
     pairs, counts = np.unique(labels * n_classes + predicted, return_counts=True)
     true, guess = np.divmod(pairs, n_classes)
@@ -293,47 +275,45 @@ def _figures(
     mistakes = mistakes[np.argsort(-confidence[mistakes], kind="stable")[:MISTAKES]]
     return {
         "n": len(y),
-        **_losses(labels, answer, class_weights, label_smoothing),
+        **_losses(answer, weights, measured.label_smoothing),
         "accuracy": float(right.mean()),
-        "top_k": top_k,
+        "top_k": measured.top_k,
         "top_k_accuracy": float(answer["in_top"].mean()),
         "macro_f1": float(f1[(support + n_predicted) > 0].mean()),
         **reliability(confidence, right),
-        "per_class": per_class,
-        "confusion_classes": [names[c] for c in shown],
+        "per_class": _table(
+            **{"class": names}, precision=precision, recall=recall, f1=f1, support=support
+        ),
+        "confusion_classes": names[shown].tolist(),
         "confusion_matrix": matrix.tolist(),
-        "confusions": [
-            {"true": names[true[k]], "predicted": names[guess[k]], "count": int(counts[k])}
-            for k in confused
-        ],
-        "mistakes": [
-            {
-                "index": int(i),
-                "true": names[labels[i]],
-                "predicted": names[predicted[i]],
-                "probability": float(confidence[i]),
-            }
-            for i in mistakes
-        ],
+        "confusions": _table(
+            true=names[true[confused]], predicted=names[guess[confused]], count=counts[confused]
+        ),
+        "mistakes": _table(
+            index=mistakes,
+            true=names[labels[mistakes]],
+            predicted=names[predicted[mistakes]],
+            probability=confidence[mistakes],
+        ),
     }
 
 
-def _losses(
-    labels: np.ndarray,
-    answer: Answers,
-    class_weights: np.ndarray | None,
-    label_smoothing: float,
-) -> dict[str, float]:
+def _table(**columns: np.ndarray) -> list[dict[str, Any]]:
+    """Return the rows of a table, of plain values, by its columns (n,)."""
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
+
+
+def _losses(answer: Answers, weights: np.ndarray | None, smoothing: float) -> dict[str, float]:
     """Return loss and its error, and weighted_loss and smoothed_loss where there are such."""
     losses = -answer["log_p"]
-    weights = None if class_weights is None else class_weights.astype(np.float64)[labels]
     with np.errstate(over="ignore", invalid="ignore"):
         error = losses.std(ddof=min(1, len(losses) - 1)) / math.sqrt(len(losses))
         means = {"loss": losses.mean(), "loss_error": error}
         if weights is not None:
             means["weighted_loss"] = np.average(losses, weights=weights)
-        if label_smoothing:
-            smoothed = losses + label_smoothing * answer["ahead"]
+        if smoothing:
+            smoothed = losses + smoothing * answer["ahead"]
             means["smoothed_loss"] = np.average(smoothed, weights=weights)
     if not np.isfinite([*means.values()]).all():
         raise InputError("X holds values too large for a mean of losses")

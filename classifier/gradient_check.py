@@ -96,7 +96,12 @@ def check_stacked_gradient(
     The largest relative error over some entries of W and of the bias, entries below a hundredth
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
-    X, labels = _slice(design, y, rng)
+    rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
+    examples, labels = design[rows], y[rows].astype(np.int64)  # a file keeps labels in few bytes
+    # Features that are zero in all of them are left out, the others are made of order one.
+    used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
+    X = examples[:, rng.permutation(used)[:FEATURES]].astype(np.float64)
+    X = np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))])
     shape = n_classes, len(reg), X.shape[1]
     # Logits and penalty of order one: the rounding of neither hides the gradient of the other.
     size = 1 / np.sqrt(X.shape[1] * np.maximum(1, n_classes * reg))
@@ -130,19 +135,3 @@ def check_stacked_gradient(
         entries = rng.choice(part, size=min(n, part.size), replace=False)
         errors.append(grad_check(objective, theta, analytic, STEP, entries, floor))
     return float(np.max(errors))  # nan is the largest
-
-
-def _slice(
-    design: Examples, y: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return some examples as a small design matrix, float64 and of order one, with their labels.
-
-    Features that are zero in all of them are left out.
-    """
-    rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
-    examples = design[rows]
-    used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
-    X = examples[:, rng.permutation(used)[:FEATURES]].astype(np.float64)
-    # Labels of a file are kept in few bytes, too few for the places of scores.
-    labels = y[rows].astype(np.int64)
-    return np.column_stack([X / np.abs(X).max(axis=0, initial=0), np.ones(len(rows))]), labels

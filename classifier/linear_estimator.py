@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.random import Generator
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
@@ -16,7 +17,6 @@ from classifier.fit import DIVERGED, DONE, STUCK, Fit, PerModel
 from classifier.model import fold, log_softmax, score_blocks
 from classifier.optimizers import Lbfgs
 from classifier.optimum import FullBatchTraining
-from classifier.solver import Training
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import check_exact, class_weights, places_of, scaled
@@ -55,8 +55,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
     def predict(self, X: Any) -> np.ndarray:
         """Return the labels (N,) with the highest scores."""
         best = self._scores(X).argmax(axis=1)
-        labels: np.ndarray = self.classes_[best]
-        return labels
+        return np.asarray(self.classes_[best])
 
     def predict_log_proba(self, X: Any) -> np.ndarray:
         """Return log p (N, C), in float64."""
@@ -64,8 +63,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return p (N, C), in float64."""
-        probabilities: np.ndarray = np.exp(self.predict_log_proba(X))
-        return probabilities
+        return np.asarray(np.exp(self.predict_log_proba(X)))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Return the accuracy on X (N, D) and labels y (N,), with sample weights (N,) or None."""
@@ -87,45 +85,32 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
             )
         return X, y, sample_weight
 
-    def _set_classes(self, classes: np.ndarray) -> None:
-        if len(classes) < 2:
-            raise InputError(f"a classifier needs two classes or more, y has 1 class: {classes}")
-        self.classes_ = classes
-
     def _weighted(self, examples: Split) -> Split:
         """Return the examples that count at all, with all that they weigh.
 
         The weights are times 2 ** `_exponent`, which their sums might not be.
         """
-        weights, self._exponent = examples.weights, 0
-        if weights is not None:
-            weights, self._exponent = scaled(weights)
-        if self.class_weight is not None:
-            totals = np.bincount(examples.y, weights, minlength=len(self.classes_))
-            wanted = self._class_weight_of_own_classes()
-            of_class, of_classes = scaled(
-                class_weights(wanted, self.classes_, totals, zero_allowed=True)
-            )
-            of_examples = of_class[examples.y]
-            weights, of_both = scaled(of_examples if weights is None else of_examples * weights)
-            self._exponent += of_classes + of_both
-        if weights is None:
+        if len(self.classes_) < 2:
+            raise InputError(f"y has 1 class, {self.classes_}: a classifier needs two or more")
+        weights, wanted, self._exponent = examples.weights, self.class_weight, 0
+        if weights is None and wanted is None:
             return examples
+        weights, exponent = scaled(np.ones(len(examples)) if weights is None else weights)
+        totals = np.bincount(examples.y, weights, len(self.classes_))
+        if isinstance(wanted, Mapping):
+            # OneVsRestClassifier gives each of its problems the weights of all classes.
+            places = places_of(self.classes_)
+            named = {n: w for n, w in wanted.items() if n in places or str(n) in places}
+            wanted = named if len(named) >= len(self.classes_) else wanted
+        of_class = class_weights(
+            {} if wanted is None else wanted, self.classes_, totals, zero_allowed=True
+        )
+        weights, of_both = scaled(weights * of_class[examples.y])
+        self._exponent = exponent + of_both
         examples, counts = dataclasses.replace(examples, weights=weights), weights > 0
         if not counts.any():
             raise InputError("sample_weight, class_weight: all are zero, no example counts")
         return examples if counts.all() else examples.select(counts)
-
-    def _class_weight_of_own_classes(self) -> Any:
-        """Return `class_weight`, without names of other classes where each own one has a weight.
-
-        OneVsRestClassifier gives each of its problems the weights of all classes.
-        """
-        if not isinstance(self.class_weight, Mapping):
-            return self.class_weight
-        places = places_of(self.classes_)
-        named = {n: w for n, w in self.class_weight.items() if n in places or str(n) in places}
-        return named if len(named) >= len(self.classes_) else self.class_weight
 
     def _set_features(self, examples: Split, earlier: Statistics | None = None) -> None:
         """Choose the preprocessing for examples that `_weighted` returned, and for earlier ones."""
@@ -143,56 +128,45 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
         return dataclasses.replace(examples, X=design)
 
     def _to_optimum(
-        self,
-        train: Split,
-        reg: np.ndarray,
-        rng: np.random.Generator,
-        fold: np.ndarray | None = None,
-        *,
-        all_penalties: bool = True,
+        self, train: Split, reg: np.ndarray, fold: np.ndarray, rng: Generator, *, everything: bool
     ) -> FullBatchTraining:
-        """Return the training of models with penalties reg (G,), each without a fold, or with all.
+        """Return the training of models with penalties reg (G,).
 
         Parameters
         ----------
         train : prepared examples, with their folds where models leave one out.
-        rng, all_penalties : as of `FullBatchTraining` and `Lbfgs`.
-        fold : (G,) the fold that each leaves out, -1 for none; or None.
+        fold : (G,) the fold that each leaves out, -1 for none.
+        rng : of `FullBatchTraining`.
+        everything : whether to train also penalties that turn out weaker than needed.
         """
-        fold = np.full(len(reg), -1) if fold is None else fold
         smoothing, unused = np.full(len(reg), self.label_smoothing), np.full(len(reg), math.nan)
         return FullBatchTraining(
             train,
             train.select(slice(0, 0)),
             len(self.classes_),
             PerModel(unused, reg, unused, smoothing, fold),
-            optimizer=Lbfgs(all_penalties=all_penalties, tol=self.tol),
+            optimizer=Lbfgs(all_penalties=everything, tol=self.tol),
             epochs=self.epochs or PASSES,
             rng=rng,
         )
 
-    def _run(self, training: Training) -> list[Fit]:
-        """Train models to their end; print a line after each epoch where that is asked for."""
-
-        def tell(fits: list[Fit]) -> None:
-            if self.verbose:
-                print(f"epoch {fits[0].history[-1].epoch}: {_progress(fits)}")
-
-        return training.run(tell)
+    def _tell(self, fits: list[Fit]) -> None:
+        """Print a line after an epoch, where that is asked for."""
+        if self.verbose:
+            print(f"epoch {fits[0].history[-1].epoch}: {_progress(fits)}")
 
     def _warn(self, fits: list[Fit]) -> None:
         """Warn where models diverged and, once, where some are not as near as `tol` asks for."""
-        messages = []
-        for fit in fits:
-            if fit.status == DIVERGED:
-                epoch, advice = fit.history[-1].epoch, "use lr='auto' or a smaller one"
-                of_lr = f"diverged in epoch {epoch} with lr={fit.lr:.4g}: {advice}"
-                messages.append(fit.ended if math.isnan(fit.lr) else of_lr)
+        by_lr = "diverged with lr={:.4g}: use lr='auto' or a smaller one"
+        messages = [
+            fit.ended if math.isnan(fit.lr) else by_lr.format(fit.lr)
+            for fit in fits
+            if fit.status == DIVERGED
+        ]
         short = [fit for fit in fits if fit.ended in (DONE, STUCK) and math.isnan(fit.lr)]
         if short:
-            which = f"{len(short)} of {len(fits)} models: " if len(fits) > 1 else ""
             messages.append(
-                f"{which}{short[0].ended} ({self.epochs or PASSES}), {_progress(short)}; "
+                f"{short[0].ended} ({self.epochs or PASSES}), {_progress(short)}; "
                 f"tol={self.tol:g} asks for less: use more epochs, a larger tol or a larger reg"
             )
         for message in messages:  # for whoever called `fit`, which has a decorator
@@ -238,13 +212,11 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
         """Return f (N, C) in float64, of prepared features: they are small, and lose few digits."""
         check_is_fitted(self)
         X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        scores = np.empty((len(X), len(self.classes_)))
-        for rows, block in score_blocks(self._features, self._theta(), X):
-            scores[rows] = block
-        return scores
+        blocks = score_blocks(self._features, self._theta(), X)
+        return np.concatenate([scores.copy() for _, scores in blocks])
 
 
-def generator(random: np.random.RandomState) -> np.random.Generator:
+def generator(random: np.random.RandomState) -> Generator:
     """Return a generator that this one seeds."""
     return np.random.default_rng(random.randint(2**31 - 1, size=4))
 
@@ -252,12 +224,10 @@ def generator(random: np.random.RandomState) -> np.random.Generator:
 def _progress(fits: list[Fit]) -> str:
     """Say where a model is; of several, the one that is the farthest from its optimum."""
     worst = max(fits, key=lambda fit: fit.certificate.relative if fit.certificate else -1.0)
-    row, certificate = worst.history[-1], worst.certificate
-    words = f"{len(fits)} models, the farthest with " if len(fits) > 1 else ""
-    words += f"training loss {row.train_loss:.6g}"
-    if row.val_loss is not None:
-        words += f", held-out loss {row.val_loss:.6g}"
-    if certificate is not None:
-        words += f", objective {certificate.objective:.6g}, "
-        words += f"at most {certificate.relative:.2g} of it above the lowest"
-    return words
+    row = worst.history[-1]
+    figures = {"training loss": row.train_loss, "held-out loss": row.val_loss}
+    if worst.certificate is not None:
+        figures["objective"] = worst.certificate.objective
+        figures["above the lowest by a share of at most"] = worst.certificate.relative
+    words = [f"{name} {value:.6g}" for name, value in figures.items() if value is not None]
+    return f"{len(fits)} models, the farthest with " * (len(fits) > 1) + ", ".join(words)

@@ -125,16 +125,13 @@ class LinearModel:
     def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> "LinearModel":
         W, b, classes, shift, scale = (arrays[n] for n in ("W", "b", "classes", "shift", "scale"))
         shapes = (b.shape, classes.shape, shift.shape, scale.shape)
-        if W.ndim != 2 or shapes != (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1]):
-            raise ValueError("its arrays do not fit together")
-        if 0 in W.shape or {a.dtype.kind for a in (W, b, shift, scale)} != {"f"}:
-            raise ValueError("its arrays are empty or hold no floats")
+        fits = W.ndim == 2 and shapes == (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1])
+        if not fits or 0 in W.shape or {a.dtype.kind for a in (W, b, shift, scale)} != {"f"}:
+            raise ValueError("its arrays do not fit together, are empty or hold no floats")
         with np.errstate(over="ignore"):
             shift, scale = shift.astype(np.float64), scale.astype(np.float64)
-        if not all(np.isfinite(a).all() for a in (W, b, shift, scale)):
-            raise ValueError("its arrays hold values that are not finite in float64")
-        if not scale.all():
-            raise ValueError("its scale is 0")
+        if not all(np.isfinite(a).all() for a in (W, b, shift, scale)) or not scale.all():
+            raise ValueError("its arrays hold values not finite in float64, or its scale is 0")
         if classes.dtype.kind not in "iuU":
             raise ValueError("its classes are neither whole numbers nor text")
         check_labels(classes, "its classes")

@@ -14,23 +14,11 @@ from typing import ClassVar
 import numpy as np
 
 from classifier.curvature import Scale
-from data.options import PER_MODEL, REPORTING, Options, option
+from data.options import Options, option
 
 Array = np.ndarray
 State = dict[str, Array]
 LOGIT_STEP = 0.2  # found on digits (D = 64) and CIFAR-10 (D = 3,072): near the best lr of each
-
-
-@dataclasses.dataclass(kw_only=True)
-class Hyperparameters(Options):
-    """The numbers of a training; `configs/train.yaml` says what each means."""
-
-    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",), roles=(PER_MODEL,))
-    reg: float = option(minimum=0, maximum=1e15, roles=(PER_MODEL,))
-    batch_size: int = option(minimum=1)
-    epochs: int = option(minimum=1, roles=(REPORTING,))  # a resumed run may have more
-    momentum: float = option(minimum=0, maximum=0.9999, roles=(PER_MODEL,))
-    label_smoothing: float = option(minimum=0, below=1, roles=(PER_MODEL,))
 
 
 class Optimizer(Options):
@@ -95,7 +83,7 @@ class Sgd(MinibatchOptimizer):
     """
 
     names = ("velocity",)
-    nesterov: bool
+    nesterov: bool = False
 
     def auto_lr(self, scale: Scale, reg: float) -> float:
         """Return 1 / L, half the largest stable step."""
@@ -146,8 +134,8 @@ class Adam(MinibatchOptimizer):
     """
 
     names = ("m", "v")
-    beta2: float = option(minimum=0, maximum=0.999999)
-    epsilon: float = option(minimum=1e-30)
+    beta2: float = option(minimum=0, maximum=0.999999, default=0.999)
+    epsilon: float = option(minimum=1e-30, default=1e-8)
 
     def auto_lr(self, scale: Scale, reg: float) -> float:
         """Return the lr whose first steps move the logit of a typical example by LOGIT_STEP.

@@ -15,7 +15,7 @@ from data.options import Options, option
 class Schedule(Options, abc.ABC):
     """The warm-up that every schedule has."""
 
-    warmup_steps: int = option(minimum=0)
+    warmup_steps: int = option(minimum=0, default=0)
 
     def factor(self, step: int, total_steps: int, steps_per_epoch: int) -> float:
         """Return what lr is multiplied by at `step`, counted from 0, of `total_steps`.
@@ -56,8 +56,8 @@ class Cosine(Schedule):
 class Step(Schedule):
     """lr times `gamma` after every `every` epochs."""
 
-    gamma: float = option(above=0, maximum=1)
-    every: float = option(minimum=0.001)
+    gamma: float = option(above=0, maximum=1, default=0.1)
+    every: float = option(minimum=0.001, default=30)
 
     def decay(self, epoch: float, epochs: float) -> float:
         """Return gamma ** floor(epoch / every)."""
@@ -68,7 +68,7 @@ class Step(Schedule):
 class Exponential(Schedule):
     """lr times `gamma` each epoch, a little at every step."""
 
-    gamma: float = option(above=0, maximum=1)
+    gamma: float = option(above=0, maximum=1, default=0.95)
 
     def decay(self, epoch: float, epochs: float) -> float:
         """Return gamma ** epoch."""

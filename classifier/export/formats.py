@@ -1,6 +1,6 @@
 """The formats of other programs that a model can be exported to.
 
-Every export gives predict.py's probabilities to within TOLERANCE, for like that it computes in
+Every export gives predict.py's probabilities to within 1e-6, for like that it computes in
 float64; where the preprocessing is folded into the weights, or features are rounded to float32,
 `Format.beware` measures how nearly.
 """
@@ -14,12 +14,10 @@ from collections.abc import Callable
 import numpy as np
 
 from classifier.model import LinearModel, fold
-from data.errors import InputError
 
-TOLERANCE = 1e-6  # of a probability
-FLOAT32_TOLERANCE = 1e-3  # where features are no float32 numbers: most are
 FOLDED = "the features lie far from zero for their spread (--to sklearn keeps all digits)"
 ROUNDED = "features are rounded to float32 (--to sklearn takes them as they are)"
+TOLERANCES = {FOLDED: 1e-6, ROUNDED: 1e-3}  # of a probability; most features are no float32 numbers
 PROBES, PROBED = 64, 2**22  # examples that an export is measured on; features of them, at most
 
 
@@ -142,14 +140,13 @@ def to_json(model: LinearModel) -> bytes:
 class Format:
     """How a model is exported, the suffix of the file, and how it is loaded and used.
 
-    Probabilities may differ by more than `tolerance` for the reason that `differs` gives.
+    Probabilities may differ by more than its tolerance for the reason that `differs` gives.
     """
 
     export: Callable[[LinearModel], bytes]
     suffix: str
     use: str
     differs: str = ""
-    tolerance: float = TOLERANCE
     install: str = "pip install -r requirements-extras.txt"
 
     def beware(self, model: LinearModel) -> str:
@@ -162,22 +159,25 @@ class Format:
         """
         if not self.differs:
             return ""
+        features = model.features
         n = max(2, min(PROBES, PROBED // len(model.W)))
         drawn = np.random.default_rng(0).standard_normal((n, len(model.W)))
         largest = np.finfo(np.float64).max
         with np.errstate(over="ignore", invalid="ignore"):
-            X = np.clip(model.features.shift + model.features.scale * drawn, -largest, largest)
-            try:
-                if self.differs == FOLDED:
-                    folded = _folded(model)
-                    scores = X @ folded["weight"].T + folded["bias"]
-                else:
-                    scores = _scores(model, X.astype(np.float32))
-                error = float(np.ptp(scores - _scores(model, X), axis=1).max()) / 4
-            except InputError:  # what is infinite to one of them
-                error = 1.0
-        error = error if error < 1 else 1.0
-        return f"{self.differs}: probabilities may differ by {error:.0e}" * (error > self.tolerance)
+            X = np.clip(features.shift + features.scale * drawn, -largest, largest)
+            rounded = X.astype(np.float32) if self.differs == ROUNDED else X
+            theta = model.theta()
+            exact, scores = (
+                (x - features.shift) / features.scale @ theta[:, :-1].T + theta[:, -1]
+                for x in (X, rounded)
+            )
+            if self.differs == FOLDED:
+                folded = _folded(model)
+                scores = X @ folded["weight"].T + folded["bias"]
+            error = float(np.ptp(scores - exact, axis=1).max()) / 4
+        error = error if error < 1 else 1.0  # nan where one of them is infinite
+        words = f"{self.differs}: probabilities may differ by {error:.0e}"
+        return words * (error > TOLERANCES[self.differs])
 
 
 FORMATS = {
@@ -186,7 +186,6 @@ FORMATS = {
         ".onnx",
         "onnxruntime.InferenceSession({path}).run(None, {{'X': X}}) with float32 X {shape}",
         ROUNDED,
-        FLOAT32_TOLERANCE,
     ),
     "sklearn": Format(
         to_sklearn, ".skops", "skops.io.load({path}).predict_proba(X) with X {shape}"
@@ -212,11 +211,6 @@ FORMATS = {
         FOLDED,
     ),
 }
-
-
-def _scores(model: LinearModel, X: np.ndarray) -> np.ndarray:
-    """Return the scores (N, C) of raw examples X (N, D)."""
-    return np.concatenate([scores.copy() for _, scores in model.score_blocks(X)])
 
 
 def _folded(model: LinearModel) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
-from classifier.optimizers import OPTIMIZERS, Hyperparameters, Lbfgs, Optimizer
+from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError, printable
 from data.options import LABEL, PER_MODEL, PLACE, REPORTING, SECRET, Options, option
@@ -75,9 +75,15 @@ class Mlflow(Options):
 
 
 @dataclasses.dataclass(kw_only=True)
-class Config(Hyperparameters):
+class Config(Options):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
 
+    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",), roles=(PER_MODEL,))
+    reg: float = option(minimum=0, maximum=1e15, roles=(PER_MODEL,))
+    batch_size: int = option(minimum=1)
+    epochs: int = option(minimum=1, roles=(REPORTING,))  # a resumed run may have more
+    momentum: float = option(minimum=0, maximum=0.9999, roles=(PER_MODEL,))
+    label_smoothing: float = option(minimum=0, below=1, roles=(PER_MODEL,))
     lr_scale: float = option(above=0, maximum=1e6, roles=(PER_MODEL,))
     seed: int = option(minimum=0)
     cv: int | None = option(minimum=2, maximum=1000)

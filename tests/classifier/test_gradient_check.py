@@ -70,49 +70,31 @@ def test_many_classes_and_few_examples_pass():
 
 
 def wrong_backward(column):
-    def change(monkeypatch):
-        right = Kernel.backward
-
-        def wrong(self, X, weights, total, out):
-            right(self, X, weights, total, out)
+    class Wrong(Kernel):
+        def backward(self, X, weights, total, out):
+            super().backward(X, weights, total, out)
             out[..., column] *= 1.02
 
-        monkeypatch.setattr(Kernel, "backward", wrong)
-
-    return change
-
-
-def no_smoothing(monkeypatch):
-    monkeypatch.setattr(gradient_check, "Kernel", lambda *a: Kernel(*a[:3]))
-
-
-def twice_the_lesson(monkeypatch):
-    def twice(*arguments):
-        loss, dW = softmax_loss_vectorized(*arguments)
-        return 2 * loss, dW
-
-    monkeypatch.setattr(gradient_check, "softmax_loss_vectorized", twice)
+    return Wrong
 
 
 def wrong_penalty(column):
-    def change(monkeypatch):
-        def wrong(gradient, theta, twice_reg):
-            return gradient + theta * twice_reg * (np.arange(theta.shape[-1]) != column)
-
-        monkeypatch.setattr(gradient_check, "with_penalty_gradient", wrong)
-
-    return change
+    return lambda gradient, theta, reg: (
+        gradient + theta * reg * (np.arange(theta.shape[-1]) != column)
+    )
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("name", "wrong"),
     [
-        *map(wrong_backward, (-1, 0)),
-        no_smoothing,
-        twice_the_lesson,
-        *map(wrong_penalty, (0, None)),  # none of a feature, and one of the bias
+        ("Kernel", wrong_backward(-1)),
+        ("Kernel", wrong_backward(0)),
+        ("Kernel", lambda *arguments: Kernel(*arguments[:3])),  # without label smoothing
+        ("softmax_loss_vectorized", lambda W, *problem: softmax_loss_vectorized(2 * W, *problem)),
+        ("with_penalty_gradient", wrong_penalty(0)),
+        ("with_penalty_gradient", wrong_penalty(None)),  # the bias too
     ],
 )
-def test_a_wrong_gradient_or_loss_is_found(change, monkeypatch):
-    change(monkeypatch)
+def test_a_wrong_gradient_or_loss_is_found(name, wrong, monkeypatch):
+    monkeypatch.setattr(gradient_check, name, wrong)
     assert check(problem(), [0.1, 0.0], [0.1]) > LIMIT
