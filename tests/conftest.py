@@ -110,6 +110,15 @@ class Program:
                 self.returncode, self.computed, self.memory = ended
         return self.returncode
 
+    def until(self, condition, seconds=120):
+        """Wait until something is so that the program is to bring about, or the program has ended.
+
+        What has become of it is for the test to see.
+        """
+        end = time.monotonic() + seconds
+        while not condition() and self.poll() is None and time.monotonic() < end:
+            time.sleep(0.002)
+
     def wait(self, timeout=300):
         """Wait for its end; return the exit code."""
         deadline = time.monotonic() + timeout

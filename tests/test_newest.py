@@ -1,10 +1,10 @@
 """Which run outputs/latest is, whatever becomes of runs: real processes."""
 
-import json
 import signal
-import time
 
 import pytest
+
+from classifier.runs.folder import read_status
 
 LONG = ["epochs=10000000", "early_stopping.patience=null", "report.plots=false"]
 QUICK = ["epochs=3", "report.plots=false", "data=blobs"]
@@ -23,14 +23,10 @@ def newest(tmp_path):
     return newest
 
 
-def status(folder):
-    return json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"]
-
-
 def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
     bad = ["data=arrays", "data.train=no"]
     assert command("train.py", "hydra.run.dir=failed", *bad).returncode == 1
-    assert status(tmp_path / "failed") == "failed"
+    assert read_status(tmp_path / "failed")["status"] == "failed"
     assert not (tmp_path / "outputs/latest.txt").exists()
     assert "there is no run in outputs yet" in command("train.py", "resume=latest").stderr
 
@@ -43,7 +39,7 @@ def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
     assert command("predict.py", "input=none.npz").stderr.startswith("none.npz")
 
     assert command("train.py", "hydra.run.dir=diverged", *QUICK, "lr=1e9").returncode == 1
-    assert status(tmp_path / "diverged") == "diverged"
+    assert read_status(tmp_path / "diverged")["status"] == "diverged"
     assert newest() == "diverged"
     assert (tmp_path / "diverged/model.npz").exists()
     # An older run that is gone on with is the newest again.
@@ -55,14 +51,6 @@ def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
     assert newest() == "completed"
 
 
-def wait_for(program, condition):
-    end = time.monotonic() + 120
-    while not condition():
-        assert program.poll() is None, program.stderr
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_killed_is_the_newest_once_there_is_something_to_go_on_with(
     number, start, command, newest, tmp_path
@@ -72,7 +60,7 @@ def test_a_run_that_is_killed_is_the_newest_once_there_is_something_to_go_on_wit
     assert newest() == "earlier"
     program = start("train.py", "hydra.run.dir=killed", *LONG)
     link = tmp_path / "outputs/latest"  # is made after the file
-    wait_for(program, lambda: link.resolve().name == "killed")
+    program.until(lambda: link.resolve().name == "killed")
     assert (tmp_path / "killed/checkpoint.npz").exists()
     assert not (tmp_path / "killed/model.npz").exists()
     program.send_signal(number)
@@ -81,8 +69,8 @@ def test_a_run_that_is_killed_is_the_newest_once_there_is_something_to_go_on_wit
     checkpoint = tmp_path / "killed/checkpoint.npz"
     before = checkpoint.stat().st_mtime_ns
     again = start("train.py", "resume=latest")
-    wait_for(again, lambda: checkpoint.stat().st_mtime_ns > before)
+    again.until(lambda: checkpoint.stat().st_mtime_ns > before)
     again.terminate()
     assert again.wait() == 143
-    assert status(tmp_path / "killed") == "interrupted"
+    assert read_status(tmp_path / "killed")["status"] == "interrupted"
     assert (tmp_path / "killed/model.npz").exists()

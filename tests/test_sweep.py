@@ -1,7 +1,6 @@
 """Sweeps as a user runs them: real processes, killed, interrupted and gone on with."""
 
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -26,12 +25,12 @@ def rows(sweep):
         return list(csv.DictReader(file))
 
 
-def summary_of(sweep):
-    return json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
+def statuses(sweep):
+    return [row["status"] for row in rows(sweep)]
 
 
-def report(folder):
-    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+def report(folder, name="report.json"):
+    return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow
@@ -60,7 +59,7 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
         assert f"lr={lr}" in overrides.replace("'", "")
     assert len({report(tmp_path / f"s/{n}")["machine"]["process"] for n in range(2)}) == 1
     left = {path.name for path in (tmp_path / "s/best").iterdir()}
-    best = summary_of(tmp_path / "s")["best"]["folder"]
+    best = report(tmp_path / "s", "sweep.json")["best"]["folder"]
     of_winner = {path.name for path in (tmp_path / "s" / best).iterdir() if path.is_file()}
     assert left == of_winner - {"checkpoint.npz", "status.json", ".softmax", ".lock"}
 
@@ -69,15 +68,15 @@ def test_the_winner_alone_is_looked_at_on_the_test_split(command, tmp_path):
     grid = ("lr_scale=0.1,1,3", "seed=0,1", "hydra.sweep.dir=s", "epochs=5", "data=blobs")
     done = command("train.py", grid[0], "-m", *grid[1:])  # flags may stand anywhere
     assert done.returncode == 0, done.stderr
-    folders = [path.parent for path in (tmp_path / "s").glob("[0-9]*/report.json")]
-    assert len(folders) == 6
-    looked_at = [folder.name for folder in folders if report(folder)["metrics"]["test"]]
-    summary = summary_of(tmp_path / "s")
+    jobs = [path.parent for path in (tmp_path / "s").glob("[0-9]*/report.json")]
+    assert len(jobs) == 6
+    looked_at = [job.name for job in jobs if report(job)["metrics"]["test"]]
+    summary = report(tmp_path / "s", "sweep.json")
     assert looked_at == [summary["best"]["job"]]
-    assert {f.name for f in folders if "test" in read_predictions(f)} == {*looked_at}
+    assert {job.name for job in jobs if "test" in read_predictions(job)} == {*looked_at}
     of_rows = {name for row in summary["jobs"] + summary["settings"] for name in row}
     assert not any(name.startswith("test") for name in of_rows - {*summary["best"]})
-    assert [f.name for f in folders if (f / "loss_curve.png").exists()] == looked_at
+    assert [job.name for job in jobs if (job / "loss_curve.png").exists()] == looked_at
     # What was found is what the same model says of the test split when it is asked by itself.
     winner = tmp_path / "s" / looked_at[0]
     own = [f"{key}={report(winner)['config'][key]}" for key in ("lr_scale", "seed")]
@@ -92,16 +91,6 @@ def test_the_winner_alone_is_looked_at_on_the_test_split(command, tmp_path):
     assert (tmp_path / "s/sweep.csv").read_bytes() == table
     for text in (done.stdout, again.stdout):
         assert f"looked at for job {looked_at[0]} alone" in text
-
-
-@pytest.mark.slow
-def test_jobs_that_cannot_share_a_stack_all_run(command, tmp_path):
-    keys = {"data": "blobs,digits", "schedule": "constant,cosine", "optimizer": "sgd,adam"}
-    wanted = [f"{key}={values}" for key, values in keys.items()]
-    options = ["hydra.sweep.dir=s", "epochs=2", "report.plots=false"]
-    done = command("train.py", "hydra.mode=MULTIRUN", *wanted, *options)  # Hydra's own way to -m
-    assert done.returncode == 0, done.stderr
-    assert len({tuple(row[key] for key in keys) for row in rows(tmp_path / "s")}) == 8
 
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
@@ -123,12 +112,12 @@ def test_bad_jobs_never_stop_the_others_and_failed_ones_are_run_again(launcher, 
     if launcher == "stacked":
         shutil.copy(tmp_path / "mine.npz", tmp_path / "none.npz")
         assert "6 jobs, 2 to train" in command(*sweep, *options).stdout
-        statuses = [row["status"] for row in rows(tmp_path / "t")]
-        assert statuses == ["completed", "diverged", "failed"] * 2
+        assert statuses(tmp_path / "t") == ["completed", "diverged", "failed"] * 2
 
 
 def test_a_sweep_goes_on_where_it_stopped_by_config_not_by_number(command, tmp_path):
-    first = command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK)
+    hydras_way_to_m = "hydra.mode=MULTIRUN"
+    first = command("train.py", hydras_way_to_m, "lr=0.1,0.2", "hydra.sweep.dir=s", *QUICK)
     assert first.returncode == 0
     before = {n: (tmp_path / f"s/{n}/model.npz").stat().st_mtime_ns for n in "01"}
     wider = command("train.py", "-m", "lr=0.05,0.1,0.2,0.4", "hydra.sweep.dir=s", *QUICK)
@@ -144,28 +133,25 @@ SWEEP_OF_24 = [
 ]
 
 
-def wait_for(program, condition):
-    """Wait until something is so, while a program runs that is to make it so."""
-    deadline = time.monotonic() + 60
-    while not condition() and program.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.002)
-
-
 @pytest.mark.slow
 def test_a_sweep_that_is_killed_again_and_again_ends_complete(start, tmp_path):
     chance = random.Random(0)
     for _ in range(3):
         program = start(*SWEEP_OF_24)
-        wait_for(program, (tmp_path / "s").exists)
+        program.until((tmp_path / "s").exists)
         time.sleep(chance.uniform(0, 1.5))
         program.kill()
         program.wait()
     program = start(*SWEEP_OF_24)
     assert program.wait(100) == 0, program.stderr
-    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 24
+    assert statuses(tmp_path / "s") == ["completed"] * 24
     for number in range(24):
         log = (tmp_path / f"s/{number}/train.log").read_text(encoding="utf-8")
         assert log.count("the best was epoch") == 1  # none was finished twice
+
+
+def folders(sweep):
+    return sorted(path.name for path in sweep.iterdir() if path.is_dir())
 
 
 SMALL = ["-m", "lr=0.1,0.2", "reg=0,1e-3", "epochs=1", "data=blobs", "report.plots=false"]
@@ -181,7 +167,7 @@ def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_
         arguments = SMALL
         while True:
             program = start("train.py", *arguments, cwd=place)
-            wait_for(program, (place / "s").exists)
+            program.until((place / "s").exists)
             time.sleep(chance.uniform(0, 0.25))
             if chance.random() < 0.8:
                 program.kill()
@@ -190,8 +176,7 @@ def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_
                 break
             assert stderr == ""
             arguments = ["resume=s"] if (place / "s/multirun.yaml").exists() else SMALL
-        folders = sorted(path.name for path in (place / "s").iterdir() if path.is_dir())
-        assert folders == ["0", "1", "2", "3", "best"]
+        assert folders(place / "s") == ["0", "1", "2", "3", "best"]
         for n, (lr, reg) in enumerate([(0.1, 0), (0.1, 1e-3), (0.2, 0), (0.2, 1e-3)]):
             config = report(place / f"s/{n}")["config"]
             assert (config["lr"], config["reg"]) == (lr, reg)
@@ -202,8 +187,7 @@ def test_what_a_killed_sweep_left_half_made_goes_and_what_is_someone_s_stays(com
     (tmp_path / "s/1/.hydra").mkdir(parents=True)
     (tmp_path / "s/.softmax").write_text("sweep\n", encoding="utf-8")
     assert command("train.py", *SMALL).returncode == 0
-    folders = sorted(path.name for path in (tmp_path / "s").iterdir() if path.is_dir())
-    assert folders == ["0", "1", "2", "3", "4", "best"]
+    assert folders(tmp_path / "s") == ["0", "1", "2", "3", "4", "best"]
     assert [path.name for path in (tmp_path / "s/1").iterdir()] == [".hydra"]
 
 
@@ -226,7 +210,7 @@ def test_jobs_that_a_crash_of_the_machine_cut_short_are_made_anew(command, tmp_p
     done = command("train.py", *SMALL)
     assert done.returncode == 0, done.stderr
     assert "4 jobs, 3 to train" in done.stdout
-    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
+    assert statuses(tmp_path / "s") == ["completed"] * 4
     assert {path: path.read_bytes() for path in expected} == expected
 
 
@@ -234,13 +218,12 @@ def test_a_job_that_cannot_be_composed_keeps_its_number(command, tmp_path):
     sweep = ["-m", "epochs=1,x", "data=blobs", "report.plots=false", "hydra.sweep.dir=s"]
     for _ in range(2):
         assert command("train.py", *sweep).returncode == 1
-        found = [(row["job"], row["status"]) for row in rows(tmp_path / "s")]
-        assert found == [("0", "completed"), ("1", "failed")]
+        assert statuses(tmp_path / "s") == ["completed", "failed"]
 
 
 def test_a_second_sweep_in_the_same_folder_is_refused(start, command, tmp_path):
     program = start(*SWEEP_OF_24, "epochs=1000000")
-    wait_for(program, (tmp_path / "s/0/status.json").exists)
+    program.until((tmp_path / "s/0/status.json").exists)
     kept = (tmp_path / "s/multirun.yaml").read_bytes()
     done = command("train.py", *SMALL)
     program.kill()
@@ -256,28 +239,14 @@ def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, start, tmp
         *("report.plots=false", "hydra.sweep.dir=s"),
     )
     endless = tmp_path / "s/2/train.log"
-    wait_for(program, lambda: endless.exists() and "lr " in endless.read_text(encoding="utf-8"))
+    program.until(lambda: endless.exists() and "lr " in endless.read_text(encoding="utf-8"))
     program.send_signal(number)
     stdout, stderr = program.communicate()
     assert program.returncode == code
     name = signal.Signals(number).name
     assert stderr == f"stopped by {name}; resume it with: python train.py resume=s\n"
     assert "4 jobs: 2 completed, 2 interrupted" in stdout
-    statuses = [row["status"] for row in rows(tmp_path / "s")]
-    assert statuses == ["completed", "completed", "interrupted", "interrupted"]
-
-
-def missing(package):
-    try:
-        absent = importlib.util.find_spec(package) is None
-    except ModuleNotFoundError:  # of the package it is in
-        absent = True
-    return pytest.mark.skipif(absent, reason=f"{package} is not installed")
-
-
-def loky_workers(parent):
-    children = psutil.Process(parent).children()
-    return [child.pid for child in children if "popen_loky" in " ".join(child.cmdline())]
+    assert statuses(tmp_path / "s") == ["completed", "completed", "interrupted", "interrupted"]
 
 
 def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, tmp_path):
@@ -291,12 +260,13 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, t
         told = (path.read_text(encoding="utf-8") for path in tmp_path.glob("s/*/status.json"))
         return any("running" in text for text in told)
 
-    wait_for(program, trains)
-    os.kill(loky_workers(program.pid)[0], signal.SIGKILL)
+    program.until(trains)
+    children = psutil.Process(program.pid).children()
+    next(child for child in children if "popen_loky" in " ".join(child.cmdline())).kill()
     stdout, stderr = program.communicate(100)
     assert program.returncode == 0, stdout + stderr
     assert "a worker died" in stdout + stderr
-    assert [row["status"] for row in rows(tmp_path / "s")] == ["completed"] * 4
+    assert statuses(tmp_path / "s") == ["completed"] * 4
     for number in range(4):
         log = (tmp_path / f"s/{number}/train.log").read_text(encoding="utf-8")
         assert log.count("the best was epoch") == 1
@@ -305,28 +275,26 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, t
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "launcher",
+    ("launcher", "package"),
     [
-        pytest.param(
-            "joblib", marks=missing("hydra_plugins.hydra_joblib_launcher.joblib_launcher")
-        ),
-        pytest.param("submitit_local", marks=missing("submitit")),  # SLURM's, on this machine
+        ("joblib", "hydra_plugins.hydra_joblib_launcher"),
+        ("submitit_local", "submitit"),  # SLURM's, on this machine
     ],
 )
-def test_other_launchers_keep_working(launcher, command, tmp_path):
+def test_other_launchers_keep_working(launcher, package, command, tmp_path):
+    pytest.importorskip(package)
     done = command(
         *("train.py", "-m", f"hydra/launcher={launcher}", "lr=0.1,0.2,1e9"),
         *("hydra.sweep.dir=s", *QUICK),
     )
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("1 diverged of 3 jobs")
-    statuses = [row["status"] for row in rows(tmp_path / "s")]
-    assert statuses == ["completed", "completed", "diverged"]
+    assert statuses(tmp_path / "s") == ["completed", "completed", "diverged"]
 
 
 @pytest.mark.slow
-@missing("optuna")
 def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, tmp_path):
+    pytest.importorskip("optuna")
     search = ["train.py", "-m", "hydra/sweeper=optuna", "sweep=tpe", "hydra.sweeper.n_trials=6"]
     search += ["hydra.sweeper.n_jobs=3", "hydra.sweep.dir=s", *QUICK]
     done = command(*search)

@@ -102,15 +102,14 @@ class Composer:
     Parameters
     ----------
     context, config : what Hydra hands to a launcher.
-    kept : compositions that are kept, those used last.
     """
 
-    def __init__(self, context: HydraContext, config: DictConfig, kept: int = KEPT) -> None:
+    def __init__(self, context: HydraContext, config: DictConfig) -> None:
         self.loader, self.config = context.config_loader, config
         parser = OverridesParser.create(config_loader=context.config_loader)
         self._parse = functools.lru_cache(PARSED)(lambda text: parser.parse_overrides([text])[0])
         self._is_group = functools.cache(lambda key: bool(self.loader.get_group_options(key)))
-        self._composition = functools.lru_cache(kept)(self._compose)
+        self._composition = functools.lru_cache(KEPT)(self._compose)
 
     def _compose(self, overrides: Sequence[str], _keys: Sequence[str] = ()) -> Composition:
         return Composition(self.loader.load_sweep_config(self.config, list(overrides)))

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 
 from classifier.report.pages.draw import Kind, draw, drawers, failure_told
@@ -27,17 +26,17 @@ def drawing_processes(*, plots: bool, wanted: bool = True) -> Iterator[Make]:
     none where nothing is `wanted`. What a process that is killed, as for want of memory, has not
     made is made in this one.
     """
-    pool, asked = None, list[tuple[Kind, Path, Future[None]]]()
+    pool, asked = None, list[tuple[Kind, Path, Future[None] | None]]()
 
     def make(kind: Kind, folder: Path) -> None:
         if pool is None:
-            _told(kind, folder, partial(draw, kind, folder))
+            with failure_told(folder, kind):
+                draw(kind, folder)
             return
         try:
             future = pool.submit(draw, kind, folder.absolute())
-        except (BrokenProcessPool, OSError) as error:
-            future = Future()
-            future.set_exception(BrokenProcessPool(str(error)))
+        except (BrokenProcessPool, OSError):
+            future = None
         asked.append((kind, folder, future))
 
     with contextlib.ExitStack() as exits:
@@ -49,17 +48,13 @@ def drawing_processes(*, plots: bool, wanted: bool = True) -> Iterator[Make]:
             yield make
         finally:  # also of a sweep that is stopped; a second signal cancels what waits
             with said_when_long("trained; makes the pages and plots", log):
-                died = [isinstance(future.exception(), BrokenProcessPool) for *_, future in asked]
+                died = [
+                    f is None or isinstance(f.exception(), BrokenProcessPool) for *_, f in asked
+                ]
                 if any(died):
-                    line = (
-                        "a drawing process died: %d pages or sets of pictures are made in this one"
+                    log.warning(
+                        "a drawing process died: %d pages or plots are made here", sum(died)
                     )
-                    log.warning(line, sum(died))
                 for is_lost, (kind, folder, future) in zip(died, asked, strict=True):
-                    _told(kind, folder, partial(draw, kind, folder) if is_lost else future.result)
-
-
-def _told(kind: Kind, folder: Path, make: Callable[[], None]) -> None:
-    """Make a page or plots; tell of an error, for the job itself is complete."""
-    with failure_told(folder, "page is" if kind == "page" else "pictures are"):
-        make()
+                    with failure_told(folder, kind):  # the job itself is complete
+                        draw(kind, folder) if is_lost or future is None else future.result()

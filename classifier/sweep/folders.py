@@ -78,17 +78,16 @@ def config_key(config: dict[str, Value]) -> str:
 
     Where a run is put and who hears of it does not matter, and 1 is 1.0.
     """
-    return json.dumps(settings(with_whole_numbers(config)), sort_keys=True)
+    return json.dumps(comparable(config), sort_keys=True)
 
 
-def with_whole_numbers(config: dict[str, Value]) -> dict[str, Value]:
-    """Return a config in which every number that is written in several ways is written in one."""
+def comparable(config: dict[str, Value]) -> dict[str, Value]:
+    """Return `settings` in which every number that is written in several ways is written in one."""
 
     def number(text: str) -> float:
-        value = float(text)
-        return int(value) if value.is_integer() else value
+        return int(float(text)) if float(text).is_integer() else float(text)
 
-    return dict(json.loads(json.dumps(config), parse_float=number))
+    return settings(json.loads(json.dumps(config), parse_float=number))
 
 
 class JobFolders:
@@ -145,11 +144,9 @@ class JobFolders:
 def check_best(best: Path) -> None:
     """Refuse a best/ with other files than those of a winner, and the exports of its model."""
     allowed = {*NEEDED, *SHOWN, *EXPORTS}
-    paths = [best] if is_there(best) else []
-    if is_folder(best):
-        paths = sorted(best.iterdir())
+    paths = sorted(best.iterdir()) if is_folder(best) else [best]
     others = [path for path in paths if path.name not in allowed or not is_plain_file(path)]
-    if others:
+    if others and is_there(best):
         raise InputError(
             f"{others[0]}: stands where the best model is put; move it elsewhere, and make "
             f"the summary: python -m classifier.sweep.summary {best.parent}"

@@ -1,5 +1,6 @@
 """What the stacked launcher does: the jobs of a sweep trained as stacks."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -35,6 +36,7 @@ log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one
 
 
+@dataclasses.dataclass
 class StackedLauncher:
     """Trains jobs that differ in the numbers a model has of its own in one pass over the data.
 
@@ -48,17 +50,14 @@ class StackedLauncher:
     load : loads the data of a config.
     """
 
-    def __init__(
-        self,
-        backend: str,
-        n_jobs: int | None,
-        max_stack: int | None,
-        address: str | None,
-        load: Callable[[Config], Dataset] = load_dataset,
-    ) -> None:
-        self.backend, self.max_stack, self.address = backend, max_stack, address
-        self._load = load
-        self.n_jobs = processes(WORKER) if n_jobs is None else n_jobs
+    backend: str
+    n_jobs: int | None
+    max_stack: int | None
+    address: str | None
+    load: Callable[[Config], Dataset] = load_dataset
+
+    def __post_init__(self) -> None:
+        self.n_workers = self.n_jobs or processes(WORKER)
         self._opened: dict[str, Dataset | Exception] = {}  # data, or why there are none, by key
 
     def launch(
@@ -114,7 +113,7 @@ class StackedLauncher:
             if self.backend == "local":
                 train_here(stacks, progress, make)
             else:
-                workers = self.backend, self.n_jobs, self.address
+                workers = self.backend, self.n_workers, self.address
                 train_in_workers(list(stacks), *workers, progress)
 
     def _refuse_what_all_share(
@@ -174,7 +173,7 @@ class StackedLauncher:
 
         For workers all are kept, and handed over by way of a file that may stand in memory too.
         """
-        n_workers, kept = 1 if self.backend == "local" else self.n_jobs, 0
+        n_workers, kept = 1 if self.backend == "local" else self.n_workers, 0
         for members in group_by(data_key, jobs).values():
             keep(None)
             try:
@@ -202,7 +201,7 @@ class StackedLauncher:
         if key not in self._opened:
             self._opened.clear()  # one data set fits into the memory
             try:
-                self._opened[key] = dataset = self._load(job.config)
+                self._opened[key] = dataset = self.load(job.config)
                 for split in dataset.splits().values() if all_finite else ():
                     if isinstance(split.X, NpyRows):  # others were checked when they were read
                         check_finite(split.X)

@@ -99,16 +99,17 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
         "near": len(settings.near_best(rows, objective)),
         "one_standard_error": settings.strongest_near(rows, objective),
         "path": path_rows(records, jobs, swept),
-        "edges": find_edges(rows, keys, best),
+        "edges": find_edges(rows, keys, best) if best else [],
         "not_certified": sum(map(falls_short, done)),
     }
     write_json(sweep / "sweep.json", summary)
     write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
     if best is not None:
         folders.copy_best(sweep, winner)
-    for kind, what in (("page", "page is"), ("sweep", "pictures are")):
-        with contextlib.nullcontext() if must_show else failure_told(sweep, what):
-            write_sweep_page(sweep, summary) if kind == "page" else draw("sweep", sweep)
+    with contextlib.nullcontext() if must_show else failure_told(sweep, "page"):
+        write_sweep_page(sweep, summary)
+    with contextlib.nullcontext() if must_show else failure_told(sweep, "sweep"):
+        draw("sweep", sweep)
     return summary
 
 
@@ -147,9 +148,9 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
 
 def swept_keys(records: list[Record]) -> list[str]:
     """Return the keys that all jobs have and in which they differ, in the order of the config."""
-    configs = [folders.settings(folders.with_whole_numbers(r.config)) for r in records if r.config]
-    names = {name: None for config in configs for name in config}
-    shared = [name for name in names if all(name in config for config in configs)]
+    configs = [folders.comparable(record.config) for record in records if record.config]
+    first = configs[0] if configs else {}
+    shared = [name for name in first if all(name in config for config in configs)]
     return [name for name in shared if len({repr(config[name]) for config in configs}) > 1]
 
 
@@ -168,28 +169,27 @@ def _row(record: Record, swept: list[str], objective: str) -> Row:
     values = {key: printable(v) if isinstance(v, str) else v for key, v in values.items()}
     folds = report.get("cross_validation")
     # Rows say nothing of the test split, also where it was looked at for one of them.
-    shown = report and report | {"metrics": report["metrics"] | {"test": None}}
-    return (
-        {"job": folder, "status": record.status}
-        | {key: values.get(key) for key in swept}
-        | {"resolved_lr": report.get("lr")}
-        | _figures(report, "val")
-        | {name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS}
-        | {
-            "folds": folds and folds[f"{objective.removeprefix('cv_')}_of_folds"],
-            settings.OPTIMUM: (report.get("certificate") or {}).get("relative"),
-            "best_epoch": report.get("best_epoch"),
-            "seconds": sum(report["seconds"].values()) if "seconds" in report else None,
-            "flags": flags(shown) if shown else [],
-            "folder": folder,
-            "reason": record.reason,
-        }
-    )
+    without_test = report and report | {"metrics": report["metrics"] | {"test": None}}
+    return {
+        "job": folder,
+        "status": record.status,
+        **{key: values.get(key) for key in swept},
+        "resolved_lr": report.get("lr"),
+        **_figures(report, "val"),
+        **{name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS},
+        "folds": folds and folds[f"{objective.removeprefix('cv_')}_of_folds"],
+        settings.OPTIMUM: (report.get("certificate") or {}).get("relative"),
+        "best_epoch": report.get("best_epoch"),
+        "seconds": sum(report["seconds"].values()) if "seconds" in report else None,
+        "flags": flags(without_test) if without_test else [],
+        "folder": folder,
+        "reason": record.reason,
+    }
 
 
 def _figures(report: dict[str, Any], split: str) -> dict[str, float | None]:
     """Return loss and accuracy of a split, and their standard errors over its examples."""
-    names = [f"{split}_{name}" for name in ("loss", "accuracy", "loss_error", "accuracy_error")]
+    names = [f"{split}_{name}" for name in HELD_OUT]
     metrics = report.get("metrics", {}).get(split)
     if not metrics:
         return dict.fromkeys(names)
@@ -199,7 +199,7 @@ def _figures(report: dict[str, Any], split: str) -> dict[str, float | None]:
     return dict(zip(names, values, strict=True))
 
 
-def find_edges(rows: list[Row], keys: list[str], best: Row | None) -> list[dict[str, Any]]:
+def find_edges(rows: list[Row], keys: list[str], best: Row) -> list[dict[str, Any]]:
     """Return the swept numbers whose best value is the first or the last of those tried.
 
     Of two values one is always the best; and where a value stands at the limit of its key, as
@@ -211,18 +211,13 @@ def find_edges(rows: list[Row], keys: list[str], best: Row | None) -> list[dict[
     """
     edges = []
     for key in keys:
-        tried, field = _numbers(rows, key), fields_of(Config).get(key)
+        tried, field = settings.distinct(rows, key), fields_of(Config).get(key)
         limits = field.metadata.get("limits", {}) if field is not None else {}
-        for side, end, limit in (("smallest", 0, "minimum"), ("largest", -1, "maximum")):
-            if best is not None and len(tried) > 2 and best[key] == tried[end] != limits.get(limit):
-                edges.append({"key": key, "value": tried[end], "side": side})
+        if len(tried) > 2 and all(map(settings.is_number, tried)):
+            for side, end, limit in (("smallest", 0, "minimum"), ("largest", -1, "maximum")):
+                if best[key] == tried[end] != limits.get(limit):
+                    edges.append({"key": key, "value": tried[end], "side": side})
     return edges
-
-
-def _numbers(jobs: list[Row], key: str) -> list[Any]:
-    """Return the values of a swept key in order; nothing where one is no number."""
-    values = {job[key] for job in jobs if job[key] is not None}
-    return sorted(values) if all(map(settings.is_number, values)) else []
 
 
 def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[Row]:
@@ -253,24 +248,13 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
 
 
 def _csv(jobs: list[Row], swept: list[str], best: Row | None) -> str:
-    text = io.StringIO()
-    fixed = [
-        "resolved_lr",
-        *settings.METRICS,
-        *settings.FOLDS,
-        *settings.TEST,
-        settings.OPTIMUM,
-        "best_epoch",
-        "seconds",
-    ]
-    columns = ["job", "status", *swept, *fixed, "folder", "reason"]
+    text, figures = io.StringIO(), [*settings.METRICS, *settings.FOLDS, *settings.TEST]
+    columns = ["job", "status", *swept, "resolved_lr", *figures, settings.OPTIMUM]
+    columns += ["best_epoch", "seconds", "folder", "reason"]
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    for job in jobs:
-        is_best = best is not None and job["job"] == best["job"]
-        writer.writerow(
-            job | ({name: best[name] for name in settings.TEST} if is_best and best else {})
-        )
+    test = {name: best[name] for name in settings.TEST} if best else {}
+    writer.writerows(job | test if best and job["job"] == best["job"] else job for job in jobs)
     return text.getvalue()
 
 
@@ -287,20 +271,19 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         error = row.get(f"{column}_error") if repeated else None
         return shown(row[column]) + (f" +- {error:.2g}" if error is not None else "")
 
-    best_rows = settings.rank(rows, summary["objective"])[:SHOWN]
-    cells = [columns, *([figure(row, column) for column in columns] for row in best_rows)]
+    ranked = settings.rank(rows, summary["objective"])[:SHOWN]
+    cells = [columns, *([figure(row, column) for column in columns] for row in ranked)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lost = [job for job in jobs if job["status"] != "completed"]
-    reasons = Counter((printable(job["status"]), job["reason"]) for job in lost)
+    reasons = Counter((printable(job["status"]), job["reason"]) for job in lost).most_common()
     counts = settings.status_counts(jobs)
     text: str = template("sweep.txt").render(
         **summary,
         lines=["  ".join(map(str.rjust, row, widths)) for row in cells],
-        n_penalties=len(_numbers(rows, "reg")) if "reg" in keys else 0,
         counts=counts,
         differences=differences(summary),
         test_interval=test_interval(summary["best"]),
-        reasons=reasons.most_common(),
+        reasons=reasons,
         most=SHOWN,
         listed=_listed(counts),
         place=printable(sweep),

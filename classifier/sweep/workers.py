@@ -55,12 +55,10 @@ def train_in_workers(
     with open_workers(backend, n_jobs, address, stacks) as workers:
         for attempt in ([*waiting], *([number] for number in waiting)):
             numbers = [number for number in attempt if number in waiting]
-            if not numbers:
-                continue
             shares = shares_of(n_jobs, len(numbers), address)
+            calls = [(n, waiting[n], Path.cwd(), *shares) for n in numbers]
             try:
-                calls = [(n, waiting[n], Path.cwd(), *shares) for n in numbers]
-                for number, reason in workers(calls):
+                for number, reason in workers(calls) if calls else ():
                     end_stack(waiting.pop(number), reason, progress)
             except Exception as error:  # every backend has an exception of its own for this
                 line = "a worker died (%s); what it had not finished is run again"

@@ -43,7 +43,10 @@ class Events(figures.Listener):
         for path in figures.artifacts(folder):
             name, made = path.relative_to(folder).as_posix(), path.stat().st_mtime
             if path.suffix == ".png":
-                self.add(_picture(name, path.read_bytes()), made)
+                png = path.read_bytes()
+                width, height = struct.unpack(">II", png[16:24])  # of the header, in every PNG
+                image = Summary.Image(width=width, height=height, encoded_image_string=png)
+                self.add(Summary(value=[Summary.Value(tag=name, image=image)]), made)
             elif path.suffix in TEXTS:
                 lines = path.read_text(encoding="utf-8", errors="replace")
                 # As code, or it would be taken for Markdown.
@@ -54,27 +57,33 @@ class Events(figures.Listener):
         self._file.close()
 
 
-class EventFiles:
-    """The folders `tensorboard/` of runs and sweeps."""
+def begin(record: Record) -> Events:
+    """Return the file of a run that goes on: it grows."""
+    return Events(record.folder / "tensorboard")
 
-    def begin(self, record: Record) -> Events:
-        """Return the file of a run that goes on: it grows."""
-        return Events(record.folder / "tensorboard")
 
-    def put(
-        self, records: Sequence[Record], sweep: Path | None, live: Events | None = None
-    ) -> None:
-        """Write `tensorboard/` into the folder of each run, and of their sweep.
+def put(records: Sequence[Record], sweep: Path | None, live: Events | None = None) -> None:
+    """Write `tensorboard/` into the folder of each run, and of their sweep.
 
-        What was written live of a run on its own is completed.
-        """
-        for record in records:
-            whole = _whole(record.folder) if live is None else contextlib.closing(live)
-            with whole as events:
-                _write(events, record)
-        if sweep is not None:
-            with _whole(sweep) as events:
-                events.add_files(sweep)
+    What was written live of a run on its own is completed.
+    """
+    for record in records:
+        keys = {
+            key: value if isinstance(value, int | float) else figures.as_text(value)
+            for key, value in settings(record.config).items()
+        }
+        labels = {"status": f"{record.status}: {record.reason}"} | figures.label_texts(record)
+        # Without its `experiment`, TensorBoard finds the columns of the table in the runs.
+        _, begun, *completed = hparams(keys, {})
+        ends = completed if record.status == "completed" else []
+        with _whole(record.folder) if live is None else contextlib.closing(live) as events:
+            events.tell(figures.scalars(record))
+            for summary in (begun, *(text(key, value) for key, value in labels.items()), *ends):
+                events.add(summary, figures.span(record.folder)[1])
+            events.add_files(record.folder)
+    if sweep is not None:
+        with _whole(sweep) as events:
+            events.add_files(sweep)
 
 
 @contextlib.contextmanager
@@ -88,26 +97,3 @@ def _whole(folder: Path) -> Iterator[Events]:
         beside.rename(place)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-
-
-def _write(events: Events, record: Record) -> None:
-    """Write all that is known of a run."""
-    events.tell(figures.scalars(record))
-    keys = {
-        key: value if isinstance(value, int | float) else figures.as_text(value)
-        for key, value in settings(record.config).items()
-    }
-    # Without its `experiment`, TensorBoard finds the columns of the table in the runs themselves.
-    _, begun, completed = hparams(keys, {})
-    labels = {"status": f"{record.status}: {record.reason}"} | figures.label_texts(record)
-    summaries = [begun, *(text(key, value) for key, value in labels.items())]
-    summaries += [completed] if record.status == "completed" else []
-    for summary in summaries:
-        events.add(summary, figures.span(record.folder)[1])
-    events.add_files(record.folder)
-
-
-def _picture(name: str, png: bytes) -> Summary:
-    width, height = struct.unpack(">II", png[16:24])  # of the header, which every PNG begins with
-    image = Summary.Image(width=width, height=height, encoded_image_string=png)
-    return Summary(value=[Summary.Value(tag=name, image=image)])

@@ -42,8 +42,7 @@ def span(*folders: Path) -> tuple[float, float]:
 def label_texts(record: Record) -> dict[str, str]:
     """Return the name and the tags of a run, where it has any."""
     labels = labels_of(record.config)
-    texts = {"name": labels.name, "tags": labels.shown}
-    return {key: value for key, value in texts.items() if value}
+    return {k: text for k, text in (("name", labels.name), ("tags", labels.shown)) if text}
 
 
 class Listener:
@@ -65,13 +64,12 @@ class Listener:
 
 def scalars(record: Record) -> list[Scalar]:
     """Return the curves of a run, and the figures of the weights it kept at their epoch."""
-    begun, end = span(record.folder)
-    history = record.folder / "history.csv"
-    kept = final_figures(record.report) if record.report else {}
-    rows = curves(read_history(history), begun) if history.exists() else []
-    return rows + [
-        Scalar(name, value, int(kept["best_epoch"]), end) for name, value in kept.items()
-    ]
+    (begun, end), history = span(record.folder), record.folder / "history.csv"
+    points = curves(read_history(history), begun) if history.exists() else []
+    if record.report:
+        epoch, kept = record.report["best_epoch"], final_figures(record.report)
+        points += [Scalar(name, value, epoch, end) for name, value in kept.items()]
+    return points
 
 
 def curves(history: Sequence[Epoch], begun: float) -> list[Scalar]:
@@ -97,15 +95,13 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
         parts["test" if split == "test" else f"best_{split}"] = metrics
     for name, part in parts.items():
         figures |= {f"{name}_{key}": value for key, value in (part or {}).items()}
-    numbers = {name: value for name, value in figures.items() if isinstance(value, float)}
-    finite = {name: value for name, value in numbers.items() if math.isfinite(value)}
+    finite = {k: v for k, v in figures.items() if isinstance(v, float) and math.isfinite(v)}
     return finite | {"best_epoch": report["best_epoch"]}
 
 
 def artifacts(folder: Path) -> list[Path]:
     """Return the files of a run or a sweep worth keeping elsewhere: all but its checkpoint."""
-    paths = {path for pattern in ARTIFACTS for path in folder.glob(pattern)}
-    return sorted(path for path in paths if path.is_file())
+    return sorted({p for pattern in ARTIFACTS for p in folder.glob(pattern) if p.is_file()})
 
 
 def as_text(value: Value) -> str:

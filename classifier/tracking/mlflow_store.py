@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -42,7 +42,7 @@ class Run(figures.Listener):
         """Add figures."""
         from mlflow.entities import Metric
 
-        metrics = [Metric(name, v, _ms(time), epoch) for name, v, epoch, time in scalars]
+        metrics = [Metric(name, v, int(1000 * t), epoch) for name, v, epoch, t in scalars]
         for start in range(0, len(metrics), METRICS):
             self.client.log_batch(self.run_id, metrics=metrics[start : start + METRICS])
 
@@ -71,10 +71,7 @@ class Store:
     def __init__(self, place: Mlflow) -> None:
         for name, value in QUIET.items():
             os.environ.setdefault(name, value)
-        uri = place.uri
-        with contextlib.ExitStack() as exits:
-            if uri.startswith(SQLITE):
-                uri = exits.enter_context(_alone(Path(uri.removeprefix(SQLITE)).resolve()))
+        with _alone(place.uri) as uri:
             from mlflow import MlflowClient
 
             self.client = MlflowClient(uri, registry_uri=uri)
@@ -101,10 +98,9 @@ class Store:
         """
         if sweep is not None:
             self._put_sweep(records, sweep)
-            return
-        for record in records:
-            earlier = [] if live is not None else self._runs("folder", _known_by(record.folder))
-            self._put_run(record, {}, earlier, live)
+        else:
+            earlier = [] if live else self._runs("folder", _known_by(records[0].folder))
+            self._put_run(records[0], {}, earlier, live)
 
     @stop_later()  # raised within a call, a signal leaves a transaction open, and the store locked
     def _put_run(
@@ -125,27 +121,17 @@ class Store:
                 if run.info.end_time == _span([record])[1]:  # it is set last: the run is all there
                     return
                 self.client.delete_run(run.info.run_id)
-
-        def create() -> Run:
-            return live or self._create(record.folder, tags, [record])
-
-        with self._filled(create, [record]) as filled:
+        with self._filled(record.folder, tags, [record], live) as filled:
             filled.describe(tags, settings(record.config))
             filled.tell(figures.scalars(record))
             filled.add_files(record.folder)
 
     def _put_sweep(self, records: Sequence[Record], sweep: Path) -> None:
         """Store a sweep and its jobs, which become children of its run: the best, the artifacts."""
-
-        def create() -> Run:
-            earlier = self._runs("folder", _known_by(sweep))
-            if earlier:
-                return Run(self.client, earlier[0].info.run_id)
-            return self._create(sweep, figures.label_texts(records[0]), records)
-
-        with self._filled(create, records) as parent:
-            with stop_later():
-                children = self._runs(PARENT, parent.run_id)
+        earlier = self._runs("folder", _known_by(sweep))
+        run = Run(self.client, earlier[0].info.run_id) if earlier else None
+        with self._filled(sweep, figures.label_texts(records[0]), records, run) as parent:
+            children = self._runs(PARENT, parent.run_id)
             for record in records:
                 self._put_run(record, {PARENT: parent.run_id}, children)
             with stop_later():
@@ -160,17 +146,18 @@ class Store:
                 parent.add_files(sweep)
 
     @contextlib.contextmanager
-    def _filled(self, create: Callable[[], Run], records: Sequence[Record]) -> Iterator[Run]:
-        """Yield the run of some jobs, to be filled; then end it.
+    def _filled(
+        self, folder: Path, tags: dict[str, str], records: Sequence[Record], run: Run | None
+    ) -> Iterator[Run]:
+        """Yield the run of some jobs, made where there is none, to be filled; then end it.
 
         One that is there only in part is not left as running.
         """
-        run = None
         became = {STATUSES.get(record.status, "KILLED") for record in records}
         worst = next(status for status in ("KILLED", "FAILED", "FINISHED") if status in became)
         try:
             with stop_later():  # a signal waits until it is known which run there is
-                run = create()
+                run = run or self._create(folder, tags, records)
             yield run
             with stop_later():
                 self.client.set_terminated(run.run_id, worst, _span(records)[1])
@@ -180,6 +167,7 @@ class Store:
                     self.client.set_terminated(run.run_id, "KILLED")
             raise
 
+    @stop_later()
     def _runs(self, tag: str, value: str) -> list[Any]:
         wanted = f"tags.`{tag}` = '{value}'"
         return list(self.client.search_runs([self.experiment], wanted, max_results=RUNS))
@@ -197,11 +185,16 @@ class Store:
 
 
 @contextlib.contextmanager
-def _alone(file: Path) -> Iterator[str]:
-    """Yield the URI of a sqlite file that no other run opens meanwhile: mlflow makes its tables.
+def _alone(uri: str) -> Iterator[str]:
+    """Yield a URI; that of a sqlite file, which no other run opens meanwhile, has a whole path.
 
-    One that cannot be opened is an error at once, where mlflow would try for two minutes.
+    For mlflow makes its tables. A file that cannot be opened is an error at once, where mlflow
+    would try for two minutes.
     """
+    if not uri.startswith(SQLITE):
+        yield uri
+        return
+    file = Path(uri.removeprefix(SQLITE)).resolve()
     file.parent.mkdir(parents=True, exist_ok=True)
     with locked(file.parent, wait=True):
         with contextlib.closing(sqlite3.connect(file, timeout=60)) as connection:
@@ -217,8 +210,4 @@ def _known_by(folder: Path) -> str:
 def _span(records: Sequence[Record]) -> tuple[int, int]:
     """Return when the first of some jobs was begun and the last one ended, in MLflow's unit."""
     begun, end = figures.span(*(record.folder for record in records))
-    return _ms(begun), _ms(end)
-
-
-def _ms(seconds: float) -> int:
-    return int(1000 * seconds)
+    return int(1000 * begun), int(1000 * end)

@@ -6,6 +6,7 @@ So nothing is there twice.
 """
 
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
@@ -80,17 +81,18 @@ def track(
 
 
 def _opened(config: DictConfig) -> Any:
-    """Return the tracker of a composed config: an `EventFiles` or a `Store`."""
+    """Return the tracker of a composed config: the module `event_files`, or a `Store`."""
     if tracker_of(config) == "tensorboard":
-        from classifier.tracking.event_files import EventFiles  # its package may be missing
+        from classifier.tracking import event_files  # its package may be missing
 
-        return EventFiles()
+        return event_files
     from classifier.tracking.mlflow_store import Store
 
     place: Any = OmegaConf.to_object(config.mlflow)
     return Store(place)
 
 
+@dataclasses.dataclass
 class Live:
     """Tells the tracker of a run of its epochs, no more often than every few seconds.
 
@@ -108,19 +110,16 @@ class Live:
     listener : what the tracker has of the run; None where it has nothing, or failed.
     """
 
-    def __init__(
-        self,
-        config: DictConfig,
-        folder: Path,
-        every: float = EVERY,
-        share: float = SHARE,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.config, self.folder, self.clock = config, folder, clock
-        self.every, self.share = every, share
-        self.listener: Listener | None = None
-        self._is_on = tracker_of(config) != "none" and bool(config.tracker_live)
-        self._last, self._wait = clock(), every
+    config: DictConfig
+    folder: Path
+    every: float = EVERY
+    share: float = SHARE
+    clock: Callable[[], float] = time.monotonic
+    listener: Listener | None = dataclasses.field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._is_on = tracker_of(self.config) != "none" and bool(self.config.tracker_live)
+        self._last, self._wait = self.clock(), self.every
 
     def __call__(self, training: Training) -> None:
         """Tell what is new of a run on its own, if it is time to; this is a `Watch`."""
@@ -154,8 +153,7 @@ def _silence() -> Iterator[None]:
     """Keep a package's warnings and logs, of its own concerns, from the terminal."""
     logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(logging.NOTSET)

@@ -161,7 +161,7 @@ def _end_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def failure_told(folder: Path, what: str) -> Iterator[None]:
+def failure_told(folder: Path, kind: Kind) -> Iterator[None]:
     """Tell in one line why a page or pictures are not made; the results stand without them.
 
     The terminal has the line, and the train.log of a run that still goes on.
@@ -169,6 +169,7 @@ def failure_told(folder: Path, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        what = "page is" if kind == "page" else "pictures are"
         line = "%s: its %s not made, its results stand: %s"
         message = line, printable(from_here(folder)), what, reason_of(error)
         if run_log.handlers:
@@ -181,9 +182,9 @@ def failure_told(folder: Path, what: str) -> Iterator[None]:
 def show_run(folder: Path, plots: bool) -> None:
     """Write the page of a run and, where asked to, its plots; tell of what cannot be made."""
     if plots:
-        with failure_told(folder, "pictures are"):
+        with failure_told(folder, "run"):
             draw("run", folder)
-    with failure_told(folder, "page is"):
+    with failure_told(folder, "page"):
         draw("page", folder)
 
 

@@ -13,9 +13,9 @@ from hydra import compose, initialize_config_dir
 
 from classifier.runs.config import Config, Job, make_config, register_schemas
 from classifier.runs.folder import read_status, write_status
+from classifier.runs.log import log as run_log
 from classifier.runs.preparation import load_dataset
 from classifier.shell.hydra_compat import VERSION_BASE
-from classifier.sweep.folders import JobFolders
 from classifier.sweep.launcher import WORKER, StackedLauncher
 from classifier.sweep.stacks import (
     BUDGET,
@@ -28,10 +28,9 @@ from classifier.sweep.stacks import (
     train_here,
     train_stack,
 )
-from classifier.sweep.workers import shares_of, train_in_workers
+from classifier.sweep.workers import shares_of
 from data import machine
 from data.dataset import Dataset, Split
-from data.files.store import write_json
 
 GIB = 2**30
 PLAIN = {
@@ -59,6 +58,12 @@ def names(stacks):
     return [[j.folder.name for j in stack.jobs] for stack in stacks]
 
 
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch):
+    """Let the lines of runs go to the terminal again after a test in which a stack was trained."""
+    monkeypatch.setattr(run_log, "propagate", run_log.propagate)
+
+
 @pytest.fixture
 def jobs(repository, tmp_path):
     """Four jobs of one config, each with its folder."""
@@ -84,8 +89,8 @@ def stack(jobs, dataset=None):
     return Stack(jobs, dataset or load_dataset(jobs[0].config), jobs[0].folder / "checkpoint.npz")
 
 
-def statuses(jobs):
-    return [read_status(job.folder)["status"] for job in jobs]
+def statuses(jobs, key="status"):
+    return [read_status(job.folder)[key] for job in jobs]
 
 
 def test_jobs_share_a_stack_when_they_differ_in_numbers_of_their_own_alone():
@@ -167,44 +172,15 @@ def test_data_are_let_go_before_the_next_are_loaded_here_and_kept_for_workers(tm
     assert [len(loaded), told.progress.n_ended] == [3, 3]
     big = dataset_of()
     for backend, taken in (("loky", 2 * big.nbytes), ("local", 0)):  # here, and in a file
-        launcher = StackedLauncher(
-            backend, 2, None, None, lambda _: rooms.append(machine.room()) or big
-        )
+        of_room = [backend, 2, None, None, lambda _: rooms.append(machine.room()) or big]
+        launcher = StackedLauncher(*of_room)
         assert len([*launcher.stacks(jobs, told.progress)]) == 3
         assert np.diff(rooms[-3:]).tolist() == [-taken, -taken]
 
 
-def test_a_known_config_keeps_its_folder_and_a_new_one_takes_a_free_number(tmp_path):
-    for name in ("0", "1/.hydra", "3", "best"):
-        (tmp_path / name).mkdir(parents=True)
-    write_json(tmp_path / "1/report.json", {"config": PLAIN, "metrics": {}})
-    write_status(tmp_path / "1", "completed")
-    write_status(tmp_path / "3", "failed", "it could not be composed")
-    folders = JobFolders(tmp_path)
-    assert not folders.is_new
-    assert folders.find(PLAIN | {"outputs": "elsewhere", "seed": 0.0}) == (
-        tmp_path / "1",
-        "completed",
-    )
-    assert folders.find(PLAIN | {"reg": 3}) is None
-    made = []
-
-    def files(folder, number):
-        made.append((folder.name, number))
-        return {".hydra/config.yaml": "reg: 3\n", "status.json": "{}"}
-
-    for number in (0, 1, 3, 7):
-        folders.make(number, files)
-    assert made == [("2", 0), ("3", 1), ("4", 3), ("7", 7)]
-    for name in "2347":
-        assert (tmp_path / name / ".hydra/config.yaml").read_text(encoding="utf-8") == "reg: 3\n"
-        assert (tmp_path / name / "status.json").read_text(encoding="utf-8") == "{}"
-    assert not (tmp_path / "0/.hydra").exists()
-
-
 def test_as_many_workers_as_cores_and_memory_allow_unless_told():
-    assert StackedLauncher("loky", None, None, None).n_jobs == machine.processes(WORKER)
-    assert StackedLauncher("loky", 9, None, None).n_jobs == 9
+    assert StackedLauncher("loky", None, None, None).n_workers == machine.processes(WORKER)
+    assert StackedLauncher("loky", 9, None, None).n_workers == 9
     n = machine.cores()
     assert [shares_of(jobs, 5, None) for jobs in (1, n, 3 * n)] == [
         (max(1, n // jobs), 1 + min(jobs, 5)) for jobs in (1, n, 3 * n)
@@ -225,10 +201,7 @@ def test_a_failing_stack_returns_why_and_says_it_in_its_folders(jobs):
     dataset.train.X[0, 0] = float("nan")
     reason = train_stack(stack(jobs, dataset), threads=1)
     assert "example 0 holds nan: it is not finite" in reason
-    assert [read_status(one.folder)["reason"] for one in jobs] == [reason] * 4
-    assert statuses(jobs) == ["failed"] * 4
-    train_stack(stack(jobs[:1], dataset_of(20_000, 1000)), threads=1, n_processes=10**6)
-    assert read_status(jobs[0].folder)["reason"] == reason  # it is not tried again
+    assert [statuses(jobs), statuses(jobs, "reason")] == [["failed"] * 4, [reason] * 4]
     (jobs[0].folder / "status.json").unlink()
     reason = train_stack(stack(jobs[:1], dataset_of(20_000, 1000)), threads=1, n_processes=10**6)
     assert "fewer processes than these 1000000" in reason
@@ -238,32 +211,17 @@ def test_a_stack_without_a_result_or_a_reason_gets_one(jobs, told):
     write_status(jobs[3].folder, "completed")
     end_stack(stack(jobs[:1]), "", told.progress)
     end_stack(stack(jobs[2:]), "too many open files", told.progress)
-    reasons = [read_status(one.folder)["reason"] for one in jobs]
-    assert reasons == [UNKNOWN, None, "too many open files", None]
+    assert statuses(jobs, "reason") == [UNKNOWN, None, "too many open files", None]
     assert told.progress.n_ended == 3
-
-
-def without_times(lines):
-    return [re.sub(r", [\d:?]+ left", "", line) for line in lines]
 
 
 def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs, told):
     made = []
-    train_here(
-        [stack(jobs[:3]), stack(jobs[3:])],
-        told.progress,
-        lambda kind, folder: made.append((kind, folder.name)),
-    )
+    stacks = [stack(jobs[:3]), stack(jobs[3:])]
+    train_here(stacks, told.progress, lambda kind, folder: made.append((kind, folder.name)))
     epochs = [f", epoch {n}/2" for n in (0, 1, 2, 2)]
     first, second = ([f"{n}/4 jobs{epoch}" for epoch in epochs] for n in (0, 3))
-    assert without_times(told.lines) == [*first, "3/4 jobs", *second, "4/4 jobs"]
+    without_times = [re.sub(r", [\d:?]+ left", "", line) for line in told.lines]
+    assert without_times == [*first, "3/4 jobs", *second, "4/4 jobs"]
     assert told.lines[-1] == "4/4 jobs, 0:00 left"
     assert made == [("page", str(n)) for n in range(4)]
-
-
-@pytest.mark.slow
-def test_a_sweep_in_workers_tells_of_jobs_as_their_stacks_end(jobs, told):
-    train_in_workers([stack(jobs[:3]), stack(jobs[3:])], "loky", 1, None, told.progress)
-    assert statuses(jobs) == ["completed"] * 4
-    lines = sorted(without_times(told.lines))
-    assert lines in (["1/4 jobs", "4/4 jobs"], ["3/4 jobs", "4/4 jobs"])

@@ -84,6 +84,7 @@ def of_tensorboard(folder):
         texts=texts,
         files={name: len(image) for name, image in images.items()},
         completed="_hparams_/session_end_info" in session,
+        events=events,
     )
 
 

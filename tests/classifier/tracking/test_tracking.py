@@ -211,27 +211,6 @@ def test_a_signal_at_any_call_of_mlflow_leaves_no_run_as_running(tmp_path, monke
     assert statuses(tmp_path / "m.db") == [*ends.values()]
 
 
-@pytest.mark.parametrize(
-    ("tracker", "package", "many"),
-    [("tensorboard", "tensorboardX", ["-m", "lr=0.1,0.2"]), ("mlflow", "mlflow", [])],
-)
-def test_a_package_that_is_missing_is_told_before_anything_is_done(
-    tracker, package, many, command, tmp_path, repository
-):
-    (tmp_path / "without.py").write_text(
-        f"import runpy, sys\nsys.modules[{package!r}] = None\n"
-        f"sys.path.insert(0, {str(repository)!r})\n"
-        f"runpy.run_path({str(repository / 'train.py')!r}, run_name='__main__')",
-        encoding="utf-8",
-    )
-    done = command(tmp_path / "without.py", *many, f"tracker={tracker}")
-    line = (
-        f"tracker={tracker}: {package} is not installed: pip install -r requirements-extras.txt\n"
-    )
-    assert [done.returncode, done.stdout, done.stderr] == [1, "", line]
-    assert [path.name for path in tmp_path.iterdir()] == ["without.py"]
-
-
 def test_a_tracker_that_fails_costs_no_run(tracker, train, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run/.softmax").write_text("run\n", encoding="utf-8")
@@ -252,18 +231,21 @@ def test_a_tracker_that_fails_costs_no_run(tracker, train, tmp_path):
             ({"tracker": "mlflow", "mlflow": uri}, False, f"mlflow.uri={uri}: must be sqlite:///F")
             for uri in ("foo", "sqlite:///", "sqlite:mlflow.db", "./mlruns", "https://")
         ),
+        *(
+            ({"tracker": tracker, "without": package}, True, f"tracker={tracker}: {package} is not")
+            for tracker, package in {"tensorboard": "tensorboardX", "mlflow": "mlflow"}.items()
+        ),
         ({"tracker": "foo"}, True, "tracker=foo: must be one of none, tensorboard, mlflow"),
         ({"tracker_live": True}, False, "tracker_live=true: there is no tracker; add tracker="),
-        (
-            {"tracker": "tensorboard", "tracker_live": True},
-            True,
-            "tracker_live=true: .* at its end",
-        ),
+        ({"tracker": "tensorboard", "tracker_live": True}, True, "tracker_live=true: .*its end"),
     ],
 )
-def test_what_is_no_tracker_and_no_address_is_refused(config, is_sweep, words):
+def test_what_is_no_tracker_no_address_or_not_installed_is_refused(
+    config, is_sweep, words, monkeypatch
+):
     pytest.importorskip("tensorboardX")
-    place = {"uri": config.pop("mlflow", "x"), "artifacts": "a", "experiment": "x"}
+    monkeypatch.setitem(sys.modules, config.pop("without", "nothing"), None)
+    place = {"uri": config.pop("mlflow", "sqlite:///x"), "artifacts": "a", "experiment": "x"}
     composed = OmegaConf.create({"tracker": "none", "tracker_live": False} | config)
     composed.mlflow = OmegaConf.merge(OmegaConf.structured(Mlflow), place)
     with pytest.raises(InputError, match=f"^{words}"):
