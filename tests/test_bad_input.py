@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -30,53 +31,22 @@ def spoilt(value, *places):
     return bad
 
 
-# What the file holds, and the line about it.
+# Of what `data/sources` refuses: what predict.py reads too, and the line about it.
 ARRAYS = {
     "NaN": ({"X": spoilt(np.nan, (7, 2), (9, 1))}, r"example 7 holds nan: .* \(at \[7, 2\]"),
     "infinity": ({"X": spoilt(-np.inf, (3, 0))}, r"example 3 holds -inf: .* \(at \[3, 0\]"),
     "unequal lengths": ({"y": Y[:50]}, "X holds 60 examples and y 50 labels"),
-    "labels that are not whole": ({"y": Y + 0.25}, r"y\[0\]=0.25: labels must be whole"),
     "NaN label": ({"y": np.where(Y, Y, np.nan)}, r"y\[0\]=nan: labels must be whole"),
-    "complex": ({"X": X.astype(complex)}, "X is complex128 of shape"),
-    "text in X": ({"X": X.astype(str)}, "X is <U32 of shape"),
     "dates in X": ({"X": X.astype("datetime64[s]")}, "X is datetime64"),
-    "objects": ({"X": X.astype(object)}, "X holds Python objects; save"),
     "object labels": ({"y": Y.astype(object)}, "y holds Python objects; save text as y.astype"),
-    "labels that are no text": (
-        {"y": np.where(Y, 97, 0x7FFFFFFF).astype("<u4").view("<U1")},
-        "y holds text that is not UTF-8",
-    ),
-    "no features": ({"X": X[:, :0]}, r"X is float64 of shape \(60, 0\)"),
-    "one axis": ({"X": X[:, 0]}, r"X is float64 of shape \(60,\);.* give X\[:, None\]"),
     "no X": ({"X": None}, "no array named X; it holds y"),
     "a column of labels": ({"y": Y[:, None]}, r"y is int64 of shape \(60, 1\)"),
-}
-# Only a training finds these.
-TRAINING = {
-    "no y": ({"y": None}, "no array named y; it holds X"),
-    "no examples": ({"X": X[:0], "y": Y[:0]}, "there are no examples"),
-    "one class": ({"y": 0 * Y}, "a classifier needs at least two classes, found only 0"),
-    "a label an example": ({"y": np.arange(60)}, "60 different labels for as many examples"),
 }
 
 
 def save(path, changes):
     arrays = {name: a for name, a in ({"X": X, "y": Y} | changes).items() if a is not None}
     np.savez(path, **arrays)
-
-
-def told_in_one_line(done, words):
-    assert done.returncode == 1, done.stdout
-    assert re.search(words, done.stderr), done.stderr
-    assert done.stderr.count("\n") == 1
-    assert "Traceback" not in done.stdout
-    assert done.computed < 5
-    assert done.memory < GIB
-
-
-def load(train, **changes):
-    settings = {"val": None, "test": None, "val_fraction": 0.1, "test_fraction": 0.2} | changes
-    return Arrays(train=str(train), **settings).load(np.random.default_rng(0))
 
 
 @pytest.fixture(scope="module")
@@ -88,56 +58,46 @@ def model_file(tmp_path_factory):
     return path
 
 
-def refuses(path, words, model_file=None):
-    """Return whether a training, and a prediction where there is a model, refuse a file so."""
-    with pytest.raises((ValueError, FileNotFoundError), match=f"{path.name}: {words}"):
-        load(path)
-    if model_file is not None:
-        places = {"input": str(path), "output": str(path.with_name("p.csv")), "outputs": "o"}
+def check_refused(path, words, model_file):
+    """Check that a training and a prediction refuse a file, and write nothing."""
+    source = Arrays(train=str(path), val=None, test=None, val_fraction=0.1, test_fraction=0.2)
+    places = {"input": str(path), "output": str(path.with_name("p.csv")), "outputs": "o"}
+    config = PredictConfig(run=str(model_file), top_k=1, **places)
+    for read in (lambda: source.load(np.random.default_rng(0)), lambda: predict(config)):
         with pytest.raises((ValueError, FileNotFoundError), match=f"{path.name}: {words}"):
-            predict(PredictConfig(run=str(model_file), top_k=1, **places))
-        assert not path.with_name("p.csv").exists()
-    return not list(path.parent.glob(".*.part"))
+            read()
+    assert not path.with_name("p.csv").exists()
+    assert not list(path.parent.glob(".*.part"))
 
 
-@pytest.mark.parametrize("row", [*ARRAYS, *TRAINING])
+@pytest.mark.parametrize("row", ARRAYS)
 def test_arrays(row, tmp_path, model_file):
-    changes, words = (ARRAYS | TRAINING)[row]
+    changes, words = ARRAYS[row]
     save(tmp_path / "bad.npz", changes)
-    assert refuses(tmp_path / "bad.npz", words, model_file if row in ARRAYS else None)
+    check_refused(tmp_path / "bad.npz", words, model_file)
 
 
 def not_npz(folder):
     save(folder / "whole.npz", {})
-    content = (folder / "whole.npz").read_bytes()
-    (folder / "cut.npz").write_bytes(content[:700])
-    (folder / "text.npz").write_text("X,y\n1,2\n", encoding="utf-8")
+    (folder / "cut.npz").write_bytes((folder / "whole.npz").read_bytes()[:700])
     (folder / "empty.npz").write_bytes(b"")
-    np.save(folder / "x.npy", X)
-    (folder / "x.npy").rename(folder / "renamed.npz")
     np.savez(folder / "pickled.npz", X=np.array([{}, []], dtype=object), y=Y)
     (folder / "folder.npz").mkdir()
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999, 9), }"
-    with np.load(folder / "whole.npz") as whole:
-        y = io.BytesIO()
-        np.lib.format.write_array(y, whole["y"])
-    with zipfile.ZipFile(folder / "huge.npz", "w") as archive:
-        size = len(header).to_bytes(2, "little")
-        archive.writestr("X.npy", b"\x93NUMPY\x01\x00" + size + header)
-        archive.writestr("y.npy", y.getvalue())
-    with zipfile.ZipFile(folder / "lines.npz", "w") as archive:
-        archive.writestr("two\nlines.npy", y.getvalue())
-    with zipfile.ZipFile(folder / "twice.npz", "w") as archive:
-        archive.writestr("y.npy", y.getvalue())
-        with pytest.warns(UserWarning, match="Duplicate name"):
-            archive.writestr("y.npy", y.getvalue())
+    header = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    y = io.BytesIO()
+    np.lib.format.write_array(y, Y)
+    members = {"huge": ["X.npy", "y.npy"], "lines": ["two\nlines.npy"], "twice": ["y.npy"] * 2}
+    for name, parts in members.items():
+        with zipfile.ZipFile(folder / f"{name}.npz", "w") as archive, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a name that is there twice
+            for part in parts:
+                archive.writestr(part, header if part == "X.npy" else y.getvalue())
 
 
 FILES = {
     "cut.npz": "an .npz file cut short",
-    "text.npz": "not an .npz file; numpy.savez",
     "empty.npz": "not an .npz file; numpy.savez",
-    "renamed.npz": "one array, an .npy file; ",
     "pickled.npz": "X holds Python objects",
     "folder.npz": "not a file but a folder",
     "none.npz": "no such file",
@@ -150,23 +110,7 @@ FILES = {
 def test_files_that_are_no_arrays(tmp_path, model_file):
     not_npz(tmp_path)
     for name, words in FILES.items():
-        assert refuses(tmp_path / name, words, model_file)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"X": X[:, :3]}, r"its examples have shape \(3,\), those of data.train have \(4,\)"),
-        ({"y": Y + 1}, "label 3 is in no example of data.train"),
-        ({"y": (Y + 1).astype(str)}, "label 3 is in no example of data.train"),
-    ],
-)
-def test_a_split_that_does_not_fit(changes, words, tmp_path):
-    save(tmp_path / "x.npz", {})
-    save(tmp_path / "v.npz", changes)
-    for name in ("val", "test"):
-        with pytest.raises(ValueError, match=words):
-            load(tmp_path / "x.npz", **{name: str(tmp_path / "v.npz")})
+        check_refused(tmp_path / name, words, model_file)
 
 
 @pytest.fixture
@@ -226,24 +170,27 @@ def add(tar, name, content=b"", **fields):
     tar.addfile(member, io.BytesIO(content))
 
 
+PART = "cifar-10-batches-bin/test_batch.bin"
+IMAGE, LINK = {"content": b"x" * 3073}, {"linkname": "data_batch_1.bin"}
+OUT, LINKED = "a name that leads out of the archive", "test_batch.bin' is a link or a device, not a"
+BOMB = "unpacks to more than 536870912 bytes is not read"
+HOSTILE = {  # what an archive holds that no one should read, and the line about it
+    "leads out": ([("../../test_batch.bin", IMAGE)], f"'../../test_batch.bin': {OUT}"),
+    "absolute": ([("/etc/test_batch.bin", IMAGE)], f"'/etc/test_batch.bin': {OUT}"),
+    "symlink": ([(PART, LINK | {"type": tarfile.SYMTYPE})], LINKED),
+    "hard link": ([(PART, LINK | {"type": tarfile.LNKTYPE})], LINKED),
+    "twice": ([(PART, IMAGE), ("again/test_batch.bin", IMAGE)], "test_batch.bin' is there twice"),
+    "large member": ([(PART, {"content": bytes(2**26 + 1)})], "67108865 bytes; such a file has at"),
+    "declared bomb": ([], BOMB),
+    "long name bomb": ([], BOMB),
+}
+
+
 def hostile(kind, path):
-    """Write an archive that no one should read."""
-    folder = "cifar-10-batches-bin/"
     with tarfile.open(path, "w:gz") as tar:
-        if kind == "leads out":
-            add(tar, "../../test_batch.bin", b"x" * 3073)
-        elif kind == "absolute":
-            add(tar, "/etc/test_batch.bin", b"x" * 3073)
-        elif kind == "symlink":
-            add(tar, folder + "test_batch.bin", type=tarfile.SYMTYPE, linkname="/etc/passwd")
-        elif kind == "hard link":
-            add(tar, folder + "test_batch.bin", type=tarfile.LNKTYPE, linkname="data_batch_1.bin")
-        elif kind == "twice":
-            add(tar, folder + "test_batch.bin", b"x" * 3073)
-            add(tar, folder + "again/test_batch.bin", b"y" * 3073)
-        elif kind == "large member":
-            add(tar, folder + "test_batch.bin", bytes(2**26 + 1))
-    if kind in ("declared bomb", "long name bomb"):
+        for name, fields in HOSTILE[kind][0]:
+            add(tar, name, **fields)
+    if "bomb" in kind:
         header = tarfile.TarInfo("readme" if kind == "declared bomb" else "././@LongLink")
         header.size = 2**33
         header.type = tarfile.REGTYPE if kind == "declared bomb" else tarfile.GNUTYPE_LONGNAME
@@ -253,98 +200,36 @@ def hostile(kind, path):
                 file.write(bytes(2**20))
 
 
-def cifar10(root):
-    settings = {"labels": "labels", "download": False, "mirror": "none", "val_fraction": 0.1}
-    return Cifar(version="cifar10", root=str(root), **settings)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        ("leads out", "'../../test_batch.bin': a name that leads out of the archive"),
-        ("absolute", "'/etc/test_batch.bin': a name that leads out of the archive"),
-        ("symlink", "test_batch.bin' is a link or a device, not a file"),
-        ("hard link", "test_batch.bin' is a link or a device, not a file"),
-        ("twice", "test_batch.bin' is there twice"),
-        ("large member", "67108865 bytes; such a file has at most 67108864"),
-        ("declared bomb", "unpacks to more than 536870912 bytes is not read"),
-        ("long name bomb", "unpacks to more than 536870912 bytes is not read"),
-    ],
-)
-def test_hostile_archives(kind, words, command, tmp_path):
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_hostile_archives(kind, command, tmp_path):
+    words = HOSTILE[kind][1]
     hostile(kind, tmp_path / "cifar.tar.gz")
     if "bomb" in kind:
-        told_in_one_line(command("train.py", "data=cifar10", "data.root=cifar.tar.gz"), words)
+        done = command("train.py", "data=cifar10", "data.root=cifar.tar.gz")
+        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+        assert words in done.stderr
+        assert (done.computed < 5, done.memory < GIB) == (True, True)
     else:
+        settings = {"labels": "labels", "download": False, "mirror": "none", "val_fraction": 0.1}
+        source = Cifar(version="cifar10", root=str(tmp_path / "cifar.tar.gz"), **settings)
         with pytest.raises(ValueError, match=words):
-            cifar10(tmp_path / "cifar.tar.gz").load(None)
+            source.load(None)
     assert not list(tmp_path.rglob("test_batch*"))
 
 
-@pytest.mark.parametrize(
-    ("damage", "words"),
-    [
-        ("cut short", "data_batch_2.bin: .* not a whole number of 3073-byte records"),
-        (
-            "a label of 10",
-            r"data_batch_2.bin: 1 labels outside 0 to 9, the first \(10\) of image 0",
-        ),
-        ("a copy", "data_batch_2.bin is a copy of data_batch_1.bin"),
-        ("too large", "data_batch_2.bin: 67108865 bytes; such a file has at most"),
-    ],
-)
-def test_damaged_cifar_files(damage, words, tmp_path, write_cifar):
-    folder = write_cifar(tmp_path, "cifar-10-batches-bin")
-    path = folder / "data_batch_2.bin"
-    content = path.read_bytes()
-    if damage == "cut short":
-        path.write_bytes(content[:-100])
-    elif damage == "a label of 10":
-        path.write_bytes(b"\n" + content[1:])
-    elif damage == "a copy":
-        shutil.copy(folder / "data_batch_1.bin", path)
-    else:
-        os.truncate(path, 2**26 + 1)
-    with pytest.raises(ValueError, match=words):
-        cifar10(folder).load(None)
-
-
-def test_a_model_that_is_damaged_or_old_is_told_by_name(tmp_path, model_file):
-    content = model_file.read_bytes()
+def test_a_model_of_another_format_is_told_by_name(tmp_path, model_file):
     with np.load(model_file) as file:
-        arrays = dict(file)
-    np.savez(tmp_path / "old.npz", **arrays | {"format": np.array(1)})
-    kept = {name: array for name, array in arrays.items() if name != "format"}
-    write_sealed(tmp_path / "future.npz", 99, kept)
-    write_sealed(tmp_path / "nan.npz", FORMAT, kept | {"W": np.full((4, 3), np.nan)})
+        arrays = {name: array for name, array in file.items() if name != "format"}
     no_text = np.array([0x7FFFFFFF], dtype="<u4").view("<U1").reshape(())
-    write_sealed(tmp_path / "no_text.npz", FORMAT, kept | {"format": no_text})
-    flipped = bytearray(content)
-    flipped[len(content) // 2] ^= 4
-    (tmp_path / "flipped.npz").write_bytes(flipped)
-    (tmp_path / "cut.npz").write_bytes(content[:-30])
-    for name, words in (
-        ("old", f"old.npz: model format 1, this program reads {FORMAT}; train it anew"),
-        ("future", f"future.npz: model format 99, this program reads {FORMAT}"),
-        ("nan", "nan.npz: a damaged model file"),
-        ("no_text", "no_text.npz: not a model file; it holds "),
-        ("flipped", "flipped.npz: a damaged "),
-        ("cut", "cut.npz: (a damaged model file|an .npz file cut short)"),
+    for changes, version, words in (
+        ({}, 1, f"m.npz: model format 1, this program reads {FORMAT}; train it anew"),
+        ({}, 99, f"m.npz: model format 99, this program reads {FORMAT}"),
+        ({"format": no_text}, FORMAT, "m.npz: not a model file; it holds "),
     ):
+        write_sealed(tmp_path / "m.npz", version, arrays | changes)
         with pytest.raises(ValueError, match=words):
-            LinearModel.load(tmp_path / f"{name}.npz")
-
-
-def test_every_byte_of_a_model_counts(model_file, tmp_path):
-    content = model_file.read_bytes()
-    path = tmp_path / "model.npz"
-    for place in range(0, len(content), 7):
-        damaged = bytearray(content)
-        damaged[place] ^= 16
-        path.write_bytes(damaged)
-        with pytest.raises(ValueError, match=r"model\.npz: "):
-            LinearModel.load(path)
+            LinearModel.load(tmp_path / "m.npz")
 
 
 ODD = {
@@ -380,20 +265,16 @@ def test_ten_thousand_classes(command, tmp_path):
     assert done.memory < GIB // 2  # the scores of all examples of training are 320 MiB
 
 
-@pytest.mark.parametrize("size", [1e6, 1e-6])
+@pytest.mark.parametrize("size", [1e6, 1e-6, 1e-50])
 def test_features_that_one_step_cannot_suit_are_told(size, in_process, tmp_path):
     save(tmp_path / "x.npz", {"X": size * X})
-    arguments = ["data=arrays", "data.train=x.npz", "preprocessing=none", "report.plots=false"]
-    done = in_process("train.py", *arguments)
-    assert done.returncode == 0, done.stderr
-    assert f"the prepared features are of size {2.6 * size:.0e}"[:40] in done.stdout
-    assert "use preprocessing=standardize" in done.stdout
-
-
-def test_values_that_float32_rounds_to_zero_are_refused(in_process, tmp_path):
-    save(tmp_path / "x.npz", {"X": 1e-50 * X})
-    arguments = ["data=arrays", "data.train=x.npz", "epochs=1", "report.plots=false"]
+    arguments = ["data=arrays", "data.train=x.npz", "report.plots=false", "epochs=9"]
     done = in_process("train.py", *arguments, "preprocessing=none")
-    assert done.returncode == 1
-    assert "that float32 rounds to zero after preprocessing; use preprocessing=" in done.stderr
-    assert in_process("train.py", *arguments).returncode == 0
+    assert "use preprocessing=standardize" in done.stdout + done.stderr
+    if size == 1e-50:
+        assert done.returncode == 1
+        assert "that float32 rounds to zero after preprocessing; use preproc" in done.stderr
+        assert in_process("train.py", *arguments).returncode == 0
+    else:
+        assert done.returncode == 0, done.stderr
+        assert f"the prepared features are of size {2.6 * size:.0e}"[:40] in done.stdout

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from classifier.model import LinearModel
-from classifier.runs.checkpoint import read_checkpoint
+from classifier.runs.artifacts import read_checkpoint
 from data.errors import InputError
 from data.files.arrays import DIGITS, checksum
 from data.preprocessing import check_finite

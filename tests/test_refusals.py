@@ -5,8 +5,6 @@ import functools
 import importlib.util
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +24,8 @@ REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text(enco
 
 
 @pytest.mark.parametrize(
-    ("program", "given", "line"), [(p, *row) for p, rows in REFUSED.items() for row in rows.items()]
+    ("program", "given", "line"),
+    [(p, *row) for p in ("train.py", "predict.py") for row in REFUSED[p].items()],
 )
 def test_a_command_that_cannot_be_followed_gets_one_line(
     program, given, line, in_process, tmp_path
@@ -61,39 +60,7 @@ def write_arrays(folder):
     (folder / "link.npz").symlink_to("good.npz")
 
 
-FAIR = ": must be balanced or a weight for each class"
-DATA = [  # what is given to a run and to each job of a sweep, and the line
-    ("data.train=features.npz", "features.npz: no array named X; it holds features, y"),
-    ("data.train=missing.npz", "missing.npz: no such file"),
-    ("data.train_X=nan_X.npy data.train_y=y.npy", "nan_X.npy: example "),
-    (
-        "data.train=good.npz data.val=narrow.npz",
-        "data.val=narrow.npz: its examples have shape (3,)",
-    ),
-    ("data.train=good.npz data.test=labels.npz", "data.test=labels.npz: label z is in no example"),
-    ("data.train=good.npz data.test=link.npz", "data.test=link.npz: is the file of data.train too"),
-    ("data.train=good.npz cv=400", "cv=400: there are 65 training examples"),
-    ("data.train=good.npz data.val_fraction=0 calibrate=true", "calibrate=true: there is no valid"),
-    ("data=cifar10 data.root=nowhere", "data.root=nowhere: there is no such folder"),
-    ("data=digits class_weight={q:2}", "class_weight: there is no class q (0, 1, 2"),
-    ("data=digits class_weight={3.0:2}", "class_weight: there is no class 3.0"),
-    ("data=digits class_weight={03:2}", "class_weight: there is no class 03"),
-    ("data=digits class_weight={true:2}", "class_weight: there is no class True"),
-    ("data=digits class_weight={3:-1}", "class_weight: -1 is not a number above 0"),
-    ("data=digits class_weight={3:many}", "class_weight: many is not a number above 0"),
-    ("data=digits class_weight={3:1e308}", "class_weight: the examples of class 0 would not count"),
-    *(
-        (f"data=digits class_weight={value}", f"class_weight={value}{FAIR}")
-        for value in (5, "fair")
-    ),
-]
-PREPARED = [  # what is known when a model's data are prepared
-    ("data.train=good.npz data.val=huge.npz", "X holds values (up to "),
-    ("data.train=large.npz preprocessing=none", "lr=auto: "),
-]
-
-
-@pytest.mark.parametrize(("given", "line"), DATA + PREPARED)
+@pytest.mark.parametrize(("given", "line"), [*(REFUSED["data"] | REFUSED["prepared"]).items()])
 def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, in_process, tmp_path):
     write_arrays(tmp_path)
     given = ["data=arrays", "epochs=1", "report.plots=false", *given.split()]
@@ -106,7 +73,7 @@ def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, in_pro
     assert not (tmp_path / "r/model.npz").exists()
     if "preprocessing=none" in given:
         assert "use preprocessing=standardize" in done.stderr
-    if (" ".join(given[3:]), line) in PREPARED:
+    if line in REFUSED["prepared"].values():
         return
     done = in_process("train.py", "-m", *given, "lr=0.1,0.2", "hydra.sweep.dir=s")
     assert (done.returncode, done.stdout) == (1, "")
@@ -251,32 +218,17 @@ def test_every_word_leads_to_one_key_that_there_is():
     assert table["keys"].keys() <= train.keys() | predict.keys()
     for group, choices in table["choices"].items():
         assert set(choices) <= {*choices_of(group)}
-    words = [word for key, names in table["keys"].items() if key in train for word in names]
     lines = [entry for entry in table["lines"] if entry["keys"] != ["quiet"]]
+    words = [word for key, names in table["keys"].items() if key in train for word in names]
     words += [word for entry in lines for word in entry["words"]]
-    assert len(words) == len({*words})
-    assert not {*words} & {*train}
+    assert len(words) == len({*words} - {*train})
     for fields in (train, predict):
         taken = {*fields}  # or by an earlier key
         for key, names in table["keys"].items():
             for word in [name for name in names if key in fields and name not in taken]:
                 taken.add(word)
                 assert f": the key is {key}; " in translated(f"{word}=1", word, "1", fields)
-    for entry in lines:
-        for word in entry["words"]:
-            told = translated(
-                f"{word}=1", word, "1", predict if "printed" in entry["line"] else train
-            )
-            assert told.startswith(f"{word}=1: {entry['line'].partition('{')[0]}")
-
-
-def test_the_words_are_read_after_a_mistake_alone(repository):
-    code = (
-        "import classifier.shell.command, classifier.sweep.launcher\n"
-        "from classifier.runs.hints import names_elsewhere\n"
-        "print(names_elsewhere.cache_info().currsize)"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "0\n"
+    for entry, word in [(line, word) for line in lines for word in line["words"]]:
+        fields = predict if "printed" in entry["line"] else train
+        told = translated(f"{word}=1", word, "1", fields)
+        assert told.startswith(f"{word}=1: {entry['line'].partition('{')[0]}")

@@ -1,4 +1,4 @@
-"""The files of a run: one list of them, and how those with results are written and read.
+"""The files of a run: one list of them, and how its results and checkpoint are written and read.
 
 The list is gone through after training and again after evaluation. Each file is whole or not there,
 report.json comes last of its stage and status.json last of all, so that a run that was killed at
@@ -6,7 +6,11 @@ its end is finished by going through the list again.
 """
 
 import csv
+import dataclasses
 import io
+import json
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,8 +21,10 @@ from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.figures import Shown
 from classifier.report.text import report_text, reported_split
+from classifier.runs.config import Job, refuse_changes
+from classifier.solver import Training
 from data.dataset import Dataset
-from data.errors import InputError
+from data.errors import InputError, one_line
 from data.files.arrays import read_npz, read_sealed, write_sealed
 from data.files.store import read_plain, remove, write_json, write_text, write_whole
 
@@ -36,6 +42,11 @@ PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "reliability_diagram.png",
 )
 FORMAT = 1  # of predictions.npz
+STATE_FORMAT = 10  # of checkpoint.npz; another number is another layout
+STATE = "training."  # in checkpoint.npz, before the names of the training's own arrays
+SHARE = 0.03  # of the time of training that writing checkpoints may take
+FIRST_COST = 0.01  # seconds that the first one is reckoned with
+WAY_OUT = "delete it, and the training begins anew"
 DRAWN = 400  # examples that are kept to be drawn, half of them for validation, at most
 
 # When a file is made: before training; of what training found; of the evaluation; of a test split
@@ -240,6 +251,117 @@ def read_examples(path: Path) -> Shown:
     if X.shape != (len(y), 2) or y.shape != is_val.shape or y.dtype.kind not in "iu":
         raise InputError(f"{path}: are not examples of two features, with classes")
     return shown
+
+
+class Checkpoints:
+    """Writes the checkpoint of one training, no more often than its time allows.
+
+    That of a run stands in its folder, that of a stack in the folder of its first job.
+
+    Parameters
+    ----------
+    path : the file.
+    jobs, fingerprint, gradient_error : whose training it is, on what data, and its check.
+    every : epochs from one to the next at least; None: only when asked.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        jobs: Sequence[Job],
+        fingerprint: str,
+        gradient_error: float | None,
+        every: int | None,
+    ) -> None:
+        self.path, self.every = path, every
+        self.whose = {
+            "folders": np.array([job.folder.name for job in jobs]),
+            "configs": np.array([json.dumps(job.plain) for job in jobs]),
+            "data": np.array(fingerprint),
+            "gradient_error": np.array(math.nan if gradient_error is None else gradient_error),
+        }
+        self._written, self._cost = time.perf_counter(), FIRST_COST
+
+    def after_epoch(self, training: Training) -> None:
+        """Write one if it is due and the last one's cost is a small share of the time since."""
+        since = time.perf_counter() - self._written
+        if self.every and training.epoch % self.every == 0 and since * SHARE >= self._cost:
+            self.write(training)
+
+    def write(self, training: Training) -> None:
+        """Write one; raises OSError where that fails."""
+        start = time.perf_counter()
+        state = {f"{STATE}{name}": array for name, array in training.state().items()}
+        # It takes the place of the only other one: the machine itself may stop now.
+        write_sealed(self.path, STATE_FORMAT, self.whose | state, on_disk=True)
+        self._written = time.perf_counter()
+        self._cost = self._written - start
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint as read: the jobs' folders and configs, what they were trained on, the state."""
+
+    path: Path
+    folders: list[str]
+    configs: list[dict[str, Any]]
+    data: str
+    gradient_error: float | None
+    state: dict[str, np.ndarray]
+
+    def restore(self, training: Training, jobs: Sequence[Job], fingerprint: str) -> None:
+        """Put a training of these jobs where the checkpoint was written.
+
+        Raises
+        ------
+        InputError
+            When settings or data are not those it was trained with, or the file is damaged.
+        """
+        members = []
+        for job in jobs:
+            if job.folder.name in self.folders:
+                members.append(self.folders.index(job.folder.name))
+            elif len(self.folders) == len(jobs) == 1:  # a folder may have another name by now
+                members.append(0)
+            else:
+                raise InputError(f"{self.path}: holds no model of {job.folder}; delete it")
+            refuse_changes(self.configs[members[-1]], job.plain)
+        if self.data != fingerprint:
+            raise InputError(
+                f"{self.path}: the data are not those that it was trained on; bring them back, or "
+                "start a new run"
+            )
+        n_stacks = len(training.fits) // len(jobs)  # those of each fold stand behind the others
+        places = [member + len(self.folders) * k for k in range(n_stacks) for member in members]
+        try:
+            training.restore(self.state, places)
+        except Exception as error:  # whoever writes a seal can write anything under it
+            damage = f"{self.path}: a damaged checkpoint ({one_line(error)})"
+            raise InputError(f"{damage}; {WAY_OUT}") from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint.
+
+    Raises
+    ------
+    FileNotFoundError, InputError
+        When there is none; when it is damaged, of another format or not a checkpoint.
+    """
+    try:
+        arrays = read_sealed(path, "checkpoint", STATE_FORMAT)
+        folders = [str(name) for name in arrays.pop("folders")]
+        configs = [dict(json.loads(str(config))) for config in arrays.pop("configs")]
+        data, checked = str(arrays.pop("data")), float(arrays.pop("gradient_error"))
+        gradient_error = None if math.isnan(checked) else checked
+        state = {name.removeprefix(STATE): array for name, array in arrays.items()}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # whoever writes a seal can write anything under it
+        known = isinstance(error, InputError)
+        damage = str(error) if known else f"{path}: a damaged checkpoint ({one_line(error)})"
+        raise InputError(f"{damage}; {WAY_OUT}") from error
+    return Checkpoint(path, folders, configs, data, gradient_error, state)
 
 
 RESULTS: tuple[Stage, ...] = ("evaluation", "test")

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
@@ -301,12 +301,35 @@ def _check_nothing_added(node: Any) -> None:
             raise InputError(f"{added[0]}: there is no such key")
 
 
+def refuse_changes(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> None:
+    """Refuse a setting that a run was not trained with; epochs may grow, reporting may change.
+
+    Raises
+    ------
+    InputError
+        Naming the key and both values.
+    """
+    for key in [*saved, *(key for key in wanted if key not in saved)]:
+        before, now = both = saved.get(key), wanted.get(key)
+        name = f"{prefix}{key}"
+        is_free = has_role(name, REPORTING)
+        if isinstance(before, dict) and isinstance(now, dict) and not is_free:
+            refuse_changes(before, now, "" if key == "choices" else f"{name}.")
+        elif name == "epochs" and before is not None and now is not None and now < before:
+            raise InputError(f"epochs={now}: the run had {before}; a resumed run can have more")
+        elif before != now and not is_free:
+            before, now = (x if isinstance(x, str) else json.dumps(x, default=str) for x in both)
+            raise InputError(
+                f"{name}={now}: the run was trained with {name}={before}, and a resumed run keeps "
+                "that; leave it out, or start a new run"
+            )
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """One model to train.
 
-    config is checked; plain is the same as plain values, but for keys that may be secret, with the
-    choice of each config group under "choices"; folder is where the results go.
+    config is checked; plain is the same as `plain_config` has it; folder is where the results go.
     """
 
     config: Config
@@ -314,35 +337,31 @@ class Job:
     folder: Path
 
 
-def public(plain: dict[str, Any]) -> dict[str, Any]:
-    """Return a config of plain values without the keys that may be secret."""
-    return {key: value for key, value in plain.items() if key not in keys_with(SECRET)}
-
-
 def plain_config(
     composed: DictConfig, choices: dict[str, Any], earlier: Mapping[str, Value] | None = None
 ) -> dict[str, Any]:
     """Return a composed config as plain values, with the choices of the program's own groups.
 
-    They are those that JSON can hold: the names of classes are text, and stay what was written,
+    Keys that may be secret are not in it: it stands in reports, models and checkpoints.
+    Values are those that JSON can hold: the names of classes are text, and stay what was written,
     where JSON would make `true` of a class True. `earlier` has the values of keys that were asked
     for before, and are the same still.
     """
-    plain = dict(earlier or {})
-    for key in keys_of(composed):
-        if key not in plain:
-            value = plain_value(composed, key)
-            if key == "class_weight" and isinstance(value, dict):
-                value = {str(name): weight for name, weight in value.items()}
-            plain[key] = json.loads(json.dumps(value))
+    plain, earlier = dict[str, Any](), earlier or {}
+    for key in (key for key in keys_of(composed) if key not in keys_with(SECRET)):
+        if key in earlier:
+            plain[key] = earlier[key]
+            continue
+        value = plain_value(composed, key)
+        if key == "class_weight" and isinstance(value, dict):
+            value = {str(name): weight for name, weight in value.items()}
+        plain[key] = json.loads(json.dumps(value))
     names = {g: name for g, name in choices.items() if not g.startswith(("hydra", "schema"))}
-    return {key: plain[key] for key in keys_of(composed)} | {"choices": names}
+    return plain | {"choices": names}
 
 
 def plain_value(composed: DictConfig, key: str) -> Value:
     """Return the value of a key, with what ${...} stands for."""
-    if OmegaConf.is_missing(composed, key):
-        return MISSING
     value = composed[key]
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
@@ -358,9 +377,9 @@ def flatten(config: dict[str, Value], prefix: str = "") -> dict[str, Value]:
         if name == "choices":
             flat |= value
         elif name == "class_weight" and isinstance(value, dict):
-            weights = {label: str(weight).removesuffix(".0") for label, weight in value.items()}
+            weights = sorted(value.items(), key=lambda item: str(item[0]))
             flat[name] = ", ".join(
-                f"{label}: {weights[label]}" for label in sorted(weights, key=str)
+                f"{k}: {str(weight).removesuffix('.0')}" for k, weight in weights
             )
         else:
             flat |= flatten(value, f"{name}.") if isinstance(value, dict) else {name: value}

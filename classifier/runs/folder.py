@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -40,6 +40,12 @@ SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
 FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again would not change
 NOT_BEGUN = "not begun"  # of a run without a status
 STACKED = "stacked"  # the launcher that trains the jobs of a sweep together
+KEYS: dict[
+    str, dict[str, type]
+] = {  # of files with results, that there are in any, and their types
+    "report.json": {"config": dict, "metrics": dict},
+    "sweep.json": {"jobs": list, "swept": list, "objective": str},
+}
 CHOICE = r"\w[\w-]*"  # the name of a config of a group: no path
 LATEST, LINK = "latest.txt", "latest"  # of the newest run: what is read, and a link for people
 LONGEST = 2**14  # bytes of a path
@@ -103,7 +109,8 @@ def locked_runs(folders: Sequence[Path], stack: Path) -> Iterator[None]:
             with contextlib.nullcontext() if folder == stack else locked(folder):
                 remove_parts(folder)
                 remove_parts(folder / ".hydra")
-            mark(folder, "run")
+            if kind_of(folder) is None:  # of a job that another launcher made a folder for
+                mark(folder, "run")
         yield
 
 
@@ -135,22 +142,13 @@ def claim(folder: Path, kind: Kind) -> None:
 
 
 def mark(folder: Path, kind: Kind) -> None:
-    """Let a folder say what it is, where it does not yet: those of earlier versions do not."""
-    if _marked(folder) is None:
-        refuse_links(folder)
-        write_text(folder / MARK, f"{kind}\n")
+    """Let a folder say what it is."""
+    refuse_links(folder)
+    write_text(folder / MARK, f"{kind}\n")
 
 
 def kind_of(folder: Path) -> Kind | None:
-    """Return whether a folder is that of a run or of a sweep, also of an earlier version."""
-    if (kind := _marked(folder)) is not None:
-        return kind
-    if is_plain_file(folder / SWEEP) or read_report(folder, "sweep.json") is not None:
-        return "sweep"
-    return "run" if is_plain_file(folder / "status.json") else None
-
-
-def _marked(folder: Path) -> Kind | None:
+    """Return whether a folder is that of a run or of a sweep, as its mark says."""
     path = folder / MARK
     if not is_plain_file(path):
         return None
@@ -161,7 +159,7 @@ def _marked(folder: Path) -> Kind | None:
 
 def _refuse_others(folder: Path, kind: Kind) -> Kind | None:
     """Return what a folder's mark says; refuse a folder that is not free for this kind."""
-    mark, key = _marked(folder), f"hydra.{kind}.dir={folder}"
+    mark, key = kind_of(folder), f"hydra.{kind}.dir={folder}"
     left = rf"{re.escape(LOCK)}|\.{re.escape(MARK)}\.\d+\.part"  # by a claim that was killed
     if mark is None and not all(re.fullmatch(left, path.name) for path in folder.iterdir()):
         raise InputError(
@@ -183,23 +181,20 @@ def read_status(folder: Path) -> dict[str, Any]:
         status = read_plain(folder / "status.json")
     except (OSError, InputError):
         status = None
-    if isinstance(status, dict) and isinstance(status.get("status"), str):
-        reason = status.get("reason")
-        return {"status": status["status"], "reason": None if reason is None else str(reason)}
-    return {"status": NOT_BEGUN, "reason": None}
+    if not isinstance(status, dict) or not isinstance(status.get("status"), str):
+        return {"status": NOT_BEGUN, "reason": None}
+    reason = status.get("reason")
+    return {"status": status["status"], "reason": None if reason is None else str(reason)}
 
 
 def read_report(folder: Path, name: str = "report.json") -> dict[str, Any] | None:
     """Read what a run or a sweep left as JSON; None where there is nothing whole."""
     try:
         report = read_plain(folder / name)
-    except (OSError, InputError):
+        is_whole = all(isinstance(report[key], kind) for key, kind in KEYS[name].items())
+    except (OSError, InputError, TypeError, KeyError):
         return None
-    of_sweep = {"jobs": list, "swept": list, "objective": str}
-    keys = {"config": dict, "metrics": dict} if name == "report.json" else of_sweep
-    is_dict = isinstance(report, dict)
-    is_whole = is_dict and all(isinstance(report.get(key), kind) for key, kind in keys.items())
-    return report if is_whole else None
+    return report if is_whole and isinstance(report, dict) else None
 
 
 def needed_report(folder: Path) -> dict[str, Any]:
@@ -219,20 +214,13 @@ def needed_report(folder: Path) -> dict[str, Any]:
     raise InputError(f"{path}: is not the report of a run")
 
 
-class Received(NamedTuple):
-    """A run's config as `plain_config` returns it, and whether others were trained with it."""
-
-    config: dict[str, Any]
-    is_stacked: bool
-
-
 def groups() -> list[str]:
     """Return the names of the program's config groups."""
     return [path.name for path in CONFIGS.iterdir() if path.is_dir()]
 
 
-def read_received(folder: Path) -> Received:
-    """Read the config of a run.
+def read_received(folder: Path) -> tuple[dict[str, Any], bool]:
+    """Read a run's config as `plain_config` returns it, and whether it is one of a stack.
 
     Raises
     ------
@@ -246,8 +234,7 @@ def read_received(folder: Path) -> Received:
         choices = {group: chosen[group] for group in groups() if group in chosen}
         stacked = chosen.get("hydra/launcher") == STACKED and mode == "MULTIRUN"
         # As JSON has them: the names of classes are text.
-        settings = _settings({str(key): value for key, value in values.items()})
-        config: dict[str, Any] = json.loads(json.dumps(settings))
+        config: dict[str, Any] = json.loads(json.dumps(_settings(dict(values))))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{hydra_path}: not what a run leaves ({error!r})") from error
     for key in config:
@@ -259,13 +246,13 @@ def read_received(folder: Path) -> Received:
     for group, choice in choices.items():
         if choice is not None and not re.fullmatch(CHOICE, str(choice)):
             raise InputError(f"{hydra_path}: {group}={choice}: must be the name of a choice")
-    return Received(config | {"choices": choices}, stacked)
+    return config | {"choices": choices}, stacked
 
 
 def read_config(folder: Path) -> dict[str, Any]:
     """Read a run's config as `plain_config` returns it; nothing where there is none to be used."""
     try:
-        return read_received(folder).config
+        return read_received(folder)[0]
     except (OSError, InputError):  # also one that was written by a process that was killed then
         return {}
 
@@ -295,7 +282,7 @@ def read_sweep(folder: Path) -> tuple[list[str], list[str]]:
 def _settings(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return a config without the keys that say where something is put."""
     return {
-        key: _settings(value, f"{key}.") if isinstance(value, dict) and not prefix else value
+        str(key): _settings(value, f"{key}.") if isinstance(value, dict) and not prefix else value
         for key, value in config.items()
         if not has_role(f"{prefix}{key}", PLACE)
     }
@@ -326,13 +313,11 @@ def point_latest(outputs: Path, folder: Path) -> None:
     except ValueError:  # on another drive
         target = str(folder.resolve())
     file, link = outputs / LATEST, outputs / LINK
-    if file.is_symlink() or (is_there(file) and not _names_a_folder(file)):
+    if file.is_symlink() or (is_there(file) and _named(file) is None):
         raise FileExistsError(f"{file}: does not name a run; move it away")
     write_text(file, Path(target).as_posix() + "\n")
-    if not link.is_symlink() and link.exists():
-        raise FileExistsError(f"{link}: is not a link; move it away")
-    elsewhere = outputs.resolve() not in link.resolve().parents
-    if link.is_symlink() and is_there(link) and elsewhere and kind_of(link.resolve()) != "run":
+    leads_to_run = link.is_symlink() and (not link.exists() or kind_of(link) == "run")
+    if is_there(link) and not leads_to_run:
         raise FileExistsError(f"{link}: does not lead to a run; move it away")
     beside = link.with_name(f".{LINK}.{os.getpid()}.part")
     with contextlib.suppress(OSError, NotImplementedError):  # no links here, and the file will do
@@ -341,13 +326,14 @@ def point_latest(outputs: Path, folder: Path) -> None:
         beside.replace(link)
 
 
-def _names_a_folder(file: Path) -> bool:
-    """Return whether a file has one line, which names a folder, there or not there any more."""
-    if not is_plain_file(file):
-        return False
+def _named(file: Path) -> str | None:
+    """Return the folder that a file names in its one line, there or not there any more, or None."""
+    if not is_plain_file(file):  # whoever reads a pipe waits for ever
+        return None
     with file.open("rb") as opened:
         lines = opened.read(LONGEST).decode(errors="replace").splitlines()
-    return len(lines) == 1 and ("/" in lines[0] or is_folder(file.parent / lines[0]))
+    names_one = len(lines) == 1 and ("/" in lines[0] or is_folder(file.parent / lines[0]))
+    return lines[0] if names_one else None
 
 
 def latest_run(outputs: Path) -> Path:
@@ -359,11 +345,7 @@ def latest_run(outputs: Path) -> Path:
         When there is none yet.
     """
     file = outputs / LATEST
-    if is_there(file) and not is_plain_file(file):  # whoever reads a pipe waits for ever
-        raise FileNotFoundError(f"{file} is not a file")
-    try:
-        return outputs / file.read_text(encoding="utf-8").strip()
-    except FileNotFoundError:
-        if (outputs / LINK).is_dir():  # of runs that are older than the file
-            return outputs / LINK
-        raise FileNotFoundError(f"there is no run in {outputs} yet") from None
+    if (name := _named(file)) is None:
+        wrong = f"{file} names no run" if is_there(file) else f"there is no run in {outputs} yet"
+        raise FileNotFoundError(wrong)
+    return outputs / name

@@ -1,5 +1,6 @@
 """What was meant by a mistake on the command line: one line in plain words, whoever raised it."""
 
+import contextlib
 import difflib
 import functools
 import re
@@ -17,10 +18,13 @@ from data.errors import one_line, printable
 from data.files.store import read_plain
 from data.options import Options, accepts, describe
 
-NONE = ("none", "null", "off", "false", "no")
-EVERYTHING = ("all", "full", "auto", "-1", "none", "null")
-UNREAD = (".csv", ".tsv", ".txt", ".parquet", ".mat", ".pkl", ".h5", ".hdf5", ".pt", ".json")
-SAVED = 'data=arrays data.train=FILE.npz, a file made by numpy.savez("FILE.npz", X=X, y=y)'
+NONE = ("none", "null", "off", "false", "no", "0")
+# Of a penalty of another program, v: reg, which has no 1/2.
+PENALTIES: dict[str, Callable[[float], float]] = {
+    "same": lambda v: v,
+    "half": lambda v: v / 2,
+    "inverse": lambda v: 1 / (2 * v),
+}
 
 # Hydra's own flags, of which it takes abbreviations too, and values as in --cfg=job and -cn=NAME.
 FLAGS = (
@@ -28,11 +32,6 @@ FLAGS = (
     "--config-path --config-name --config-dir --experimental-rerun --info"
 ).split()
 SHORT = ("-h", "-c", "-p", "-r", "-m", "-sc", "-cp", "-cn", "-cd", "-i")
-# Errors that name a key and not what was given to it.
-MISPLACED = re.compile(
-    r"Could not append to config. An item is already at '(.+)'|(\S+): this key can be neither added"
-    r"|Could not override '(.+)'. No match in the defaults list"
-)
 
 
 def refuse_arguments(arguments: Sequence[str], schema: type[Options]) -> None:
@@ -51,14 +50,13 @@ def refuse_arguments(arguments: Sequence[str], schema: type[Options]) -> None:
             continue
         fields, (name, value) = fields_of(schema), flag.groups()
         value = _following(arguments[place + 1 :]) if value is None else value
-        if name in fields:
-            sys.exit(
-                printable(f"{argument}: write {_written(name, value, fields)}, without dashes")
-            )
-        if line := translated(argument, name, value, fields):
+        line = _meant(argument, name, value, fields, ", without dashes")
+        if not (
+            line or argument.startswith(SHORT) or any(f.startswith(f"--{name}") for f in FLAGS)
+        ):
+            line = f"{argument}: there is no such flag; write KEY=VALUE, see --help"
+        if line:
             sys.exit(printable(line))
-        if not (argument.startswith(SHORT) or any(own.startswith(f"--{name}") for own in FLAGS)):
-            sys.exit(printable(f"{argument}: there is no such flag; write KEY=VALUE, see --help"))
 
 
 def explain(error: Exception, schema: type[Options], arguments: Sequence[str] = ()) -> str:
@@ -70,23 +68,23 @@ def explain(error: Exception, schema: type[Options], arguments: Sequence[str] = 
     schema : of the program's config, whose keys can be suggested.
     arguments : of the command line, where they are known, for what the error does not tell.
     """
-    fields, text = fields_of(schema), str(error)
-    line: str | None = None
+    fields, line = fields_of(schema), None
     if isinstance(error, OverrideParseException):
         if error.override in arguments:
             line = _no_override(arguments, arguments.index(error.override), fields)
-    elif misplaced := MISPLACED.match(text):
-        (key,) = filter(None, misplaced.groups())
-        line = _misplaced(key, arguments, fields)
-    if line is None and isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        line = _no_such_choice(error.missing_cfg_file, list(error.options or []))
-    matches = ((re.match(pattern, text), say) for pattern, say in _PATTERNS)
-    line = line or next((say(match, fields) for match, say in matches if match), None)
-    if line is None and isinstance(error, OverrideParseException):
-        line = (
+        line = line or (
             f"{error.override}: not an override; write key=value, and a value with special "
             "characters in quotes of its own: key='\"value\"'"
         )
+    elif isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        line = _no_such_choice(error.missing_cfg_file, list(error.options or []))
+    for pattern, say in [] if line else _PATTERNS:
+        if match := re.match(pattern, str(error)):
+            line = say(match, fields, arguments)
+            break
+    for pattern, said in {} if line else names_elsewhere()["errors"].items():
+        if match := re.match(pattern, str(error)):
+            line = said.format(*match.groups())
     return printable(line or one_line(error))
 
 
@@ -94,29 +92,31 @@ def _no_override(arguments: Sequence[str], place: int, fields: Fields) -> str | 
     """Return the line about an argument that is a part of an override; None where it is none."""
     argument, before = arguments[place], arguments[place - 1] if place else ""
     if before.endswith("=") and before[:-1] in fields:
-        return f"{argument}: write {_written(before[:-1], argument, fields)}, without spaces"
+        return _meant(argument, before[:-1], argument, fields, ", without spaces")
     if re.fullmatch(r"[^=]+\.npz", argument):
         key = "input" if "input" in fields else "data=arrays data.train"
         return f"{argument}: a file is given as {key}={argument}"
     parts = re.fullmatch(r"([\w.-]+)(?:(?::|==)(.*))?", argument)
     if parts is None:
         return None
-    key, value = parts[1], parts[2] or _following(arguments[place + 1 :])
-    if key in fields:
-        return f"{argument}: write {_written(key, value, fields)}"
-    return translated(argument, key, value, fields)
+    return _meant(argument, parts[1], parts[2] or _following(arguments[place + 1 :]), fields)
 
 
-def _misplaced(key: str, arguments: Sequence[str], fields: Fields) -> str | None:
+def _misplaced(match: re.Match[str], fields: Fields, arguments: Sequence[str]) -> str | None:
     """Return the line about a key that is added though it is there, or set though it is not."""
+    key = match[1]  # the error does not say what was given to it
     override = next((a for a in arguments if a.lstrip("+").startswith(f"{key}=")), "")
-    value = override.partition("=")[2]
-    if key not in fields:
-        return translated(override, key, value, fields)
-    if not override.startswith("+"):
+    if key in fields and not override.startswith("+"):
         return None
-    written = _written(key, value, fields)
-    return f"{override}: there is such a key already; write {written}, without the +"
+    return _meant(override, key, override.partition("=")[2], fields, ", without the +")
+
+
+def _meant(written: str, key: str, value: str, fields: Fields, how: str = "") -> str | None:
+    """Return the line about a key and a value that are written in another way, or None."""
+    if key not in fields:
+        return translated(written, key, value, fields)
+    value = value if _accepted(key, value, fields) else "VALUE"
+    return f"{written}: write {key}={value}{how}"
 
 
 def _following(arguments: Sequence[str]) -> str:
@@ -167,8 +167,8 @@ def translated(override: str, key: str, value: str, fields: Fields) -> str | Non
             return f"{override}: the key is {name}; {_advice(name, value, fields)}"
         for entry in names_elsewhere()["lines"]:
             if word in map(_plain, entry["words"]) and fields.keys() >= {*entry["keys"]}:
-                values = _penalties(value, fields) if entry["keys"] == ["reg"] else {}
-                return f"{override}: {str(entry['line']).format(**values)}"
+                penalties = _penalties(value, fields) if "reg" in fields else {}
+                return f"{override}: {str(entry['line']).format(**penalties)}"
     return None
 
 
@@ -194,8 +194,8 @@ def _advice(key: str, value: str, fields: Fields) -> str:
     elif key == "data" and (overrides := _examples(value)):
         advice = f"write {overrides}"
     elif names:
-        nearest = _nearest_choice(key, value, names)
-        advice = f"write {key}={nearest}" if nearest else f"it must be one of {', '.join(names)}"
+        near = _nearest_choice(key, value, names)
+        advice = f"write {key}={near}" if near else f"it must be one of {', '.join(names)}"
     elif _accepted(key, value, fields):
         advice = f"write {key}={value}"
     else:
@@ -227,27 +227,18 @@ def _accepted(key: str, value: str, fields: Fields) -> bool:
     return all(accepts(one, fields[key]) for one in value.split(","))
 
 
-def _written(key: str, value: str, fields: Fields) -> str:
-    """Return an override; with the word VALUE where the key refuses the value."""
-    return f"{key}={value if _accepted(key, value, fields) else 'VALUE'}"
-
-
 def _penalties(value: str, fields: Fields) -> dict[str, str]:
-    """Return what a penalty of another program is as reg, which has no 1/2."""
-
-    def reg(convert: Callable[[float], float]) -> str:
-        try:
+    """Return what a penalty of another program is as reg, or the word VALUE where it is none."""
+    penalties = dict.fromkeys(PENALTIES, "VALUE")
+    for name, convert in PENALTIES.items():
+        with contextlib.suppress(ValueError, ZeroDivisionError):
             values = ",".join(f"{convert(float(one)):.6g}" for one in value.split(","))
-        except (ValueError, ZeroDivisionError):
-            values = "VALUE"
-        return _written("reg", values, fields)
-
-    inverse = reg(lambda v: 1 / (2 * v)).removeprefix("reg=")
-    same = _written("reg", value, fields)
-    return {"same": same, "half": reg(lambda v: v / 2), "inverse": inverse}
+            if _accepted("reg", values, fields):
+                penalties[name] = values
+    return penalties
 
 
-def _no_such_key(match: re.Match[str], fields: Fields) -> str:
+def _no_such_key(match: re.Match[str], fields: Fields, _: Sequence[str]) -> str:
     key, override = match.groups()
     if key not in fields:
         return unknown_key(override, key, fields)
@@ -256,7 +247,7 @@ def _no_such_key(match: re.Match[str], fields: Fields) -> str:
     return f"{override}: there is no such key with this choice of {group}{add}"
 
 
-def _not_allowed(match: re.Match[str], fields: Fields) -> str:
+def _not_allowed(match: re.Match[str], fields: Fields, _: Sequence[str]) -> str:
     override, key = match.groups()
     field = fields.get(key.lstrip("+"))
     if field is None and not is_known(key.lstrip("+"), fields):
@@ -271,8 +262,7 @@ def _no_such_choice(missing: str, options: list[str]) -> str:
         return f"{missing}: there is no such config file"
     if group == "data" and (overrides := _examples(name)):
         return f"{group}={name}: your own examples are given as {overrides}"
-    close = _nearest_choice(group, name, options)
-    hint = f"; did you mean {close}" if close else ""
+    hint = f"; did you mean {near}" if (near := _nearest_choice(group, name, options)) else ""
     choices = f"choose one of {', '.join(options)}" if options else "--help lists the choices"
     kind = "data set" if group == "data" else group
     return f"{group}={name}: there is no such {kind}{hint}; {choices}"
@@ -280,14 +270,13 @@ def _no_such_choice(missing: str, options: list[str]) -> str:
 
 def _nearest_choice(group: str, name: str, options: list[str]) -> str | None:
     """Return the choice of a group that a name stands for or is spelt like, or None."""
-    low = name.lower()
-    for choice, words in names_elsewhere()["choices"].get(group, {}).items():
-        if low == choice or low in words:
-            return str(choice)
-    return next(iter(difflib.get_close_matches(low, options, n=1, cutoff=0.5)), None)
+    table = names_elsewhere()["choices"].get(group, {})
+    meant = {word: choice for choice, words in table.items() for word in (choice, *words)}
+    close = difflib.get_close_matches(name.lower(), options, n=1, cutoff=0.5)
+    return meant.get(name.lower(), close[0] if close else None)
 
 
-def _several(match: re.Match[str], fields: Fields) -> str:
+def _several(match: re.Match[str], fields: Fields, _: Sequence[str]) -> str:
     key, _, value = match[1].partition("=")
     if not is_known(key, fields):
         return unknown_key(match[1], key, fields)
@@ -300,39 +289,23 @@ def _several(match: re.Match[str], fields: Fields) -> str:
 def _examples(name: str) -> str | None:
     """Return the overrides for what was given as data=... and is a file or a folder, or None."""
     path, quoted = Path(name), f"'{name}'" if re.search(r"\s", name) else name
-    by_suffix = dict.fromkeys(UNREAD, SAVED) | {
-        ".npz": f"data=arrays data.train={quoted}",
-        ".npy": f"data=arrays data.train_X={quoted} data.train_y=LABELS.npy",
-    }
-    if path.suffix in by_suffix:
-        return by_suffix[path.suffix]
-    try:
-        inside = {part.name for part in path.iterdir()}
-    except OSError:  # no folder, or closed to us
-        if not name.endswith((".tar.gz", ".tgz")):
-            return None
-        inside = set()
-    names = " ".join([path.name, *inside]).lower()
-    if re.search("cifar-?100", names) or {"train", "meta"} <= inside:
-        return f"data=cifar100 data.root={quoted}"
-    if re.search("cifar|data_batch_1", names):
-        return f"data=cifar10 data.root={quoted}"
-    return "data=arrays data.train=FILE.npz, or data=cifar10 data.root=FOLDER for CIFAR-10's files"
+    text = path.name.lower()
+    with contextlib.suppress(OSError):  # no folder, or closed to us
+        text += "/ " + " ".join(sorted(part.name.lower() for part in path.iterdir()))
+    rows = names_elsewhere()["examples"].items()
+    lines = (line.format(quoted) for pattern, line in rows if re.search(pattern, text))
+    return next(lines, None)
 
 
 def _value_hint(key: str, value: str, fields: Fields) -> str:
     """Return what was meant by a value that is not allowed, as '; write reg=0', or nothing."""
     low, whole, field = value.lower(), _whole(value.lower()), fields.get(key)
-    if key == "early_stopping":
-        if low in NONE or whole == "0":
-            return "; write early_stopping.patience=null, to train all epochs"
-        return f"; write early_stopping.patience={whole or 20}, the epochs without a better one"
-    if key == "batch_size" and low in EVERYTHING:
-        return "; optimizer=lbfgs takes all examples at once"
+    for pattern, line in names_elsewhere()["values"].get(key, {}).items():
+        if re.fullmatch(pattern, whole or low):
+            return f"; {line.format(whole)}"
     if field is None:
         return ""
-    words = ["null", "auto", "0"] if low in NONE else ["null", "0"] if whole == "0" else [whole]
-    wanted = describe(field)
+    words, wanted = ["null", "auto", "0"] if low in NONE else [whole], describe(field)
     for word in filter(None, words):
         is_meant = "number" in wanted if word.isdigit() else word in wanted.split(" or ")
         if is_meant and accepts(word, field):
@@ -350,22 +323,12 @@ def _whole(text: str) -> str | None:
 
 
 # How the messages of Hydra and of the checked config begin, and what to say instead.
-_PATTERNS: list[tuple[str, Callable[[re.Match[str], Fields], str]]] = [
+_PATTERNS: list[tuple[str, Callable[[re.Match[str], Fields, Sequence[str]], str | None]]] = [
+    (r"Could not append to config. An item is already at '(.+)'", _misplaced),
+    (r"(\S+): this key can be neither added", _misplaced),
+    (r"Could not override '(.+)'. No match in the defaults list", _misplaced),
     (r"Could not override '(.+?)'\.\nTo append .* use \+(.+)", _no_such_key),
     (r"Error merging override (([^=]+)=.*)", _not_allowed),
-    (r"Error merging override (~.+)", lambda m, _: f"{m[1]}: this key cannot be removed"),
-    (
-        r"Sweep parameters '(.+)' requires --multirun",
-        lambda m, _: f"{m[1]}: several values are a sweep; add -m",
-    ),
     (r"Ambiguous value for argument '(.+)'", _several),
-    (
-        r"In 'sweep/(\w+)': ConfigKeyError.*\nKey '\w+' not in 'GridSweeperConf'",
-        lambda m, _: f"sweep={m[1]}: is a search; add -m hydra/sweeper=optuna",
-    ),
-    (r"([\w.]+)=(.*): must be .*", lambda m, fields: m[0] + _value_hint(m[1], m[2], fields)),
-    (
-        r"Config group override must be",
-        lambda *_: "a group (data, optimizer, ...) needs a choice; --help lists them",
-    ),
+    (r"([\w.]+)=(.*): must be .*", lambda m, fields, _: m[0] + _value_hint(m[1], m[2], fields)),
 ]

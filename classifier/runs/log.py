@@ -1,25 +1,39 @@
-"""What happens in a run: logged, written to its train.log, and how an error or a signal ends it.
+"""What happens in a run: shown as it goes, logged, and how an error or a signal ends it.
 
-SIGINT (Ctrl-C) and SIGTERM stop it at once, or after the minibatch under way.
+A bar in a terminal, a line now and then elsewhere; every line is written to the run's train.log
+too. SIGINT (Ctrl-C) and SIGTERM stop a run at once, or after the minibatch under way.
 """
 
 import contextlib
 import logging
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any, Self
 
 from omegaconf import DictConfig
 
 from classifier.runs.folder import FINISHED, read_status, write_status
+from classifier.solver import Training
 from data.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 log = logging.getLogger("softmax.run")  # shown on the terminal, and written to train.log
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 5.0  # seconds from a signal on in which what there is may be evaluated
+EVERY = 5.0  # seconds between two lines of a run, at least
+REDRAWN = 0.1  # seconds between two states of a bar
+LONG = 5.0  # seconds after which a part of a run is worth a line
+LENGTH = 12  # of a bar: with the figures of 99,999 epochs behind it a line has 79 columns
+
+Watch = Callable[[Training], None]  # is called at the start of a training, and after each epoch
 
 
 class RunError(Exception):
@@ -83,8 +97,8 @@ class _TrainLogs(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record of one run, or of all; keep an error for `raise_first`."""
         folder = getattr(record, "folder", None)
-        of_one = self.folders.keys() & {folder}
-        self._write(self.folders if folder is None else of_one, self.format(record) + "\n")
+        folders = self.folders if folder is None else self.folders.keys() & {folder}
+        self._write(folders, self.format(record) + "\n")
 
     def raise_first(self) -> None:
         """Raise the first error that a file gave, if there is one."""
@@ -138,7 +152,7 @@ def stop_at_once() -> Iterator[None]:
 
 
 class Noted:
-    """A signal that was noted, if there was one."""
+    """Notes the first signal, if there is one; a second one raises `Stopped` at once."""
 
     def __init__(self) -> None:
         self.number, self.since = 0, 0.0
@@ -152,21 +166,21 @@ class Noted:
         if self.number and time.monotonic() - self.since > GRACE:
             raise Stopped(self.number)
 
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal."""
+        if self.number:
+            _raise(number, frame)
+        self.number, self.since = number, time.monotonic()
+
 
 @contextlib.contextmanager
 def stop_later() -> Iterator[Noted]:
-    """Within this block a signal is only noted; a second one raises `Stopped` at once.
+    """Within this block a signal is only noted, as the `Noted` that is yielded says.
 
-    Yields what says of it. At the end of the block `Stopped` is raised if a signal was noted.
+    At the end of the block `Stopped` is raised if a signal was noted.
     """
     noted = Noted()
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if noted.number:
-            _raise(number, frame)
-        noted.number, noted.since = number, time.monotonic()
-
-    with _handled(note):
+    with _handled(noted.note):
         yield noted
     if noted.number:
         raise Stopped(noted.number)
@@ -187,3 +201,127 @@ def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]
     finally:
         for number, former in earlier.items():
             signal.signal(number, former)
+
+
+class Progress:
+    """Shows what share of some work is done, in a `with` block that ends with the work.
+
+    A bar stands on stderr, where that is a terminal, and makes room for whatever is logged.
+
+    Parameters
+    ----------
+    say : takes a line, where there is no terminal.
+    every : seconds between two lines, and before the first, at least.
+    shown : whether anything is shown.
+    """
+
+    def __init__(
+        self, say: Callable[[str], None], every: float = EVERY, *, shown: bool = True
+    ) -> None:
+        self._say, self._is_shown, self._in_terminal = say, shown, shown and sys.stderr.isatty()
+        self._every = REDRAWN if self._in_terminal else every
+        self._begun = self._last = time.monotonic()
+        self._first: float | None = None  # the share done before, by an earlier process
+        self._bar: tqdm[Any] | None = None
+        self._handlers: list[logging.Handler] = []
+
+    def __enter__(self) -> Self:
+        if self._in_terminal:
+            from tqdm import tqdm  # costs start-up
+
+            # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of
+            # its own, which complains on stderr of a lock that is left when this one is killed.
+            tqdm.set_lock(threading.RLock())
+            form = {"total": 1.0, "bar_format": f"[{{bar:{LENGTH}}}] {{desc}}", "ascii": "-#"}
+            # A terminal that does not say how many rows it has gets no bar otherwise. The delay:
+            # nothing is drawn before there are figures.
+            self._bar = tqdm(**form, nrows=20, delay=1e-9, leave=False, file=sys.stderr)
+            self._handlers = list(logging.getLogger().handlers)
+            for handler in self._handlers:
+                handler.addFilter(self._make_room)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handler in self._handlers:
+            handler.removeFilter(self._make_room)
+        if self._bar is not None:
+            with contextlib.suppress(OSError):  # of a terminal that has gone away
+                self._bar.close()
+
+    def show(self, share: float, done: str, figures: str = "") -> None:
+        """Show that a share of 0 to 1 is done, unless something was shown a moment ago.
+
+        Parameters
+        ----------
+        done : the same in words, before the time that is left at most.
+        figures : what stands behind that.
+        """
+        if not self._is_shown:
+            return
+        now, is_first = time.monotonic(), self._first is None
+        if self._first is None:
+            self._first, self._begun = share, now
+        if now - self._last < self._every and not (is_first and self._in_terminal):
+            return
+        self._last = now
+        left = _time_left(now - self._begun, share - self._first, 1 - share)
+        if self._bar is None:
+            self._say(f"{done}, {left} left{figures}")
+            return
+        self._bar.n = min(max(share, 0.0), 1.0)
+        self._bar.ncols = _columns() - 1  # some terminals wrap where the last one is written to
+        with contextlib.suppress(OSError):  # a terminal that has gone away ends no training
+            self._bar.set_description_str(f"{done}, {left:>7} left{figures}")
+
+    def _make_room(self, _record: logging.LogRecord) -> bool:
+        if self._bar is not None:
+            with contextlib.suppress(OSError):
+                self._bar.clear()
+        return True
+
+
+def watch_epochs(progress: Progress) -> Watch:
+    """Return what shows the epochs of a run, with the figures of the newest."""
+
+    def watch(training: Training) -> None:
+        n, total = training.epoch, training.epochs
+        figures = ""
+        if history := training.fits[0].history:
+            row = history[-1]
+            figures, accuracy = f", loss {row.train_loss:6.4f}", row.train_accuracy
+            if row.val_loss is not None and row.val_accuracy is not None:
+                figures, accuracy = f"{figures}, val {row.val_loss:6.4f}", row.val_accuracy
+            figures += f" ({accuracy:.1%})"
+        progress.show(n / total, f"epoch {n:{len(str(total))}}/{total}", figures)
+
+    return watch
+
+
+@contextlib.contextmanager
+def said_when_long(text: str, log: logging.Logger, after: float = LONG) -> Iterator[None]:
+    """Log a text while this block runs, if it takes long: what is quick needs no word."""
+    timer = threading.Timer(after, log.info, ["%s", text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()  # its line, if it is being written, belongs before what follows
+
+
+def _time_left(elapsed: float, done: float, left: float) -> str:
+    """Return how long the share that is left takes, as 0:35 or 1:02:03, if it goes on so."""
+    if not done > 0:
+        return "?"
+    minutes, seconds = divmod(round(elapsed * max(left, 0) / done), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def _columns() -> int:
+    """Return the width of the terminal behind stderr; 80 where it does not say."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
+    except OSError:
+        return 80

@@ -13,7 +13,7 @@ from classifier.evaluation import evaluate
 from classifier.model import LinearModel
 from classifier.report.text import metrics_table, split_text
 from classifier.runs.config import PredictConfig
-from classifier.runs.folder import latest_run, read_status
+from classifier.runs.folder import NOT_BEGUN, latest_run, read_status
 from data.errors import InputError, printable
 from data.files.arrays import read_npz
 from data.files.store import is_folder, is_replaceable, is_there, write_whole
@@ -32,19 +32,17 @@ def predict(config: PredictConfig) -> str:
         When the model or the examples cannot be used, or the output cannot be written.
     """
     path = find_model(config.run, Path(config.outputs))
-    output = Path(config.output)
-    for taken in (path, Path(config.input)):
-        if output.resolve() == taken.resolve():
-            raise InputError(f"output={config.output}: would overwrite {taken}; name another file")
-    if is_replaceable(output):
+    output, wrong = Path(config.output), ""
+    if output.resolve() in (path.resolve(), Path(config.input).resolve()):
+        wrong = f"would overwrite {output}"
+    elif is_replaceable(output):
         with output.open("rb") as file:
-            start = file.read(40)
-        if not re.match(rb"(label,)?prediction,(\")?probability_", start):
-            raise InputError(
-                f"output={output}: stands there and is no table of predictions; name another file"
-            )
+            if not re.match(rb"(label,)?prediction,(\")?probability_", file.read(40)):
+                wrong = "stands there and is no table of predictions"
     elif is_there(output):
-        raise InputError(f"output={output}: is not a regular file; name another")
+        wrong = "is not a regular file"
+    if wrong:
+        raise InputError(f"output={output}: {wrong}; name another file")
     model = LinearModel.load(path)
     X, y = _read_examples(config.input, model)
     try:
@@ -55,8 +53,7 @@ def predict(config: PredictConfig) -> str:
     summary = f"{printable(config.output)}: {len(X)} predictions with {printable(path)}"
     if status := incomplete_status(path):
         summary += f"\nBeware: {status}"
-    metrics = None if y is None else evaluate(model, X, y, config.top_k)
-    if metrics is None:
+    if y is None or (metrics := evaluate(model, X, y, config.top_k)) is None:
         return summary
     return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), summary])
 
@@ -95,8 +92,7 @@ def find_model(run: str, outputs: Path) -> Path:
         raise FileNotFoundError(f"run=latest: {error}; train one: python train.py") from None
     path = place / "model.npz" if is_folder(place) else place
     if not is_there(path):
-        status = incomplete_status(path)
-        state = f" ({status})" if status else ""
+        state = f" ({status})" if (status := incomplete_status(path)) else ""
         raise FileNotFoundError(
             f"run={run}: there is no {path}{state}; name a finished run or a model.npz"
         )
@@ -106,7 +102,7 @@ def find_model(run: str, outputs: Path) -> Path:
 def incomplete_status(model: Path) -> str:
     """Return what the status file beside a model says, or nothing where the run completed."""
     status = read_status(model.parent)
-    if status["status"] in ("completed", "not begun"):  # a model may have left its run's folder
+    if status["status"] in ("completed", NOT_BEGUN):  # a model may have left its run's folder
         return ""
     return printable(f"the run's status is {status['status']}: {status['reason']}")
 

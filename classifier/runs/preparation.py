@@ -54,9 +54,8 @@ class Prepared:
     class_weights: np.ndarray | None
 
 
-def load_dataset(config: Config) -> Dataset:
-    """Load the data set of a config, drawn and split with its own seed."""
-    source: SeededSource = config.data
+def load_dataset(source: SeededSource) -> Dataset:
+    """Load the data set of a source, drawn and split with its own seed."""
     return source.load(generator(source.split_seed, "data"))
 
 
@@ -100,15 +99,15 @@ def prepare(
     config, train, val = configs[0], dataset.train, dataset.val
     _log_dataset(dataset)
     class_weights = check_dataset(dataset, config)
-    _check_room(dataset, configs)
+    is_late = _is_prepared_late(dataset)
+    _check_room(dataset, configs, is_late=is_late)
     with timed(seconds, "preprocessing"):
         statistics = measure(train.X)
         for held_out in (val.X, dataset.test.X):
             if isinstance(held_out, NpyRows):  # others were checked when they were read
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
-        late = _is_prepared_late(dataset)
-        design_of_val = PreparedRows(features, val.X) if late else features.design_matrix(val.X)
+        design_of_val = PreparedRows(features, val.X) if is_late else features.design_matrix(val.X)
         train, val = (
             Split(X, split.y, None if class_weights is None else class_weights[split.y])
             for X, split in ((features.design_matrix(train.X), train), (design_of_val, val))
@@ -121,10 +120,8 @@ def prepare(
     if config.check_gradient and gradient_error is None:
         with timed(seconds, "gradient_check"):
             reg, smoothing = np.array([(c.reg, c.label_smoothing) for c in configs]).T
-            rng, n_classes = generator(config.seed, "check"), len(dataset.classes)
-            gradient_error = check_stacked_gradient(
-                train.X, train.y, n_classes, reg, smoothing, rng
-            )
+            problem = train.X, train.y, len(dataset.classes), reg, smoothing
+            gradient_error = check_stacked_gradient(*problem, generator(config.seed, "check"))
         log.info("gradient check: largest relative error %.1e", gradient_error)
         if not gradient_error <= LIMIT:
             raise RunError(
@@ -150,25 +147,23 @@ def _is_prepared_late(dataset: Dataset) -> bool:
     return 4 * len(dataset.val) * (dataset.n_features + 1) > memory() // KEPT
 
 
-def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
+def _check_room(dataset: Dataset, configs: Sequence[Config], *, is_late: bool) -> None:
     """Refuse what would not fit once the data are prepared and the models are made."""
     row = 4 * (dataset.n_features + 1)
     splits, n_train = dataset.splits().values(), len(dataset.train)
     labels = 2 * 8 * sum(map(len, splits))  # and the order of an epoch
-    batch = row * min(configs[0].batch_size, n_train)
+    size, n_rows = min(configs[0].batch_size, n_train), len(configs) * len(dataset.classes)
+    prepared, window = [dataset.train, dataset.val], row * size
     if isinstance(dataset.train.X, NpyRows):
-        kept = not isinstance(dataset.val.X, NpyRows) and not _is_prepared_late(dataset)
-        prepared, buffers = row * len(dataset.val) * kept, 2 * window_bytes() + batch
-    else:
-        prepared, buffers = row * (n_train + len(dataset.val)), 2 * batch
-    n_rows = len(configs) * len(dataset.classes)
-    scores = 4 * n_rows * min(configs[0].batch_size, n_train)
+        kept = not isinstance(dataset.val.X, NpyRows) and not is_late
+        prepared, window = [dataset.val] * kept, 2 * window_bytes()
     arrays = copies(full_batch=isinstance(configs[0].optimizer, Lbfgs), cv=configs[0].cv)
+    training = window + row * size + int(COPIED * arrays) * row * n_rows + 4 * n_rows * size
     sample = 2 * row * min(SAMPLE, n_train)  # twice, and gone before there are models
     parts = {
         "the examples": dataset.nbytes + labels,
-        "their prepared copies": prepared,
-        "training": max(sample, buffers + int(COPIED * arrays) * row * n_rows + scores),
+        "their prepared copies": row * sum(map(len, prepared)),
+        "training": max(sample, training),
     }
     fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
     check_room(dataset.origin, parts, STREAMED + fewer)
@@ -200,34 +195,28 @@ def find_class_weights(wanted: Any, dataset: Dataset) -> np.ndarray | None:
 
 def _check_size(statistics: Statistics, features: AffineMap, hint: str) -> None:
     """Say when prepared features suit no step, or have few digits in float64 or float32."""
-    low, high = (
-        (end - features.shift) / features.scale for end in (statistics.low, statistics.high)
-    )
-    spread, merged = statistics.spread / features.scale, statistics.is_merged
-    sizes = np.maximum(high, -low)
-    largest = float(sizes.max())
+    merged, scale = statistics.is_merged, features.scale
+    low, high = ((end - features.shift) / scale for end in (statistics.low, statistics.high))
+    sizes, is_constant = np.maximum(high, -low), low == high
+    is_rounded = UNIT * sizes > ROUNDED * statistics.spread / scale
     if merged.any():
+        largest = np.maximum(statistics.high, -statistics.low)[merged].max()
         log.warning(
-            "the values of %d features, up to %.1e, differ by hardly more than float64 can tell "
-            "apart: they are taken for constant; subtract a constant before saving, which is exact "
-            "in integers",
-            merged.sum(),
-            np.maximum(statistics.high, -statistics.low)[merged].max(),
+            f"the values of {merged.sum()} features, up to {largest:.1e}, differ by hardly more "
+            "than float64 can tell apart: they are taken for constant; subtract a constant before "
+            "saving, which is exact in integers"
         )
-    if (UNIT * sizes > ROUNDED * spread)[(low != high) & ~merged].any():
+    if is_rounded[~is_constant & ~merged].any():
         log.warning(
             "some prepared features lie so far from zero for their spread that training sees them "
-            "rounded to float32%s",
-            hint,
+            f"rounded to float32{hint}"
         )
-    if (low == high).all():
+    if is_constant.all():
         log.warning("every feature is constant: only the frequencies of the classes can be learned")
-    elif not SIZES[0] <= largest <= SIZES[1]:
+    elif not SIZES[0] <= sizes.max() <= SIZES[1]:
         log.warning(
-            "the prepared features are of size %.0e beside the bias's 1: one step cannot suit "
-            "both, and training may stay far from its optimum%s",
-            largest,
-            hint,
+            f"the prepared features are of size {sizes.max():.0e} beside the bias's 1: one step "
+            f"cannot suit both, and training may stay far from its optimum{hint}"
         )
 
 
@@ -239,9 +228,8 @@ def generator(seed: int, purpose: str) -> np.random.Generator:
 def _log_dataset(dataset: Dataset) -> None:
     sizes = ", ".join(f"{len(split)} {name}" for name, split in dataset.splits().items())
     shape, n_classes = dataset.train.X.shape[1:], len(dataset.classes)
-    features = f"{dataset.n_features} features"
-    features += f" ({' x '.join(map(str, shape))})" if len(shape) > 1 else ""
-    name = printable(dataset.name)
+    axes = f" ({' x '.join(map(str, shape))})" if len(shape) > 1 else ""
+    name, features = printable(dataset.name), f"{dataset.n_features} features{axes}"
     log.info("%s: %s examples, %s, %d classes", name, sizes, features, n_classes)
     if len(dataset.val) + len(dataset.test) == 0:
         log.warning("no example is held out: the figures say nothing of new examples")
@@ -258,23 +246,21 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
     Its models are those of the jobs and then, for each fold, those of the jobs without it.
     """
     config, n_jobs, n_classes = jobs[0].config, len(jobs), len(prepared.dataset.classes)
-    if isinstance(config.optimizer, Lbfgs):
-        tol, passes = config.optimizer.tol, config.epochs
-        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", tol, passes)
-    lr = [_find_lr(job, prepared.scale) for job in jobs]
+    steps = [_find_lr(job, prepared.scale) for job in jobs]
     n_stacks = 1 + (config.cv or 0)
     fold = np.repeat(np.arange(-1, n_stacks - 1), n_jobs)
-    numbers = [(j.config.reg, j.config.momentum, j.config.label_smoothing) for j in jobs]
-    lr, reg, momentum, smoothing = np.tile(np.column_stack([lr, numbers]), (n_stacks, 1)).T
+    names = ("reg", "momentum", "label_smoothing")
+    numbers = [steps, *([getattr(job.config, name) for job in jobs] for name in names)]
+    lr, reg, momentum, smoothing = np.tile(np.array(numbers), n_stacks)
     models = PerModel(lr, reg, momentum, smoothing, fold)
     problem = prepared.train, prepared.val, n_classes, models
     if isinstance(config.optimizer, Lbfgs):
         from classifier.optimum import FullBatchTraining  # its parts of scipy cost start-up
 
+        tol, epochs = config.optimizer.tol, config.epochs
+        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", tol, epochs)
         rng = generator(config.seed, "curvature")
-        return FullBatchTraining(
-            *problem, optimizer=config.optimizer, epochs=config.epochs, rng=rng
-        )
+        return FullBatchTraining(*problem, optimizer=config.optimizer, epochs=epochs, rng=rng)
     assert isinstance(config.optimizer, MinibatchOptimizer)
     training = MinibatchTraining(
         *problem,
@@ -296,10 +282,9 @@ def _find_lr(job: Job, scale: Scale) -> float:
     lr, stable, is_auto = step["lr"], step["largest_stable_lr"], config.lr == "auto"
     if lr is not None:
         if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
-            reason = (
-                f"{lr:.3g} here, for the features are of size {np.sqrt(scale.eigenvalue):.1e}"
-                f"{config.preprocessing.hint or '; give lr as a number'}"
-            )
+            size, hint = np.sqrt(scale.eigenvalue), config.preprocessing.hint
+            reason = f"{lr:.3g} here, for the features are of size {size:.1e}"
+            reason += hint or "; give lr as a number"
             refused = reason if is_auto else "not a step float32 can take"
             raise InputError(f"lr={config.lr}: {refused}")
         bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"

@@ -31,7 +31,7 @@ from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predict
 from classifier.runs.config import CONFIGS, Job, schemas
 from classifier.runs.folder import locked, needed_report, read_received
 from classifier.runs.log import timed
-from classifier.runs.preparation import Prepared, find_class_weights, generator, step_figures
+from classifier.runs.preparation import Prepared, find_class_weights, load_dataset, step_figures
 from classifier.shards import certify_weights, evaluate_held_out
 from data.dataset import Dataset, Split
 from data.errors import InputError, one_line
@@ -149,8 +149,7 @@ def evaluate_models(
     seconds = seconds | {name: value / len(stack) for name, value in parts.items()}
     results: list[Contents | InputError] = []
     for trained, model, cold, warm in zip(stack, models, before, after, strict=True):
-        errors = [one for one in (*cold.values(), *warm.values()) if isinstance(one, InputError)]
-        if errors:
+        if errors := [e for e in (*cold.values(), *warm.values()) if isinstance(e, InputError)]:
             results.append(errors[0])
             continue
         report = _report(trained, model, cold, warm, prepared, seconds)
@@ -168,10 +167,8 @@ def _evaluate(
 ) -> list[Evaluations]:
     """Return the evaluation of each model on each of the splits."""
     configs = [trained.job.config for trained in stack]
-    measured = [
-        Measured(model, config.report.top_k, config.label_smoothing)
-        for model, config in zip(models, configs, strict=True)
-    ]
+    settings = [(config.report.top_k, config.label_smoothing) for config in configs]
+    measured = [Measured(model, *own) for model, own in zip(models, settings, strict=True)]
     columns = [
         evaluate_stack(measured, split.X, split.y, class_weights, after_block)
         for split in splits.values()
@@ -198,10 +195,12 @@ def _report(
 ) -> dict[str, Any]:
     """Return every number of a run, before calibration and after it: the content of report.json."""
     config, dataset, fit = trained.job.config, prepared.dataset, trained.fit
-    certificate = fit.certificate
     cold, metrics = (_metrics(figures, fit, dataset) for figures in (before, after))
-    if certificate is not None:
-        objective = certificate.objective
+    bounds = None
+    if fit.certificate is not None:
+        objective = fit.certificate.objective
+        figures = {name: getattr(fit.certificate, name) for name in BOUNDS}
+        bounds = {name: x if math.isfinite(x) else None for name, x in figures.items()}
     else:  # stopped before the end of an epoch
         of_weights = penalty(fit.theta[:, None].astype(np.float64), np.array([config.reg]))
         objective = minimised(cold["train"]) + float(of_weights[0])
@@ -209,7 +208,7 @@ def _report(
         "status": fit.status,
         "metrics": metrics,
         "objective": objective,
-        "certificate": None,
+        "certificate": bounds,
         "weight_norm": math.sqrt(float(penalty(fit.theta[:, None], np.ones(1))[0])),
         "config": trained.job.plain,
         **(step := step_figures(config, prepared.scale)),
@@ -225,28 +224,23 @@ def _report(
         "machine": {"host": platform.node(), "process": os.getpid()},
         "versions": _versions(),
     }
-    if certificate is not None:
-        bounds = {name: getattr(certificate, name) for name in BOUNDS}
-        report["certificate"] = {k: v if math.isfinite(v) else None for k, v in bounds.items()}
     if trained.folds:
         cv: dict[str, Any] = {"folds": len(trained.folds)}
-        for name, values in zip(
-            ("loss", "accuracy"), zip(*trained.folds, strict=True), strict=True
-        ):
+        for k, name in enumerate(("loss", "accuracy")):
+            cv[f"{name}_of_folds"] = values = [fold[k] for fold in trained.folds]
             cv[name] = statistics.fmean(values)
             cv[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
-            cv[f"{name}_of_folds"] = values
         report["cross_validation"] = cv
     if config.calibrate:
-        figures = {name: split and calibrated_figures(split) for name, split in cold.items()}
-        report["calibration"] = {"temperature": model.temperature, "before": figures}
+        before_it = {name: split and calibrated_figures(split) for name, split in cold.items()}
+        report["calibration"] = {"temperature": model.temperature, "before": before_it}
     return report
 
 
 def _metrics(evaluations: Evaluations, fit: Fit, dataset: Dataset) -> dict[str, Any]:
     """Return the figures of each split: in part of one that is known in part, None of others."""
     metrics: dict[str, Any] = dict.fromkeys(dataset.splits())
-    if "train" not in evaluations and fit.certificate is not None:
+    if fit.certificate is not None:
         loss, accuracy = fit.certificate.loss, fit.certificate.accuracy
         metrics["train"] = {"n": len(dataset.train), "loss": loss, "accuracy": accuracy}
     return metrics | {name: one and one.figures for name, one in evaluations.items()}
@@ -318,7 +312,7 @@ def open_test(folder: Path) -> None:
     if report["metrics"].get("test"):
         return
     with locked(folder):
-        model, config = LinearModel.load(folder / MODEL), read_received(folder).config
+        model, config = LinearModel.load(folder / MODEL), read_received(folder)[0]
         fingerprint = report["data"]["fingerprint"]
         kept = next((one for one in _kept if one.fingerprint == fingerprint), None)
         dataset = kept or _load_dataset(folder, config)
@@ -333,9 +327,8 @@ def open_test(folder: Path) -> None:
         stack = [Measured(one, *settings) for one in (model, uncalibrated)]
         weights = find_class_weights(config["class_weight"], dataset)
         evaluations: Sequence[Any] = evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)
-        for evaluation in evaluations:
-            if isinstance(evaluation, InputError):
-                raise evaluation
+        if errors := [one for one in evaluations if isinstance(one, InputError)]:
+            raise errors[0]
         warm, cold = evaluations
         report["metrics"]["test"] = warm.figures
         if "calibration" in report:
@@ -358,8 +351,7 @@ def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
         source: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
         )
-        dataset: Dataset = source.load(generator(source.split_seed, "data"))
-        return dataset
+        return load_dataset(source)
     except InputError as error:
         raise InputError(f"{folder}: data.{error}") from error
     except OmegaConfBaseException as error:

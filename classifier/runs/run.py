@@ -15,13 +15,25 @@ from classifier import blas
 from classifier.fit import SKIPPED, STUCK, Fit
 from classifier.report.flags import figures_flags
 from classifier.report.text import calibration_text, certified, cross_validation_text, metrics_table
-from classifier.runs.artifacts import CHECKPOINT, Contents, write_files
-from classifier.runs.checkpoint import Checkpoints, read_checkpoint
+from classifier.runs.artifacts import (
+    CHECKPOINT,
+    Checkpoints,
+    Contents,
+    read_checkpoint,
+    write_files,
+)
 from classifier.runs.config import Config, Job
 from classifier.runs.folder import NOT_BEGUN, locked_runs, read_status, write_status
-from classifier.runs.log import RunError, failures_recorded, log, stop_later, timed
+from classifier.runs.log import (
+    RunError,
+    Watch,
+    failures_recorded,
+    log,
+    said_when_long,
+    stop_later,
+    timed,
+)
 from classifier.runs.preparation import Prepared, load_dataset, make_trainer, prepare
-from classifier.runs.progress import Watch, said_when_long
 from classifier.runs.results import Trained, evaluate_models, falls_short, judge
 from classifier.solver import Training
 from data.dataset import Dataset
@@ -111,7 +123,7 @@ def _begin(
     configs = [job.config for job in jobs]
     if dataset is None:
         with timed(seconds, "data"):
-            dataset = load_dataset(configs[0])
+            dataset = load_dataset(configs[0].data)
     error = None if earlier is None else earlier.gradient_error
     prepared = prepare(dataset, configs, seconds, error)
     training = make_trainer(jobs, prepared)
@@ -195,26 +207,23 @@ def is_drawn(config: Config, *, of_sweep: bool) -> bool:
 
 def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> None:
     """Log what came of a run; what is wrong with a model of a sweep its page warns of."""
-
-    def say(level: int, line: str, *values: object) -> None:
-        log.log(level, line, *values, extra={"folder": folder})
-
+    quiet = logging.INFO if of_sweep else logging.WARNING
+    lines = [(logging.INFO, f"{report['ended']}; the best was epoch {report['best_epoch']}")]
     if report["status"] == "diverged":
-        say(logging.ERROR, "%s", report["ended"])
-    else:
-        say(logging.INFO, "%s; the best was epoch %d", report["ended"], report["best_epoch"])
+        lines = [(logging.ERROR, report["ended"])]
     if "cross_validation" in report:
-        say(logging.INFO, "%s", cross_validation_text(report["cross_validation"]))
+        lines.append((logging.INFO, cross_validation_text(report["cross_validation"])))
     if falls_short(report):
         more = "" if report["ended"] == STUCK else "more epochs, "
         advice = f"give {more}a larger optimizer.tol, or a larger reg"
-        say(logging.WARNING, "%s: %s", certified(report), advice)
-    for sentence in figures_flags(report):  # those of the settings were logged before training
-        say(logging.INFO if of_sweep else logging.WARNING, "%s", sentence)
+        lines.append((logging.WARNING, f"{certified(report)}: {advice}"))
+    lines += [(quiet, sentence) for sentence in figures_flags(report)]  # of settings: said before
     if "calibration" in report:
-        say(logging.INFO, "%s", calibration_text(report))
+        lines.append((logging.INFO, calibration_text(report)))
         if report["calibration"]["temperature"] == 1:
             line = "validation says nothing of the temperature: not calibrated"
-            say(logging.WARNING, line)
+            lines.append((logging.WARNING, line))
     table = metrics_table(report["metrics"])
-    say(logging.INFO, "\n%s\n%s", table, printable(from_here(folder)))
+    lines.append((logging.INFO, f"\n{table}\n{printable(from_here(folder))}"))
+    for level, line in lines:
+        log.log(level, "%s", line, extra={"folder": folder})

@@ -16,8 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.runs.config import CONFIGS, Config, make_config, settle_values
 from classifier.runs.folder import STACKED, SWEEP, Kind, claim, write_status
 from classifier.runs.hints import explain, refuse_arguments
-from classifier.runs.log import SweepStopped, exit_code, stop_at_once
-from classifier.runs.progress import said_when_long
+from classifier.runs.log import SweepStopped, exit_code, said_when_long, stop_at_once
 from classifier.shell.hydra_compat import check_run, check_sweep, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import check_tracker, track

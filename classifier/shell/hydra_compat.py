@@ -25,6 +25,11 @@ from classifier.runs.hints import is_known, unknown_key
 from data.errors import InputError
 
 LISTING = "grid", "basic"  # sweepers that list every combination
+FIXED = {  # keys of Hydra's, what they must be, and why
+    "output_subdir": (".hydra", "where the settings of a run are read"),
+    "sweep.subdir": ("${hydra.job.num}", "by which a job is found"),
+    "job.chdir": (False, "for files are named from where it starts"),
+}
 JOBS = 100_000  # of a sweep, at most: each has a folder
 IS_1_3 = hydra.__version__.startswith("1.3.")
 
@@ -59,10 +64,8 @@ def lazy_help() -> Iterator[None]:
     original = parsers.add_argument
 
     def add_argument(parser: Any, *names: str, **options: Any) -> Any:
-        text = options.get("help")
-        if text is None or isinstance(text, str):
-            return original(parser, *names, **options)
-        action = original(parser, *names, **options | {"help": None})
+        text = options.pop("help", None)
+        action = original(parser, *names, **options, help=text if isinstance(text, str) else None)
         action.help = text
         return action
 
@@ -128,20 +131,11 @@ def _refuse_misplaced(config: DictConfig, kind: Kind) -> None:
         name = key.removeprefix("hydra.")
         if f"hydra/{name}" in config.hydra.runtime.choices and not isinstance(own[name], dict):
             raise InputError(f"{override}: is a group; write hydra/{name}=NAME")
-    for key, value, allowed, why in (
-        ("output_subdir", own["output_subdir"], [".hydra"], "where the settings of a run are read"),
-        ("sweep.subdir", own["sweep"]["subdir"], ["${hydra.job.num}"], "by which a job is found"),
-        (
-            "job.chdir",
-            own["job"]["chdir"],
-            [False, None],
-            "for files are named from where it starts",
-        ),
-    ):
-        if value not in allowed:
-            text = json.dumps(value).strip('"')
-            wanted = json.dumps(allowed[0]).strip('"')
-            raise InputError(f"hydra.{key}={text}: must be {wanted}, {why}; leave it out")
+    values = own["output_subdir"], own["sweep"]["subdir"], own["job"]["chdir"] or False
+    for (key, (wanted, why)), value in zip(FIXED.items(), values, strict=True):
+        if value != wanted:
+            texts = (json.dumps(one).strip('"') for one in (value, wanted))
+            raise InputError("hydra.{}={}: must be {}, {}; leave it out".format(key, *texts, why))
 
 
 def _refuse_choices(overrides: Sequence[str], arguments: Sequence[str]) -> None:
@@ -172,9 +166,8 @@ def _check_size(config: DictConfig) -> None:
     """
     params = config.hydra.sweeper.get("params") or {}
     overrides = [*(f"{key}={value}" for key, value in params.items()), *config.hydra.overrides.task]
-    swept = [
-        o for o in OverridesParser.create().parse_overrides(overrides) if o.is_sweep_override()
-    ]
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    swept = [override for override in parsed if override.is_sweep_override()]
     for override in swept:
         if override.is_interval_sweep():
             search = "an interval is for a search, hydra/sweeper=optuna; list its values"

@@ -8,13 +8,13 @@ from typing import Any
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.artifacts import CHECKPOINT
-from classifier.runs.checkpoint import read_checkpoint, refuse_changes
+from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
 from classifier.runs.config import (
     has_role,
     make_config,
     own_keys,
     plain_config,
+    refuse_changes,
     settle_values,
     without_hydra,
 )
@@ -25,7 +25,6 @@ from classifier.runs.folder import (
     groups,
     kind_of,
     latest_run,
-    mark,
     read_overrides,
     read_received,
     read_sweep,
@@ -50,7 +49,6 @@ def resume_run(config: DictConfig) -> None:
     resumed = _plan(config, saved, f"{folder}/.hydra/config.yaml")
     wanted = plain_config(resumed, choices)
     refuse_changes(saved, wanted)
-    mark(folder, "run")
     claim(folder, "run")  # a run that still runs is left alone
     if (folder / CHECKPOINT).exists():
         read_checkpoint(folder / CHECKPOINT)
@@ -141,11 +139,8 @@ def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
     keys = {_key(argument) for argument in arguments}
     for override in hydra:
         if override.startswith(("hydra/sweeper", "hydra.sweeper")) and _key(override) not in keys:
-            again = "is not taken from a folder; give it again, if you know it"
-            raise InputError(
-                f"resume={folder}: the sweep was started with {override}, which {again}"
-            )
-    mark(folder, "sweep")
+            started = f"the sweep was started with {override}, which is not taken from a folder"
+            raise InputError(f"resume={folder}: {started}; give it again, if you know it")
     kept = [override for override in task if not has_role(_key(override), PLACE)]
     others = [argument for argument in arguments if not argument.startswith("resume=")]
     quoted = QuotedString(str(folder), Quote.single).with_quotes()
@@ -180,19 +175,16 @@ def _saved_config(folder: Path, name: str) -> dict[str, Any]:
     if not is_folder(folder):
         raise FileNotFoundError(f"resume={name}: there is no such folder")
     try:
-        saved = read_received(folder)
+        saved, is_stacked = read_received(folder)
     except FileNotFoundError:
         kind = kind_of(folder)
         again = f"; give its whole command with hydra.{kind}.dir={folder}" if kind else ""
-        raise InputError(
-            f"resume={name}: no {kind or 'run'} has begun in {folder}{again}"
-        ) from None
-    if saved.is_stacked:
-        raise InputError(
-            f"resume={name}: is one job of a sweep, trained with others; go on with the sweep: "
-            f"resume={folder.parent}"
-        )
-    return saved.config
+        line = f"resume={name}: no {kind or 'run'} has begun in {folder}{again}"
+        raise InputError(line) from None
+    if is_stacked:
+        line = "is one job of a sweep, trained with others; go on with the sweep"
+        raise InputError(f"resume={name}: {line}: resume={folder.parent}")
+    return saved
 
 
 def _key(override: str) -> str:

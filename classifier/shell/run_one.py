@@ -11,10 +11,17 @@ from omegaconf import DictConfig
 
 from classifier.report.pages.draw import show_run
 from classifier.runs.artifacts import CHECKPOINT, MODEL
-from classifier.runs.config import Job, make_config, plain_config, public, refuse_unused
+from classifier.runs.config import Job, make_config, plain_config, refuse_unused
 from classifier.runs.folder import LINK, point_latest
-from classifier.runs.log import exit_code, failures_recorded, log
-from classifier.runs.progress import Progress, Watch, said_when_long, watch_epochs
+from classifier.runs.log import (
+    Progress,
+    Watch,
+    exit_code,
+    failures_recorded,
+    log,
+    said_when_long,
+    watch_epochs,
+)
 from classifier.runs.results import selection_metric
 from classifier.runs.run import run
 from classifier.solver import Training
@@ -80,7 +87,7 @@ def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: b
             hydra = HydraConfig.get()
             config, choices = make_config(composed), dict(hydra.runtime.choices)
             refuse_unused(config, hydra.overrides.task)
-        job = Job(config, public(plain_config(composed, choices)), folder)
+        job = Job(config, plain_config(composed, choices), folder)
         (report,) = run([job], show=show, watch=watch, of_sweep=not alone)
     except KeyboardInterrupt as stop:
         log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))

@@ -20,7 +20,6 @@ from classifier.runs.config import (
     make_config,
     plain_config,
     plain_value,
-    public,
     refuse_unused,
 )
 from data.files.store import yaml_text
@@ -59,7 +58,7 @@ class Composition:
         """Return the job with its checked values; raises as `make_config` and `refuse_unused`."""
         config = make_config(self._task)
         refuse_unused(config, [str(override.input_line) for override in self.overrides])
-        return Job(config, public(self.plain()), folder)
+        return Job(config, self.plain(), folder)
 
     def plain(self) -> dict[str, Any]:
         """Return the job's config as `plain_config` does."""

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from classifier.report.pages.draw import Kind, draw, drawers, failure_told
-from classifier.runs.progress import said_when_long
+from classifier.runs.log import said_when_long
 from data.machine import cores, processes
 
 log = logging.getLogger(__name__)

@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 from threadpoolctl import threadpool_limits
 
 from classifier.report.pages.draw import show_run
-from classifier.runs.artifacts import CHECKPOINT
-from classifier.runs.checkpoint import read_checkpoint
+from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
 from classifier.runs.config import Job, keys_with
 from classifier.runs.folder import FINISHED, LockedError, locked, read_status, write_status
+from classifier.runs.log import Progress, Watch, reason_of
 from classifier.runs.log import log as run_log
-from classifier.runs.log import reason_of
 from classifier.runs.preparation import copies
-from classifier.runs.progress import Progress, Watch
 from classifier.runs.run import Show, run
 from classifier.solver import Training
 from classifier.sweep.drawing import Make

@@ -51,11 +51,9 @@ def test_an_evaluation_that_was_killed_is_finished_by_going_through_the_list_aga
 def test_a_report_stays_beside_the_model_that_it_is_of_and_no_other(job_of, tmp_path):
     job = job_of(tmp_path, "data=blobs", "epochs=2", "calibrate=true")
     run([job])
-    model, history = (
-        LinearModel.load(tmp_path / "model.npz"),
-        read_history(tmp_path / "history.csv"),
-    )
-    dataset, report = load_dataset(job.config), (tmp_path / "report.json").read_bytes()
+    model = LinearModel.load(tmp_path / "model.npz")
+    history = read_history(tmp_path / "history.csv")
+    dataset, report = load_dataset(job.config.data), (tmp_path / "report.json").read_bytes()
     for changed, rows in (
         ({}, history),
         ({"W": model.W + 1}, history),

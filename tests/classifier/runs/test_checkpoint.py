@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from classifier.model import LinearModel
-from classifier.runs.checkpoint import SHARE, Checkpoints
+from classifier.runs.artifacts import SHARE, Checkpoints
 from classifier.runs.folder import read_status
 from classifier.runs.run import run
 from data.errors import InputError
@@ -15,32 +15,22 @@ from data.errors import InputError
 @pytest.fixture
 def clock(monkeypatch):
     now = SimpleNamespace(time=0.0)
-    monkeypatch.setattr("classifier.runs.checkpoint.time.perf_counter", lambda: now.time)
+    monkeypatch.setattr("classifier.runs.artifacts.time.perf_counter", lambda: now.time)
     return now
 
 
-def test_one_is_written_every_so_many_epochs(clock, monkeypatch, tmp_path):
-    written = []
-    monkeypatch.setattr(Checkpoints, "write", lambda _, training: written.append(training.epoch))
-    checkpoints = Checkpoints(tmp_path / "checkpoint.npz", [], "", None, every=2)
-    for epoch in range(1, 7):
-        clock.time += 100
-        checkpoints.after_epoch(SimpleNamespace(epoch=epoch))
-    assert written == [2, 4, 6]
-
-
-def test_writing_them_takes_a_small_share_of_the_time(clock, monkeypatch, tmp_path):
+def test_one_is_written_every_so_many_epochs_and_takes_a_small_share_of_the_time(
+    clock, monkeypatch, tmp_path
+):
     def takes_a_second(*_, **__):
         clock.time += 1
 
-    monkeypatch.setattr("classifier.runs.checkpoint.write_sealed", takes_a_second)
-    checkpoints = Checkpoints(tmp_path / "checkpoint.npz", [], "", None, every=1)
-    training = SimpleNamespace(epoch=1, state=dict)
-    checkpoints.write(training)
-    begun = clock.time
-    for seconds, written in ((0.9 / SHARE, 0), (1.1 / SHARE, 1)):
-        clock.time = begun + seconds
-        checkpoints.after_epoch(training)
+    monkeypatch.setattr("classifier.runs.artifacts.write_sealed", takes_a_second)
+    checkpoints = Checkpoints(tmp_path / "checkpoint.npz", [], "", None, every=2)
+    checkpoints.write(SimpleNamespace(epoch=0, state=dict))
+    for epoch, seconds, written in ((2, 0.9 / SHARE, 0), (3, 9, 0), (4, 1, 1), (5, 99, 0)):
+        begun, clock.time = clock.time, clock.time + seconds
+        checkpoints.after_epoch(SimpleNamespace(epoch=epoch, state=dict))
         assert clock.time == pytest.approx(begun + seconds + written)
 
 

@@ -1,20 +1,14 @@
 import dataclasses
-import itertools
 
 import pytest
-from hydra import compose, initialize_config_dir
 
-from classifier.runs.config import Job, labels_of, make_config, register_schemas, schemas
-from classifier.runs.run import run
-from classifier.shell.hydra_compat import VERSION_BASE
+from classifier.runs.config import labels_of, schemas
 
 
-@pytest.fixture(scope="module")
-def config_of(repository):
+@pytest.fixture
+def config_of(job_of, tmp_path):
     """Compose the real config, as the command line does, and check it."""
-    register_schemas()
-    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-        yield lambda *overrides: make_config(compose("train", overrides=list(overrides)))
+    return lambda *overrides: job_of(tmp_path, *overrides).config
 
 
 def choices(repository, group):
@@ -72,25 +66,3 @@ def test_one_tag_needs_no_brackets_and_what_anyone_wrote_is_read():
     assert labels_of({"name": "first", "tags": "wide"}) == ("first", ["wide"])
     assert labels_of({"name": 7, "tags": ["a b", 1]}) == ("7", ["a b", "1"])
     assert "\x1b" not in labels_of({"name": "\x1b[1m", "tags": {"\x1b": 1}}).name
-
-
-@pytest.mark.slow
-def test_what_a_new_user_would_try_works(config_of, tmp_path, write_cifar):
-    """Each data set with two kinds of preprocessing, and every optimizer and schedule, trains."""
-    root = write_cifar(tmp_path / "cifar", "cifar-10-batches-py")
-    data = {
-        "digits": [],
-        "blobs": ["data.n_classes=4"],
-        "synthetic_cifar": ["data.n_samples=150"],
-        "cifar10": [f"data.root={root}"],
-    }
-    optimizers = itertools.cycle(["sgd", "adam", "sgd optimizer.nesterov=true"])
-    schedules = itertools.cycle(["constant", "cosine", "step", "exponential"])
-    methods = itertools.cycle(["standardize", "center", "scale", "none", "standardize"])
-    for number, name in enumerate([*data, *data]):
-        overrides = [f"data={name}", *f"optimizer={next(optimizers)}".split(), *data[name]]
-        overrides += [f"preprocessing={next(methods)}", f"schedule={next(schedules)}"]
-        config = config_of(*overrides, "epochs=2", "check_gradient=false", "report.plots=none")
-        (report,) = run([Job(config, dataclasses.asdict(config), tmp_path / str(number))])
-        assert report["status"] == "completed"
-        assert report["metrics"]["train"]["accuracy"] > 1 / report["data"]["n_classes"]

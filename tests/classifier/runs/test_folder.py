@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from classifier.runs.folder import latest_run, locked, locked_runs, point_latest
+from classifier.runs.folder import latest_run, locked, locked_runs, mark, point_latest
 from data.errors import InputError
 from data.files.store import from_here
 
@@ -45,6 +45,7 @@ def runs(tmp_path):
     folders = [tmp_path / "outputs/runs" / name for name in ("one", "zwei 猫")]
     for folder in folders:
         folder.mkdir(parents=True)
+        mark(folder, "run")
     return tmp_path / "outputs", folders
 
 
@@ -52,8 +53,6 @@ def test_the_newest_run_is_named_in_a_file_and_linked(runs, tmp_path):
     outputs, folders = runs
     with pytest.raises(FileNotFoundError, match=r"there is no run in .* yet"):
         latest_run(outputs)
-    (outputs / "latest").symlink_to(folders[0], target_is_directory=True)
-    assert latest_run(outputs).resolve() == folders[0]  # a link of before there was the file
     for folder in folders:
         point_latest(outputs, folder)
         assert latest_run(outputs).resolve() == (outputs / "latest").resolve() == folder
@@ -81,7 +80,7 @@ def test_what_someone_put_in_the_place_of_the_file_or_the_link_stays(runs, tmp_p
     (tmp_path / "mine").mkdir()
     (tmp_path / "secret.txt").write_text("runs/a\n", encoding="utf-8")
     for name, text, words in (
-        ("latest", "mine", "latest: is not a link; move it away"),
+        ("latest", "mine", "latest: does not lead to a run"),
         ("latest", None, "latest: does not lead to a run"),
         ("latest.txt", "my precious latest\n", "latest.txt: does not name a run; move it away"),
         ("latest.txt", None, "latest.txt: does not name a run"),
@@ -98,12 +97,12 @@ def test_what_someone_put_in_the_place_of_the_file_or_the_link_stays(runs, tmp_p
         (outputs / "latest.txt").unlink(missing_ok=True)
     assert (tmp_path / "secret.txt").read_text(encoding="utf-8") == "runs/a\n"
     point_latest(outputs, folder)
-    folder.rmdir()  # the run is gone, the link leads nowhere, and is replaced
+    folder.rename(tmp_path / "gone")  # the run is gone, the link leads nowhere, and is replaced
     point_latest(outputs, other)
     assert latest_run(outputs).resolve() == (outputs / "latest").resolve() == other
 
 
 def test_a_pipe_in_the_place_of_the_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "latest.txt")
-    with pytest.raises(FileNotFoundError, match="is not a file"):
+    with pytest.raises(FileNotFoundError, match="names no run"):
         latest_run(tmp_path)

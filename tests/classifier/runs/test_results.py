@@ -36,7 +36,7 @@ def test_a_winner_is_evaluated_as_a_run_on_its_own_is(kept, job_of, tmp_path, mo
         (tmp_path / "0" / name).touch()
     loaded, load = [], Digits.load
     others = {"these data": [], "other data": ["data.split_seed=1"]}.get(kept)
-    keep(None if others is None else load_dataset(job_of(tmp_path / "other", *others).config))
+    keep(None if others is None else load_dataset(job_of(tmp_path / "other", *others).config.data))
     monkeypatch.setattr(Digits, "load", lambda *given: loaded.append(given) or load(*given))
     open_test(tmp_path / "0")
     keep(None)

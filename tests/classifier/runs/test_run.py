@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from scipy.special import softmax
 from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
@@ -19,7 +20,9 @@ from classifier.report.pages.run_page import write_run_page
 from classifier.runs import preparation
 from classifier.runs.artifacts import read_history, read_predictions
 from classifier.runs.log import RunError
-from classifier.runs.run import is_drawn, run
+from classifier.runs.run import run
+
+TABLES = yaml.safe_load((Path(__file__).parents[2] / "refused.yaml").read_text(encoding="utf-8"))
 
 
 def read(folder, name):
@@ -119,7 +122,7 @@ def test_the_report_is_that_of_the_saved_model_on_the_same_data(
             np.testing.assert_array_equal(file["X"], dataset.test.X[rows].reshape(-1, 8, 8))
 
 
-@pytest.mark.parametrize("weight", ["1e308", "1e-300", "1e-320"])
+@pytest.mark.parametrize("weight", ["1e308", "1e-320"])
 def test_class_weights_of_any_size_say_what_they_say_of_each_other(weight, job_of, tmp_path):
     all_alike = "{" + ",".join(f"{name}: {weight}" for name in range(10)) + "}"
     for place, own in (("one", "null"), ("large", all_alike)):
@@ -131,29 +134,14 @@ def test_class_weights_of_any_size_say_what_they_say_of_each_other(weight, job_o
 
 
 def test_the_report_says_how_the_run_went(job_of, tmp_path):
-    job = job_of(tmp_path, "data=blobs")
-    run([job])
-    report, history = read(tmp_path, "report.json"), read_history(tmp_path / "history.csv")
+    (report,) = run([job_of(tmp_path, "data=blobs", "lr_scale=0.5")])
+    losses = [row.val_loss for row in read_history(tmp_path / "history.csv")]
     assert read(tmp_path, "status.json")["status"] == report["status"] == "completed"
-    assert report["config"] == job.plain
-    assert report["lr"] == pytest.approx(1 / report["smoothness"])
+    assert report["lr"] == pytest.approx(0.5 / report["smoothness"])
     assert report["largest_stable_lr"] == pytest.approx(2 / report["smoothness"])
     assert 0 < report["gradient_check"]["max_relative_error"] < gradient_check.LIMIT
-    assert report["epochs"] == len(history)
-    losses = [row.val_loss for row in history]
-    assert report["best_epoch"] == 1 + int(np.argmin(losses))
-    assert report["metrics"]["val"]["loss"] == pytest.approx(min(losses), rel=1e-4)
+    assert (report["epochs"], report["best_epoch"]) == (len(losses), 1 + int(np.argmin(losses)))
     assert set(report["seconds"]) >= {"data", "preprocessing", "training", "evaluation"}
-    assert set(report["versions"]) >= {"python", "numpy"}
-    assert f"{report['metrics']['test']['accuracy']:.4f}" in read(tmp_path, "report.txt")
-
-
-@pytest.mark.parametrize("lr", ["auto", "0.2"])
-def test_lr_scale_multiplies_whatever_lr_is(lr, job_of, tmp_path):
-    overrides = ["data=blobs", "epochs=1", f"lr={lr}"]
-    (one,) = run([job_of(tmp_path / "1", *overrides)])
-    (three,) = run([job_of(tmp_path / "3", *overrides, "lr_scale=3")])
-    assert three["lr"] == pytest.approx(3 * one["lr"])
 
 
 def test_a_stack_of_jobs_leaves_what_each_would_leave_alone(job_of, tmp_path):
@@ -172,21 +160,22 @@ def test_a_stack_of_jobs_leaves_what_each_would_leave_alone(job_of, tmp_path):
         assert read(tmp_path / f"{i}", "report.json")["reg"] == alone["reg"]
 
 
-@pytest.mark.parametrize("others", [[], ["lr=0.1"]])
-def test_a_diverged_run_says_so_and_writes_its_report(others, job_of, tmp_path, caplog):
-    jobs = [job_of(tmp_path / "wild", "lr=1e9")]
-    jobs += [job_of(tmp_path / "good", o) for o in others]
-    with pytest.raises(RunError, match=r"diverged in epoch 1 with lr=1e\+09") as caught:
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_diverged_run_says_so_and_writes_its_report(optimizer, job_of, tmp_path, caplog):
+    settings = [(place, f"optimizer={optimizer}") for place in ("wild", "good")]
+    jobs = [job_of(tmp_path / p, o, f"lr={1e9 if p == 'wild' else 'auto'}") for p, o in settings]
+    with pytest.raises(RunError, match=r" with lr=1e\+09; .*use lr=auto \([\d.]+ here") as told:
         run(jobs)
     status, report = read(tmp_path / "wild", "status.json"), read(tmp_path / "wild", "report.json")
     assert status["status"] == report["status"] == "diverged"
-    assert status["reason"] == str(caught.value)
-    assert f"2/L = {report['largest_stable_lr']:.4g}" in status["reason"]
-    assert report["best_epoch"] == 0
+    assert status["reason"] == str(told.value)
+    stable = report["largest_stable_lr"]
+    assert (stable is None) == ("2/L" not in caplog.text) == (optimizer == "adam")
+    assert stable is None or f"2/L = {stable:.4g}" in status["reason"]
+    assert report["best_epoch"] == 0 or optimizer == "adam"
     assert np.isfinite(LinearModel.load(tmp_path / "wild/model.npz").W).all()
     assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [status["reason"]]
-    for _ in others:
-        assert read(tmp_path / "good", "status.json")["status"] == "completed"
+    assert read(tmp_path / "good", "status.json")["status"] == "completed"
 
 
 def test_a_wrong_gradient_stops_the_run(job_of, tmp_path, monkeypatch):
@@ -199,28 +188,12 @@ def test_a_wrong_gradient_stops_the_run(job_of, tmp_path, monkeypatch):
     assert read(tmp_path, "report.json")["gradient_check"]["max_relative_error"] is None
 
 
-@pytest.mark.parametrize(
-    ("overrides", "words", "on_page"),
-    [
-        (
-            ["lr=1000", "epochs=5"],
-            "no better than that of guessing, ln 10 = 2.303, while the ",
-            True,
-        ),
-        (["data.val_fraction=0", "data.test_fraction=0"], "no example is held out", False),
-        (["schedule.warmup_steps=100000", "epochs=3"], "lr is never reached", False),
-        (["data=blobs", "lr=1e3"], "The step of lr=1000 is 3.1e+02 times the largest", True),
-        (["data=blobs", "lr=1e-8"], "lr=1e-08 is very small beside lr=auto", True),
-        (["data=blobs", "reg=1e4", "optimizer=lbfgs"], "reg=1e+04 outweighs the data", True),
-        (["optimizer=adam", "lr=1"], "lr=1 is very large beside lr=auto", True),
-        (["optimizer=lbfgs", "epochs=5"], "give more epochs, a larger optimizer.tol, or", False),
-        (["data=blobs", "lr_scale=3.9", "reg=1e-2"], None, True),
-    ],
-)
+@pytest.mark.parametrize(("settings", "told"), TABLES["doubtful"].items())
 def test_the_log_and_the_page_warn_of_what_makes_a_run_doubtful(
-    overrides, words, on_page, job_of, tmp_path, caplog
+    settings, told, job_of, tmp_path, caplog
 ):
-    run([job_of(tmp_path, "epochs=1", *overrides)])
+    words, on_page = told
+    run([job_of(tmp_path, "epochs=1", *settings.split())])
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert any(words in line for line in warned) if words else warned == []
     write_run_page(tmp_path)
@@ -247,17 +220,6 @@ def test_the_status_is_written_last_and_is_on_the_disk(job_of, tmp_path, monkeyp
         own = [path.name for path in replaced if path.parent == job.folder]
         assert own[-1] == "status.json"
         assert read(job.folder, "status.json")["status"] == "completed"
-
-
-def test_the_seed_and_nothing_else_decides_the_weights(job_of, tmp_path):
-    def weights(name, *overrides):
-        run([job_of(tmp_path / name, "epochs=3", *overrides)])
-        return LinearModel.load(tmp_path / name / "model.npz").W
-
-    first = weights("a")
-    np.testing.assert_array_equal(first, weights("b"))
-    np.testing.assert_array_equal(first, weights("c", "check_gradient=false"))
-    assert not np.array_equal(first, weights("d", "seed=1"))
 
 
 STEP = ["lr=1e20", "epochs=1", "batch_size=2000", "data.val_fraction=0"]
@@ -301,20 +263,3 @@ def test_a_run_is_not_completed_where_a_fold_has_no_finite_loss(job_of, tmp_path
     with pytest.raises(RunError, match="the model without fold 2 diverged"):
         run([job_of(tmp_path, "cv=3", "epochs=2")])
     assert "cross_validation" not in read(tmp_path, "report.json")
-
-
-def test_adam_is_given_no_bound_that_is_not_its_own(job_of, tmp_path, caplog):
-    with pytest.raises(RunError, match=r"lr=1e\+06; use lr=auto \([\d.]+ here\) or less"):
-        run([job_of(tmp_path, "optimizer=adam", "lr=1e6")])
-    assert read(tmp_path, "report.json")["largest_stable_lr"] is None
-    assert "2/L" not in caplog.text
-
-
-def test_plots_of_a_sweep_are_those_of_its_best_job_unless_all_are_wanted(job_of, tmp_path):
-    asked = {
-        plots: job_of(tmp_path, f"report.plots={plots}").config for plots in ("best", "all", "none")
-    }
-    drawn = {
-        (plots, s) for plots, c in asked.items() for s in (0, 1) if is_drawn(c, of_sweep=bool(s))
-    }
-    assert drawn == {("best", 0), ("all", 0), ("all", 1)}

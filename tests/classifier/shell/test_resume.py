@@ -2,7 +2,6 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from classifier.runs.folder import read_overrides
 from classifier.shell.resume import resumed_arguments
 
 
@@ -17,10 +16,3 @@ def test_a_sweep_goes_on_in_its_folder_whatever_its_name(name, tmp_path, monkeyp
     parsed = OverridesParser.create().parse_override(last)  # as Hydra will read it
     assert parsed.key_or_group == "hydra.sweep.dir"
     assert parsed.value() == str(tmp_path / name)
-
-
-def test_the_command_of_a_sweep_is_without_its_place(tmp_path):
-    hydra = ["hydra.mode=MULTIRUN", "hydra.sweep.dir=old", "hydra/launcher=basic"]
-    given = {"hydra": {"overrides": {"task": ["lr=0.1,0.2"], "hydra": hydra}}}
-    (tmp_path / "multirun.yaml").write_text(yaml.dump(given), encoding="utf-8")
-    assert read_overrides(tmp_path) == ["-m", "lr=0.1,0.2", "hydra/launcher=basic"]

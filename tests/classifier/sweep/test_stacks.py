@@ -86,7 +86,9 @@ def told():
 
 
 def stack(jobs, dataset=None):
-    return Stack(jobs, dataset or load_dataset(jobs[0].config), jobs[0].folder / "checkpoint.npz")
+    return Stack(
+        jobs, dataset or load_dataset(jobs[0].config.data), jobs[0].folder / "checkpoint.npz"
+    )
 
 
 def statuses(jobs, key="status"):
@@ -197,7 +199,7 @@ def test_what_is_finished_or_failed_is_not_trained_again(jobs):
 
 
 def test_a_failing_stack_returns_why_and_says_it_in_its_folders(jobs):
-    dataset = load_dataset(jobs[0].config)
+    dataset = load_dataset(jobs[0].config.data)
     dataset.train.X[0, 0] = float("nan")
     reason = train_stack(stack(jobs, dataset), threads=1)
     assert "example 0 holds nan: it is not finite" in reason

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from classifier.fit import Epoch
-from classifier.runs.config import Job, make_config, plain_config, public, register_schemas
+from classifier.runs.config import Job, make_config, plain_config, register_schemas
 from classifier.runs.folder import read_status
 from classifier.runs.log import Stopped
 from classifier.runs.run import run
@@ -52,7 +52,7 @@ def tell(composed, tmp_path):
         (folder / ".hydra").mkdir(parents=True, exist_ok=True)
         OmegaConf.save(config, folder / ".hydra/config.yaml")
         OmegaConf.save({"hydra": {"runtime": {"choices": {}}}}, folder / ".hydra/hydra.yaml")
-        job = Job(make_config(config), public(plain_config(config, {})), folder)
+        job = Job(make_config(config), plain_config(config, {}), folder)
         live = Live(config, folder, every=0.0, share=float("inf"))
 
         def watch(training):

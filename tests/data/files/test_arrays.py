@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from classifier.model import LinearModel
-from classifier.runs.checkpoint import read_checkpoint
+from classifier.runs.artifacts import read_checkpoint
 from data import machine
 from data.errors import InputError
 from data.files.arrays import array_kind, open_npy, read_npz, read_sealed, write_sealed

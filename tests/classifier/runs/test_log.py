@@ -1,6 +1,5 @@
 import io
 import logging
-import os
 import queue
 import re
 import threading
@@ -9,10 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from classifier.fit import Epoch, Fit
-from classifier.runs import progress
+from classifier.runs import log as progress
 from classifier.runs.artifacts import read_history
-from classifier.runs.log import log
-from classifier.runs.progress import Progress, said_when_long, watch_epochs
+from classifier.runs.log import Progress, log, said_when_long, watch_epochs
 from classifier.runs.run import run
 
 
@@ -99,23 +97,6 @@ def test_a_bar_keeps_its_place_and_no_line_is_wider_than_79_columns(clock, termi
     assert terminal.shown == ""
 
 
-def test_a_bar_is_drawn_at_once_and_then_ten_times_a_second_at_most(clock, terminal):
-    with Progress(pytest.fail) as shown:
-        for hundredth in range(101):
-            clock.now = 1000 + hundredth / 100
-            shown.show(hundredth / 100, f"{hundredth}")
-    assert 9 <= terminal.getvalue().count("left") <= 11
-
-
-def test_a_narrow_terminal_gets_what_fits(terminal, monkeypatch):
-    size = SimpleNamespace(get_terminal_size=lambda _: os.terminal_size((30, 24)))
-    monkeypatch.setattr(progress, "os", size)
-    monkeypatch.setattr(terminal, "fileno", lambda: 2)
-    with Progress(pytest.fail) as shown:
-        watch_epochs(shown)(training(3, 10, ROW))
-        assert terminal.shown == "[###---------] epoch  3/10,"
-
-
 def test_a_bar_makes_room_for_what_is_logged(clock, terminal):
     handler = logging.StreamHandler(terminal)
     logging.getLogger().addHandler(handler)
@@ -134,21 +115,17 @@ def test_a_bar_makes_room_for_what_is_logged(clock, terminal):
     assert terminal.shown == ""
 
 
-def test_a_terminal_that_has_gone_away_ends_nothing(terminal, monkeypatch):
+def test_a_terminal_that_has_gone_away_ends_nothing(clock, terminal, monkeypatch):
+    with Progress(pytest.fail, every=0, shown=False) as shown:
+        shown.show(0.5, "half")
+    assert terminal.getvalue() == ""
+
     def refuse(_):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(terminal, "write", refuse)
     with Progress(pytest.fail) as shown:
         shown.show(0.5, "half")
-
-
-def test_nothing_is_shown_where_nothing_is_to_be(clock, terminal):
-    with Progress(pytest.fail, every=0, shown=False) as shown:
-        for _ in range(3):
-            clock.now += 100
-            shown.show(0.5, "half")
-    assert terminal.getvalue() == ""
 
 
 def test_a_run_tells_of_each_epoch_after_its_checkpoint_as_its_history_has_it(job_of, tmp_path):
@@ -168,22 +145,10 @@ def test_a_run_tells_of_each_epoch_after_its_checkpoint_as_its_history_has_it(jo
         (tmp_path / "train.log").read_text(encoding="utf-8"),
     )
     expected = [
-        (
-            str(row.epoch),
-            f"{row.train_loss:.4f}",
-            f"{row.val_loss:.4f}",
-            f"{row.val_accuracy:.1%}"[:-1],
-        )
-        for row in read_history(tmp_path / "history.csv")
+        (f"{e.epoch}", f"{e.train_loss:.4f}", f"{e.val_loss:.4f}", f"{100 * e.val_accuracy:.1f}")
+        for e in read_history(tmp_path / "history.csv")
     ]
     assert lines == [("0", "", "", ""), *expected, expected[-1]]  # once more when it has ended
-
-
-def test_without_a_validation_split_the_figures_are_those_of_the_training(clock):
-    lines = []
-    with Progress(lines.append, every=0) as shown:
-        watch_epochs(shown)(training(1, 2, ROW._replace(val_loss=None, val_accuracy=None)))
-    assert lines == ["epoch 1/2, ? left, loss 0.2500 (90.0%)"]
 
 
 def test_what_takes_long_is_said_and_what_is_quick_is_not():
