@@ -51,7 +51,7 @@ def import_slow_packages():
     import classifier.runs.run  # noqa: F401
     import classifier.shell.command  # noqa: F401
     import classifier.sweep.launcher  # noqa: F401
-    from classifier.report.pages.page import TEMPLATES, _environment
+    from classifier.report.page import TEMPLATES, _environment
     from classifier.runs.config import CONFIGS, register_schemas
     from classifier.shell.hydra_compat import VERSION_BASE
 
@@ -61,7 +61,7 @@ def import_slow_packages():
     # What a grammar has learned about such texts is kept.
     with initialize_config_dir(str(CONFIGS), **VERSION_BASE):
         compose("train", ["data=blobs", "lr=0.1", "tags=[a,'b c']", "class_weight={0: 1e-3}"])
-    for template in TEMPLATES.glob("*.html"):
+    for template in TEMPLATES.glob("*.[ht]*"):
         _environment().get_template(template.name)
     for module in sys.argv[1:]:
         importlib.import_module(module)

@@ -25,7 +25,8 @@ from data.errors import InputError, Parser, console, one_line, printable
 from data.files.store import is_folder, refuse_links
 
 COMPARISON = Path("outputs") / COMPARE_PAGE  # beside the index
-USAGE = "python -m classifier.report FOLDER, of runs, of a run or of a sweep; several are compared"
+FOLDERS = "of runs, of a run or of a sweep; several are compared"
+USAGE = f"python -m classifier.report FOLDER, {FOLDERS}"
 
 
 def main(arguments: list[str]) -> None:
@@ -36,19 +37,12 @@ def main(arguments: list[str]) -> None:
     SystemExit
         With one line, when something the user gave cannot be used.
     """
-    parser = Parser(
-        "python -m classifier.report",
-        usage=USAGE,
-        description="Make the index of a folder of runs, the page and the plots of a run or a "
-        "sweep, or a page that compares several.",
-    )
-    folders_help = "of runs, of a run or of a sweep; several are compared, a sweep by its winner"
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", type=Path, help=folders_help)
+    does = "Make the index of runs, the page and plots of a run or a sweep, or a page of several."
+    parser = Parser("python -m classifier.report", usage=USAGE, description=does)
+    parser.add_argument("folders", nargs="*", metavar="FOLDER", type=Path, help=FOLDERS)
     output_help = f"of a comparison; default: {COMPARISON}"
     parser.add_argument("--output", metavar="PATH", type=Path, help=output_help)
-    test_help = (
-        "evaluate a job of a sweep on the test split too, which stays closed but for a winner"
-    )
+    test_help = "evaluate a job of a sweep on test too, which stays closed but for a winner"
     parser.add_argument("--test", action="store_true", help=test_help)
     folders: list[Path] = []
     try:

@@ -4,7 +4,6 @@
 """
 
 import dataclasses
-import functools
 import math
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -78,15 +77,11 @@ class Axis:
     values: Sequence[Any] = ()
     zero: float = 0.0
 
-    @functools.cached_property
-    def _logs(self) -> tuple[float, float]:
-        return math.log(self.low), math.log(self.high)
-
     def place(self, value: float) -> float:
         """Return where a value stands: 0 for low, 1 for high."""
         if self.log:  # no quotient, which may overflow
-            low, high = self._logs
-            return (math.log(value) - low) / (high - low)
+            low = math.log(self.low)
+            return (math.log(value) - low) / (math.log(self.high) - low)
         return (value - self.low) / (self.high - self.low)
 
     def number(self, value: Any) -> float:
@@ -115,11 +110,6 @@ class Axis:
         if self.named is not None:
             return self.named
         return [(value, f"{value:.6g}") for value in self.round_values()]
-
-    def of_whole_numbers(self) -> "Axis":
-        """Return the axis with ticks at whole numbers alone."""
-        ticks = [(value, f"{value:.0f}") for value in self.round_values() if value == round(value)]
-        return dataclasses.replace(self, named=ticks)
 
 
 def span(values: Sequence[float], label: str = "", *, log: bool = False) -> Axis:
@@ -253,11 +243,6 @@ class Chart:
         """Add a vertical line behind all others."""
         self.marks.insert(0, Line(label, "reference", [(x, self.y.high), (x, self.y.low)], dash))
 
-    def add_stripe(self, begin: float, end: float, text: str) -> None:
-        """Add a stripe over the whole height to point at."""
-        size = end - begin, self.y.high - self.y.low
-        self.marks.append(Box(begin, self.y.low, *size, "zone", text))
-
     def legend(self) -> list[tuple[str, str, str]]:
         """Return (kind, dash, text) of all that has a name, vertical lines after the others."""
         lines = [mark for mark in self.marks if isinstance(mark, Line) and mark.label]
@@ -354,9 +339,6 @@ class Grid:
     scale: list[tuple[float, str]] = dataclasses.field(default_factory=list)
     scale_label: str = ""
     note: str = ""
-
-
-NO_CELL = Shade("", None, "")  # of a large grid most cells are empty
 
 
 def shades(shares: np.ndarray) -> np.ndarray:

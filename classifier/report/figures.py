@@ -1,5 +1,6 @@
 """The figures of a run, described from its report, history, model and examples."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.chart import (
     HUES,
-    NO_CELL,
     Axis,
+    Box,
     Chart,
     Dot,
     Grid,
@@ -52,14 +53,12 @@ def settings_of_curve(report: dict[str, Any]) -> str:
 def by_epoch(history: Sequence[Epoch], figure: str) -> dict[str, dict[int, float]]:
     """Return loss or accuracy (in percent) of training and validation, where they are finite."""
     unit = 1.0 if figure == "loss" else 100.0
-    return {
-        split: {
-            row.epoch: unit * value
-            for row in history
-            if (value := getattr(row, f"{split}_{figure}")) is not None and math.isfinite(value)
-        }
-        for split in ("train", "val")
-    }
+    by_split = {}
+    for split in ("train", "val"):
+        values = {row.epoch: getattr(row, f"{split}_{figure}") for row in history}
+        kept = [epoch for epoch, v in values.items() if v is not None and math.isfinite(v)]
+        by_split[split] = {epoch: unit * values[epoch] for epoch in kept}
+    return by_split
 
 
 class Series(NamedTuple):
@@ -91,7 +90,9 @@ def over_epochs(
     """
     every = [value for one in series for value in one.values.values()]
     every += [] if chance is None else [chance]
-    x = Axis(first - 0.5, last + 0.5, label="epoch").of_whole_numbers()
+    x = Axis(first - 0.5, last + 0.5, label="epoch")
+    whole = [(value, f"{value:.0f}") for value in x.round_values() if value == round(value)]
+    x = dataclasses.replace(x, named=whole)
     y = loss_axis(every, NATS) if figure == "loss" else span(every, PERCENT)
     chart = Chart(figure.capitalize(), x, y)
     for one in series:
@@ -104,7 +105,8 @@ def over_epochs(
     for epoch in range(1, last + 1, step):
         named = [one for one in series if one.name and epoch in one.values]
         shown = ", ".join(f"{one.name} {one.values[epoch]:.4g}" for one in named)
-        chart.add_stripe(epoch - 0.5, epoch + step - 0.5, f"epoch {epoch}: {shown}")
+        place = epoch - 0.5, y.low, step, y.high - y.low
+        chart.marks.append(Box(*place, "zone", f"epoch {epoch}: {shown}"))
     return chart
 
 
@@ -169,7 +171,7 @@ def confusions(report: dict[str, Any]) -> Grid:
     def cell(true: int, guess: int) -> Shade:
         n, of = matrix[true][guess], support[names[true]]
         if not (n or few):
-            return NO_CELL
+            return Shade("", None, "")  # most of a large grid
         share = n / max(of, 1)
         hover = f"{shown[true]} taken for {shown[guess]}: {n} of {of}, {share:.1%}"
         # A confusion of a few percent is still seen.

@@ -7,7 +7,7 @@ of its own beside the training, and reads no text as a formula.
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -45,6 +45,7 @@ COLUMNS = 3  # of panels
 HEADING = LETTER + 2.0  # the size of its letters
 ROW = LETTER + 6  # of a text
 CELL, SMALL = 34.0, 11.0  # of a grid with texts in its cells, and of one without
+LEAST = 240.0  # the longer side of a grid
 MANY = 20  # lines or columns of a grid from which its cells are small
 TEMPLATE, TITLE = 110.0, 20.0  # the width of a class's weights, and the room for its name
 BAR = 12.0  # the width of a scale of colours
@@ -92,11 +93,11 @@ Size = tuple[float, float]
 
 
 class Plot(NamedTuple):
-    """A picture: what stands in it, below a heading, and how large each part is, if that is set."""
+    """A picture: what stands in it, below a heading, and how large each chart is."""
 
     heading: str
     panels: Sequence[Chart | Grid | Pictures]
-    size: Size | None = PANEL
+    size: Size = PANEL
 
     def save(self, file: BinaryIO) -> None:
         """Paint the picture, and write it as PNG."""
@@ -122,13 +123,11 @@ class Plot(NamedTuple):
         sheet.save(file, "PNG", compress_level=COMPRESSION, dpi=(DPI, DPI))
 
 
-def drawing_of(panel: Chart | Grid | Pictures, size: Size | None) -> Drawing:
-    """Return the drawing of a panel with all that explains it."""
-    if isinstance(panel, Pictures):
-        return pictures_drawing(panel)
-    if isinstance(panel, Grid):
-        return grid_drawing(panel, size)
-    return with_legend(panel, *(size or PANEL))
+def drawing_of(panel: Chart | Grid | Pictures, size: Size = PANEL) -> Drawing:
+    """Return the drawing of a panel with all that explains it; a chart's is of a size."""
+    if isinstance(panel, Chart):
+        return with_legend(panel, *size)
+    return grid_drawing(panel) if isinstance(panel, Grid) else pictures_drawing(panel)
 
 
 def with_legend(chart: Chart, width: float, height: float) -> Drawing:
@@ -143,8 +142,7 @@ def with_legend(chart: Chart, width: float, height: float) -> Drawing:
         if (kind, text) in chart.keys:
             marks.append(Dot(x + 10, middle, 5, kind))
         elif kind == "band":
-            corners = [(x + a * 20, middle + b * 4) for a, b in ((0, 1), (1, 1), (1, -1), (0, -1))]
-            marks.append(Line("", kind, corners))
+            marks.append(Box(x, middle - 4, 20, 8, kind))
         else:
             marks.append(Line("", kind, [(x, middle), (x + 20, middle)], dash))
         marks.append(Text(x + 26, y, text, "start", letter=LETTER - 1))
@@ -152,8 +150,8 @@ def with_legend(chart: Chart, width: float, height: float) -> Drawing:
     return Drawing(width, y + 12, marks)
 
 
-def grid_drawing(grid: Grid, size: Size | None) -> Drawing:
-    """Return the drawing of a grid with a scale of its colours; its cells fill a size, if given."""
+def grid_drawing(grid: Grid) -> Drawing:
+    """Return the drawing of a grid with a scale of its colours."""
     n = max(len(grid.lines), len(grid.columns))
     shown, beside = [*map(short, grid.columns)], [short(name) for name, _ in grid.lines]
     letter = 7.5 if n > MANY else 11.0
@@ -161,19 +159,15 @@ def grid_drawing(grid: Grid, size: Size | None) -> Drawing:
     names = max(room(name, letter) for name in shown)
     right = BAR + 40 + LETTER + max((room(text, 11) for _, text in grid.scale), default=0)
     top = ROW if grid.note else 8.0
-    wide = tall = max(CELL if n <= MANY else SMALL, 200 / n)
-    if size is not None:
-        wide = max(20.0, size[0] - left - right) / len(grid.columns)
-        below = names if names > wide - 4 else letter
-        tall = max(80.0, size[1] - top - 30 - below) / len(grid.lines)
-    turned = names > wide - 4
-    end, low = left + wide * len(grid.columns), top + tall * len(grid.lines)
-    marks: list[Mark] = _cells(grid, left, top, wide, tall)
+    cell = max(CELL if n <= MANY else SMALL, LEAST / n)
+    turned = names > cell - 4
+    end, low = left + cell * len(grid.columns), top + cell * len(grid.lines)
+    marks: list[Mark] = _cells(grid, left, top, cell)
     for i, name in enumerate(beside):
-        y = top + (i + 0.5) * tall + letter / 3
+        y = top + (i + 0.5) * cell + letter / 3
         marks.append(Text(left - 6, y, name, "end", letter=letter))
     for j, name in enumerate(shown):
-        x = left + (j + 0.5) * wide
+        x = left + (j + 0.5) * cell
         y, anchor = (low + 6, "end") if turned else (low + letter + 4, "middle")
         marks.append(Text(x + turned * letter / 3, y, name, anchor, turned, letter))
     below = low + (names if turned else letter) + 10
@@ -183,22 +177,20 @@ def grid_drawing(grid: Grid, size: Size | None) -> Drawing:
     marks.append(Text((left + end) / 2, top - 6, grid.note, letter=11))
     colours = shades(np.linspace(1, 0, 128)[:, None])
     marks += scale_marks(colours, grid.scale, grid.scale_label, end + 12, top, low - top)
-    return Drawing(max(size[0] if size else 0, end + right), below + LETTER + 8, marks)
+    return Drawing(end + right, below + LETTER + 8, marks)
 
 
-def _cells(grid: Grid, left: float, top: float, wide: float, tall: float) -> list[Mark]:
+def _cells(grid: Grid, left: float, top: float, size: float) -> list[Mark]:
     shares = np.array([[cell.share or 0.0 for cell in cells] for _, cells in grid.lines])
-    size = wide * len(grid.columns), tall * len(grid.lines)
-    marks: list[Mark] = [Picture(left, top, *size, shades(shares))]
-    for i, (_, cells) in enumerate(grid.lines):
-        for j, cell in enumerate(cells):
-            x, y = left + j * wide, top + i * tall
-            if cell.text and room(cell.text, 10) < wide and tall > 12:
-                kind = "card" if (cell.share or 0) > DARK else "ink"
-                place = x + wide / 2, y + tall / 2 + 4
-                marks.append(Text(*place, cell.text, letter=10, kind=kind))
-            if cell.kind == "best":
-                marks.append(Box(x, y, wide, tall, "framed"))
+    sides = size * len(grid.columns), size * len(grid.lines)
+    marks: list[Mark] = [Picture(left, top, *sides, shades(shares))]
+    for (i, j), share in np.ndenumerate(shares):
+        cell, x, y = grid.lines[i][1][j], left + j * size, top + i * size
+        if cell.text and room(cell.text, 10) < size:
+            kind = "card" if share > DARK else "ink"
+            marks.append(Text(x + size / 2, y + size / 2 + 4, cell.text, letter=10, kind=kind))
+        if cell.kind == "best":
+            marks.append(Box(x, y, size, size, "framed"))
     return marks
 
 
@@ -253,13 +245,16 @@ def paint(drawing: Drawing) -> Any:
     """
     from PIL import Image, ImageDraw
 
+    def above(top: int) -> Callable[[float, float], tuple[float, float]]:
+        return lambda x, y: (x, y - top / PIXEL)
+
     image = Image.new("RGB", (pixels(drawing.width), pixels(drawing.height)))
     for top in range(0, image.height, BAND):
         band = Image.new("RGB", (FINE * image.width, FINE * BAND), COLOURS["card"])
         pen = ImageDraw.Draw(band, "RGBA")
         for mark in drawing.marks:
             if not isinstance(mark, Text) and mark.kind != "zone":
-                _shape(band, pen, moved(mark, functools.partial(_raised, top / PIXEL)))
+                _shape(band, pen, moved(mark, above(top)))
         image.paste(band.reduce(FINE), (0, top))
     for mark in drawing.marks:
         if isinstance(mark, Text):
@@ -270,10 +265,6 @@ def paint(drawing: Drawing) -> Any:
 def _ink(colour: str, alpha: float) -> tuple[int, ...] | None:
     """Return a colour of COLOURS or HUES with its opacity; None of none."""
     return (*bytes.fromhex(COLOURS.get(colour, colour)[1:]), round(255 * alpha)) if colour else None
-
-
-def _raised(height: float, x: float, y: float) -> tuple[float, float]:
-    return x, y - height
 
 
 def _shape(image: Any, pen: Any, mark: Any) -> None:
@@ -299,7 +290,7 @@ def _shape(image: Any, pen: Any, mark: Any) -> None:
     stroke = _ink(style.stroke, 1.0 if fill else style.alpha)  # that of a shape is opaque
     width = max(1, round(style.width * scale))
     if isinstance(mark, Box):
-        pen.rectangle((left, top, right, bottom), outline=stroke, width=width)
+        pen.rectangle((left, top, right, bottom), fill, stroke, width if stroke else 0)
         return
     if isinstance(mark, Line):
         points = [(x * scale, y * scale) for x, y in mark.points]
@@ -357,15 +348,13 @@ def _write(image: Any, mark: Text) -> None:
 
     face, colour = font(mark.letter), COLOURS[mark.kind or "soft"]
     text = one_line(mark.text)
-    x, y = mark.x * PIXEL, mark.y * PIXEL
-    if not mark.turned:
-        anchor = {"start": "ls", "middle": "ms", "end": "rs"}[mark.anchor]
-        ImageDraw.Draw(image).text((x, y), text, colour, face, anchor)
-        return
     above, below = face.getmetrics()
     length = math.ceil(face.getlength(text))
     stencil = Image.new("L", (max(1, length), above + below))
     ImageDraw.Draw(stencil).text((0, above), text, 255, face, "ls")
-    share = {"start": 1.0, "middle": 0.5, "end": 0.0}[mark.anchor]
-    place = round(x - above), round(y - share * length)
-    image.paste(colour, place, stencil.transpose(Image.Transpose.ROTATE_90))
+    before = {"start": 0.0, "middle": 0.5, "end": 1.0}[mark.anchor] * length
+    left, top = mark.x * PIXEL - before, mark.y * PIXEL - above
+    if mark.turned:
+        stencil = stencil.transpose(Image.Transpose.ROTATE_90)
+        left, top = mark.x * PIXEL - above, mark.y * PIXEL + before - length
+    image.paste(colour, (round(left), round(top)), stencil)

@@ -18,7 +18,7 @@ import itertools
 import math
 import statistics
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -84,13 +84,13 @@ def mark_worse(settings: list[Row], jobs: list[Row], swept: list[str], objective
         row["worse"] = None
     if len(done) < 2:
         return
-    best, sign = rank(done, objective)[0], -1 if objective.endswith("accuracy") else 1
+    best = rank(done, objective)[0]
     blocks = _blocks(done, jobs, swept, objective)
     span = None if blocks is None else honest_difference(blocks)
     for row in done:
         reach = span if span is not None else _of_examples(best, row, len(done), objective)
         if reach is not None:
-            row["worse"] = bool(sign * (row[objective] - best[objective]) > reach)
+            row["worse"] = bool(abs(row[objective] - best[objective]) > reach)
 
 
 def honest_difference(blocks: np.ndarray, chance: float = CHANCE) -> float:
@@ -173,13 +173,6 @@ def strongest_near(settings: list[Row], objective: str) -> Row | None:
     return max(near, key=lambda row: float(row["reg"]), default=None)
 
 
-def shown_rows(summary: dict[str, Any]) -> tuple[list[Row], list[str]]:
-    """Return what is drawn of a sweep, and by which keys: settings, or the repetitions of one."""
-    if summary["keys"]:
-        return summary["settings"], summary["keys"]
-    return summary["jobs"], summary["swept"]
-
-
 def metrics_of(jobs: list[Row]) -> list[str]:
     """Return the names of the figures that the jobs or the settings of a sweep have."""
     folds = [name for name in FOLDS if any(job.get(name) is not None for job in jobs)]
@@ -225,20 +218,28 @@ def distinct(jobs: list[Row], key: str) -> list[Any]:
     return sorted(values) if all(map(is_number, values)) else sorted(values, key=str)
 
 
-def shown_keys(jobs: list[Row], swept: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Return the swept keys that have values, and the pairs of them that are shown.
+class Drawn(NamedTuple):
+    """What is drawn of a sweep.
 
-    Two keys of many values, as a search tries them, hardly ever meet twice: they are no pair.
+    Attributes
+    ----------
+    rows : settings, or the repetitions of one.
+    swept : the keys in which they differ.
+    keys : those of them that have values.
+    pairs : those that are drawn against each other. Two keys of many values, as a search tries
+        them, hardly ever meet twice: they are no pair.
     """
-    keys = [key for key in swept if any(job[key] is not None for job in jobs)]
-    few = [key for key in keys if len(distinct(jobs, key)) <= VALUES]
-    return keys, list(itertools.combinations(few, 2))[:PAIRS]
+
+    rows: list[Row]
+    swept: list[str]
+    keys: list[str]
+    pairs: list[tuple[str, str]]
 
 
-def best_of_pairs(
-    jobs: list[Row], pair: tuple[str, str], objective: str
-) -> tuple[list[Any], list[Any], list[list[Row | None]]]:
-    """Return the values of two keys, and a line of best jobs for each value of the second."""
-    columns, lines = (distinct(jobs, key) for key in pair)
-    best = {(job[pair[0]], job[pair[1]]): job for job in reversed(rank(jobs, objective))}
-    return columns, lines, [[best.get((column, line)) for column in columns] for line in lines]
+def drawn(summary: dict[str, Any]) -> Drawn:
+    """Return what is drawn of a sweep, from its summary."""
+    of = ("settings", "keys") if summary["keys"] else ("jobs", "swept")
+    rows, swept = (summary[name] for name in of)
+    keys = [key for key in swept if distinct(rows, key)]
+    few = [key for key in keys if len(distinct(rows, key)) <= VALUES]
+    return Drawn(rows, swept, keys, list(itertools.combinations(few, 2))[:PAIRS])

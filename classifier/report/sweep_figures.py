@@ -11,13 +11,11 @@ from classifier.report.chart import Axis, Chart, Dot, Grid, Line, Shade, span
 from classifier.report.settings import (
     REPETITIONS,
     Row,
-    best_of_pairs,
     distinct,
+    drawn,
     is_done,
     is_number,
     rank,
-    shown_keys,
-    shown_rows,
 )
 
 SWEEP_PLOT, PATH = "sweep.png", "reg_path.png"  # the latter of one over the penalty
@@ -127,7 +125,8 @@ def key_chart(
     numbers = places(rows, key, axis)
     done = [row for row in rows if is_done(row, objective)]
     errors = {row["job"]: error_of(row, objective) or 0.0 for row in done}
-    where = {name: x for row, x in zip(rows, numbers, strict=True) for name in _repeated(row)}
+    repeated = [row.get("jobs", []) if row.get("repetitions", 1) > 1 else [] for row in rows]
+    where = {name: x for names, x in zip(repeated, numbers, strict=True) for name in names}
     single = [job for job in jobs if job["job"] in where and is_done(job, objective)]
     ends = [row[objective] + s * errors[row["job"]] for row in done for s in (-1, 0, 1)]
     ends += [job[objective] for job in single]
@@ -160,10 +159,6 @@ def key_chart(
     return chart
 
 
-def _repeated(row: Row) -> list[str]:
-    return row["jobs"] if row.get("repetitions", 1) > 1 else []
-
-
 def figure_text(row: Row, objective: str) -> str:
     """Return the objective of a row with its error, or why there is none."""
     if not is_done(row, objective):
@@ -189,12 +184,15 @@ def shade_of(figures: list[float], objective: str) -> Callable[[float], float]:
 
 def heat_map(rows: list[Row], pair: tuple[str, str], objective: str, winner: str) -> Grid:
     """Return the best objective of each two values of a pair of keys, whatever the others."""
-    columns, lines, best = best_of_pairs(rows, pair, objective)
-    figures = [row[objective] for line in best for row in line if row]
+    rows = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]
+    columns, lines = (distinct(rows, key) for key in pair)
+    best = {(row[pair[0]], row[pair[1]]): row for row in reversed(rank(rows, objective))}
+    figures = [row[objective] for row in best.values()]
     shade = shade_of(figures, objective)
 
-    def shown(row: Row | None, column: Any, value: Any) -> Shade:
+    def shown(column: Any, value: Any) -> Shade:
         here = f"{pair[0]} {value_text(column)}, {pair[1]} {value_text(value)}"
+        row = best.get((column, value))
         if row is None:
             return Shade("", None, f"{here}: none completed")
         hover = f"{here}: {objective} {row[objective]:.4g}, job {row['job']}"
@@ -202,18 +200,15 @@ def heat_map(rows: list[Row], pair: tuple[str, str], objective: str, winner: str
         text, share = f"{row[objective]:.3g}", shade(row[objective])
         return Shade(text, share, hover, row.get("link", ""), kind)
 
-    cells = [
-        (value_text(value), [shown(row, c, value) for row, c in zip(line, columns, strict=True)])
-        for value, line in zip(lines, best, strict=True)
-    ]
-    names = [value_text(column) for column in columns]
+    cells = [(value_text(value), [shown(column, value) for column in columns]) for value in lines]
     title = f"{objective} by {pair[0]} (columns) and {pair[1]} (rows)"
     low, high = min(figures, default=0.0), max(figures, default=1.0)
-    by_log = not objective.endswith("accuracy") and low > 0
-    ends = (np.geomspace if by_log else np.linspace)(low, high, 6).tolist() if low < high else [low]
-    scale = [(shade(figure), f"{figure:.3g}") for figure in ends]
+    steps = np.linspace if objective.endswith("accuracy") or low <= 0 else np.geomspace
+    scale = [
+        (shade(figure), f"{figure:.3g}") for figure in steps(low, high, 6 if low < high else 1)
+    ]
     note = "best of the others; white: none completed"
-    return Grid(title, *pair, names, cells, scale, objective, note)
+    return Grid(title, *pair, [*map(value_text, columns)], cells, scale, objective, note)
 
 
 def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> list[Chart]:
@@ -257,22 +252,15 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
 
 
 def sweep_panels(summary: dict[str, Any]) -> tuple[str, list[Chart | Grid]]:
-    """Return the heading of a sweep's picture, and its panels: the keys, and pairs of them.
-
-    In it are all rows, and no more pairs than `shown_keys` allows.
-    """
+    """Return the heading of a sweep's picture, and its panels: the keys, and pairs of them."""
     objective, best = summary["objective"], summary["best"]
-    rows, swept = shown_rows(summary)
-    keys, pairs = shown_keys(rows, swept)
+    rows, _, keys, pairs = drawn(summary)
     ranked = rank(rows, objective)
-    winner = best or (ranked[0] if ranked else None)
-    name = winner["job"] if winner else ""
+    name = next((row["job"] for row in (best, *ranked) if row), "")
     panels: list[Chart | Grid] = [
         key_chart(rows, key, objective, summary["jobs"], name) for key in keys
     ]
-    for pair in pairs:
-        drawn = [row for row in rows if None not in (row[pair[0]], row[pair[1]])]
-        panels.append(heat_map(drawn, pair, objective, name))
+    panels += [heat_map(rows, pair, objective, name) for pair in pairs]
     done = sum(row["status"] == "completed" for row in rows)
     kind = "settings" if any(len(row.get("jobs", "")) > 1 for row in rows) else "jobs"
     is_best = not ranked or ranked[0]["job"] == name

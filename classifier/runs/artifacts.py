@@ -20,7 +20,7 @@ import numpy as np
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.figures import Shown
-from classifier.report.text import report_text, reported_split
+from classifier.report.text import reported_split, text_of
 from classifier.runs.config import Job, refuse_changes
 from classifier.solver import Training
 from data.dataset import Dataset
@@ -379,7 +379,12 @@ FILES = (  # in the order in which those of a stage are written; written from da
         PREDICTIONS, RESULTS, (BEST,), lambda _, it, to: write_predictions(to, it.predictions)
     ),
     Artifact(EXAMPLES, ("evaluation",), (BEST,), lambda data, _, to: write_examples(to, data)),
-    Artifact(TEXT, RESULTS, BOTH, lambda _, it, to: write_text(to / TEXT, report_text(it.report))),
+    Artifact(
+        TEXT,
+        RESULTS,
+        BOTH,
+        lambda _, it, to: write_text(to / TEXT, text_of("report_text", it.report) + "\n"),
+    ),
     Artifact(REPORT, RESULTS, BOTH, lambda _, it, to: write_json(to / REPORT, it.report)),
     *(Artifact(name, ("show",), BOTH) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS)),
     Artifact("status.json", ("end",), (TRACKER,)),

@@ -11,7 +11,7 @@ import numpy as np
 from classifier import blas
 from classifier.evaluation import evaluate
 from classifier.model import LinearModel
-from classifier.report.text import metrics_table, split_text
+from classifier.report.text import text_of
 from classifier.runs.config import PredictConfig
 from classifier.runs.folder import NOT_BEGUN, latest_run, read_status
 from data.errors import InputError, printable
@@ -55,7 +55,8 @@ def predict(config: PredictConfig) -> str:
         summary += f"\nBeware: {status}"
     if y is None or (metrics := evaluate(model, X, y, config.top_k)) is None:
         return summary
-    return "\n\n".join([metrics_table({"input": metrics}), split_text("input", metrics), summary])
+    table = text_of("metrics_table", {"input": metrics})
+    return "\n\n".join([table, text_of("split_text", "input", metrics), summary])
 
 
 def _read_examples(path: str, model: LinearModel) -> tuple[np.ndarray, np.ndarray | None]:

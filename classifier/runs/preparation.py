@@ -13,7 +13,7 @@ from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.lbfgs import MEMORY
 from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
-from classifier.report.flags import settings_flags
+from classifier.report.text import settings_flags
 from classifier.runs.config import Config, Job
 from classifier.runs.log import RunError, log, timed
 from classifier.solver import Training

@@ -13,8 +13,7 @@ from typing import Any
 
 from classifier import blas
 from classifier.fit import SKIPPED, STUCK, Fit
-from classifier.report.flags import figures_flags
-from classifier.report.text import calibration_text, certified, cross_validation_text, metrics_table
+from classifier.report.text import figures_flags, text_of
 from classifier.runs.artifacts import (
     CHECKPOINT,
     Checkpoints,
@@ -212,18 +211,18 @@ def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> Non
     if report["status"] == "diverged":
         lines = [(logging.ERROR, report["ended"])]
     if "cross_validation" in report:
-        lines.append((logging.INFO, cross_validation_text(report["cross_validation"])))
+        lines.append((logging.INFO, text_of("cross_validation_text", report["cross_validation"])))
     if falls_short(report):
         more = "" if report["ended"] == STUCK else "more epochs, "
         advice = f"give {more}a larger optimizer.tol, or a larger reg"
-        lines.append((logging.WARNING, f"{certified(report)}: {advice}"))
+        lines.append((logging.WARNING, f"{text_of('certified', report)}: {advice}"))
     lines += [(quiet, sentence) for sentence in figures_flags(report)]  # of settings: said before
     if "calibration" in report:
-        lines.append((logging.INFO, calibration_text(report)))
+        lines.append((logging.INFO, text_of("calibration_text", report)))
         if report["calibration"]["temperature"] == 1:
             line = "validation says nothing of the temperature: not calibrated"
             lines.append((logging.WARNING, line))
-    table = metrics_table(report["metrics"])
+    table = text_of("metrics_table", report["metrics"])
     lines.append((logging.INFO, f"\n{table}\n{printable(from_here(folder))}"))
     for level, line in lines:
         log.log(level, "%s", line, extra={"folder": folder})

@@ -21,12 +21,11 @@ if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, with
 
 from classifier.fit import SKIPPED
 from classifier.report import settings
-from classifier.report.flags import flags
+from classifier.report.page import template
 from classifier.report.pages.draw import draw, failure_told, show_run
-from classifier.report.pages.page import template
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import Row
-from classifier.report.text import differences, shown, test_interval
+from classifier.report.text import flags, shown, text_of
 from classifier.runs.artifacts import PAGE, PLOTS
 from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report
@@ -281,8 +280,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         **summary,
         lines=["  ".join(map(str.rjust, row, widths)) for row in cells],
         counts=counts,
-        differences=differences(summary),
-        test_interval=test_interval(summary["best"]),
+        differences=text_of("differences", summary).splitlines(),
         reasons=reasons,
         most=SHOWN,
         listed=_listed(counts),

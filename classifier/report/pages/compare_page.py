@@ -1,5 +1,6 @@
 """The page that compares runs: what differs in their settings, their figures, what they learned."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -16,8 +17,7 @@ from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.chart import Chart, Dot, Grid, Shade
 from classifier.report.figures import Series, by_epoch, over_epochs, template_images
-from classifier.report.pages.page import template
-from classifier.report.svg import data_uri
+from classifier.report.page import data_uri, template
 from classifier.runs.artifacts import PAGE, Predictions, read_history, read_predictions
 from classifier.runs.config import flatten, has_role
 from classifier.runs.folder import kind_of, needed_report, read_report
@@ -62,6 +62,11 @@ class Compared:
     def kind(self) -> str:
         """The class of the style sheet that gives its colour."""
         return f"run-{LETTERS.index(self.letter)}"
+
+    def loss_error(self, split: str) -> float | None:
+        """Return the standard error of the loss of a split; None where it is not known."""
+        kept = self.predictions.get(split)
+        return None if kept is None else standard_error(kept.log_p)
 
     def split(self, name: str) -> dict[str, Any]:
         """Return the figures of a split; nothing where it was not evaluated."""
@@ -167,20 +172,17 @@ def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> dict
     only = int(np.sum(right_one & ~right_two)), int(np.sum(right_two & ~right_one))
     p = min(1.0, n_tests * binomtest(only[0], sum(only)).pvalue) if any(only) else 1.0
     differences = one.log_p.astype(np.float64) - two.log_p
-    low, high = math.nan, math.nan
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of differences that are all the same
-        if len(differences) > 1:
-            test = ttest_1samp(differences, 0)
-            low, high = test.confidence_interval(1 - (1 - LEVEL) / n_tests)
+    with warnings.catch_warnings():  # of one difference, or of some that are all the same
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = ttest_1samp(differences, 0).confidence_interval(1 - (1 - LEVEL) / n_tests)
     return {
         "n": len(one.labels),
         "only_first": only[0],
         "only_other": only[1],
         "p": p,
         "loss": float(differences.mean()),
-        "low": low,
-        "high": high,
+        "low": interval.low,
+        "high": interval.high,
     }
 
 
@@ -217,16 +219,8 @@ def write_comparison(folders: Sequence[Path], place: Path) -> Path:
         n_tests=n_tests,
         level=1 - LEVEL,
         settings=setting_rows(runs),
-        seconds=[sum(run.report["seconds"].values()) for run in runs],
-        errors={
-            name: [
-                standard_error(run.predictions[name].log_p) if name in run.predictions else None
-                for run in runs
-            ]
-            for name in ("val", "test", "train")
-        },
         curves=[curve(runs, figure) for figure in ("loss", "accuracy")],
-        **learned(runs, split, n_tests > 0),
+        **(learned(runs, split, n_tests > 0) if split else {}),
     )
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, page)
@@ -235,22 +229,20 @@ def write_comparison(folders: Sequence[Path], place: Path) -> Path:
 
 def _link(run: Compared, place: Path) -> str:
     """Return the way from the comparison to the page of a run, or nothing."""
-    if not (run.folder / PAGE).exists():
-        return ""
-    try:
-        folder = os.path.relpath(run.folder.resolve(), place.resolve().parent)
-    except ValueError:  # on another drive
-        return ""
-    return f"{Path(folder).as_posix()}/{PAGE}"
+    page = run.folder.resolve() / PAGE
+    with contextlib.suppress(ValueError):  # on another drive
+        if page.exists():
+            return Path(os.path.relpath(page, place.resolve().parent)).as_posix()
+    return ""
 
 
 def setting_rows(runs: Sequence[Compared]) -> list[list[str]]:
     """Return the settings, and the versions of packages, in which the runs differ, as text."""
     whole = []
     for report in (run.report for run in runs):
-        config, versions = report["config"], {"versions": report.get("versions", {})}
+        versions = {"versions": report.get("versions", {})}
         # What was chosen comes before the settings that come of it.
-        whole.append(flatten({"choices": config.get("choices", {})} | config | versions))
+        whole.append(flatten({"choices": {}} | report["config"] | versions))
     rows = []
     for name in dict.fromkeys(name for config in whole for name in config):
         values = [config.get(name) for config in whole]
@@ -274,31 +266,26 @@ def curve(runs: Sequence[Compared], figure: str) -> Chart:
     series, dots = [], []
     for run in runs:
         train, val = by_epoch(run.history, figure).values()
-        main, other = (val, train) if val else (train, {})
-        series += [
-            Series("", f"{run.kind} mean", "", other),
-            Series(run.letter, run.kind, run.letter, main),
-        ]
-        epoch = run.report["best_epoch"]
-        if epoch in main:
-            text = f"{run.letter}, kept: epoch {epoch}, {main[epoch]:.4g}"
-            dots.append(Dot(epoch, main[epoch], 4.5, run.kind, text))
+        series.append(Series("", f"{run.kind} mean", "", train if val else {}))
+        series.append(Series(run.letter, run.kind, run.letter, val or train))
+        epoch, kept = run.report["best_epoch"], (val or train).get(run.report["best_epoch"])
+        if kept is not None:
+            text = f"{run.letter}, kept: epoch {epoch}, {kept:.4g}"
+            dots.append(Dot(epoch, kept, 4.5, run.kind, text))
     last = max((row.epoch for run in runs for row in run.history), default=1)
     chart = over_epochs(figure, series, last, points=POINTS)
     chart.marks += [dot for dot in dots if chart.y.has(dot.y)]
     return chart
 
 
-def learned(runs: Sequence[Compared], split: str | None, is_tested: bool) -> dict[str, Any]:
-    """Return what the page shows of classes, judged by a split; nothing where there is none.
+def learned(runs: Sequence[Compared], split: str, is_tested: bool) -> dict[str, Any]:
+    """Return what the page shows of classes, judged by a split.
 
     Parameters
     ----------
     runs, split : the runs, all of them evaluated on the split.
     is_tested : whether two runs are of the same examples, and keep their predictions.
     """
-    if split is None:
-        return {"classes": [], "n_classes": 0, "change": None, "changed": [], "templates": []}
     by_name = [{c["class"]: c for c in run.split(split)["per_class"]} for run in runs]
     names = [name for name in by_name[0] if all(name in classes for classes in by_name)]
     recalls = np.array([[classes[name]["recall"] for classes in by_name] for name in names])

@@ -13,14 +13,13 @@ import threading
 import types
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from classifier.model import LinearModel
-from classifier.report import figures, sweep_figures
+from classifier.report import figures
 from classifier.report.png import ALONE, SQUARE, Plot
-from classifier.report.sweep_figures import PATH, SWEEP_PLOT
+from classifier.report.sweep_figures import PATH, SWEEP_PLOT, path_charts, sweep_panels
 from classifier.runs.artifacts import (
     EXAMPLES,
     PAGE,
@@ -80,31 +79,27 @@ def _of_run(folder: Path) -> Plots:
         model, shown = LinearModel.load(folder / "model.npz"), read_examples(folder / EXAMPLES)
         return Plot(accuracy, [figures.regions(model, shown, size=500)], ALONE)
 
+    def confusions() -> Plot:
+        return Plot(accuracy + f" ({part})" * bool(part), [figures.confusions(report)])
+
+    def reliability() -> Plot:
+        return Plot(figures.heading(report, "reliability"), [figures.reliability(report)], SQUARE)
+
     def curve(name: str) -> Plot:
         chart = figures.curve(history, report, name)
         return Plot(figures.heading(report, name) + settings, [chart], ALONE)
 
     plots: Plots = {TEMPLATES: templates} if report["data"]["image_shape"] else {}
     plots |= {REGIONS: regions} if (folder / EXAMPLES).exists() else {}
-    return plots | {
-        "confusion_matrix.png": lambda: Plot(
-            accuracy + f" ({part})" * bool(part), [figures.confusions(report)], None
-        ),
-        "reliability_diagram.png": lambda: Plot(
-            figures.heading(report, "reliability"), [figures.reliability(report)], SQUARE
-        ),
-        "accuracy_curve.png": partial(curve, "accuracy"),
-        LAST: partial(curve, "loss"),
-    }
+    plots |= {"confusion_matrix.png": confusions, "reliability_diagram.png": reliability}
+    return plots | {"accuracy_curve.png": lambda: curve("accuracy"), LAST: lambda: curve("loss")}
 
 
 def _of_sweep(folder: Path) -> Plots:
     """Return what makes the picture of a sweep, and that of a path of penalties."""
     summary = read_plain(folder / "sweep.json")
-    path = sweep_figures.path_charts(
-        summary["path"], summary["best"], summary["one_standard_error"]
-    )
-    plots: Plots = {SWEEP_PLOT: lambda: Plot(*sweep_figures.sweep_panels(summary))}
+    path = path_charts(summary["path"], summary["best"], summary["one_standard_error"])
+    plots: Plots = {SWEEP_PLOT: lambda: Plot(*sweep_panels(summary))}
     return plots | ({PATH: lambda: Plot("", path)} if path else {})
 
 
@@ -117,47 +112,39 @@ def drawers(n: int) -> ProcessPoolExecutor:
         When there is no memory for them, or too many processes.
     """
     pool = ProcessPoolExecutor(n, multiprocessing.get_context("spawn"), initializer=_prepare_drawer)
-    with _surroundings_of_drawers():
-        for _ in range(n):  # each starts a process, for none is ready yet
-            pool.submit(int)
-    return pool
-
-
-@contextlib.contextmanager
-def _surroundings_of_drawers() -> Iterator[None]:
-    """Give a process that starts now what it needs, and no more.
-
-    It would import the program's script, with Hydra, for 0.3 s of CPU; nor is what stands in the
-    current folder imported. It multiplies nothing. Ctrl-C in a terminal is for this process.
-    """
-    changed = {"PYTHONSAFEPATH": "1", "OPENBLAS_NUM_THREADS": "1"}
-    kept = {name: os.environ.get(name) for name in changed}
-    script = sys.modules["__main__"]
-    os.environ |= changed
+    script, changed = sys.modules["__main__"], ("PYTHONSAFEPATH", "OPENBLAS_NUM_THREADS")
+    kept = {name: os.environ[name] for name in changed if name in os.environ}
+    # They would import the program's script, with Hydra, for 0.3 s of CPU, and what stands in the
+    # current folder. They multiply nothing. Ctrl-C in a terminal is for this process.
+    os.environ |= dict.fromkeys(changed, "1")
     sys.modules["__main__"] = types.ModuleType("__main__")
     if sys.platform != "win32":
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        yield
+        for _ in range(n):  # each starts a process, for none is ready yet
+            pool.submit(int)
     finally:
         if sys.platform != "win32":
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         sys.modules["__main__"] = script
-        for name, value in kept.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for name in changed:
+            del os.environ[name]
+        os.environ |= kept
+    return pool
 
 
 def _prepare_drawer() -> None:
+    """Let Ctrl-C and standard error alone, and end with the process that asks."""
+
+    def end_with_parent() -> None:
+        parent = multiprocessing.parent_process()
+        assert parent is not None
+        parent.join()
+        os._exit(1)
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (as long as it lives)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 @contextlib.contextmanager

@@ -3,18 +3,18 @@
 A sweep is one row, from its own summary: its jobs, of which there may be thousands, are not read.
 """
 
+import contextlib
 import html
 import json
 import os
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from classifier.report.page import template
 from classifier.report.pages.compare_page import TITLE as COMPARISON
-from classifier.report.pages.page import template
 from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
 from classifier.report.settings import rank
 from classifier.report.text import reported_split
@@ -28,6 +28,7 @@ NAME = "index.html"
 TITLE = b"<title>All runs in "  # by which an index of ours is known
 MOST_RUNS, MOST_SWEEPS = 1500, 300  # rows: the page stays below 2 MB
 ARTIFACTS = "artifacts"  # where MLflow keeps copies
+PAGES = (SWEEP_PAGE, "sweep.csv", PAGE, "train.log")  # the first one there is what a row leads to
 SHOWN = 10  # settings of a sweep, the best
 
 
@@ -46,12 +47,9 @@ def write_index(outputs: Path) -> Path:
         raise InputError(f"{outputs}: there is no run in it")
     page = template("index.html").render(
         place=outputs.resolve().name,
-        runs=[_facts(folder, outputs, (PAGE, "train.log"), _run) for folder in runs[:MOST_RUNS]],
+        runs=[_facts(folder, outputs) for folder in runs[:MOST_RUNS]],
         n_runs=len(runs),
-        sweeps=[
-            _facts(folder, outputs, (SWEEP_PAGE, "sweep.csv"), _sweep)
-            for folder in sweeps[:MOST_SWEEPS]
-        ],
+        sweeps=[_facts(folder, outputs) for folder in sweeps[:MOST_SWEEPS]],
         n_sweeps=len(sweeps),
         comparisons=json.dumps(_comparisons(outputs)),
     )
@@ -97,28 +95,20 @@ def _comparisons(outputs: Path) -> dict[str, str]:
     return comparisons
 
 
-Read = Callable[[Path, str], dict[str, Any]]  # the facts of a folder at a place
-
-
-def _facts(folder: Path, outputs: Path, pages: tuple[str, ...], read: Read) -> dict[str, Any]:
+def _facts(folder: Path, outputs: Path) -> dict[str, Any]:
     """Return what stands in the row of a folder; `shown` is None where it left nothing of ours.
 
     `compared` is the folder of the run that is compared, seen from the index; "" of none.
     """
     place = folder.relative_to(outputs).as_posix()
-    page = next((name for name in pages if (folder / name).exists()), "")
-    facts: dict[str, Any] = {
-        "place": place,
-        "folder": shlex.quote(str(folder)),
-        "compared": "",
-        "shown": None,
-    }
+    page = next((name for name in PAGES if (folder / name).exists()), "")
+    facts: dict[str, Any] = {"place": place, "folder": shlex.quote(str(folder))}
     facts |= read_status(folder) | {"page": f"{place}/{page}" if page else ""}
-    facts["labels"] = Labels("", [])
-    try:
-        return facts | read(folder, place)
-    except Exception:  # of another program, or that someone has changed
-        return facts
+    facts |= {"labels": Labels("", []), "compared": "", "shown": None}
+    with contextlib.suppress(Exception):  # of another program, or that someone has changed
+        read = _sweep if (folder / "sweep.json").exists() else _run
+        facts |= read(folder, place)
+    return facts
 
 
 def _run(folder: Path, place: str) -> dict[str, Any]:

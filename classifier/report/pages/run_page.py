@@ -9,10 +9,8 @@ from typing import Any
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report import figures
-from classifier.report.flags import flags
-from classifier.report.pages.page import template
-from classifier.report.svg import data_uri
-from classifier.report.text import certified, reported_split
+from classifier.report.page import data_uri, template
+from classifier.report.text import flags, reported_split
 from classifier.runs.artifacts import (
     EXAMPLES,
     MISTAKES,
@@ -42,29 +40,22 @@ def write_run_page(folder: Path) -> None:
     report = read_plain(folder / "report.json")
     name, split = reported_split(report["metrics"])
     history = read_history(folder / "history.csv")
-    names, matrix = split["confusion_classes"], split["confusion_matrix"]
     page = template("run.html").render(
         report=report,
-        config=report["config"],
-        data=report["data"],
         place="/".join(folder.resolve().parts[-2:]),
         labels=labels_of(report["config"]),
         sweep=any((folder.parent / name).exists() for name in (SWEEP, "sweep.json")),
         split_name=name,
         split=split,
         chance=math.log(report["data"]["n_classes"]),
-        seconds=sum(report["seconds"].values()),
         command=command(folder),
         flags=flags(report),
-        certified=certified(report) if report.get("certificate") else "",
         curves=[figures.curve(history, report, figure) for figure in ("loss", "accuracy")],
         history_columns=Epoch._fields,
         history=history,
         confusion=figures.confusions(report),
         confused_among=figures.part_of_classes(report),
-        outside=split["n"] - sum(map(sum, matrix)),
-        confused=confused_pairs(names, matrix),
-        wrong=round((1 - split["accuracy"]) * split["n"]),
+        confused=confused_pairs(split["confusion_classes"], split["confusion_matrix"]),
         reliability=figures.reliability(report),
         class_ends=ends_of_classes(split["per_class"]),
         config_rows=flatten(report["config"]).items(),
@@ -89,22 +80,17 @@ def command(folder: Path) -> str:
 
 def _pictures(folder: Path, image_shape: Sequence[int] | None) -> dict[str, Any]:
     """Return images of mistakes and of weights, and the regions of classes, where there are any."""
-    mistakes: list[str] = []
-    templates: list[str] = []
+    model, mistakes, templates, regions = LinearModel.load(folder / "model.npz"), [], [], None
     if image_shape:
         if (folder / MISTAKES).exists():
-            X = read_npz(str(folder / MISTAKES), ["X"])["X"]
-            mistakes = [*map(data_uri, figures.example_images(X))]
-        W = read_npz(str(folder / "model.npz"), ["W"])["W"]
-        shown = W.T[: figures.SHOWN_TEMPLATES].reshape(-1, *image_shape)
-        templates = [*map(data_uri, figures.template_images(shown))]
-    regions = None
+            mistakes = figures.example_images(read_npz(str(folder / MISTAKES), ["X"])["X"])
+        shown = model.W.T[: figures.SHOWN_TEMPLATES].reshape(-1, *image_shape)
+        templates = figures.template_images(shown)
     if (folder / EXAMPLES).exists():
-        model = LinearModel.load(folder / "model.npz")
         regions = figures.regions(model, read_examples(folder / EXAMPLES), PIXELS)
     return {
-        "mistake_pictures": mistakes,
-        "templates": templates,
+        "mistake_pictures": [*map(data_uri, mistakes)],
+        "templates": [*map(data_uri, templates)],
         "is_coloured": figures.is_coloured(image_shape or ()),
         "regions": regions,
     }

@@ -9,21 +9,19 @@ from urllib.parse import quote
 import numpy as np
 
 from classifier.report.chart import Axis, Grid, apart, span
-from classifier.report.pages.page import template
+from classifier.report.page import template
 from classifier.report.pages.run_page import command
 from classifier.report.settings import (
     Row,
+    drawn,
     figures_of,
     is_done,
     metrics_of,
     near_best,
     rank,
-    shown_keys,
-    shown_rows,
     status_counts,
 )
 from classifier.report.sweep_figures import (
-    SWEEP_PLOT,
     few,
     figure_text,
     heat_map,
@@ -34,7 +32,6 @@ from classifier.report.sweep_figures import (
     shade_of,
     value_text,
 )
-from classifier.report.text import differences, test_interval
 from classifier.runs.artifacts import PAGE, read_history
 from data.files.store import write_text
 
@@ -42,47 +39,34 @@ NAME = "sweep.html"
 DOTS = 1600  # in all charts of the keys, about
 LINES = 300  # through all keys, at most
 CELLS, OPEN = 2500, 50  # of all heat maps of a page, about, and lines that are not folded away
-FIRST = 50  # rows that are shown before all are asked for
 ROWS = 800  # of the table, at most
-JOBS = 8  # of a setting that are linked, at most
 CURVES = 300  # jobs of which a page has a curve, at most
 POINTS = 40  # of a curve, at most
-HIGH, TOP, LOW, LEFT = 310, 34, 286, 60  # of parallel axes
+LEFT, TOP, LOW = 60, 34, 286  # ends of parallel axes
 
 
 def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     """Write the page of the sweep in a folder, into it, from its summary and the runs' folders."""
     objective, best = summary["objective"], summary["best"]
     jobs = {job["job"]: job | {"link": _link(sweep, job)} for job in summary["jobs"]}
-    shown, swept = shown_rows(summary)
+    shown, swept, keys, pairs = drawn(summary)
     rows = [_with_jobs(row, jobs) for row in shown]
     path = [row | {"link": jobs[row["job"]]["link"]} for row in summary["path"]]
-    keys, pairs = shown_keys(rows, swept)
     done = rank(rows, objective)
     listed = [*done, *(row for row in rows if not is_done(row, objective))]
     most = max(50, DOTS // max(4, len(keys)))
     winner = best["job"] if best else ""
     page = template("sweep.html").render(
         place="/".join(sweep.resolve().parts[-2:]),
-        objective=objective,
-        swept=summary["swept"],
-        keys=summary["keys"],
-        statuses=status_counts([*jobs.values()]),
+        summary=summary,
         status_counts=status_counts,
         command=command(sweep),
-        edges=summary["edges"],
-        not_certified=summary.get("not_certified", 0),
-        differences=differences(summary),
-        strongest=summary["one_standard_error"],
         path=path_charts(path, best, summary["one_standard_error"]),
-        columns=table_columns(rows, swept, objective),
+        figures=[name for name in figures_of(rows, swept) if not name.endswith("_error")],
         metrics=metrics_of(summary["settings"]),
         rows=listed[:ROWS],
         n_rows=len(rows),
         near=[row["job"] for row in near_best(rows, objective)],
-        first=FIRST,
-        most_jobs=JOBS,
-        picture=SWEEP_PLOT,
         n_drawn=min(most, len(rows)),
         charts=[
             key_chart(rows, key, objective, [*jobs.values()], winner, most) for key in keys if done
@@ -90,9 +74,8 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
         heat_maps=_heat_maps(rows, pairs, objective, winner) if done else [],
         n_pairs=len(pairs),
         parallel=parallel(rows, keys, objective) if done and len(keys) > 2 else None,
-        curves=curves(sweep, _in_order(done, [*jobs.values()])),
+        curves=curves(sweep, done, [*jobs.values()]),
         best=best and _with_jobs(best, jobs),
-        test_interval=test_interval(best),
         best_page=f"best/{PAGE}" if (sweep / "best" / PAGE).exists() else "",
         best_command=command(sweep / best["folder"]) if best else "",
     )
@@ -114,18 +97,6 @@ def _link(sweep: Path, job: Row) -> str:
     """Return where a job's row leads: its page, or the log of a job that has none."""
     names = (f"{job['folder']}/{name}" for name in (PAGE, "train.log"))
     return next((name for name in names if (sweep / name).exists()), "")
-
-
-def _in_order(done: list[Row], jobs: list[Row]) -> list[Row]:
-    """Return the jobs, those of the best settings first, each that stands for its setting before.
-
-    The first is the winner, with whose curve the page compares all others.
-    """
-    stands = {row["job"] for row in done}
-    place = {name: k for k, row in enumerate(done) for name in row.get("jobs", [row["job"]])}
-    return sorted(
-        jobs, key=lambda job: (place.get(job["job"], len(done)), job["job"] not in stands)
-    )
 
 
 def _heat_maps(
@@ -151,22 +122,21 @@ def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]
 
     Source: A. Inselberg, The plane with parallel coordinates, The Visual Computer 1985.
     """
-    drawn = [
-        row for row in rows if is_done(row, objective) and all(row[k] is not None for k in keys)
-    ]
-    drawn = few(drawn, objective, LINES)
-    of_objective = span([row[objective] for row in drawn], log=is_log(drawn, objective))
-    scales = [*(key_axis(drawn, key) for key in keys), of_objective]
+    shown = [row for row in rank(rows, objective) if all(row[key] is not None for key in keys)]
+    shown = few(shown, objective, LINES)
+    scales = {key: key_axis(shown, key) for key in keys}
+    scales[objective] = span([row[objective] for row in shown], log=is_log(shown, objective))
     step = max(130, min(220, 900 // len(keys)))
-    axes = [(LEFT + k * step, name, scales[k]) for k, name in enumerate([*keys, objective])]
-    shade = shade_of([row[objective] for row in drawn], objective)
+    shade = shade_of([row[objective] for row in shown], objective)
 
-    def height(scale: Axis, number: float) -> float:
-        return LOW - scale.place(number) * (LOW - TOP)
+    def at(k: int, scale: Axis, number: float) -> tuple[int, float]:
+        return LEFT + k * step, LOW - scale.place(number) * (LOW - TOP)
 
     lines = []
-    for row in reversed(rank(drawn, objective)):
-        places = [(x, height(scale, scale.number(row[name]))) for x, name, scale in axes]
+    for row in reversed(shown):
+        places = [
+            at(k, scale, scale.number(row[name])) for k, (name, scale) in enumerate(scales.items())
+        ]
         values = ", ".join(f"{key} {value_text(row[key])}" for key in keys)
         lines.append(
             {
@@ -176,40 +146,24 @@ def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]
                 "link": row["link"],
             }
         )
-    ticks = [[(height(of, number), text) for number, text in of.ticks()] for of in scales]
-    return {
-        "width": 2 * LEFT + step * len(keys),
-        "height": HIGH,
-        "ends": (TOP, LOW),
-        "axes": [(x, name, apart(ticks[k], 20)) for k, (x, name, _) in enumerate(axes)],
-        "lines": lines,
-    }
+    axes = []
+    for k, (name, scale) in enumerate(scales.items()):
+        ticks = [(at(k, scale, number)[1], text) for number, text in scale.ticks()]
+        axes.append((LEFT + k * step, name, apart(ticks, 20)))
+    return {"ends": (TOP, LOW), "axes": axes, "lines": lines}
 
 
-def table_columns(rows: list[Row], keys: list[str], objective: str) -> list[str]:
-    """Return the names of the columns: but for those in which nothing stands."""
-    figures = [name for name in figures_of(rows, keys) if not name.endswith("_error")]
-    are_settings = any("worse" in row for row in rows)  # repetitions of one have no order
-    repeated = any(len(row["group"]) > 1 for row in rows)
-    flagged = any(row["flags"] or row["status"] == "diverged" for row in rows)
-    lost = any(not is_done(row, objective) for row in rows)
-    return [
-        "job",
-        *["standing"] * are_settings,
-        *figures,
-        "jobs" if repeated else "status",
-        *["flags"] * flagged,
-        "best_epoch",
-        "seconds",
-        *["reason"] * lost,
-    ]
+def curves(sweep: Path, done: list[Row], jobs: list[Row]) -> str:
+    """Return the curves of some jobs as JSON: by link a list of epochs and one of losses.
 
-
-def curves(sweep: Path, jobs: list[Row]) -> str:
-    """Return the curves of the first jobs as JSON: by link a list of epochs and one of losses.
-
-    They are of the validation split, or of training where there are no losses of that.
+    They are of the validation split, or of training where there are no losses of that. The jobs of
+    the best settings come first, each that stands for its setting before: the first is the winner,
+    with whose curve the page compares all others.
     """
+    place = {name: k for k, row in enumerate(done) for name in row.get("jobs", [row["job"]])}
+    stands = {row["job"] for row in done}
+    last = len(done)
+    jobs = sorted(jobs, key=lambda job: (place.get(job["job"], last), job["job"] not in stands))
     by_link = {}
     for job in jobs[:CURVES]:
         try:

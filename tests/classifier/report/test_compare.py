@@ -34,19 +34,6 @@ def compare(tmp_path, read):
     return compared
 
 
-@pytest.fixture
-def epochs():
-    """Make a history of n epochs, as of a model whose losses are 2 / n and 3 / n."""
-
-    def history(n, val=True):
-        return [
-            Epoch(e, 9, 0.1, 2.0 / e, 1 - 0.9 / e, *((3.0 / e, 0.5) if val else (None, None)), 1)
-            for e in range(1, n + 1)
-        ]
-
-    return history
-
-
 @pytest.mark.parametrize("signals", [(0.2, 2.0), (2.0, 0.2), (1.0, 1.0)])
 def test_the_verdict_is_that_of_scipy_on_the_same_examples(leave, compare, signals):
     a, b = leave("a", signals[0]), leave("b", signals[1], seed=1 if signals[0] != 1 else 0)
@@ -55,27 +42,22 @@ def test_the_verdict_is_that_of_scipy_on_the_same_examples(leave, compare, signa
     right = [said.predicted == said.labels for said in (one, two)]
     only = int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())
     p = stats.binomtest(only[0], sum(only)).pvalue if sum(only) else 1.0
-    better, worse = ("A", "B") if only[0] > only[1] else ("B", "A")
     assert (p < 0.05) == (signals[0] != 1)
-    verdict = f"{better} is more often right than {worse}"
-    assert (
-        f"{verdict if p < 0.05 else 'A and B do not differ in accuracy by more than chance'}: of "
-        f"300 examples A alone has {only[0]} right and B alone {only[1]} "
-        f"(McNemar's exact test, p = {p:.2g})."
-    ) in text
-    if signals[0] == 1:
-        assert "A and B do not differ in loss by more than chance: that of B less that" in text
-        return
-    low, high = stats.ttest_rel(one.log_p, two.log_p).confidence_interval(0.95)
-    difference = (one.log_p - two.log_p).mean()
-    losses = re.search(r"(\w has a lower loss.*?) is (.*?) \(95% interval (.*?) to (.*?)\)", text)
-    better, worse = ("A", "B") if difference > 0 else ("B", "A")
-    assert losses[1] == f"{better} has a lower loss than {worse}: that of B less that of A"
-    assert [float(losses[i]) for i in (2, 3, 4)] == pytest.approx([difference, low, high], rel=1e-3)
+    better, worse = ("A", "B") if signals[0] > signals[1] else ("B", "A")
+    same = "A and B do not differ in {} by more than chance"
+    verdict = same.format("accuracy") if p > 0.05 else f"{better} is more often right than {worse}"
+    alone = f"of 300 examples A alone has {only[0]} right and B alone {only[1]}"
+    assert f"{verdict}: {alone} (McNemar's exact test, p = {p:.2g})." in text
+    verdict = same.format("loss") if p > 0.05 else f"{better} has a lower loss than {worse}"
+    assert f"{verdict}: that of B less that of A is" in text
+    if p < 0.05:
+        numbers = re.search(r"A is (\S+) \(95% interval (\S+) to (.*?)\)", text).groups()
+        between = stats.ttest_rel(one.log_p, two.log_p).confidence_interval(0.95)
+        expected = [(one.log_p - two.log_p).mean(), *between]
+        assert [*map(float, numbers)] == pytest.approx(expected, rel=1e-3)
 
 
 def test_several_comparisons_are_allowed_for(leave, compare):
-    a = leave("a", 1.0)
     runs = read_compared([leave(n, 0.9 + 0.3 * s, seed=s).folder for s, n in enumerate("bc")])
     alone, together = pair(*runs, "test"), pair(*runs, "test", n_tests=4)
     assert 0 < alone["p"] < 0.25
@@ -84,7 +66,7 @@ def test_several_comparisons_are_allowed_for(leave, compare):
     expected = stats.ttest_rel(*log_p).confidence_interval(1 - 0.05 / 4)
     assert (together["low"], together["high"]) == pytest.approx(tuple(expected), rel=1e-5)
     others = leave("d", data={"name": "other", "image_shape": None})  # is not tested
-    text = compare(runs[0].folder, a, others, runs[1].folder).text
+    text = compare(runs[0].folder, leave("a"), others, runs[1].folder).text
     assert "allow for the 2 comparisons here" in text
     assert f"p = {pair(*runs, 'test', n_tests=2)['p']:.2g})" in text
 
@@ -109,18 +91,22 @@ def test_equal_models_differ_by_chance_in_one_of_twenty(run_of, tmp_path):
     assert 0.02 < loss < 0.08
 
 
-def other_labels(run):
-    said = run.said["test"]
-    flipped = Predictions(said.labels[::-1], said.predicted[::-1], said.log_p)
-    write_predictions(run.folder, {"test": flipped})
+def rewritten(change):
+    """Return what rewrites the predictions of a run."""
+    return lambda run: write_predictions(run.folder, change(run.said))
 
 
-def other_answers(run):
-    said = run.said["test"]
-    write_predictions(run.folder, {"test": said._replace(predicted=said.labels)})
+def flipped(said):
+    test = said["test"]
+    return {"test": Predictions(test.labels[::-1], test.predicted[::-1], test.log_p)}
+
+
+def all_right(said):
+    return {"test": said["test"]._replace(predicted=said["test"].labels)}
 
 
 OTHER_DATA = {"name": "mine", "image_shape": None, "fingerprint": "sha256:2"}
+NOT_ITS = "the predictions of B are not those of its report"
 
 
 @pytest.mark.parametrize(
@@ -128,19 +114,11 @@ OTHER_DATA = {"name": "mine", "image_shape": None, "fingerprint": "sha256:2"}
     [
         ({"data": OTHER_DATA}, None, "not evaluated on the same examples: their data differ"),
         ({"data": OTHER_DATA | {"fingerprint": None}}, None, "their data differ"),
-        ({}, other_labels, "they were not evaluated on the same examples: their labels differ"),
+        ({}, rewritten(flipped), "not evaluated on the same examples: their labels differ"),
         ({}, lambda run: (run.folder / PREDICTIONS).unlink(), "of B, it keeps no predictions"),
-        (
-            {},
-            lambda run: (run.folder / PREDICTIONS).write_bytes(b"PK"),
-            f"{PREDICTIONS}: an .npz file cut short",
-        ),
-        (
-            {},
-            lambda run: write_predictions(run.folder, {"val": run.said["val"]}),
-            "the predictions of B are not those of its report",
-        ),
-        ({}, other_answers, "the predictions of B are not those of its report"),
+        ({}, lambda run: (run.folder / PREDICTIONS).write_bytes(b"PK"), "an .npz file cut short"),
+        ({}, rewritten(lambda said: {"val": said["val"]}), NOT_ITS),
+        ({}, rewritten(all_right), NOT_ITS),
     ],
 )
 def test_what_cannot_be_tested_is_said_and_the_rest_is_shown(
@@ -179,23 +157,16 @@ def test_the_figures_have_their_uncertainty(leave, compare):
     rows = page.rows("Figures side by side")
     for k, run in enumerate(runs):
         test = run.report["metrics"]["test"]
-        right = round(test["accuracy"] * 300)
-        found = stats.binomtest(right, 300).proportion_ci(method="wilson")
-        assert rows["test accuracy"][k] == f"{right / 300:.2%}"
-        said = f"{100 * found.low:.1f}–{100 * found.high:.1f}%"
-        assert rows["accuracy, 95% interval"][k] == said
-        for label, key in (
-            ("test loss", "loss"),
-            ("top-3 accuracy", "top_k_accuracy"),
-            ("macro F1", "macro_f1"),
-            ("calibration error", "expected_calibration_error"),
-        ):
-            assert rows[label][k] == f"{test[key]:.4g}"
-        assert float(rows["loss, standard error"][k]) == pytest.approx(
-            stats.sem(run.said["test"].log_p), rel=1e-3
-        )
-    assert rows["examples"] == ["300"] * 3
-    assert rows["seconds"] == ["1.50"] * 3
+        between = stats.binomtest(round(test["accuracy"] * 300), 300).proportion_ci(method="wilson")
+        shown = [rows[label][k] for label in ("test accuracy", "accuracy, 95% interval")]
+        interval = f"{100 * between.low:.1f}–{100 * between.high:.1f}%"
+        assert shown == [f"{test['accuracy']:.2%}", interval]
+        labels = ("test loss", "top-3 accuracy", "macro F1", "calibration error")
+        keys = ("loss", "top_k_accuracy", "macro_f1", "expected_calibration_error")
+        assert [rows[label][k] for label in labels] == [f"{test[key]:.4g}" for key in keys]
+        error = stats.sem(run.said["test"].log_p)
+        assert float(rows["loss, standard error"][k]) == pytest.approx(error, rel=1e-3)
+    assert (rows["examples"], rows["seconds"]) == (["300"] * 3, ["1.50"] * 3)
     assert rows["lr"] == ["0.25", "–", "0.25"]
     assert rows["above the optimum, at most"] == ["25.00%", "25.00%", "–"]
     assert "weight norm" not in rows  # no report has it
@@ -230,84 +201,71 @@ def test_confusions_are_the_difference_of_two_matrices_in_the_better_ones_colour
     """In examples, or where the classes have other numbers of examples in percent of these."""
     a, b = leave("a", 0.2), leave("b", 0.5, seed=1, n=(70, 80, n))
     page = compare(a, b)
-    in_examples = n == 300
-    unit = "examples" if in_examples else "percent"
+    unit, of, scale = ("examples", None, 1) if n == 300 else ("percent", "true", 100)
     (caption,) = [name for name in page.tables if name.startswith(f"B less A: {unit}")]
-    one, two = (
-        confusion_matrix(
-            run.said["test"].labels,
-            run.said["test"].predicted,
-            normalize=None if in_examples else "true",
-        )
-        for run in (a, b)
-    )
-    change = two - one
+    said = [run.said["test"][:2] for run in (a, b)]
+    one, two = (confusion_matrix(*labels, normalize=of) for labels in said)
     shown = [[int(text or 0) for text in row[1:]] for row in page.tables[caption][1:]]
-    np.testing.assert_allclose(shown, change if in_examples else 100 * change, atol=0.51)
+    np.testing.assert_allclose(shown, scale * (two - one), atol=0.51)
     for t, p in np.ndindex(4, 4):
-        better = "run-1" if (change[t, p] > 0) == (t == p) else "run-0"
-        assert page.kinds[caption][t + 1][p + 1] == (better if change[t, p] else "")
+        change = two[t, p] - one[t, p]
+        better = "run-1" if (change > 0) == (t == p) else "run-0"
+        assert page.kinds[caption][t + 1][p + 1] == (better if change else "")
     recalls = page.rows("Recall of the test examples")
-    for k, run in enumerate((a, b)):
-        said = run.said["test"]
-        for c, recall in enumerate(recall_score(said.labels, said.predicted, average=None)):
+    for k, labels in enumerate(said):
+        for c, recall in enumerate(recall_score(*labels, average=None)):
             assert recalls[f"class {c}"][k + 1] == f"{recall:.1%}"
-    assert recalls["class 1"][0] == str((a.said["test"].labels == 1).sum())
+    assert recalls["class 1"][0] == str((said[0][0] == 1).sum())
 
 
 def test_of_many_classes_those_that_differ_most_are_shown_and_the_page_stays_small(leave, compare):
     own = {"n": (9, 9, 600), "n_classes": 110, "image_shape": (64, 64)}
     runs = [leave(str(k), 0.03, seed=k, **own) for k in range(2)]
     page = compare(*runs)
-    recalls = [[c["recall"] for c in r.report["metrics"]["test"]["per_class"]] for r in runs]
-    differ = np.abs(np.subtract(*recalls))
+    one, two = (confusion_matrix(*run.said["test"][:2]) for run in runs)
+    differ = np.abs(np.diag(two - one) / one.sum(axis=1))
     rows = page.rows("Recall of the test examples")
     shown = [int(name.split()[1]) for name in rows if name != "class"]
     assert len(shown) == 20
     assert differ[shown].min() >= np.delete(differ, shown).max()
     assert any(name.endswith("the 20 of 110 classes that differ most") for name in page.tables)
-    one, two = (
-        confusion_matrix(run.said["test"].labels, run.said["test"].predicted) for run in runs
-    )
+    for true, guess, *counts in page.tables["Confusions that changed most"][1:]:
+        place = tuple(int(name.split()[1]) for name in (true, guess))
+        assert [int(count) for count in counts] == [one[place], two[place]]
+    table = page.tables["Confusions that changed most"][1:]
     change = np.abs(two - one) * (1 - np.eye(110, dtype=int))
-    _, *pairs = page.tables["Confusions that changed most"]
-    for true, guess, *counts in pairs:
-        t, p = (int(name.split()[1]) for name in (true, guess))
-        assert [int(count) for count in counts] == [one[t, p], two[t, p]]
-    sizes = [abs(int(b) - int(a)) for *_, a, b in pairs]
-    assert sizes == sorted(change.ravel())[:-21:-1]
+    assert [abs(int(b) - int(a)) for *_, a, b in table] == sorted(change.ravel())[:-21:-1]
     assert page.html.count("<img") >= 2 * 10
     assert len(page.html) < 3e5
 
 
 def test_every_class_has_a_template_of_each_run_of_images_of_one_shape(leave, compare):
     runs = [leave(name, seed=k) for k, name in enumerate("abc")]
-    found = re.findall(
-        r'<img src="(.*?)" alt="weights of class (.*?), run (.)"', compare(*runs).html
-    )
-    assert [of[1:] for of in found] == [
-        (f"class {c}", letter) for c in range(4) for letter in "ABC"
+    images = re.findall(r'<img src="(.*?)" alt="weights of (.*?)"', compare(*runs).html)
+    assert [of for _, of in images] == [
+        f"class class {c}, run {r}" for c in range(4) for r in "ABC"
     ]
-    assert len({of[0] for of in found}) == 12
-    assert "<img" not in compare(runs[0], leave("d", image_shape=(2, 8))).html
+    assert len({*images}) == len({uri for uri, _ in images}) == 12
     strangers = leave("e", names=[f"other {c}" for c in range(4)])
-    assert "What each class looks for" not in compare(runs[0], strangers).text
+    for other in (leave("d", image_shape=(2, 8)), strangers):
+        assert "<img" not in compare(runs[0], other).html
 
 
-def test_curves_are_drawn_over_each_other_in_the_colour_of_their_run(leave, compare, epochs):
-    page = compare(leave("a", history=epochs(20)), leave("b", history=epochs(40, val=False)))
+def test_curves_are_drawn_over_each_other_in_the_colour_of_their_run(leave, compare):
+    def history(n, val=True):
+        vals = (lambda e: (3.0 / e, 0.5)) if val else (lambda _: (None, None))
+        return [Epoch(e, 9, 0.1, 2.0 / e, 1 - 0.9 / e, *vals(e), 1) for e in range(1, n + 1)]
+
+    page = compare(leave("a", history=history(20)), leave("b", history=history(40, val=False)))
     loss, accuracy = (chart.split("</svg>")[0] for chart in page.html.split("<svg")[1:])
     for chart in (loss, accuracy):
         lines = dict(re.findall(r'<polyline class="(run.*?)" points="(.*?)"', chart))
         assert list(lines) == ["run-0 mean", "run-0", "run-1"]  # B knows no validation
         assert [len(line.split()) for line in lines.values()] == [20, 20, 40]
-        ends = [float(line.split()[-1].split(",")[0]) for line in lines.values()]
-        assert ends[0] == ends[1] < ends[2]
     assert "<title>epoch 2: A 1.5, B 1</title>" in loss
     assert "<title>A, kept: epoch 2, 1.5</title>" in loss
     assert "<title>epoch 4: A 50, B 77.5</title>" in accuracy
-    long = [leave(f"long {name}", history=epochs(3000)) for name in LETTERS]
-    page = compare(*long)
+    page = compare(*(leave(f"long {name}", history=history(3000)) for name in LETTERS))
     assert len(page.html) < 6e5
     ends = re.findall(r'<polyline class="run-.".*? (\S+),\S+"', page.html)
     assert len({*ends}) == 1  # the last epoch of all
@@ -332,9 +290,8 @@ FOREIGN = ["null", "[]", '"x"', "5", '{"status": 5}', '{"config": {}, "metrics":
 
 
 def test_what_cannot_be_compared_is_told(leave, tmp_path):
-    a = leave("a").folder
+    a, lost, linked = (leave(name).folder for name in ("a", "lost", "linked"))
     (tmp_path / "empty").mkdir()
-    lost, linked = leave("lost").folder, leave("linked").folder
     (lost / "report.json").unlink()
     (linked / PREDICTIONS).unlink()
     (linked / PREDICTIONS).symlink_to(a / PREDICTIONS)
@@ -354,29 +311,24 @@ def test_what_cannot_be_compared_is_told(leave, tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             write_comparison([a, *others], tmp_path / "out.html")
-        assert not (tmp_path / "out.html").exists()
+    assert not (tmp_path / "out.html").exists()
 
 
-def test_nothing_else_is_written_over(leave, tmp_path):
-    runs, place = [leave("a").folder, leave("b").folder], tmp_path / "place.html"
+def test_nothing_else_is_written_over_and_no_name_is_markup(leave, tmp_path):
+    evil = "<script>alert(1)</script>"
+    runs = [leave("a", config={evil: evil}).folder, leave("<b>").folder]
+    place, notes = tmp_path / "place.html", tmp_path / "notes.html"
     write_comparison(runs, place)
     write_comparison(runs[::-1], place)
-    assert "Comparison of b, a</title>" in place.read_text(encoding="utf-8")
-    kept = place.read_bytes()
-    (tmp_path / "notes.html").write_text("<title>Notes</title>", encoding="utf-8")
+    kept = place.read_text(encoding="utf-8")
+    assert "Comparison of &lt;b&gt;, a</title>" in kept
+    assert (kept.count("<script"), kept.count("&lt;script")) == (1, 4)
+    notes.write_text("<title>Notes</title>", encoding="utf-8")
     (tmp_path / "link.html").symlink_to(place)
     (tmp_path / "dangling.html").symlink_to(tmp_path / "new.html")
     (tmp_path / "folder.html").mkdir()
     for name in ("notes", "link", "dangling", "folder"):
         with pytest.raises(InputError, match="is not a comparison that was made here; move it"):
             write_comparison(runs, tmp_path / f"{name}.html")
-    assert place.read_bytes() == kept
+    assert place.read_text(encoding="utf-8") == kept
     assert not (tmp_path / "new.html").exists()
-
-
-def test_names_from_data_are_shown_and_not_run(leave, compare):
-    hostile = "<script>alert(1)</script>"
-    page = compare(leave("a", config={hostile: hostile}), leave("<b>"))
-    assert hostile not in page.html
-    assert page.html.count("<script") == 1
-    assert "<b>" in page.text

@@ -15,12 +15,6 @@ from classifier.sweep import drawing
 from data.files.store import write_json
 
 
-@pytest.fixture(scope="module")
-def pool():
-    with drawers(1) as pool:
-        yield pool
-
-
 def sweep_in(folder):
     folder.mkdir()
     jobs = [
@@ -33,14 +27,15 @@ def sweep_in(folder):
     return folder / "sweep.png"
 
 
-def test_another_process_draws_what_this_one_would_and_tells_its_errors(tmp_path, pool):
+def test_another_process_draws_what_this_one_would_and_tells_its_errors(tmp_path):
     here, there, blocked = (sweep_in(tmp_path / name) for name in ("here", "there", "blocked"))
     blocked.mkdir()
     draw("sweep", here.parent)
-    asked = [pool.submit(draw, "sweep", picture.parent) for picture in (blocked, there)]
-    with pytest.raises(FileExistsError, match="not a regular file"):
-        asked[0].result()
-    asked[1].result()
+    with drawers(1) as pool:
+        failed, made = (pool.submit(draw, "sweep", of.parent) for of in (blocked, there))
+        with pytest.raises(FileExistsError, match="not a regular file"):
+            failed.result()
+        made.result()
     assert there.read_bytes() == here.read_bytes()
 
 

@@ -1,12 +1,12 @@
 """The index of a folder: a sweep is a row, and thousands of runs are still a page."""
 
+import html
 import json
 import os
+import re
 
-import numpy as np
 import pytest
 
-from classifier.report.pages import index_page
 from classifier.report.pages.index_page import write_index
 from classifier.report.settings import settings_of
 
@@ -45,8 +45,9 @@ def put_sweep(folder, n_jobs, labels=None):
             {"job": str(k), "status": "completed", "lr": float(k), "reg": 0.1 * k, "optimum": None}
             | {**figures, "folder": str(k), "reason": None, "folds": None, "seconds": 1.0}
         )
-        if k in (0, n_jobs - 1):  # the reports of others are not read
-            put_run(folder / str(k), labels)
+    put_run(folder / str(n_jobs - 1), labels)
+    (folder / "0").mkdir()
+    (folder / "0/report.json").touch()  # would cost the row its figures, were it read
     settings = settings_of(jobs, ["lr", "reg"], "val_loss")
     test = {"test_loss": 0.2, "test_accuracy": 348 / 360, "test_n": 360}
     summary = {"swept": ["lr", "reg"], "keys": ["lr", "reg"], "objective": "val_loss"}
@@ -54,29 +55,10 @@ def put_sweep(folder, n_jobs, labels=None):
     write_json(folder / "sweep.json", summary | {"jobs": jobs, "settings": settings, "best": best})
 
 
-@pytest.fixture
-def reports(monkeypatch):
-    """Names of the JSON files of runs that an index reads."""
-    read = []
-    own = index_page.read_report
-
-    def counted(folder, name="report.json"):
-        read.append((folder.name, name))
-        return own(folder, name)
-
-    monkeypatch.setattr(index_page, "read_report", counted)
-    return read
-
-
-def test_thousands_of_jobs_are_a_row_whose_reports_are_not_read(tmp_path, reports):
+def test_thousands_of_jobs_are_a_row_whose_reports_are_not_read(tmp_path):
     put_sweep(tmp_path / "s", 5000, {"name": "wide one", "tags": ["x&y", "z"]})
     put_run(tmp_path / "alone")
     page = write_index(tmp_path).read_text(encoding="utf-8")
-    assert sorted(reports) == [
-        ("4999", "report.json"),
-        ("alone", "report.json"),
-        ("s", "sweep.json"),
-    ]
     assert page.count("<tr>") == 4  # two headings, two rows
     assert len(page) < 40_000
     assert "<li>lr=4999 reg=499.9: val_loss 0.0002 ± 0.01</li>" in page
@@ -86,14 +68,14 @@ def test_thousands_of_jobs_are_a_row_whose_reports_are_not_read(tmp_path, report
     assert 'data-run="s/4999"' in page
 
 
-def test_thousands_of_runs_are_a_page_below_two_megabytes(tmp_path, reports):
+def test_thousands_of_runs_are_a_page_below_two_megabytes(tmp_path):
     for k in range(1600):
         put_run(tmp_path / f"runs/2026-11-26/{k:02}-00-00", {"name": f"name {k}", "tags": ["tag"]})
         os.utime(tmp_path / f"runs/2026-11-26/{k:02}-00-00/status.json", (k, k))
     page = write_index(tmp_path).read_text(encoding="utf-8")
     assert len(page) < 2e6
     assert "The newest 1500 of 1600; an index of a folder inside shows its own." in page
-    assert page.count('type="checkbox"') == 1500 == len(reports)
+    assert page.count('type="checkbox"') == 1500
     assert "2026-11-26/1599-00-00" in page
     assert "2026-11-26/99-00-00" not in page
 
@@ -101,14 +83,12 @@ def test_thousands_of_runs_are_a_page_below_two_megabytes(tmp_path, reports):
 def test_a_name_and_tags_are_text_and_columns_without_any_are_left_out(tmp_path):
     put_run(tmp_path / "plain")
     page = write_index(tmp_path).read_text(encoding="utf-8")
-    assert 'data-key="name"' not in page
-    assert 'data-key="tags"' not in page
+    assert not {'data-key="name"', 'data-key="tags"'} & {*re.findall('data-key="[a-z]*"', page)}
     put_run(tmp_path / "named", {"name": "<script>1</script>", "tags": "<i>"})
     page = write_index(tmp_path).read_text(encoding="utf-8")
     assert "<script>1" not in page
     assert "&lt;script&gt;1&lt;/script&gt;" in page
     assert '<span class="tag">&lt;i&gt;</span>' in page
-    assert 'data-key="tags"' in page
 
 
 def test_figures_have_their_errors_whatever_the_objective(tmp_path, read):
@@ -136,25 +116,16 @@ def test_figures_have_their_errors_whatever_the_objective(tmp_path, read):
     }  # fmt: skip
 
 
-def test_a_sweep_that_has_no_summary_yet_is_a_row(tmp_path):
+@pytest.mark.parametrize(
+    "text", ["not yet", "", "[]", '{"jobs": [], "swept": [], "objective": "x"}', "{"]
+)
+def test_a_summary_that_is_none_is_a_row_too(tmp_path, text):
     put_run(tmp_path / "s/0")
-    (tmp_path / "s/multirun.yaml").touch()
+    name = "multirun.yaml" if text == "not yet" else "sweep.json"
+    (tmp_path / "s" / name).write_text(text, encoding="utf-8")
     page = write_index(tmp_path).read_text(encoding="utf-8")
     assert 'data-key="run"' not in page
     assert '<td data-value="s">s</td>' in page
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"jobs": [], "swept": [], "objective": "x"}', "{"])
-def test_a_summary_that_is_none_is_a_row_too(tmp_path, text):
-    put_run(tmp_path / "s/0")
-    (tmp_path / "s/sweep.json").write_text(text, encoding="utf-8")
-    assert "sweeps, newest" in write_index(tmp_path).read_text(encoding="utf-8").lower()
-
-
-def test_copies_that_mlflow_keeps_are_no_runs(tmp_path):
-    put_run(tmp_path / "one")
-    put_run(tmp_path / "mlartifacts/1/artifacts")
-    assert write_index(tmp_path).read_text(encoding="utf-8").count('type="checkbox"') == 1
 
 
 def test_a_comparison_is_known_by_the_runs_that_it_is_of(tmp_path):
@@ -165,8 +136,7 @@ def test_a_comparison_is_known_by_the_runs_that_it_is_of(tmp_path):
     # One of its runs has no page; something else.
     (tmp_path / "half.html").write_text(head + cards.format("a", "b"), encoding="utf-8")
     (tmp_path / "other.html").write_text(cards.format("a", link), encoding="utf-8")
-    assert index_page._comparisons(tmp_path) == {"a\nb #1/x&y": "compare.html"}
     put_run(tmp_path / "a")
     page = write_index(tmp_path).read_text(encoding="utf-8")
-    held = json.dumps({"a\nb #1/x&y": "compare.html"})
-    assert np.char.replace(page, "&#34;", '"').item().count(held.replace("&", "&amp;")) == 1
+    (held,) = re.findall(r'data-comparisons="(.*?)"', page)
+    assert json.loads(html.unescape(held)) == {"a\nb #1/x&y": "compare.html"}

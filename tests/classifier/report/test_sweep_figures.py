@@ -1,8 +1,8 @@
 """What the picture of a sweep and its page share: scales, colours, places."""
 
 import itertools
-import statistics
 
+import numpy as np
 import pytest
 
 from classifier.report.chart import Dot, Line
@@ -10,11 +10,9 @@ from classifier.report.png import PANEL, drawing_of
 from classifier.report.sweep_figures import (
     few,
     heat_map,
-    is_log,
     key_axis,
     key_chart,
     path_charts,
-    shade_of,
     sweep_panels,
 )
 
@@ -29,20 +27,15 @@ def of_kind(chart, kind, *names):
 
 
 @pytest.mark.parametrize(
-    ("values", "is_log", "has_zero"),
+    ("values", "is_log"),
     [
-        ([0.1, 0.5], False, False),
-        ([0.1, 1], True, False),
-        ([0, 0.1, 1], True, True),
-        ([0, 0.5, 0.9], False, False),
-        ([-1, 1, 100], False, False),
-        ([0], False, False),
-        ([], False, False),
+        *((of, False) for of in ((0.1, 0.5), (0, 0.5, 0.9), (-1, 1, 100), (0,), ())),
+        *((of, True) for of in ((0.1, 1), (0, 0.1, 1))),
     ],
 )
-def test_a_key_has_the_scale_it_was_swept_on(values, is_log, has_zero):
+def test_a_key_has_the_scale_it_was_swept_on(values, is_log):
     axis = key_axis([{"lr": value} for value in values], "lr")
-    assert (axis.log, axis.zero > 0, axis.values) == (is_log, has_zero, ())
+    assert (axis.log, axis.zero > 0, axis.values) == (is_log, is_log and 0 in values, ())
 
 
 def test_zero_stands_a_decade_below_the_smallest_and_seeds_and_names_are_categories():
@@ -58,38 +51,22 @@ def test_zero_stands_a_decade_below_the_smallest_and_seeds_and_names_are_categor
     assert xs == pytest.approx([-0.2, 0.85, 0.0, 1.15, 0.2])  # beside each other around it
 
 
-def test_losses_over_a_decade_are_logarithmic_but_no_accuracies():
-    assert is_log([job(loss=0.1), job(loss=1.1), job(loss=None, status="failed")], "val_loss")
-    assert not is_log([job(loss=0.2), job(loss=1.1), job(loss=99, status="diverged")], "val_loss")
-    assert not is_log([job(loss=0.0), job(loss=1.1)], "val_loss")
-    assert not is_log([job(val_accuracy=0.01), job(val_accuracy=0.9)], "val_accuracy")
-
-
-def test_error_bars_are_of_repetitions_and_folds_alone():
-    single = job("0", 0, 1.0, val_loss_error=0.5)
-    repeated = job("1", 1, 1.0, val_loss_error=0.5, repetitions=3, jobs=[])
-    folds = job("2", 2, 1.0, cv_loss=1.0, cv_loss_error=0.1)
-    chart = key_chart([single, repeated, job("3", 2, 9.0, "failed")], "lr", "val_loss", [], "0")
-    assert [bar.points for bar in of_kind(chart, Line, "error")] == [[(1, 0.5), (1, 1.5)]]
-    assert chart.y.low < 0.5
-    assert 1.5 < chart.y.high < 2
-    (bar,) = of_kind(key_chart([folds], "lr", "cv_loss", [], "0"), Line, "error")
-    assert [y for _, y in bar.points] == pytest.approx([0.9, 1.1])
-
-
-def test_repetitions_are_a_mean_with_its_error_before_faint_jobs():
-    losses = [1.0, 2.0, 6.0]
-    jobs = [job(str(k), 0.1, loss) for k, loss in enumerate(losses)]
-    error = statistics.stdev(losses) / 3**0.5
-    mean = jobs[1] | {"val_loss": 3.0, "val_loss_error": error, "repetitions": 3}
-    chart = key_chart([mean | {"jobs": list("012")}], "lr", "val_loss", jobs, "1")
-    faint = of_kind(chart, Dot, "faint")
-    assert [(dot.x, dot.y) for dot in faint] == [(0.1, loss) for loss in losses]
-    (bar,) = of_kind(chart, Line, "error")
-    assert [y for _, y in bar.points] == pytest.approx([3 - error, 3 + error])
-    keys = [("val", "best"), ("faint", "a job"), ("dot", "mean, standard error")]
-    assert [(kind, text) for kind, _, text in chart.legend()] == keys
+def test_error_bars_are_of_repetitions_and_folds_alone_before_faint_jobs():
+    jobs = [job(str(k), 1, loss) for k, loss in enumerate([1.0, 2.0, 6.0])]
+    mean = jobs[1] | {"val_loss": 3.0, "val_loss_error": 0.5, "repetitions": 3, "jobs": list("012")}
+    rows = [mean, job("9", 0, 1.0, val_loss_error=0.5), job("3", 2, 99.0, "failed")]
+    chart = key_chart(rows, "lr", "val_loss", jobs, "1")
+    faint, (bar,) = of_kind(chart, Dot, "faint"), of_kind(chart, Line, "error")
+    assert [(dot.x, dot.y) for dot in faint] == [(1, 1.0), (1, 2.0), (1, 6.0)]
+    assert bar.points == [(1, 2.5), (1, 3.5)]
     assert chart.marks.index(faint[-1]) < chart.marks.index(bar)
+    assert chart.y.low < 1
+    assert 6 < chart.y.high < 7
+    keys = {"val": "best", "faint": "a job", "dot": "mean, standard error", "lost": "failed"}
+    assert {kind: text for kind, _, text in chart.legend()} == keys
+    folds = job("2", 2, 1.0, cv_loss=1.0, cv_loss_error=0.25)
+    (bar,) = of_kind(key_chart([folds], "lr", "cv_loss", [], "0"), Line, "error")
+    assert [y for _, y in bar.points] == [0.75, 1.25]
 
 
 def test_the_line_goes_through_the_best_of_each_value():
@@ -104,38 +81,23 @@ def test_the_line_goes_through_the_best_of_each_value():
     assert not of_kind(key_chart(named, "lr", "val_loss", [], ""), Line)
 
 
-def test_the_best_has_the_whole_colour():
-    shade = shade_of([0.1, 1.0, 10.0], "val_loss")
-    assert [shade(x) for x in (0.1, 1.0, 10.0)] == pytest.approx([1.0, 0.525, 0.05])
-    shade = shade_of([0.0, 1.0], "val_loss")
-    assert [shade(x) for x in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.525, 0.05])
-    shade = shade_of([0.5, 0.75, 1.0], "val_accuracy")
-    assert [shade(x) for x in (0.5, 0.75, 1.0)] == pytest.approx([0.05, 0.525, 1.0])
-    assert shade_of([3.0], "val_loss")(3.0) == 0.5
-
-
 @pytest.mark.parametrize(
-    ("statuses", "keys"),
+    ("statuses", "lost", "skipped"),
     [
-        (["completed", "diverged"], [("lost", "diverged")]),
-        (["failed", "diverged"], [("lost", "diverged or failed")]),
-        (["skipped", "skipped"], [("skipped", "skipped")]),
-        (["skipped", "interrupted"], [("lost", "interrupted"), ("skipped", "skipped")]),
+        ({"completed", "diverged"}, {"diverged"}, set()),
+        ({"failed", "diverged"}, {"diverged or failed"}, set()),
+        ({"skipped"}, set(), {"skipped"}),
+        ({"skipped", "interrupted"}, {"interrupted"}, {"skipped"}),
     ],
 )
 @pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
-def test_what_has_no_figure_stands_at_the_worse_edge_under_its_own_name(statuses, keys, objective):
-    rows = [
-        job(str(k), k, None if k else 0.5, status)
-        for k, status in enumerate(["completed", *statuses])
-    ]
-    chart = key_chart(rows, "lr", objective, rows, "0")
-    lost = of_kind(chart, Dot, "lost", "skipped")
-    assert {dot.y for dot in lost} == {chart.y.low if objective == "val_accuracy" else chart.y.high}
-    assert len(lost) == 2
-    assert [key for key in chart.legend() if key[0] in ("lost", "skipped")] == [
-        (kind, "", text) for kind, text in keys
-    ]
+def test_what_has_no_figure_stands_at_the_worse_edge(statuses, lost, skipped, objective):
+    rows = [job(status, k, None, status) for k, status in enumerate(statuses)]
+    chart = key_chart([*rows, job()], "lr", objective, rows, "0")
+    worst = chart.y.low if objective == "val_accuracy" else chart.y.high
+    assert [dot.y for dot in of_kind(chart, Dot, "lost", "skipped")] == [worst] * len(statuses)
+    for kind, texts in (("lost", lost), ("skipped", skipped)):
+        assert {text for of, _, text in chart.legend() if of == kind} == texts
 
 
 @pytest.mark.parametrize("strongest", [None, 1e-2, 1e-1])
@@ -185,9 +147,8 @@ def test_of_many_rows_the_best_and_some_of_all_others_are_drawn():
     kept = few(rows, "val_loss", 100)
     losses = sorted(row["val_loss"] for row in kept)
     assert losses[:50] == list(range(50))
-    gaps = [b - a for a, b in itertools.pairwise(losses[50:])]
-    assert gaps == pytest.approx([19] * 49, abs=1)
-    assert [int(row["job"]) for row in kept] == sorted(int(row["job"]) for row in kept)
+    assert np.diff(losses[50:]) == pytest.approx([19] * 49, abs=1)
+    assert kept == [row for row in rows if row in kept]
 
 
 def test_what_stands_in_a_picture_has_room(check_room):
