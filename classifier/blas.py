@@ -37,11 +37,10 @@ def within_cores() -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> contextlib.AbstractContextManager[object]:
     """Keep the libraries to one thread: beside another busy process each product waits for more."""
-    with loaded().limit(limits=1):
-        yield
+    limit: contextlib.AbstractContextManager[object] = loaded().limit(limits=1)
+    return limit
 
 
 @contextlib.contextmanager

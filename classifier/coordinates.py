@@ -160,10 +160,10 @@ class Coordinates:
 
         def scaled(classes: slice) -> np.ndarray:
             part = gradients[..., classes, :]
-            turned = (part if Q is None else part @ Q) * (along - rest)[:, classes]
+            turned = (part if Q is None else part @ Q) * (along - rest)[..., classes, :]
             result: np.ndarray = turned if Q is None else turned @ Q.T
             if self._has_rest:
-                result += rest[:, classes] * part
+                result += rest[..., classes, :] * part
             return result
 
         n_classes = gradients.shape[-2]

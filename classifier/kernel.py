@@ -251,7 +251,7 @@ def smoothing_term(
 
 
 def with_penalty_gradient(
-    gradient: np.ndarray, theta: np.ndarray, twice_reg: np.ndarray, out: np.ndarray | None = None
+    gradient: np.ndarray, theta: np.ndarray, twice_reg: np.ndarray
 ) -> np.ndarray:
     """Return a gradient with 2 reg W added to it, and nothing for the bias.
 
@@ -259,9 +259,8 @@ def with_penalty_gradient(
     ----------
     gradient, theta : (..., D + 1).
     twice_reg : 2 reg, broadcast against theta.
-    out : an array for the result, or None.
     """
-    out = np.multiply(theta, twice_reg, out=out)
-    out[..., -1] = 0
-    out += gradient
-    return out
+    total: np.ndarray = theta * twice_reg
+    total[..., -1] = 0
+    total += gradient
+    return total

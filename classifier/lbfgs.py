@@ -161,9 +161,6 @@ def _is_accepted(state: State, value: np.ndarray, turned: np.ndarray) -> np.ndar
 
 def _shorten(state: State, value: np.ndarray, moved: np.ndarray) -> None:
     """Go to the minimum of the parabola through what is known, within bounds; 1 where moved."""
-    if moved.all():
-        state["step"], state["shortened"] = np.ones(moved.shape), np.zeros(moved.shape, np.int64)
-        return
     step, slope = state["step"], state["slope"]
     rise = value - state["value"] - step * slope
     minimum = np.clip(-step * slope / (2 * rise), 0.1, 0.5)

@@ -18,7 +18,6 @@ from classifier.schedules import Schedule
 from classifier.shards import kept_share, n_shards, of_mean_one, row_weights, sum_up
 from classifier.solver import Training
 from data.batches import Minibatch, Minibatches
-from data.dataset import Split
 from data.machine import Team, row_parts
 
 CACHED = 2**17  # weights of each array that stay in the processor's cache
@@ -102,14 +101,10 @@ class Steps:
         X, kernel = self._gathered[k][: len(rows)], self._kernels[k]
         # mode="clip" lets take write into the buffer directly; every index is in range.
         np.take(np.asarray(examples.X), rows, axis=0, out=X, mode="clip")
-        weights, folds = (
-            None if numbers is None else numbers[rows]
-            for numbers in (examples.weights, examples.folds)
-        )
-        weights = row_weights(Split(X, rows, weights, folds), self.models.fold)
-        losses, right = kernel.forward(
-            self.arrays["theta"], X, examples.y[rows].astype(np.int64, copy=False)
-        )
+        shard = examples.select(rows, X)
+        weights = row_weights(shard, self.models.fold)
+        y = shard.y.astype(np.int64, copy=False)
+        losses, right = kernel.forward(self.arrays["theta"], X, y)
         total = len(batch.rows) if weights is None else len(batch.rows) * self._kept
         kernel.backward(X, weights, total, self._gradients[k])
         if weights is not None:
@@ -218,13 +213,9 @@ class MinibatchTraining(Training):
         step, seconds = self.step, self._seconds
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
         for place, g in enumerate(self.stack):
-            fit, lr, (loss, accuracy) = (
-                self.fits[g],
-                self.fits[g].lr * factor,
-                trained[:, place].tolist(),
-            )
-            val_loss, val_accuracy = validated[:, place].tolist() if len(self.val) else (None, None)
-            row = Epoch(self.epoch, step, lr, loss, accuracy, val_loss, val_accuracy, seconds)
+            fit, figures = self.fits[g], trained[:, place].tolist()
+            figures += validated[:, place].tolist() if len(self.val) else [None, None]
+            row = Epoch._make([self.epoch, step, fit.lr * factor, *figures, seconds])
             fit.history.append(row)
             theta, cost = self.arrays["theta"][:, place], self.early_stopping.cost(row)
             if fit.keeps(theta, row.val_loss, loss=row.train_loss) and cost < fit.best_value:

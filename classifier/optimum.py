@@ -258,20 +258,16 @@ def start(models: PerModel, wanted: Sequence[int], trained: Mapping[int, np.ndar
     columns = []
     for g in wanted:
         alike = [k for k in trained if models.label_smoothing[k] == models.label_smoothing[g]]
-        places = {float(models.reg[k]): k for k in alike if models.fold[k] == models.fold[g]}
-        if models.fold[g] >= 0 and len(places) < FEWEST:
-            places = {
-                float(models.reg[k]): k
-                for k in alike
-                if models.fold[k] < 0 and models.reg[k] == models.reg[g]
-            }
-        regs = sorted(places)
-        positive = [reg for reg in regs if reg > 0]
+        near = [k for k in alike if models.fold[k] == models.fold[g]]
+        if models.fold[g] >= 0 and len(near) < FEWEST:
+            near = [k for k in alike if models.fold[k] < 0 and models.reg[k] == models.reg[g]]
+        thetas = {float(models.reg[k]): trained[k] for k in near}
+        positive = sorted(reg for reg in thetas if reg > 0)
         if models.reg[g] <= 0 or len(positive) < 2:  # zero has no logarithm, one point no curve
-            columns.append(trained[places[regs[0]]])
+            columns.append(thetas[min(thetas)])
             continue
         spline = CubicSpline(np.log10(positive), np.eye(len(positive)))
         shares = spline(np.log10(models.reg[g])).tolist()
-        thetas = [trained[places[reg]] for reg in positive]
-        columns.append(np.sum([s * theta for s, theta in zip(shares, thetas, strict=True)], axis=0))
+        parts = [share * thetas[reg] for share, reg in zip(shares, positive, strict=True)]
+        columns.append(np.sum(parts, axis=0))
     return np.stack(columns, axis=1)

@@ -5,26 +5,17 @@ import pytest
 from scipy.special import log_softmax
 
 from classifier import kernel
-from classifier.kernel import Kernel, Rows, penalty, smoothing_term, with_penalty_gradient
+from classifier.kernel import Kernel, Rows, smoothing_term
 
 C, G, D, B = 4, 3, 5, 7
 SMOOTHING = np.array([0.3, 0.0, 0.8])
 
 
-def make(n_classes=C, n_models=G, n_features=D, n_rows=B, dtype=np.float64):
+def make(n_classes=C, n_models=G, n_features=D, n_rows=B):
     rng = np.random.default_rng(1)
     theta = rng.standard_normal((n_classes, n_models, n_features + 1)) / n_features**0.5
     X = np.column_stack([rng.standard_normal((n_rows, n_features)), np.ones(n_rows)])
-    return theta.astype(dtype), X.astype(dtype), rng.integers(0, n_classes, n_rows)
-
-
-def forward_and_backward(theta, X, y, weights=None, smoothing=None, size=None):
-    """Return losses, rightness and the gradient of the mean loss."""
-    of_models = Kernel(theta.shape, size or len(X), theta.dtype.type, smoothing)
-    gradient = np.empty(theta.shape, theta.dtype)
-    losses, right = of_models.forward(theta, X, y)
-    of_models.backward(X, weights, len(X), gradient)
-    return losses, right, gradient
+    return theta, X, rng.integers(0, n_classes, n_rows)
 
 
 def expected(theta, X, y, weights, smoothing):
@@ -70,29 +61,12 @@ def test_sums_over_blocks_are_scipys_for_each_model(shape, helps, weighted, smoo
         np.testing.assert_array_equal(array, copy)
 
 
-def test_a_number_a_model_may_divide_the_gradient():
-    theta, X, y = make()
-    weights, totals = np.random.default_rng(0).random((G, B)), np.array([[1.0], [2.0], [5.0]])
-    of_models, gradient = Kernel(theta.shape, B, np.float64), np.empty(theta.shape)
-    of_models.forward(theta, X, y)
-    of_models.backward(X, weights, totals, gradient)
-    np.testing.assert_allclose(gradient, expected(theta, X, y, weights, None)[2] / totals)
-
-
-def test_the_penalty_is_on_the_weights_and_not_on_the_bias():
-    theta, reg = make()[0], np.array([0.0, 0.01, 0.5])
-    loss_gradient = np.full_like(theta, 7.0)
-    gradient = with_penalty_gradient(loss_gradient, theta, 2 * reg[:, None])
-    np.testing.assert_array_equal(loss_gradient, 7)
-    np.testing.assert_allclose(gradient[..., :D], 7 + 2 * reg[:, None] * theta[..., :D])
-    np.testing.assert_array_equal(gradient[..., D], 7)
-    np.testing.assert_allclose(penalty(theta, reg), reg * (theta[..., :D] ** 2).sum(axis=(0, 2)))
-
-
 def test_pytorch_agrees_on_label_smoothing():
     torch = pytest.importorskip("torch")
     theta, X, y = make()
-    losses, _, gradient = forward_and_backward(theta, X, y, smoothing=SMOOTHING)
+    of_models, gradient = Kernel(theta.shape, B, np.float64, SMOOTHING), np.empty(theta.shape)
+    losses, _ = of_models.forward(theta, X, y)
+    of_models.backward(X, None, B, gradient)
     added = smoothing_term(theta, X, y, SMOOTHING)
     for g in range(G):
         t = torch.tensor(theta[:, g], requires_grad=True)
@@ -104,36 +78,8 @@ def test_pytorch_agrees_on_label_smoothing():
         np.testing.assert_allclose(gradient[:, g], t.grad.numpy(), atol=1e-14)
 
 
-def test_fewer_rows_than_there_is_room_for_give_the_same_bits():
-    theta, X, y = make()
-    for ours, alone in zip(
-        forward_and_backward(theta, X[:3], y[:3], size=50),
-        forward_and_backward(theta, X[:3], y[:3]),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, alone)
-
-
-def test_a_product_that_is_not_cut_is_numpys_own_and_one_that_is_is_not(monkeypatch):
-    theta, X, _ = make(10, 1, 3000, 200, np.float32)
-    scores = {}
-    for helps in (True, False):
-        monkeypatch.setattr(kernel, "cut_helps", lambda helps=helps: helps)
-        scores[helps] = Kernel(theta.shape, 200).scores(theta, X)[:, 0].copy()
-    assert np.array_equal(scores[False], np.dot(X, theta[:, 0].T).T)
-    assert not np.array_equal(scores[True], scores[False])
-
-
 def test_equal_scores_decide_for_the_first_class_as_argmax_does():
     y = np.arange(B) % C
     zeros, X = np.zeros((C, 1, D + 1), np.float32), np.ones((B, D + 1), np.float32)
-    np.testing.assert_array_equal(forward_and_backward(zeros, X, y)[1][0], y == 0)
-
-
-def test_a_model_that_overflows_does_not_touch_its_neighbours():
-    theta, X, y = make(dtype=np.float32)
-    gradient = forward_and_backward(theta, X, y)[2]
-    theta[:, 1] = np.nan
-    with np.errstate(invalid="ignore"):
-        beside = forward_and_backward(theta, X, y)[2]
-    np.testing.assert_array_equal(beside[:, [0, 2]], gradient[:, [0, 2]])
+    right = Kernel(zeros.shape, B).forward(zeros, X, y)[1]
+    np.testing.assert_array_equal(right[0], y == 0)
