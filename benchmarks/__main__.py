@@ -26,9 +26,7 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "epoch_mnist": lambda n, q: training.epochs(problems.mnist(quick=q), 256, 1, n),
     "epoch_cifar": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n),
     "epoch_probe": lambda n, q: training.epochs(problems.embeddings(quick=q), 256, 1, n),
-    "stacks": lambda n, q: training.epochs(
-        problems.cifar(quick=q), 256, 1, n, (64, 16, 4, 1), large=512 if q else 4096
-    ),
+    "stacks": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n, (64, 16, 4, 1)),
     "optimum_mnist": lambda n, q: training.optimum(problems.mnist(quick=q), [1e-4], n, q),
     "optimum_digits": lambda n, q: training.optimum(problems.digits(), [1e-2, 1e-4, 1e-6], n, q),
     "path_mnist": lambda n, q: training.path(problems.mnist(quick=q), n, q),

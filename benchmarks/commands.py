@@ -7,6 +7,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ SCALES = [0.03, 0.1, 0.3, 1, 2, 3, 5, 10]
 REGS = [0, 1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1]
 FILE_BYTES = 6 * 10**9
 Ran = tuple[str, Path]  # what was printed, and where
+Remark = Callable[[Timing[Ran]], str]
 
 
 def prepare_process(
@@ -35,28 +37,24 @@ def prepare_process(
         By the run, when the process does not succeed, or does not fail where it should: a time
         would then be that of something else.
     """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    streams: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    command = [sys.executable, *arguments]
 
-    def prepare() -> Callable[[], Ran]:
-        place, command = Path(tempfile.mkdtemp(dir=folder)), [sys.executable, *arguments]
+    def run(place: Path) -> Ran:
+        done = subprocess.run(command, cwd=place, env=environment, check=False, **streams)
+        if (done.returncode != 0) != fails:
+            raise RuntimeError(f"{command}: exit code {done.returncode}\n{done.stdout}")
+        return done.stdout, place
 
-        def run() -> Ran:
-            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-            streams: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-            done = subprocess.run(command, cwd=place, env=environment, check=False, **streams)
-            if (done.returncode != 0) != fails:
-                raise RuntimeError(f"{arguments}: exit code {done.returncode}\n{done.stdout}")
-            return done.stdout, place
-
-        return run
-
-    return prepare
+    return lambda: partial(run, Path(tempfile.mkdtemp(dir=folder)))
 
 
 def _table(
     title: str,
     commands: dict[str, list[str]],
     rounds: int,
-    remark: Callable[[Timing[Ran]], str],
+    remark: Remark,
     *,
     warm_up: bool = False,
 ) -> Table:
@@ -68,20 +66,17 @@ def _table(
         }
         timings = take_turns(contenders, rounds, warm_up=warm_up)
         rows = [Row(name, timing, remark(timing)) for name, timing in timings.items()]
-    setting = "Each is a process of its own, in an empty folder, with all that it writes."
-    return Table(title, setting, rows)
+    return Table(title, "Each is a process of its own, in an empty folder, with its files.", rows)
 
 
 def _reports(timing: Timing[Ran]) -> list[dict[str, Any]]:
     """Return the reports that the last run left, of a sweep those of its jobs."""
     paths = timing.result[1].rglob("report.json")
-    texts = [path.read_text(encoding="utf-8") for path in paths if path.parent.name != "best"]
-    return [json.loads(text) for text in texts]
+    return [json.loads(path.read_bytes()) for path in paths if path.parent.name != "best"]
 
 
 def _training(timing: Timing[Ran]) -> str:
-    seconds = sum(report["seconds"]["training"] for report in _reports(timing))
-    return f"training {seconds:.2f} s"
+    return f"training {sum(report['seconds']['training'] for report in _reports(timing)):.2f} s"
 
 
 def _train(*arguments: str) -> list[str]:
@@ -95,8 +90,8 @@ def _grid(scales: Iterable[float], regs: Iterable[float]) -> list[str]:
 
 def commands(rounds: int, quick: bool) -> Table:  # noqa: ARG001 (they are quick)
     """Time runs on the digits, the help, and the line that tells a mistake."""
-    arguments = ["report.plots=false", "--help", "lr=-1"]
-    named = {TRAIN: _train(), **{f"{TRAIN} {name}": _train(name) for name in arguments}}
+    named = {TRAIN: _train()}
+    named |= {f"{TRAIN} {name}": _train(name) for name in ("report.plots=false", "--help", "lr=-1")}
     return _table("Whole commands", named, rounds, _training, warm_up=True)
 
 
@@ -112,10 +107,10 @@ def images(rounds: int, quick: bool) -> Table:
         root = Path(place) / "cifar-10-batches-bin"
         root.mkdir()
         planes = np.asarray(train.X).transpose(0, 3, 1, 2).reshape(len(train), -1)
-        records = np.column_stack([train.y.astype(np.uint8), planes])
-        names = [*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin"]
-        for name, part in zip(names, np.split(records, 6), strict=True):
-            (root / name).write_bytes(part.tobytes())
+        records = np.split(np.column_stack([train.y.astype(np.uint8), planes]), 6)
+        names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+        for name, part in zip(names, records, strict=True):
+            (root / f"{name}.bin").write_bytes(part.tobytes())
         classes = "\n".join(f"class{c}" for c in range(10))
         (root / "batches.meta.txt").write_text(classes, encoding="utf-8")
         official = ["data=cifar10", f"data.root={root}", "epochs=10", "batch_size=256"]
@@ -131,17 +126,16 @@ def probe(rounds: int, quick: bool) -> Table:
     """Time a run on 100,000 embeddings of 1,024 numbers in 1,000 classes."""
     problem = problems.embeddings(quick=quick)
     with tempfile.TemporaryDirectory() as place:
-        file = Path(place) / "probe.npz"
-        np.savez(file, X=problem.X, y=problem.y)
-        arguments = ["data=arrays", f"data.train={file}", "epochs=3", "batch_size=256"]
-        named = {"a probe, 1,000 classes, 3 epochs": _train(*arguments)}
+        np.savez(f"{place}/probe.npz", X=problem.X, y=problem.y)
+        train = _train("data=arrays", f"data.train={place}/probe.npz", "epochs=3", "batch_size=256")
+        named = {"a probe, 1,000 classes, 3 epochs": train}
         return _table("A whole command on embeddings", named, rounds, _training)
 
 
 def thousand(rounds: int, quick: bool) -> Table:
     """Time a sweep of a thousand jobs on the digits."""
-    sides = (2, 2) if quick else (25, 40)
-    grid = _grid(np.geomspace(1e-3, 2, sides[0]), np.geomspace(1e-9, 10, sides[1]))
+    n_scales, n_regs = (2, 2) if quick else (25, 40)
+    grid = _grid(np.geomspace(1e-3, 2, n_scales), np.geomspace(1e-9, 10, n_regs))
     named = {"1,000 jobs on the digits": _train(*grid)}
     return _table("A thousand jobs, whole", named, rounds, _training)
 
@@ -161,8 +155,7 @@ def sweep(rounds: int, quick: bool) -> Table:
 
     def best(timing: Timing[Ran]) -> str:
         of_jobs = [report["metrics"]["val"]["accuracy"] for report in _reports(timing)]
-        accuracy = max(of_jobs) if of_jobs else float(timing.result[0])
-        return f"best validation accuracy {accuracy:.4f}"
+        return f"best validation accuracy {max(of_jobs or [float(timing.result[0])]):.4f}"
 
     return _table(f"A sweep of {side**2} jobs, whole", named, rounds, best)
 
@@ -197,8 +190,7 @@ def streamed(rounds: int, quick: bool) -> Table:
 
     def rate(timing: Timing[Ran]) -> str:
         (report,) = _reports(timing)
-        n_epochs, n = report["epochs"], report["metrics"]["train"]["n"]
-        read = n_epochs * n * size / len(problem.y)
+        read = report["epochs"] * report["metrics"]["train"]["n"] * size / len(problem.y)
         return f"epochs read {read / report['seconds']['training'] / 1e9:.2f} GB/s"
 
     with tempfile.TemporaryDirectory() as folder:
@@ -210,10 +202,8 @@ def streamed(rounds: int, quick: bool) -> Table:
             part[:] = problem.X
         X.flush()
         np.save(place / "y.npy", np.tile(problem.y, times))
-        own = ["data=arrays", "epochs=4", "batch_size=256", "report.plots=false"]
+        train = _train("data=arrays", "epochs=4", "batch_size=256", "report.plots=false")
         pair = [f"data.train_X={place / 'X.npy'}", f"data.train_y={place / 'y.npy'}"]
-        named = {
-            "in memory": _train(*own, f"data.train={place / 'mine.npz'}"),
-            f"from a file of {X.nbytes / 1e9:.1f} GB": _train(*own, *pair),
-        }
+        named = {"in memory": [*train, f"data.train={place / 'mine.npz'}"]}
+        named[f"from a file of {X.nbytes / 1e9:.1f} GB"] = [*train, *pair]
         return _table("A file larger than what is kept in memory", named, rounds, rate)

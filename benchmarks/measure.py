@@ -6,7 +6,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 R = TypeVar("R")
 Prepare = Callable[[], Callable[[], R]]  # makes everything ready; what it returns is timed
@@ -79,20 +79,17 @@ def take_turns(
         timings[name].seconds, timings[name].cpu = [], []
     for _ in range(rounds if warm_up else rounds - 1):
         for name in patient:
-            timing, turn = timings[name], 0.0
-            for _ in range(MOST):
+            timing, turn = timings[name], list[float]()
+            while len(turn) < MOST and sum(turn) < TURN:
                 once = time_once(contenders[name])
-                timing.seconds += once.seconds
+                turn += once.seconds
                 timing.cpu += once.cpu
                 timing.result = once.result
-                turn += once.median
-                if turn >= TURN:
-                    break
+            timing.seconds += turn
     return timings
 
 
-@dataclasses.dataclass
-class Row:
+class Row(NamedTuple):
     """One contender's times and a word on what it has reached."""
 
     name: str
@@ -111,28 +108,18 @@ class Table:
 
     def __str__(self) -> str:
         """Markdown."""
-        base = self.rows[0].timing.median
-        lines = [HEADER, *(_cells(row, base) for row in self.rows)]
+        base, lines = self.rows[0].timing.median, [HEADER]
+        for name, timing, remark in self.rows:
+            low, high = duration(min(timing.seconds)), duration(max(timing.seconds))
+            times = [duration(timing.median), f"{low} to {high}"]
+            times += [duration(statistics.median(timing.cpu)), str(len(timing.seconds))]
+            lines.append([f"{timing.median / base:.2f}", *times, name, remark])
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        padded = [[c.ljust(w) for c, w in zip(line, widths, strict=True)] for line in lines]
-        padded.insert(1, ["-" * width for width in widths])
+        lines.insert(1, ["-" * width for width in widths])
+        padded = [map(str.ljust, line, widths) for line in lines]
         parts = [f"## {self.title}", "", self.setting, ""]
         parts += [f"| {' | '.join(line)} |" for line in padded]
         return "\n".join([*parts, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
-
-
-def _cells(row: Row, base: float) -> list[str]:
-    timing = row.timing
-    low, high = min(timing.seconds), max(timing.seconds)
-    return [
-        f"{timing.median / base:.2f}",
-        duration(timing.median),
-        f"{duration(low)} to {duration(high)}",
-        duration(statistics.median(timing.cpu)),
-        str(len(timing.seconds)),
-        row.name,
-        row.remark,
-    ]
 
 
 def duration(seconds: float) -> str:

@@ -39,10 +39,6 @@ class Settings:
     epochs: int
     momentum: float = 0.9
 
-    def __str__(self) -> str:
-        """One line for the head of a table."""
-        return f"batch size {self.batch_size}, lr {self.lr:.3g}, reg {self.reg:g}"
-
 
 def present(peers: Mapping[str, tuple[str, P]]) -> tuple[dict[str, P], list[str]]:
     """Return the peers whose module can be imported, and a line on each of the others."""
@@ -52,8 +48,8 @@ def present(peers: Mapping[str, tuple[str, P]]) -> tuple[dict[str, P], list[str]
 
 def train_stack(problem: Problem, settings: Settings, n_models: int = 1) -> Callable[[], Weights]:
     """Make this program's training of a stack of equal models ready; nothing ends it early."""
-    numbers = settings.lr, settings.reg, settings.momentum, 0.0
-    models = PerModel(*(np.full(n_models, number) for number in (*numbers, -1)))
+    numbers = settings.lr, settings.reg, settings.momentum, 0.0, -1
+    models = PerModel(*(np.full(n_models, number) for number in numbers))
     training = MinibatchTraining(
         *_splits(problem),
         models,
@@ -71,16 +67,11 @@ def train_full_batch(
     problem: Problem, regs: np.ndarray, tol: float, epochs: int = 5_000
 ) -> Callable[[], list[Fit]]:
     """Return this program's L-BFGS for some penalties: preconditioner, passes and certificate."""
-    zeros, whole = np.zeros(len(regs)), np.full(len(regs), -1)
-    train, val, n_classes = _splits(problem)
-    models = PerModel(zeros, regs, zeros, zeros, whole)
+    zeros = np.zeros(len(regs))
+    models = PerModel(zeros, regs, zeros, zeros, np.full(len(regs), -1))
     optimizer, rng = Lbfgs(all_penalties=True, tol=tol), partial(np.random.default_rng, 0)
-    prepare = partial(FullBatchTraining, train, val, n_classes, models, optimizer=optimizer)
+    prepare = partial(FullBatchTraining, *_splits(problem), models, optimizer=optimizer)
     return lambda: prepare(epochs=epochs, rng=rng()).run()
-
-
-def _lbfgs(problem: Problem, reg: float, passes: int) -> Callable[[], Weights]:
-    return partial(certified, problem, reg, 1e-9, passes)
 
 
 def _splits(problem: Problem) -> tuple[Split, Split, int]:
@@ -107,9 +98,8 @@ def _pytorch(problem: Problem, settings: Settings) -> Callable[[], Weights]:
     loss, rng = torch.nn.functional.cross_entropy, np.random.default_rng(0)
     # The gradient of reg * sum(W ** 2) is 2 reg W; the bias has no penalty.
     penalised = {"params": [model.weight], "weight_decay": 2 * settings.reg}
-    groups = [penalised, {"params": [model.bias], "weight_decay": 0.0}]
     lr = settings.lr * (1 - settings.momentum)
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum)
+    optimizer = torch.optim.SGD([penalised, {"params": [model.bias]}], lr, settings.momentum)
 
     def run() -> Weights:
         for _ in range(settings.epochs):
@@ -146,8 +136,7 @@ def _logistic(problem: Problem, reg: float, passes: int) -> Callable[[], Weights
     """Make a logistic regression of the same objective, which uses all its iterations."""
     from sklearn.linear_model import LogisticRegression
 
-    C = 1 / (2 * reg * len(problem.y))
-    model = LogisticRegression(C=C, max_iter=passes, tol=1e-12)
+    model = LogisticRegression(C=1 / (2 * reg * len(problem.y)), max_iter=passes, tol=1e-12)
 
     def run() -> Weights:
         with warnings.catch_warnings():
@@ -166,7 +155,7 @@ OF_EPOCHS: dict[str, tuple[str, Callable[[Problem, Settings], Callable[[], Weigh
 }
 # From a problem, a penalty and a number of passes over the examples.
 OF_OPTIMUM: dict[str, tuple[str, Callable[[Problem, float, int], Callable[[], Weights]]]] = {
-    OURS: ("numpy", _lbfgs),
+    OURS: ("numpy", lambda problem, reg, passes: partial(certified, problem, reg, 1e-9, passes)),
     LOGISTIC: ("sklearn", _logistic),
     "JAX, jaxopt's LBFGS": ("jaxopt", _jax_lbfgs),
 }

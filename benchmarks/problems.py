@@ -14,8 +14,8 @@ only by going there.
 import dataclasses
 
 import numpy as np
+from scipy.special import logsumexp
 
-from classifier.curvature import measure_scale
 from data.preprocessing import Preprocessing, measure
 
 RANK = 256
@@ -40,10 +40,6 @@ class Problem:
     def shape(self) -> str:
         """N x D and C, to be read."""
         return f"{len(self.X):,} x {self.X.shape[1]:,}, {self.n_classes:,} classes"
-
-    def auto_lr(self, reg: float) -> float:
-        """Return the learning rate 1 / L that the program would choose."""
-        return 1 / measure_scale(self.design, np.random.default_rng(0)).smoothness(reg)
 
 
 def make(
@@ -120,9 +116,6 @@ def objective(problem: Problem, weights: tuple[np.ndarray, np.ndarray], reg: flo
     W, b = (np.asarray(array, dtype=np.float64) for array in weights)
     total = 0.0
     for start in range(0, len(problem.X), 4096):
-        X, y = problem.X[start : start + 4096], problem.y[start : start + 4096]
-        logits = X @ W + b
-        correct = logits[np.arange(len(y)), y]
-        top = logits.max(axis=1)
-        total += float(np.sum(np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - correct))
+        logits, y = problem.X[start : start + 4096] @ W + b, problem.y[start : start + 4096]
+        total += float(np.sum(logsumexp(logits, axis=1) - logits[np.arange(len(y)), y]))
     return total / len(problem.X) + reg * float(np.sum(W**2))

@@ -17,6 +17,7 @@ from benchmarks.measure import OURS, Prepare, Row, Table, Timing, take_turns, ti
 from benchmarks.peers import LOGISTIC, Settings, Weights, certified
 from benchmarks.problems import Problem, objective
 from classifier.blas import n_threads
+from classifier.curvature import measure_scale
 
 REG = 1e-4  # the program's default
 CLOSE = 1e-3  # a relative distance from the optimum
@@ -26,19 +27,15 @@ FOLDS = 5
 
 
 def epochs(
-    problem: Problem,
-    batch_size: int,
-    n_epochs: int,
-    rounds: int,
-    sizes: Sequence[int] = (1,),
-    large: int = 4096,
+    problem: Problem, batch_size: int, n_epochs: int, rounds: int, sizes: Sequence[int] = (1,)
 ) -> Table:
     """Time epochs of stacks of some sizes, of peers and of bare products; all times are of a model.
 
     The objective that each ends with stands beside its time, and the rate of its two products: a
-    product of `large` rows and columns is as fast as can be.
+    product of large arrays is as fast as can be.
     """
-    settings = Settings(problem.auto_lr(REG), REG, batch_size, n_epochs)
+    lr = 1 / measure_scale(problem.design, np.random.default_rng(0)).smoothness(REG)  # lr=auto
+    settings = Settings(lr, REG, batch_size, n_epochs)
     stacks = {f"{OURS}, {n} models" if n > 1 else OURS: n for n in sizes}
     there, absent = peers.present(peers.OF_EPOCHS)
     contenders: dict[str, Prepare[Weights | None]] = {
@@ -50,14 +47,15 @@ def epochs(
     for name, timing in take_turns(contenders, rounds).items():
         of_one = timing.divided_by(n_epochs * stacks.get(name, 1))
         value = timing.result and f"objective {objective(problem, timing.result, REG):.5f}, "
-        flops = 4.0 * problem.X.size * problem.n_classes  # of two products
-        rate = flops / of_one.median
+        rate = 4.0 * problem.X.size * problem.n_classes / of_one.median  # of two products
         rows.append(Row(name, of_one, f"{value or ''}{rate / 1e9:.0f} GFLOP/s"))
+    large = 512 if len(problem.X) < 1_000 else 4096  # a quick run has few examples
     A = np.full((large, large), 1e-3, dtype=np.float32)
     most = 2.0 * large**3 / min(time_once(lambda: lambda: A @ A).median for _ in range(3))
     title = f"{'Stacks: an' if len(sizes) > 1 else 'An'} epoch: {problem.name}, {problem.shape}"
-    setting = f"{settings}, constant, float32, {n_threads()} threads, objective after {n_epochs} "
-    setting += f"epoch{'s' * (n_epochs > 1)}. A large product: {most / 1e9:.0f} GFLOP/s."
+    setting = f"batch size {batch_size}, lr {lr:.3g}, reg {REG:g}, constant, float32, "
+    setting += f"{n_threads()} threads, objective after {n_epochs} epoch{'s' * (n_epochs > 1)}. "
+    setting += f"A large product: {most / 1e9:.0f} GFLOP/s."
     return Table(title, setting, rows, absent)
 
 
@@ -121,9 +119,8 @@ def optimum(problem: Problem, regs: Sequence[float], rounds: int, quick: bool) -
             if close(timing.result):
                 ready[name] = partial(prepare, problem, reg, n)
             else:
-                notes.append(
-                    f"{name}, reg {reg:g}: given up after {n} passes, {timing.median:.1f} s"
-                )
+                spent = f"{n} passes, {timing.median:.1f} s"
+                notes.append(f"{name}, reg {reg:g}: given up after {spent}")
         # The search has warmed everyone.
         for name, timing in take_turns(ready, rounds, warm_up=False).items():
             remark = f"{passes[name]}{above(timing.result):.3%} above"
@@ -148,13 +145,10 @@ def path(problem: Problem, rounds: int, quick: bool) -> Table:
         theirs: partial(prepare, n),
     }
     timings = take_turns(contenders, rounds, warm_up=False)
-    fits = timings[OURS].result
-    worst = max(fit.certificate.relative for fit in fits)
-    passes = sum(len(fit.history) for fit in fits)
-    rows = [
-        Row(OURS, timings[OURS], f"{passes} passes of a model, at most {worst:.2%} above"),
-        Row(theirs, timings[theirs], f"{n} passes"),
-    ]
+    worst = max(fit.certificate.relative for fit in timings[OURS].result)
+    passes = sum(len(fit.history) for fit in timings[OURS].result)
+    ours = f"{passes} passes of a model, at most {worst:.2%} above"
+    rows = [Row(OURS, timings[OURS], ours), Row(theirs, timings[theirs], f"{n} passes")]
     setting = f"reg 1e-1 to 1e-5; {LOGISTIC}: reg {REG:g}, to {CLOSE:.1%} above the optimum; "
     setting += f"float32, {n_threads()} threads."
     title = f"{len(regs)} penalties, certified: {problem.name}, {problem.shape}"
@@ -181,10 +175,8 @@ def folds(problem: Problem, rounds: int, quick: bool) -> Table:
     ready = {name: partial(partial, fit, model) for name, model in models.items()}
     timings = take_turns(ready, rounds, warm_up=False)
     chosen = ours.reg_, 1 / (2 * np.ravel(theirs.C_)[0] * kept)
-    rows = [
-        Row(name, timing, f"reg {reg:.3g}")
-        for (name, timing), reg in zip(timings.items(), chosen, strict=True)
-    ]
+    pairs = zip(timings.items(), chosen, strict=True)
+    rows = [Row(name, timing, f"reg {reg:.3g}") for (name, timing), reg in pairs]
     setting = f"reg 1e-1 to 1e-5, chosen by the mean loss; ours to {CLOSE:.1%}, theirs with the "
     setting += f"100 iterations of its default; float32, {n_threads()} threads."
     title = f"{len(regs)} penalties and {FOLDS} folds: {problem.name}, {problem.shape}"

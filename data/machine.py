@@ -182,8 +182,11 @@ class Team:
         if not self._is_open or self.n < 2 or len(parts) < 2:
             yield from map(do, parts)
             return
-        if not self._threads:
-            self._start()
+        while len(self._threads) < self.n - 1:
+            run = contextvars.copy_context().run
+            thread = threading.Thread(target=run, args=(self._work, np.geterr()), daemon=True)
+            thread.start()
+            self._threads.append(thread)
         begun: deque[_Job[R]] = deque()
         try:
             for number in range(len(parts) + self.n):
@@ -191,18 +194,14 @@ class Team:
                     begun.append(_Job(do, parts[number]))
                     self._jobs.put(begun[-1])
                 if number >= self.n and begun:
-                    yield self._first(begun)
+                    self._wait(begun[0])
+                    first = begun.popleft()
+                    if first.error is not None:
+                        raise first.error
+                    yield first.value
         finally:
             for job in begun:
                 self._wait(job)
-
-    def _first(self, begun: deque[_Job[R]]) -> R:
-        """Take the first job off the queue when it is done, and return its result."""
-        self._wait(begun[0])
-        job = begun.popleft()
-        if job.error is not None:
-            raise job.error
-        return job.value
 
     def _wait(self, job: _Job[Any]) -> None:
         """Wait for a job; meanwhile do those that no thread has begun."""
@@ -213,13 +212,6 @@ class Team:
                 other.run()
         with job.under_way:
             pass
-
-    def _start(self) -> None:
-        for _ in range(self.n - 1):
-            run = contextvars.copy_context().run
-            thread = threading.Thread(target=run, args=(self._work, np.geterr()), daemon=True)
-            thread.start()
-            self._threads.append(thread)
 
     def __enter__(self) -> "Team":
         self._is_open = True
@@ -248,10 +240,9 @@ def in_order(do: Callable[[T], R], parts: Sequence[T], n_threads: int | None = N
         yield from team.map(do, parts)
 
 
-def do_all(do: Callable[[T], object], parts: Sequence[T]) -> None:
+def do_all(do: Callable[[T], object], parts: Sequence[T], n_threads: int | None = None) -> None:
     """Call do(part) for each part; the first error in their order is raised."""
-    for _ in in_order(do, parts):
-        pass
+    deque(in_order(do, parts, n_threads), maxlen=0)
 
 
 def row_parts(stop: int, size: int, start: int = 0) -> list[slice]:

@@ -41,7 +41,10 @@ def check_features(X: np.ndarray, where: str) -> np.ndarray:
 
 def check_finite(X: Examples, where: str = "X") -> None:
     """Look at all values of X (N, ...) once; raises as `check_rows` does."""
-    do_all(lambda rows: check_rows(X[rows], X, np.r_[rows], where), _checked_parts(X))
+    if X.dtype.kind == "f":
+        size = max(1, CHECKED_BYTES // (math.prod(X.shape[1:]) * X.dtype.itemsize))
+        parts = row_parts(len(X), size)
+        do_all(lambda rows: check_rows(X[rows], X, np.r_[rows], where), parts)
 
 
 def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray, where: str = "X") -> None:
@@ -68,12 +71,6 @@ def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray, where: str = "
         f"{where}: example {number} holds {rows[row, *column]}: it is not finite "
         f"(at [{', '.join(map(str, [number, *column]))}]); remove or replace it"
     )
-
-
-def _checked_parts(X: Examples) -> list[slice]:
-    """Return the parts of X whose values are looked at at a time: of integers there are none."""
-    row_bytes = math.prod(X.shape[1:]) * X.dtype.itemsize
-    return row_parts(len(X) if X.dtype.kind == "f" else 0, max(1, CHECKED_BYTES // row_bytes))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,14 +4,12 @@ import json
 import logging
 import os
 import pickle
-import runpy
 import signal
 import subprocess
 import sys
 import tarfile
 import threading
 import time
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,7 +64,10 @@ class ForkServer:
 
     def start(self, arguments, folder, outputs, **environment):
         """Start a script of the repository, or what follows -m or -c; it prints into a folder."""
-        return Program(self, list(map(str, arguments)), folder, outputs, environment)
+        first, *others = map(str, arguments)
+        arguments = [first if first in ("-m", "-c") else str(REPOSITORY / first), *others]
+        places = {"folder": str(folder), "outputs": str(outputs)}
+        return Program(self, arguments=arguments, environment=environment, **places)
 
     def close(self):
         """End the server."""
@@ -76,24 +77,20 @@ class ForkServer:
 class Program:
     """A process of the fork server's, which gets signals as any other; as a `subprocess.Popen`."""
 
-    def __init__(self, server, arguments, folder, outputs, environment):
-        if arguments[0] not in ("-m", "-c"):
-            arguments[0] = str(REPOSITORY / arguments[0])
-        paths = {name: str(outputs / name) for name in ("stdout", "stderr")}
-        request = {"arguments": arguments, "folder": str(folder), "environment": environment}
-        self._server, self._paths = server, paths
+    def __init__(self, server, **request):
+        self._server, self._outputs = server, Path(request["outputs"])
         self.returncode = self.computed = self.memory = None
-        self.pid = server.ask(start=request | paths)
+        self.pid = server.ask(start=request)
 
     @property
     def stdout(self):
         """What it has said so far."""
-        return Path(self._paths["stdout"]).read_text(encoding="utf-8")
+        return (self._outputs / "stdout").read_text(encoding="utf-8")
 
     @property
     def stderr(self):
         """Its warnings and mistakes so far."""
-        return Path(self._paths["stderr"]).read_text(encoding="utf-8")
+        return (self._outputs / "stderr").read_text(encoding="utf-8")
 
     @property
     def refusal(self):
@@ -149,10 +146,7 @@ class Program:
 
 @pytest.fixture(scope="session")
 def make_fork_server():
-    """Start a server of programs in an environment.
-
-    `before` is a command that starts it, `imports` are modules that its programs will need.
-    """
+    """Start a server of programs: by a command `before` it, with `imports` that these will need."""
     return ForkServer
 
 
@@ -199,9 +193,6 @@ def command(command_in, tmp_path):
     return lambda *arguments, cwd=tmp_path: command_in(cwd, *arguments)
 
 
-CIFAR10_NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
-
-
 @pytest.fixture(scope="session")
 def cifar_images():
     """60 random images in ten classes: (N, 3072) bytes, plane by plane, and their labels."""
@@ -241,7 +232,8 @@ def archive():
 def _cifar_files(planes, labels, layout):
     rows = {f"data_batch_{i + 1}": np.arange(10 * i, 10 * i + 10) for i in range(5)}
     rows["test_batch"] = np.arange(50, 60)
-    columns, names = {"labels": labels}, {"label_names": CIFAR10_NAMES}
+    words = "airplane automobile bird cat deer dog frog horse ship truck"
+    columns, names = {"labels": labels}, {"label_names": words.split()}
     meta, texts = "batches.meta", ["batches.meta.txt"]
     if layout.startswith("cifar-100"):
         rows = {"train": np.arange(50), "test": np.arange(50, 60)}
@@ -277,37 +269,6 @@ def log_of_runs(monkeypatch):
 
 
 @pytest.fixture
-def in_process(tmp_path, monkeypatch, capsys):
-    """Run a program of the repository in an empty folder, in this process, which is quick.
-
-    It answers as `command` does.
-    """
-    from classifier.shell.command import Guard
-
-    monkeypatch.chdir(tmp_path)
-    root, run_log = logging.getLogger(), logging.getLogger("softmax.run")
-    for log in (root, run_log):
-        monkeypatch.setattr(log, "handlers", [])
-        monkeypatch.setattr(log, "level", log.level)
-    monkeypatch.setattr(run_log, "propagate", True)
-    monkeypatch.setattr(Guard, "folder", None)
-    interrupted = signal.getsignal(signal.SIGINT)
-
-    def run(program, *arguments):
-        for name in ("PYTHONPATH", "HYDRA_FULL_ERROR", "HYDRA_MAIN_MODULE"):
-            monkeypatch.setenv(name, "")
-        monkeypatch.setattr(sys, "argv", [program, *arguments])
-        code = None
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            try:
-                runpy.run_path(str(REPOSITORY / program), run_name="__main__")
-            except SystemExit as end:
-                code = end.code
-        stdout, stderr = capsys.readouterr()
-        line = f"{code}\n" if isinstance(code, str) else ""
-        returncode = 1 if line else code or 0
-        return SimpleNamespace(returncode=returncode, stdout=stdout, stderr=stderr + line)
-
-    yield run
-    signal.signal(signal.SIGINT, interrupted)
+def in_process(command):
+    """Run a program of the repository in an empty folder."""
+    return command

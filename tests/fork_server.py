@@ -1,7 +1,7 @@
 """Runs the programs of the repository in processes that have imported the slow packages already.
 
 A line of JSON on stdin asks, a line on stdout answers. `start` says what to run: arguments, folder,
-environment, files for stdout and stderr; the answer is the number of the process. `wait` says of
+environment, a folder for stdout and stderr; the answer is the number of the process. `wait` says of
 which process to tell how it ended: exit code, seconds that it computed, and the peak of resident
 memory in bytes; null where it still runs and `block` is false.
 """
@@ -38,19 +38,19 @@ def wait(process, how):
     return os.waitstatus_to_exitcode(status), seconds, usage.ru_maxrss * 1024
 
 
+SLOW = """tqdm PIL.Image PIL.ImageDraw PIL.ImageFont classifier.report.pages.draw
+    classifier.report.pages.run_page classifier.runs.prediction classifier.runs.run
+    classifier.shell.command classifier.sweep.launcher""".split()
+
+
 def import_slow_packages():
     """Do what every program would do again: import, find plugins, compile templates."""
-    import tqdm  # noqa: F401
+    for module in SLOW + sys.argv[1:]:
+        importlib.import_module(module)
     from hydra import compose, initialize_config_dir
     from hydra.core.plugins import Plugins
-    from PIL import Image, ImageDraw, ImageFont  # noqa: F401
+    from PIL import Image
 
-    import classifier.report.pages.draw  # noqa: F401
-    import classifier.report.pages.run_page  # noqa: F401
-    import classifier.runs.prediction  # noqa: F401
-    import classifier.runs.run  # noqa: F401
-    import classifier.shell.command  # noqa: F401
-    import classifier.sweep.launcher  # noqa: F401
     from classifier.report.page import TEMPLATES, _environment
     from classifier.runs.config import CONFIGS, register_schemas
     from classifier.shell.hydra_compat import VERSION_BASE
@@ -63,14 +63,12 @@ def import_slow_packages():
         compose("train", ["data=blobs", "lr=0.1", "tags=[a,'b c']", "class_weight={0: 1e-3}"])
     for template in TEMPLATES.glob("*.[ht]*"):
         _environment().get_template(template.name)
-    for module in sys.argv[1:]:
-        importlib.import_module(module)
 
 
-def run(arguments, folder, environment, stdout, stderr):
+def run(arguments, folder, environment, outputs):
     """Run a script, or what follows -m or -c, as the interpreter would; return the exit code."""
-    for number, path in ((1, stdout), (2, stderr)):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(f"{outputs}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.chdir(folder)
     os.environ |= {"HYDRA_FULL_ERROR": "0"} | environment

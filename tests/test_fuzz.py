@@ -26,41 +26,31 @@ MEMORY = 2**29  # bytes that the peak may grow by
 SECONDS = 5
 FILES = ["npz", "npy", "model", "checkpoint", "pickle", "records", "archive"]
 
-KINDS = st.sampled_from(["flip", "set", "cut", "double", "zero", "number", "move"])
+KINDS = st.sampled_from(["set", "cut", "double", "zero", "number", "move"])
 PLACES, VALUES, LENGTHS = st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.integers(1, 64)
 MUTATIONS = st.lists(st.tuples(KINDS, PLACES, VALUES, LENGTHS), min_size=1, max_size=4)
 
 
-def mutated(content, mutations):
-    data = bytearray(content)
+def mutated(data, mutations):
     for kind, where, value, length in mutations:
         place = int(where * len(data))
-        piece = data[place : place + length]
-        if kind == "flip" and piece:
-            data[place] ^= 1 << value % 8
-        elif kind == "set" and piece:
-            data[place] = value
-        elif kind == "cut":
-            del data[place:]
-        elif kind == "double":
-            data[place:place] = piece
-        elif kind == "zero":
-            data[place : place + length] = bytes(len(piece))
-        elif kind == "number":
-            data[place : place + 4] = (2**31 - value).to_bytes(4, "little")[: len(data) - place]
-        elif kind == "move":
-            del data[place : place + length]
-            data += piece
-    return bytes(data)
+        before, piece, after = data[:place], data[place : place + length], data[place + length :]
+        data = {
+            "set": before + bytes([value]) + data[place + 1 :],
+            "number": before + (2**31 - value).to_bytes(4, "little") + data[place + 4 :],
+            "cut": before,
+            "double": before + piece + piece + after,
+            "zero": before + bytes(len(piece)) + after,
+            "move": before + after + piece,
+        }[kind]
+    return data
 
 
 def resealed(path):
     """Give a changed file a seal that is right, as a hostile writer would."""
     with path.open("r+b") as file:
         if file.seek(0, os.SEEK_END) > DIGITS:
-            digest = checksum(file)
-            file.seek(-DIGITS, os.SEEK_END)
-            file.write(digest)
+            file.write(checksum(file))  # which stops before the seal
 
 
 @pytest.fixture(scope="module")
@@ -82,8 +72,7 @@ def originals(tmp_path_factory, command_in, write_cifar, archive):
         return source.load(np.random.default_rng(0))
 
     def rows(path):
-        X, _ = read_examples(str(path), str(folder / "y.npy"))
-        return check_finite(X)
+        check_finite(read_examples(str(path), str(folder / "y.npy"))[0])
 
     def records(path):
         (binary / "data_batch_1.bin").write_bytes(path.read_bytes())
@@ -100,25 +89,19 @@ def originals(tmp_path_factory, command_in, write_cifar, archive):
     }
 
 
-def too_long(_signal, _frame):
-    raise AssertionError(f"over {SECONDS} s")
-
-
 @pytest.mark.parametrize("kind", FILES)
 def test_changed_files_give_no_other_errors(kind, originals, tmp_path):
     path, read = originals[kind]
     content = path.read_bytes()
-    seal = kind in ("model", "checkpoint")
-    changed = tmp_path / "changed"
+    changed, told = tmp_path / "changed", []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    told = []
-    earlier = signal.signal(signal.SIGALRM, too_long)
+    earlier = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"over {SECONDS} s"))
 
     @settings(max_examples=TRIED, database=None, suppress_health_check=list(HealthCheck))
     @given(MUTATIONS, st.booleans())
     def attack(mutations, reseal):
         changed.write_bytes(mutated(content, mutations))
-        if seal and reseal:
+        if reseal and kind in ("model", "checkpoint"):
             resealed(changed)
         signal.setitimer(signal.ITIMER_REAL, SECONDS)
         try:

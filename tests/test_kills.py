@@ -15,6 +15,8 @@ import numpy as np
 import psutil
 import pytest
 
+from data.files.store import read_plain
+
 pytestmark = pytest.mark.slow  # real processes
 
 KILLS = int(os.environ.get("KILLS", "1"))
@@ -30,10 +32,9 @@ KINDS = {
 
 def run_and_kill(arguments, place, repository, seconds):
     """Start a program in a process of its own and kill it after some time; return its children."""
-    environment = {**os.environ, "PYTHONPATH": str(repository)}
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    arguments = [sys.executable, *arguments]
-    with subprocess.Popen(arguments, cwd=place, env=environment, **quiet) as program:
+    options = {"cwd": place, "env": {**os.environ, "PYTHONPATH": str(repository)}}
+    options |= {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, *arguments], **options) as program:
         time.sleep(seconds)  # any moment will do, also one after its end
         children = []
         if program.poll() is None:
@@ -44,8 +45,8 @@ def run_and_kill(arguments, place, repository, seconds):
 
 def whole(folder, *more):
     """Whether everything that a run leaves can be read, and nothing half-written is beside it."""
-    status = json.loads((folder / "status.json").read_text(encoding="utf-8"))["status"]
-    json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    status = read_plain(folder / "status.json")["status"]
+    read_plain(folder / "report.json")
     with np.load(folder / "model.npz") as model:
         finite = np.isfinite(model["W"]).all()
     kept = all((folder / name).stat().st_size > 0 for name in (*KEPT, *more))
@@ -73,11 +74,11 @@ def test_what_is_killed_at_any_moment_is_finished_by_the_next_command(
     assert done.returncode == 0, done.stderr
     if kind == "run":
         assert whole(tmp_path / "it", LAST)
-        return
-    check_sweep(tmp_path / "it")
-    pages = ["-m", "classifier.report", "it"]
-    run_and_kill(pages, tmp_path, repository, chance.uniform(0.5, 3))
-    check_sweep(tmp_path / "it", best=False)
+    else:
+        check_sweep(tmp_path / "it")
+        pages = ["-m", "classifier.report", "it"]
+        run_and_kill(pages, tmp_path, repository, chance.uniform(0.5, 3))
+        check_sweep(tmp_path / "it", best=False)
 
 
 def check_sweep(sweep, *, best=True):
@@ -85,12 +86,11 @@ def check_sweep(sweep, *, best=True):
 
     Until the next command there may be no best/, between two names of its folder.
     """
-    summary = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
-    winner = summary["best"]["folder"]
+    winner = read_plain(sweep / "sweep.json")["best"]["folder"]
     for job in "0123":
         assert whole(sweep / job, *([LAST] if job == winner else []))
-        report = json.loads((sweep / job / "report.json").read_text(encoding="utf-8"))
-        assert (report["metrics"]["test"] is not None) == (job == winner)
+        metrics = read_plain(sweep / job / "report.json")["metrics"]
+        assert (metrics["test"] is not None) == (job == winner)
         assert (sweep / job / LAST).exists() == (job == winner)
     if best:
         names = {path.name for path in sweep.iterdir() if path.is_dir()}

@@ -55,15 +55,10 @@ def test_the_commands_where_links_and_fcntl_are_missing_and_files_are_in_use(rep
     np.savez(folder / "猫.npz", X=X, y=np.array(NAMES)[y])
 
     def run(program, *arguments):
-        script = [sys.executable, "-c", ELSEWHERE, f"{repository}{os.sep}"]
+        script = [sys.executable, "-c", ELSEWHERE, f"{repository}{os.sep}", repository / program]
         environment = os.environ | {"PYTHONPATH": str(repository), "PYTHONIOENCODING": "cp1252"}
-        done = subprocess.run(
-            [*script, repository / program, *arguments],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            check=False,
-        )
+        pipes = {"capture_output": True, "env": environment}
+        done = subprocess.run([*script, *arguments], cwd=folder, check=False, **pipes)
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode("cp1252")
         assert b"does not point to this run" not in done.stdout
 
@@ -72,13 +67,12 @@ def test_the_commands_where_links_and_fcntl_are_missing_and_files_are_in_use(rep
     run("train.py", "resume=latest", "epochs=7")
     run("train.py", "-m", "lr_scale=0.5,1", *data, "hydra.sweep.dir=sweep")
     run("predict.py", "run=latest", "input='猫.npz'", "output='猫.csv'")
-    latest = (
-        folder / "outputs" / (folder / "outputs/latest.txt").read_text(encoding="utf-8").strip()
-    )
+    outputs = folder / "outputs"
+    latest = outputs / (outputs / "latest.txt").read_text(encoding="utf-8").strip()
     for place, epochs in ((latest, 7), (folder / "sweep/0", 5), (folder / "sweep/best", 5)):
         assert json.loads((place / "report.json").read_text(encoding="utf-8"))["epochs"] == epochs
         page = (place / "report.html").read_text(encoding="utf-8")
         assert all(name in page for name in NAMES)
-    assert not (folder / "outputs/latest").exists()
+    assert not (outputs / "latest").exists()
     with (folder / "猫.csv").open(newline="", encoding="utf-8") as file:
         assert [row["label"] for row in csv.DictReader(file)] == NAMES * 100

@@ -15,6 +15,7 @@ from data.labels import class_indices
 from data.preprocessing import AffineMap
 
 NAMES = np.array(["ant", "bee", "cat"])
+QUICK = ["data=arrays", "epochs=5", "report.plots=false"]
 
 
 @pytest.fixture(scope="module")
@@ -27,21 +28,17 @@ def examples():
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, examples, command_in):
-    """A folder in which a run has been made."""
+    """A folder in which a run has been made, with its input."""
     folder = tmp_path_factory.mktemp("trained")
-    X, y = examples
-    np.savez(folder / "train.npz", X=X, y=y)
-    arguments = ["data=arrays", "data.train=train.npz", "epochs=5", "report.plots=false"]
-    assert command_in(folder, "train.py", *arguments).returncode == 0
+    np.savez(folder / "new.npz", X=examples[0], y=examples[1])
+    assert command_in(folder, "train.py", "data.train=new.npz", *QUICK).returncode == 0
     return folder
 
 
 @pytest.fixture
-def place(trained, examples, tmp_path):
-    """A copy of that folder to write into, with an input."""
-    shutil.copytree(trained, tmp_path, dirs_exist_ok=True, symlinks=True)
-    np.savez(tmp_path / "new.npz", X=examples[0], y=examples[1])
-    return tmp_path
+def place(trained, tmp_path):
+    """A copy of that folder to write into."""
+    return shutil.copytree(trained, tmp_path, dirs_exist_ok=True, symlinks=True)
 
 
 def read_csv(path):
@@ -51,15 +48,16 @@ def read_csv(path):
 
 def test_predictions_are_the_models_and_labels_give_the_accuracy(place, command, examples):
     X, y = examples
-    done = command("predict.py", "input=new.npz")
-    assert done.returncode == 0, done.stderr
+    for arguments in ([], ["run=outputs/latest", "output=again.csv"]):
+        done = command("predict.py", "input=new.npz", *arguments)
+        assert done.returncode == 0, done.stderr
     rows = read_csv(place / "predictions.csv")
+    assert read_csv(place / "again.csv") == rows
     expected = LinearModel.load(place / "outputs/latest/model.npz").predict_proba(X)
     columns = ["probability_ant", "probability_bee", "probability_cat"]
     assert list(rows[0]) == ["label", "prediction", *columns]
     p = np.array([[float(row[c]) for c in columns] for row in rows])
     np.testing.assert_allclose(p, expected, atol=1e-8)
-    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-8)
     predicted = NAMES[expected.argmax(axis=1)]
     assert [row["prediction"] for row in rows] == predicted.tolist()
     assert [row["label"] for row in rows] == y.tolist()
@@ -67,32 +65,15 @@ def test_predictions_are_the_models_and_labels_give_the_accuracy(place, command,
     assert "precision" in done.stdout
 
 
-def test_a_folder_and_a_file_name_a_model_too(place, command, examples):
-    np.savez(place / "new.npz", X=examples[0][:3].reshape(3, 8))
-    folder = (place / "outputs/latest").resolve()
-    shutil.copy(folder / "model.npz", place / "mine.npz")
-    results = []
-    for run in (folder, "mine.npz"):
-        assert command("predict.py", f"run={run}", "input=new.npz").returncode == 0
-        results.append((place / "predictions.csv").read_text(encoding="utf-8"))
-    assert results[0] == results[1]
-    assert len(results[0].splitlines()) == 4
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "input: not given; add input=..."),
         (["input=wide.npz"], "wide.npz: X has 5 features an example, the model has 8"),
-        (["input=new.npz", "run=nowhere"], "run=nowhere: there is no nowhere; name a finished run"),
         (["input=new.npz", "run=new.npz"], "new.npz: not a model file; it holds X"),
         (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
-        (["input=new.npz", "output=."], "output=.: is not a regular file; name another"),
         (["input=new.npz", "output=/dev/stdout"], "output=/dev/stdout: is not a regular file; na"),
         (["input=new.npz", "output=new.npz"], "output=new.npz: would overwrite new.npz"),
         (["input=new.npz", "output=outputs/latest/model.npz"], "would overwrite outputs/"),
-        (["input=new.npz", "inputt=x"], "inputt=x: there is no such key; did you mean input?"),
-        (["input=new.npz", "outputs=elsewhere"], "run=latest: there is no run in elsewhere yet"),
     ],
 )
 def test_mistakes_are_one_line(arguments, words, place, command):
@@ -127,18 +108,11 @@ def test_labels_are_names_and_never_indices():
     assert indices(["7", "007"], ["007", "7"]) == [1, 0]
     assert indices(np.array([7], np.uint8), ["007", "7"]) == [1]
     assert indices(np.array([2**63], np.uint64), [str(2**63), "1"]) == [0]
-    for labels, classes in (
-        ([0], NAMES),
-        ([7], ["007", "8"]),
-        (["1.0"], [0, 1]),
-        ([1], ["0.0", "1.0"]),
-        ([" 1"], [0, 1]),
-        ([""], [0, 1]),
-        (["True"], [0, 1]),
-        ([2**60 + 1], [2**60, 2**60 + 2]),
-    ):
+    others = [(text, [0, 1]) for text in ("1.0", " 1", "", "True")]
+    others += [(7, ["007", "8"]), (1, ["0.0", "1.0"]), (2**60 + 1, [2**60, 2**60 + 2]), (0, NAMES)]
+    for label, classes in others:
         with pytest.raises(InputError, match="is not a class of the model"):
-            indices(labels, classes)
+            indices([label], classes)
 
 
 def predicted(folder, output="out.csv"):
@@ -155,22 +129,20 @@ def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(names, tmp_p
     X = np.random.default_rng(0).standard_normal((240, len(numbers))) / 9
     X[y[:, None] == numbers] += 9
     np.savez(tmp_path / "train.npz", X=X, y=y.astype(str))
-    weights = f"class_weight={{{numbers[-1]}: 2}}"
-    arguments = ["data=arrays", "data.train=train.npz", "epochs=5", "report.plots=false", weights]
-    assert command("train.py", *arguments, "hydra.run.dir=run").returncode == 0
+    arguments = ["data.train=train.npz", f"class_weight={{{numbers[-1]}: 2}}", "hydra.run.dir=run"]
+    assert command("train.py", *QUICK, *arguments).returncode == 0
     for labels in (y, y.astype(np.int8), y.astype(np.float16), y.astype(str), y.astype(bytes)):
         np.savez(tmp_path / "run/new.npz", X=X, y=labels)
         rows = predicted(tmp_path / "run")
-        assert [row["label"] for row in rows] == y.astype(str).tolist()
-        assert [row["prediction"] for row in rows] == y.astype(str).tolist()
+        for column in ("label", "prediction"):
+            assert [row[column] for row in rows] == y.astype(str).tolist()
         assert list(rows[0])[2:] == [f"probability_{name}" for name in names.split()]
 
 
-@pytest.mark.parametrize("config", [{}, {"data": {"version": "cifar10"}}, [], {"data": [1]}])
+@pytest.mark.parametrize("config", [{"data": {"version": "cifar10"}}, [], {"data": [1]}])
 @pytest.mark.parametrize("names", [["ship", "frog", "cat"], ["1", "0", "2"]])
 def test_only_cifar_numbers_its_classes(config, names, tmp_path):
-    W = np.eye(3, dtype=np.float32)
-    features = AffineMap(np.zeros(3), np.ones(3))
+    W, features = np.eye(3, dtype=np.float32), AffineMap(np.zeros(3), np.ones(3))
     model = LinearModel(W, W[0] * 0, np.array(names), features, None, config)
     model.save(tmp_path / "model.npz")
     y = np.array([0, 1, 2, 2])

@@ -27,13 +27,13 @@ from data.files.store import read_plain
 
 KILLS = int(os.environ.get("KILLS", "1"))
 LONG = ["epochs=150", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
-BLOBS = ["data=blobs", "lr=0.1", "schedule=constant", "early_stopping.patience=null"]
+BLOBS = "data=blobs lr=0.1 schedule=constant early_stopping.patience=null".split()
 BLOBS += ["report.plots=false"]
 NESTEROV = ["optimizer=sgd", "optimizer.nesterov=true", *LONG]
-FULL_BATCH = ["optimizer=lbfgs", "epochs=3000", "report.plots=false", "reg=1e-6"]
+FULL_BATCH = "optimizer=lbfgs epochs=3000 report.plots=false reg=1e-6".split()
 FULL_BATCH += ["optimizer.tol=1e-12"]  # which float32 never reaches
 PATH = ["-m", "optimizer=lbfgs", "reg=1e-2,3e-3,1e-3,3e-4,1e-4", "cv=3", "optimizer.tol=1e-4"]
-STREAMED = ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy"]
+STREAMED = "data=arrays data.train_X=X.npy data.train_y=y.npy".split()
 STREAMED += ["class_weight={0: 2, 2: 0.5}"]
 KINDS = {
     "sgd": (1, [*LONG, "momentum=0.5"]),
@@ -99,7 +99,7 @@ def test_what_was_killed_ends_as_if_it_had_not_been(kind, command, start, tmp_pa
             trained_for(program, first, chance.uniform(0, 0.5))
         program.kill()
         program.wait()
-    for number, code in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+    for number in (signal.SIGTERM, signal.SIGINT):
         program = go_on()
         if trained_for(program, first, chance.uniform(0, 0.1)):
             program.send_signal(number)
@@ -107,10 +107,11 @@ def test_what_was_killed_ends_as_if_it_had_not_been(kind, command, start, tmp_pa
         # Before the first minibatch there are no results to report: a line says why, and no more.
         again = r"(; resume it with: python train.py resume=cut)?"
         assert re.fullmatch(rf"(stopped by {number.name}{again}\n)?", stderr)
-        if status(first) == "interrupted":
-            assert program.returncode == code
-        else:  # it ended by itself before the signal came
-            assert status(first) == "completed"
+        # Or it ended by itself before the signal came.
+        assert (program.returncode, status(first)) in (
+            (128 + number, "interrupted"),
+            (0, "completed"),
+        )
     done = command("train.py", "resume=cut")
     assert done.returncode == 0, done.stderr
     for job in map(str, range(n_jobs)) if n_jobs > 1 else [""]:
@@ -171,14 +172,10 @@ def test_a_signal_before_training_is_answered_in_one_line(
 ):
     (tmp_path / "sitecustomize.py").write_text(SIGNALS.format(module, name), encoding="utf-8")
     first, *others = arguments
-    done = subprocess.run(
-        [sys.executable, *([first] if first == "-m" else [repository / first]), *others],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, repository)))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    program = [sys.executable, first if first == "-m" else repository / first, *others]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, repository)))}
+    options = {"env": environment, "capture_output": True, "text": True}
+    done = subprocess.run(program, cwd=tmp_path, check=False, **options)
     assert done.returncode == 128 + getattr(signal, name), done.stderr
     assert (done.stdout, done.stderr) == ("", told.format(name))
     if "resume=it" in told:
@@ -244,16 +241,6 @@ def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_what_is_no_run_cannot_be_gone_on_with(command, tmp_path):
-    for resume, words in {
-        "nowhere": "resume=nowhere: there is no such folder",
-        ".": "resume=.: no run has begun in",
-        "latest": "resume=latest: there is no run in outputs yet; start a run",
-    }.items():
-        assert command("train.py", f"resume={resume}").refusal.startswith(words)
-        assert list(tmp_path.iterdir()) == []
-
-
 def test_a_checkpoint_that_was_damaged_is_named_and_left_alone(folder, command):
     path = folder / "checkpoint.npz"
     content = path.read_bytes()
@@ -267,17 +254,6 @@ def test_a_checkpoint_that_was_damaged_is_named_and_left_alone(folder, command):
             assert status(folder) == "completed"
 
 
-def test_data_that_changed_are_noticed(command, tmp_path):
-    X, y = np.random.default_rng(0).normal(size=(60, 3)), np.arange(60) % 2
-    np.savez(tmp_path / "x.npz", X=X, y=y)
-    arguments = ["data=arrays", "data.train=x.npz", "epochs=2", "report.plots=false"]
-    assert command("train.py", *arguments).returncode == 0
-    X[0, 0] += 1
-    np.savez(tmp_path / "x.npz", X=X, y=y)
-    refusal = command("train.py", "resume=latest").refusal
-    assert "the data are not those that it was trained on" in refusal
-
-
 def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
     sweep = ["-m", "lr=0.1,0.2", "data=blobs", "epochs=2", "report.plots=false"]
     assert command("train.py", *sweep, "hydra.sweep.dir=s").returncode == 0
@@ -285,7 +261,6 @@ def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
     assert "0 to train" in command("train.py", "resume=s").stdout
     refusal = command("train.py", "resume=s", "epochs=7").refusal
     assert refusal.startswith("epochs=7: a sweep goes on as it was")
-    assert "leave out -m" in command("train.py", "-m", "resume=latest", "lr=1,2").refusal
 
 
 @pytest.mark.slow
@@ -297,29 +272,13 @@ def test_a_full_disk_is_told_and_costs_no_earlier_file(size, folder, command, re
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}  # which have no limit
     program = subprocess.Popen(train, cwd=folder.parent, text=True, **pipes)
     resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (size, size))
-    _, stderr = program.communicate(timeout=300)
+    assert re.fullmatch(".*: File too large\n", program.communicate(timeout=300)[1])
     assert program.returncode == 1
-    assert re.fullmatch(".*: File too large\n", stderr)
     changed = [p.name for p, content in before.items() if p.read_bytes() != content]
     assert changed in ([], ["checkpoint.npz"])
     assert not list(folder.rglob("*.part"))
     done = command("train.py", *more)
     assert (done.returncode, done.stderr) == (0, "")
-
-
-@pytest.mark.parametrize("size", ["20k", "64k"])  # it takes no status, or no checkpoint
-def test_a_small_disk_that_fills_up(size, command, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user cannot mount a disk")
-    try:
-        refusal = command("train.py", "hydra.run.dir=disk/run").refusal
-        assert "No space left on device" in refusal
-        assert not list(disk.rglob("*.part"))
-    finally:
-        subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.parametrize("optimizer", [Adam(0.99, 1e-8), Sgd(nesterov=True)])
@@ -351,14 +310,12 @@ def test_a_state_goes_through_its_arrays_wherever_training_stops(optimizer):
     assert [fit.status for fit in fits] == ["interrupted", "diverged", "interrupted"]
     assert 0 < whole[0].best_epoch < len(fits[0].history) - 1
     # Again and again in the same epoch: after three minibatches of it, and before the next.
-    for times in (5, 0, 3):
+    for times in (5, 0, 3, 10**9):
         resumed = training()
         resumed.restore(stopped.state(), [0, 1, 2])
-        resumed.run(stop=stop_after(times))
+        fits = resumed.run(stop=stop_after(times))
         stopped = resumed
-    last = training()
-    last.restore(stopped.state(), [0, 1, 2])
-    for fit, expected in zip(last.run(), whole, strict=True):
+    for fit, expected in zip(fits, whole, strict=True):
         np.testing.assert_array_equal(fit.theta, expected.theta)
         assert repr([r[:7] for r in fit.history]) == repr([r[:7] for r in expected.history])
         assert [fit.status, fit.ended] == [expected.status, expected.ended]

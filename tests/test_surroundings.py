@@ -1,5 +1,6 @@
 """The program where homes, names, terminals and rights are missing: it works all the same."""
 
+import functools
 import os
 import shutil
 import subprocess
@@ -19,6 +20,9 @@ STRANGE = "Übung 猫 dir"
 OURS = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
+run = functools.partial(subprocess.run, capture_output=True, encoding="utf-8", check=False)
+
+
 # Each makes where the program stands, how it is started, and its environment.
 def copied(repository, tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", ".*", "outputs", "tests", "docs")
@@ -34,10 +38,11 @@ def bare(repository, tmp_path):
     return repository, [setsid, sh, "-c", 'exec "$@" <&-', "sh", sys.executable], {}
 
 
-def nameless(repository, tmp_path, **home):
-    """A user without a name, to whom the project and the home, if any, are read-only."""
+def nameless(repository, tmp_path):
+    """A user without a name, to whom the project and the home are read-only."""
     if not hasattr(os, "geteuid") or os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("only root can become a user without a name, by setpriv")
+    (tmp_path / "home").mkdir(mode=0o555)
     (tmp_path / "out").mkdir()
     os.chown(tmp_path / "out", NOBODY, NOBODY)
     for folder in [*tmp_path.parents][:3]:  # pytest's own folders are for root alone
@@ -45,13 +50,9 @@ def nameless(repository, tmp_path, **home):
     become = [f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     # The interpreter may stand in root's home.
     may_read = ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    others = {name: value for name, value in OURS.items() if name not in ("HOME", "USER")}
-    return repository, ["setpriv", *become, *may_read, sys.executable], others | home
-
-
-def homeless(repository, tmp_path):
-    (tmp_path / "home").mkdir(mode=0o555)
-    return nameless(repository, tmp_path, HOME=str(tmp_path / "home"))
+    environment = {name: value for name, value in OURS.items() if name != "USER"}
+    environment["HOME"] = str(tmp_path / "home")
+    return repository, ["setpriv", *become, *may_read, sys.executable], environment
 
 
 @pytest.mark.parametrize(
@@ -59,8 +60,7 @@ def homeless(repository, tmp_path):
     [
         (copied, "train predict sweep report"),
         (bare, "train sweep"),
-        (nameless, "train predict"),
-        (homeless, "sweep"),
+        (nameless, "train predict sweep"),
     ],
 )
 def test_commands_work_and_say_nothing_on_stderr(place, parts, repository, tmp_path):
@@ -68,27 +68,20 @@ def test_commands_work_and_say_nothing_on_stderr(place, parts, repository, tmp_p
     out = project / "outputs" if project != repository else tmp_path / "out"
     X, y = load_digits(return_X_y=True)
     np.savez(tmp_path / "digits.npz", X=X, y=y)
-    own, folders = f"outputs='{out}'", [f"input='{tmp_path}/digits.npz'", f"output='{out}/p.csv'"]
+    outputs, files = f"outputs='{out}'", [f"input='{tmp_path}/digits.npz'", f"output='{out}/p.csv'"]
+    sweep = ["-m", "reg=0,1e-3", f"hydra.sweep.dir='{out}/s'"]
     commands = {
-        "train": ["train.py", "epochs=1", own],
-        "predict": ["predict.py", "run=latest", own, *folders],
-        "sweep": ["train.py", "-m", "epochs=1", "reg=0,1e-3", f"hydra.sweep.dir='{out}/s'", own],
+        "train": ["train.py", "epochs=1", outputs],
+        "predict": ["predict.py", outputs, *files],
+        "sweep": ["train.py", "epochs=1", outputs, *sweep],
         "report": ["-m", "classifier.report", str(out / "s")],
     }
     for part in parts.split():
-        done = subprocess.run(
-            [*before, *commands[part]],
-            cwd=project,
-            env=environment,
-            capture_output=True,
-            encoding="utf-8",
-            check=False,
-        )
+        done = run([*before, *commands[part]], cwd=project, env=environment)
         assert (done.returncode, done.stderr) == (0, ""), done
         assert "atplotlib" not in done.stdout
         assert part != "predict" or "1797 predictions" in done.stdout
-    if "train" in parts:
-        assert len([*out.glob("runs/*/*/loss_curve.png")]) == 1
+    assert len([*out.glob("runs/*/*/loss_curve.png")]) == 1
     if "sweep" in parts:
         assert len([*out.glob("s/[01]/loss_curve.png")]) == 1  # the winner
         assert (out / "s/sweep.csv").exists()
@@ -115,8 +108,7 @@ def test_no_stream_ends_a_run(arguments, streams, code, stdout, stderr, reposito
     where = f"hydra.{'sweep' if '-m' in arguments else 'run'}.dir=r"
     own = f"data=blobs epochs=2 report.plots=none {where}"
     line = f'"{sys.executable}" "{repository}/train.py" {own} {arguments} {streams}'
-    pipes = {"capture_output": True, "text": True}
-    done = subprocess.run(["bash", "-c", line], cwd=tmp_path, check=False, **pipes)
+    done = run(["bash", "-c", line], cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (code, stdout, stderr)
     statuses = [read_status(path.parent)["status"] for path in tmp_path.rglob("status.json")]
     assert statuses == ["completed"] * (0 if "lr" in arguments else 2 if "-m" in arguments else 1)
@@ -133,13 +125,8 @@ def test_no_backend_is_asked_for_to_draw_files(backend, cores, repository, tmp_p
         f"os.sched_setaffinity(0, [*os.sched_getaffinity(0)][:{cores}])\n",
         encoding="utf-8",
     )
-    done = subprocess.run(
-        [sys.executable, repository / "train.py", "data=blobs", "epochs=2", "hydra.run.dir=r"],
-        cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": backend, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    train = [sys.executable, repository / "train.py", "data=blobs", "epochs=2", "hydra.run.dir=r"]
+    environment = {**os.environ, "MPLBACKEND": backend, "PYTHONPATH": str(tmp_path)}
+    done = run(train, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "r/loss_curve.png").exists()

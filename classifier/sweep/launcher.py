@@ -31,7 +31,6 @@ from data.files.arrays import NpyRows
 from data.files.store import is_folder, remove, remove_parts
 from data.machine import processes, shared
 from data.preprocessing import check_finite
-from data.sources import SeededSource
 
 log = logging.getLogger(__name__)
 WORKER = 2**29  # bytes of memory for each worker: less is not worth one
@@ -48,14 +47,14 @@ class StackedLauncher:
         half a GiB of memory.
     max_stack : models in a stack at most; None: as many as fit the memory set aside for them.
     address : of an existing ray cluster; None: start a local one.
-    load : loads the data of a source.
+    load : loads the data of a config.
     """
 
     backend: str
     n_jobs: int | None
     max_stack: int | None
     address: str | None
-    load: Callable[[SeededSource], Dataset] = load_dataset
+    load: Callable[[Config], Dataset] = lambda config: load_dataset(config.data)
 
     def __post_init__(self) -> None:
         self.n_workers = self.n_jobs or processes(WORKER)
@@ -202,7 +201,7 @@ class StackedLauncher:
         if key not in self._opened:
             self._opened.clear()  # one data set fits into the memory
             try:
-                self._opened[key] = dataset = self.load(job.config.data)
+                self._opened[key] = dataset = self.load(job.config)
                 for split in dataset.splits().values() if all_finite else ():
                     if isinstance(split.X, NpyRows):  # others were checked when they were read
                         check_finite(split.X)

@@ -18,7 +18,7 @@ import numpy as np
 import yaml
 
 from data.errors import STDERR, STDOUT, InputError, one_line
-from data.machine import in_order
+from data.machine import do_all
 
 
 def is_there(path: Path) -> bool:
@@ -210,8 +210,7 @@ def flush(paths: Sequence[Path]) -> None:
         with path.open("rb+") as file:
             os.fsync(file.fileno())
 
-    for _ in in_order(flush_one, paths, n_threads=64):
-        pass
+    do_all(flush_one, paths, n_threads=64)
 
 
 def write_text(path: Path, text: str) -> None:

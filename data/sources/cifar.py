@@ -265,7 +265,11 @@ def read_members(path: Path, names: set[str], limit: int) -> dict[str, bytes]:
                     inside = PurePosixPath(member.name)
                     if inside.name in names:
                         where = f"{path}: {member.name[:100]!r}"
-                        _check_member(member, inside, limit, where)
+                        if inside.is_absolute() or ".." in inside.parts:
+                            raise InputError(f"{where}: a name that leads out of the archive")
+                        if not member.isreg():
+                            raise InputError(f"{where} is a link or a device, not a file")
+                        check_size(member.size, limit, where)
                         if inside.name in files:
                             raise InputError(f"{where} is there twice")
                         content = archive.extractfile(member)
@@ -276,14 +280,6 @@ def read_members(path: Path, names: set[str], limit: int) -> dict[str, bytes]:
     except BROKEN as error:
         raise InputError(f"{path}: not a readable .tar.gz archive") from error
     return files
-
-
-def _check_member(member: tarfile.TarInfo, name: PurePosixPath, limit: int, where: str) -> None:
-    if name.is_absolute() or ".." in name.parts:
-        raise InputError(f"{where}: a name that leads out of the archive; nothing of it is read")
-    if not member.isreg():
-        raise InputError(f"{where} is a link or a device, not a file")
-    check_size(member.size, limit, where)
 
 
 def check_size(size: int, limit: int, where: str) -> None:

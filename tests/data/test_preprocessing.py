@@ -1,5 +1,3 @@
-import tracemalloc
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -52,7 +50,7 @@ def test_images_become_rows_and_the_design_matrix_ends_in_ones(tmp_path):
         assert features.design_matrix(rows[:0]).shape == (0, 13)
 
 
-@pytest.mark.parametrize("value", [0.0, 0.1, -3.0, 1e9 / 3, 1e30, 1e-30])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e9 / 3, -1e30, 1e-30])
 @pytest.mark.parametrize("method", ORACLES)
 def test_a_constant_feature_has_its_value_as_mean_to_the_last_bit(value, method):
     X = np.column_stack([np.full(1003, value), np.arange(1003)])
@@ -64,17 +62,12 @@ def test_a_constant_feature_has_its_value_as_mean_to_the_last_bit(value, method)
     assert abs(prepared[0, 0]) <= max(1, abs(value) * (method == "none"))
 
 
-@pytest.mark.parametrize("unit", [1e-30, 1e-6, 1e6, 1e30, 1e200])
-def test_units_do_not_matter(X, unit):
-    X = X[:300]
-    prepared = Preprocessing(method="standardize").fit(measure(X * unit)).transform(X * unit)
+@pytest.mark.parametrize(("unit", "mean"), [(1e-30, 0), (1e6, 0), (1e30, 0), (1e200, 0), (1, 1e9)])
+def test_units_do_not_matter(X, unit, mean):
+    X = X[:300, 1:]
+    moved = X * unit + mean
+    prepared = Preprocessing(method="standardize").fit(measure(moved)).transform(moved)
     np.testing.assert_allclose(prepared, StandardScaler().fit_transform(X), atol=1e-4)
-
-
-def test_a_large_mean_does_not_swallow_a_small_spread():
-    X = 1e9 + np.random.default_rng(0).standard_normal((500, 3))
-    prepared = Preprocessing(method="standardize").fit(measure(X)).transform(X)
-    np.testing.assert_allclose(prepared.std(axis=0), 1, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float16, np.float32, np.longdouble])
@@ -132,13 +125,11 @@ def test_values_that_float64_merges_are_said_to_be():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1.0, 0.9])
-def test_the_largest_and_the_smallest_values_of_a_type_have_a_spread(dtype, size):
-    kind = np.finfo(dtype)
-    X = np.array([[size, 1], [-size, 2], [0, 0]], dtype) * [kind.max, kind.smallest_subnormal]
-    found, exact = measure(X.astype(dtype)), np.array([[1, 1], [-1, 2], [0, 0]])
-    unit = np.array([size * kind.max, kind.smallest_subnormal], np.float64)
-    np.testing.assert_allclose(found.spread / unit, exact.std(axis=0), rtol=0.5)
+def test_the_largest_and_the_smallest_values_of_a_type_have_a_spread(dtype):
+    exact = np.array([[1, 1], [-1, 2], [0, 0]])
+    unit = np.array([np.finfo(dtype).max, np.finfo(dtype).smallest_subnormal], np.float64)
+    spread = measure((exact * unit).astype(dtype)).spread
+    np.testing.assert_allclose(spread / unit, exact.std(axis=0), rtol=0.5)
 
 
 def test_what_float32_cannot_hold_is_told():
@@ -163,14 +154,10 @@ def test_a_value_that_is_not_finite_is_placed_in_its_file(look, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_many_features_and_threads_take_less_than_the_prepared_copy(dtype, monkeypatch):
+def test_many_features_and_threads_take_less_than_the_prepared_copy(dtype, monkeypatch, peak_of):
     monkeypatch.setattr(machine, "cores", lambda: 8)
     X = np.ones((128, 100_000), dtype)
-    tracemalloc.start()
-    measure(X)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 4 * X.size
+    assert peak_of(lambda: measure(X)) < 4 * X.size
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float16, np.float32, np.float64])
@@ -186,5 +173,5 @@ def test_no_bit_depends_on_the_number_of_threads(dtype, monkeypatch):
         split = Split(X, np.arange(len(X)) % 2)
         whole = Dataset("", split, split, split, np.arange(2), None, "")
         bits = [np.asarray(a).tobytes() for a in (*vars(statistics).values(), design)]
-        found.append([*bits, whole.fingerprint, whole.trained_on])
+        found.append([*bits, whole.fingerprint])
     assert found[0] == found[1] == found[2]

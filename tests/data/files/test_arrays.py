@@ -1,29 +1,17 @@
-import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from classifier.model import LinearModel
 from classifier.runs.artifacts import read_checkpoint
-from data import machine
 from data.errors import InputError
 from data.files.arrays import array_kind, open_npy, read_npz, read_sealed, write_sealed
 from data.sources.files import read_examples
 
 PART = 2**20
 N = PART // 4
-
-
-def peak_of(call):
-    """Return the bytes that a call takes at once."""
-    tracemalloc.start()
-    try:
-        call()
-    finally:
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return peak
 
 
 def saved(path, array):
@@ -55,56 +43,39 @@ def test_arrays_are_those_that_numpy_reads(tmp_path):
 
 
 def test_an_array_takes_no_more_than_itself_and_is_refused_where_that_is_not_there(
-    tmp_path, monkeypatch
+    tmp_path, peak_of, free, monkeypatch
 ):
     path = tmp_path / "x.npz"
     np.savez(path, X=np.zeros(20 * PART, dtype=np.uint8))
     read_npz(str(path), ["X"])  # imports
     assert peak_of(lambda: read_npz(str(path), ["X"])) < 20 * PART + PART
-    monkeypatch.setattr(machine, "ASKED_FROM", 0)
-    monkeypatch.setattr(machine, "room", lambda: 20 * PART - 1)
+    free(20 * PART - 1)
     with pytest.raises(InputError, match=r"x.npz: needs 20 MiB for X, .*; use fewer examples, or"):
         read_npz(str(path), ["X"])
     monkeypatch.undo()
     content = bytearray(path.read_bytes())
-    for place in (0.001, 0.5, 0.99):
-        content[int(place * len(content))] ^= 1
-        path.write_bytes(content)
-        with pytest.raises(InputError, match="x.npz: a damaged .npz file"):
-            read_npz(str(path), ["X"])
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="x.npz: a damaged .npz file"):
+        read_npz(str(path), ["X"])
 
 
-@pytest.fixture(scope="module")
-def crowded(tmp_path_factory):
-    """X and y, and then thousands of members of no bytes."""
-
-    def write(count):
-        path = tmp_path_factory.mktemp("crowded") / "x.npz"
-        np.savez(path, X=np.eye(3), y=np.arange(3))
+def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(tmp_path, peak_of):
+    path = tmp_path / "x.npz"
+    np.savez(path, X=np.eye(3), y=np.arange(3))
+    for start in (0, 10_000):
+        np.testing.assert_array_equal(read_npz(str(path), ["X"])["X"], np.eye(3))
         with zipfile.ZipFile(path, "a") as archive:
-            for i in range(count):
-                archive.writestr(f"{i}.npy", b"")
-        return path
+            for i in range(10_000):
+                archive.writestr(f"{start + i}.npy", b"")
 
-    return write
-
-
-def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(crowded):
-    np.testing.assert_array_equal(read_npz(str(crowded(10_000)), ["X"])["X"], np.eye(3))
-    path = crowded(20_000)
-
-    def read(function, *arguments):
+    def refused(read):
         with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes, and "):
-            function(*arguments)
+            read(str(path))
 
-    for function, *arguments in (
-        (read_npz, str(path), ["X"]),
-        (array_kind, str(path), "X"),
-        (read_examples, str(path)),
-        (LinearModel.load, path),
-        (read_checkpoint, path),
-    ):
-        assert peak_of(lambda call=(function, *arguments): read(*call)) < 2**19
+    readers = (read_examples, lambda path: array_kind(path, "X"))
+    for read in (*readers, LinearModel.load, lambda path: read_checkpoint(Path(path))):
+        assert peak_of(lambda read=read: refused(read)) < 2**19
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.uint8, "U3", ">i4"])
@@ -144,45 +115,38 @@ def both(path, array_file):
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_every_format_of_numpy_is_read_and_a_damaged_header_told(version, tmp_path):
-    array, path = np.array([["ä", "b"], ["cd", ""]]), tmp_path / "x.npy"
-    with path.open("wb") as file:
-        np.lib.format.write_array(file, array, version=(version, 0))
-    for read in both(path, path.read_bytes()):
-        np.testing.assert_array_equal(read(), array)
-    words = r"x.np[yz]: (not a whole .npy|a damaged .npz) file \(the header of its array is damaged"
-    for header in (b"{'descr': (", b"[]", b"\xff\xfe", b"{" * 9999, b""):
+def test_every_format_of_numpy_is_read_and_what_is_damaged_told(version, tmp_path):
+    def written(array):
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, array, version=(version, 0))
+        return path.read_bytes()
+
+    def headed(header):
         size = len(header).to_bytes(2 if version == 1 else 4, "little")
-        for read in both(path, b"\x93NUMPY" + bytes([version, 0]) + size + header):
-            with pytest.raises(InputError, match=words):
-                read()
+        return whole[:8] + size + header
 
-
-def test_other_files_are_told_apart(tmp_path):
-    def other(array):
-        np.save(tmp_path / "other.npy", array)
-        return (tmp_path / "other.npy").read_bytes()
-
-    whole, path = other(np.zeros((9, 3))), tmp_path / "x.npy"
+    array, path = np.array([["ä", "b"], ["cd", ""]]), tmp_path / "x.npy"
+    whole = written(array)
+    for read in both(path, whole):
+        np.testing.assert_array_equal(read(), array)
+    headers = (b"{'descr': (", b"[]", b"\xff\xfe", b"{" * 9999, b"")
     for content, words in (
-        (whole[:-1], "says 216 bytes and has 215"),
-        (whole + b"0", "says 216 bytes and has 217"),
-        (whole[:40], "header of its array is damaged"),
-        (whole[:6] + b"\x04" + whole[7:], r"x.np[yz]: .npy format 4.0 is not read; save it again"),
+        *((headed(header), r"file \(the header of its array is damaged") for header in headers),
+        (whole[:-1], "says 32 bytes and has 31"),
+        (whole + b"0", "says 32 bytes and has 33"),
+        (whole[:6] + b"\x04" + whole[7:], ".npy format 4.0 is not read; save it again"),
         (whole[:7], "file .EOF: reading magic string"),
-        (b"1,2\n", "file "),
-        (other(np.array([{}, []], dtype=object)), r"holds Python objects; save text as \w+.astype"),
+        (written(np.array([{}, []], object)), r"holds Python objects; save text as \w+.astype"),
     ):
         for read in both(path, content):
-            with pytest.raises(InputError, match=rf"x.np[yz]: .*{words}|{words}"):
+            with pytest.raises(InputError, match=rf"x.np[yz]: .*{words}"):
                 read()
+
+
+def test_arrays_whose_rows_do_not_follow_each_other_are_told(tmp_path):
     for array in (np.asfortranarray(np.zeros((9, 3))), np.array(3.0)):
         with pytest.raises(InputError, match=r"x.npy: its rows .* save numpy.ascontiguousarray"):
-            open_npy(saved(path, array))
-    with pytest.raises(FileNotFoundError, match="none.npy: no such file"):
-        open_npy("none.npy")
-    with pytest.raises(InputError, match="not a file but a folder"):
-        open_npy(str(tmp_path))
+            open_npy(saved(tmp_path / "x.npy", array))
 
 
 def test_what_is_sealed_is_read_back_or_told(tmp_path):
@@ -191,9 +155,8 @@ def test_what_is_sealed_is_read_back_or_told(tmp_path):
     read = read_sealed(path, "thing", 7)
     assert read.keys() == arrays.keys()
     assert all(np.array_equal(read[name], array) for name, array in arrays.items())
-    for other in (6, 8):
-        with pytest.raises(InputError, match=f"x.npz: thing format 7, this program reads {other}"):
-            read_sealed(path, "thing", other)
+    with pytest.raises(InputError, match="x.npz: thing format 7, this program reads 8"):
+        read_sealed(path, "thing", 8)
     content = path.read_bytes()
     for damaged in (content[:-1] + b"!", content[:-70]):
         path.write_bytes(damaged)

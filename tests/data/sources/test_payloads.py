@@ -1,15 +1,10 @@
 """Pickles that ask for code to be run: none of it runs, whatever the protocol or the opcode."""
 
-import builtins
-import copyreg
 import io
-import operator
 import os
 import pickle
 import pickletools
 import subprocess
-import sys
-import tracemalloc
 
 import numpy as np
 import pytest
@@ -17,7 +12,6 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.files.arrays import read_npz
 from data.sources.pickles import MAX_OPCODES, read_pickle
 
 TRACE = "ran"
@@ -34,28 +28,14 @@ class Calls:
 TOUCH, CREATE = f"touch {TRACE}", f"open({TRACE!r}, 'w')"
 CALLS = {
     "os.system": Calls(os.system, TOUCH),
-    "os.mkdir": Calls(os.mkdir, TRACE),
     "subprocess.Popen": Calls(subprocess.Popen, ["touch", TRACE]),
     "eval": Calls(eval, CREATE),
-    "exec": Calls(exec, CREATE),
-    "__import__": Calls(builtins.__import__, "this"),
     "getattr": Calls(getattr, "x", "upper"),
-    "methodcaller": Calls(operator.methodcaller, "touch"),
-    "add_extension": Calls(copyreg.add_extension, "os", "system", 77),
     "numpy.save": Calls(np.save, TRACE, 1),
 }
 RAW = [
     b"cnumpy.f2py\ncompile\n(S'x'\ntR.",  # f2py
-    b"(S'touch ran'\nios\nsystem\n.",  # INST
-    b"(cos\nsystem\nS'touch ran'\no.",  # OBJ
-    b'\x80\x02cbuiltins\neval\n(S\'open("ran","w")\'\nt\x81.',  # NEWOBJ
-    b"\x80\x04\x8c\x02os\x8c\x06system\x93(\x8c\ttouch ran\x85}\x92.",  # NEWOBJ_EX
     b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c\ttouch ran\x85R.",  # STACK_GLOBAL
-    b"\x80\x02\x82\x01(S'x'\ntR.",  # EXT1
-    b"\x80\x02\x83\x01\x00(S'x'\ntR.",  # EXT2
-    b"\x80\x02\x84\x01\x00\x00\x00(S'x'\ntR.",  # EXT4
-    b"Pos.system\n.",  # persistent id
-    b"S'os.system'\nQ.",  # binary persistent id
     b"cnumpy\nndarray\n}S'__reduce__'\nS'x'\nsb.",  # BUILD of a class
     b"c_codecs\nencode\n(N}S'__call__'\nS'x'\nstb.",  # BUILD of a stand-in
     b"(dS'data'\np0\ncos\nsystem\np1\n(S'touch ran'\ntRs.",  # the memo
@@ -70,7 +50,6 @@ def empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     assert not list(tmp_path.glob(TRACE))
-    assert "this" not in sys.modules
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -85,25 +64,24 @@ def test_calls_are_refused(name):
 
 
 def test_every_opcode_that_no_cifar_file_needs_is_refused_by_name():
-    for name in (
-        "INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 PERSID BINPERSID NEXT_BUFFER READONLY_BUFFER "
-        "EMPTY_SET ADDITEMS FROZENSET POP POP_MARK DUP".split()
-    ):
-        (code,) = (op.code.encode("latin1") for op in pickletools.opcodes if op.name == name)
+    names = """INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 PERSID BINPERSID NEXT_BUFFER READONLY_BUFFER
+    EMPTY_SET ADDITEMS FROZENSET POP POP_MARK DUP""".split()
+    codes = {op.name: op.code.encode("latin1") for op in pickletools.opcodes}
+    for name in names:
         with pytest.raises(InputError, match=rf"it uses the opcode {name}\)"):
-            read_pickle(b"NNN(N" + code + b"a\nb\n.", "batch")
+            read_pickle(b"NNN(N" + codes[name] + b"a\nb\n.", "batch")
 
 
 DTYPE = b"cnumpy\ndtype\nq\x00"
 ENCODE = b"c_codecs\nencode\n"
-BUFFER = b"}U\x01acnumpy.core.numeric\n_frombuffer\n"
+BUFFER = b"}U\x01acnumpy.core.numeric\n_frombuffer\n(U\x01a"
+MANY = b"}(U\x06latin1q\x01" + ENCODE + b"q\x02X\x00\x00\x10\x00" + b"x" * 2**20 + b"q\x00"
 N = 30_000
 REFUSED = [
     *((content, "") for content in RAW),
     (b"}Nq\x00" + b"h\x00\x86q\x00" * 60 + b"K\x01s.", "a key"),  # a key hashed 2 ** 60 times
     (b"}N" + b"\x85" * N + b"K\x01s.", "a key of its dict is no text"),  # a deep key
     (b"(N" + b"\x85" * N + b"K\x01d.", "a key of its dict is no text"),  # a deep key in DICT
-    (b"}(N" + b"\x85" * N + b"K\x01u.", "a key of its dict is no text"),  # a deep key in SETITEMS
     (b"}" + DTYPE + b"K\x01s.", "a key of its dict is no text"),  # a stand-in as a key
     (b"N" + b"\x85" * N + b".", "it holds a tuple"),  # a deep tuple
     (b"]" * N + b"a" * (N - 1) + b".", "it holds a list"),  # deep lists
@@ -112,24 +90,9 @@ REFUSED = [
     (DTYPE + b"h\x00)R" * N + b"b" * (N - 1) + b".", "it holds a _StandIn"),  # deep states
     (b"N" + b"\x85" * N + b"U\x01a\x93.", "a name that is no text"),  # a deep name
     (ENCODE + b"U\x01aN" + b"\x85" * N + b"\x86R.", "it has bytes that"),  # a deep encoding
-    (  # a deep dtype
-        BUFFER + b"(U\x01acnumpy\ndtype\nN" + b"\x85" * N + b"R)U\x01CtRs.",
-        "another type than uint8",
-    ),
-    (  # a shape of many axes
-        BUFFER + b"(U\x01a" + DTYPE + b"U\x02u1\x85R(" + b"K\x01" * N + b"tU\x01CtRs.",
-        "maximum supported dimension",
-    ),
-    (  # one text encoded again and again
-        b"}(U\x06latin1q\x01"
-        + ENCODE
-        + b"q\x02X\x00\x00\x10\x00"
-        + b"x" * 2**20
-        + b"q\x00"
-        + b"h\x02h\x00h\x01\x86R" * N
-        + b"t.",
-        "it has bytes that",
-    ),
+    (BUFFER + b"cnumpy\ndtype\nN" + b"\x85" * N + b"R)U\x01CtRs.", "another type than uint8"),
+    (BUFFER + DTYPE + b"U\x02u1\x85R(" + b"K\x01" * N + b"tU\x01CtRs.", "maximum supported dim"),
+    (MANY + b"h\x02h\x00h\x01\x86R" * N + b"t.", "it has bytes that"),  # a text again and again
     (b"N" * (MAX_OPCODES + 1) + b".", "more than 1048576 opcodes"),  # many opcodes
     (b"}U\x01aI" + b"9" * N + b"\ns.", "for integer string conversion"),  # many digits
     (b"\x85.", "it takes what it has not put there"),  # a stack that is empty
@@ -144,7 +107,6 @@ REFUSED = [
     (b"S'\n.", "it has a string without quotes"),
     (pickle.dumps({"data": np.arange(3.0)}, 2), "its array has another type than uint8"),
     (pickle.dumps({"data": np.array([object()])}, 2), r"it asks for \w+\.object"),
-    (pickle.dumps({1.5: 2}, 2), "a key of its dict is no text but a value of type float"),
 ]
 
 
@@ -155,37 +117,24 @@ def test_what_hangs_or_crashes_pythons_unpickler_is_refused(content, words):
     assert len(str(caught.value)) < 200
 
 
-HARMLESS = {  # little is kept of these, whatever they are called
-    "a huge memo": b"\x80\x02}r\xff\xff\xff\x7f.",
-    "a float of many digits": b"}U\x01aF" + b"9" * N + b"\ns.",
-    "a frame that lies": b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}.",
-    "a list in itself": b"}U\x01a]q\x00h\x00as.",
-    "a dict in itself": b"}q\x00U\x01ah\x00s.",
-    "a value that 2 ** 60 paths lead to": b"}U\x01aNq\x00" + b"h\x00\x86q\x00" * 60 + b"s.",
-}
+HARMLESS = [  # little is kept of these, whatever they are called
+    b"\x80\x02}r\xff\xff\xff\x7f.",  # a huge memo
+    b"}U\x01aF" + b"9" * N + b"\ns.",  # a float of many digits
+    b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f}.",  # a frame that lies
+    b"}U\x01a]q\x00h\x00as.",  # a list in itself
+    b"}U\x01aNq\x00" + b"h\x00\x86q\x00" * 60 + b"s.",  # a value that 2 ** 60 paths lead to
+]
 
 
-def test_what_would_take_memory_takes_none():
-    for name, content in HARMLESS.items():
-        tracemalloc.start()
-        read_pickle(content, "batch")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert peak < 2**20, name
-
-
-def test_arrays_of_objects_are_not_loaded():
-    np.savez("x.npz", X=np.array([CALLS["os.system"]], dtype=object))
-    with pytest.raises(InputError, match="X holds Python objects"):
-        read_npz("x.npz", ["X"])
+def test_what_would_take_memory_takes_none(peak_of):
+    for content in HARMLESS:
+        assert peak_of(lambda content=content: read_pickle(content, "batch")) < 2**20
 
 
 TEXT = st.text() | st.binary()
-ATOMS = (
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False) | TEXT
-)
+NUMBERS = st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False)
 PLAIN = st.recursive(
-    ATOMS,
+    st.none() | NUMBERS | TEXT,
     lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(TEXT, inner),
     max_leaves=8,
 )
@@ -204,19 +153,12 @@ PROTOCOLS = st.integers(0, 5)
 
 
 @settings(max_examples=20)
-@given(DICTS, PROTOCOLS)
-def test_plain_values_are_read_as_they_were_written(values, protocol):
-    assert read_pickle(pickle.dumps(values, protocol), "batch") == with_bytes(values)
-
-
-@pytest.mark.parametrize("protocol", range(6))
-@pytest.mark.parametrize("shape", [(4, 6), (40, 3072), (0, 3)])
-def test_arrays_are_read_as_pickle_reads_them(protocol, shape):
-    values = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    for array in (values, np.asfortranarray(values)):
-        read = read_pickle(pickle.dumps({"data": array, "labels": [1, 2]}, protocol), "batch")
-        np.testing.assert_array_equal(read[b"data"], array)
-        assert read[b"labels"] == [1, 2]
+@given(DICTS, PROTOCOLS, st.sampled_from([(4, 6), (40, 3072), (0, 3)]), st.sampled_from("CF"))
+def test_values_and_arrays_are_read_as_they_were_written(values, protocol, shape, order):
+    array = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape, order=order)
+    read = read_pickle(pickle.dumps(values | {"": array}, protocol), "batch")
+    np.testing.assert_array_equal(read.pop(b""), array)
+    assert read == {key: value for key, value in with_bytes(values).items() if key}
 
 
 CHANGES = st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1)
