@@ -103,7 +103,7 @@ class Kernel:
         if cut_helps():
             small = min(SMALL // (n_scores * n_columns), FEW // n_scores)
             self._rows = size if n_scores >= WIDE else small
-            self._columns = SMALL // (n_scores * size)
+            self._columns = SMALL // (n_scores * max(size, 1))
         elif n_scores < WIDE and n_columns >= LONG:
             self._rows = 0
 

@@ -213,9 +213,10 @@ class MinibatchTraining(Training):
         step, seconds = self.step, self._seconds
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
         for place, g in enumerate(self.stack):
-            fit, figures = self.fits[g], trained[:, place].tolist()
-            figures += validated[:, place].tolist() if len(self.val) else [None, None]
-            row = Epoch._make([self.epoch, step, fit.lr * factor, *figures, seconds])
+            fit, (loss, accuracy) = self.fits[g], trained[:, place].tolist()
+            val = validated[:, place].tolist() if len(self.val) else [None, None]
+            lr = fit.lr * factor
+            row = Epoch(self.epoch, step, lr, loss, accuracy, val[0], val[1], seconds)
             fit.history.append(row)
             theta, cost = self.arrays["theta"][:, place], self.early_stopping.cost(row)
             if fit.keeps(theta, row.val_loss, loss=row.train_loss) and cost < fit.best_value:

@@ -266,9 +266,3 @@ def log_of_runs(monkeypatch):
     """A stack that is trained in this process keeps its lines from the terminal for good."""
     log = logging.getLogger("softmax.run")
     monkeypatch.setattr(log, "propagate", log.propagate)
-
-
-@pytest.fixture
-def in_process(command):
-    """Run a program of the repository in an empty folder."""
-    return command

@@ -11,14 +11,14 @@ from sklearn.datasets import load_iris
 
 
 @pytest.fixture
-def train(in_process, tmp_path):
+def train(command, tmp_path):
     """Train on X and y; return the figures."""
 
     def run(X, y, *arguments):
         folder = tmp_path / str(len([*tmp_path.iterdir()]))
         np.savez(tmp_path / "x.npz", X=X, y=y)
         options = ["data=arrays", "data.train=x.npz", "epochs=2", "report.plots=false"]
-        done = in_process("train.py", *options, f"hydra.run.dir={folder.name}", *arguments)
+        done = command("train.py", *options, f"hydra.run.dir={folder.name}", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))["metrics"]
 

@@ -245,11 +245,11 @@ ODD = {
 
 
 @pytest.mark.parametrize("row", ODD)
-def test_what_is_odd_but_can_be_used(row, in_process, tmp_path):
+def test_what_is_odd_but_can_be_used(row, command, tmp_path):
     changes, words = ODD[row]
     save(tmp_path / "x.npz", changes)
     arguments = ["data=arrays", "data.train=x.npz", "report.plots=false", "epochs=9"]
-    done = in_process("train.py", *arguments)
+    done = command("train.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert re.search(words, done.stdout), done.stdout
@@ -266,15 +266,15 @@ def test_ten_thousand_classes(command, tmp_path):
 
 
 @pytest.mark.parametrize("size", [1e6, 1e-6, 1e-50])
-def test_features_that_one_step_cannot_suit_are_told(size, in_process, tmp_path):
+def test_features_that_one_step_cannot_suit_are_told(size, command, tmp_path):
     save(tmp_path / "x.npz", {"X": size * X})
     arguments = ["data=arrays", "data.train=x.npz", "report.plots=false", "epochs=9"]
-    done = in_process("train.py", *arguments, "preprocessing=none")
+    done = command("train.py", *arguments, "preprocessing=none")
     assert "use preprocessing=standardize" in done.stdout + done.stderr
     if size == 1e-50:
         assert done.returncode == 1
         assert "that float32 rounds to zero after preprocessing; use preproc" in done.stderr
-        assert in_process("train.py", *arguments).returncode == 0
+        assert command("train.py", *arguments).returncode == 0
     else:
         assert done.returncode == 0, done.stderr
         assert f"the prepared features are of size {2.6 * size:.0e}"[:40] in done.stdout

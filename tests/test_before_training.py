@@ -27,7 +27,7 @@ def write_files(folder, splits, n_classes=3, n_features=4):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "held out"])
-def test_a_nan_in_any_streamed_file_is_named_before_training(split, in_process, tmp_path):
+def test_a_nan_in_any_streamed_file_is_named_before_training(split, command, tmp_path):
     held_out = split == "held out"
     sizes = {"train": 300, "test": 60} if held_out else {"train": 300, "val": 60, "test": 60}
     files, name, row = write_files(tmp_path, sizes), "train" if held_out else split, 41
@@ -39,28 +39,28 @@ def test_a_nan_in_any_streamed_file_is_named_before_training(split, in_process, 
     X = np.load(tmp_path / f"{name}_X.npy")
     X[row, 2] = np.nan
     np.save(tmp_path / f"{name}_X.npy", X)
-    done = in_process("train.py", *files, *QUICK, *["data.val_fraction=0.1"] * held_out)
+    done = command("train.py", *files, *QUICK, *["data.val_fraction=0.1"] * held_out)
     assert done.returncode == 1
     line = f"{name}_X.npy: example {row} holds nan: it is not finite (at [{row}, 2])"
     assert line in done.stderr
     assert not (tmp_path / "r/checkpoint.npz").exists()
 
 
-def test_another_test_split_asks_for_a_new_evaluation_only(in_process, tmp_path):
+def test_another_test_split_asks_for_a_new_evaluation_only(command, tmp_path):
     files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
-    assert in_process("train.py", *files, *QUICK).returncode == 0
+    assert command("train.py", *files, *QUICK).returncode == 0
     model = (tmp_path / "r/model.npz").read_bytes()
     before = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
     X = np.load(tmp_path / "test_X.npy")
     np.save(tmp_path / "test_X.npy", X[::-1])
-    done = in_process("train.py", "resume=r")
+    done = command("train.py", "resume=r")
     assert done.returncode == 0, done.stderr
     after = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
     assert after["metrics"]["val"] == before["metrics"]["val"]
     assert after["metrics"]["test"]["loss"] > before["metrics"]["test"]["loss"]
     assert (tmp_path / "r/model.npz").read_bytes() == model
     np.save(tmp_path / "val_X.npy", np.load(tmp_path / "val_X.npy")[::-1])
-    assert "the data are not those" in in_process("train.py", "resume=r").stderr
+    assert "the data are not those" in command("train.py", "resume=r").stderr
 
 
 @pytest.mark.parametrize("more", [True, False])
@@ -129,11 +129,11 @@ def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(start, tmp
 
 
 @pytest.mark.parametrize("files", ["none.npz,good.npz", "good.npz,none.npz"])
-def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, in_process, tmp_path):
+def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_path):
     np.savez(
         tmp_path / "good.npz", X=np.random.default_rng(0).normal(size=(90, 4)), y=np.arange(90) % 3
     )
-    done = in_process("train.py", "-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={files}")
+    done = command("train.py", "-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={files}")
     assert done.returncode == 1
     good = {"status": "completed", "reason": "all epochs done"}
     wrong = {"status": "failed", "reason": "none.npz: no such file"}
@@ -145,16 +145,16 @@ def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, in_process, t
     ("name", "words"),
     [("train.log", "Is a directory"), ("status.json", "is a folder; move it away")],
 )
-def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, in_process, tmp_path):
+def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, command, tmp_path):
     sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
-    assert in_process("train.py", *sweep).returncode == 0
+    assert command("train.py", *sweep).returncode == 0
     for number in ("0", "1"):
         for written in ("report.json", "model.npz", "checkpoint.npz", "status.json"):
             (tmp_path / "s" / number / written).unlink(missing_ok=True)
     place = tmp_path / "s/0" / name
     place.unlink(missing_ok=True)
     place.mkdir()
-    done = in_process("train.py", *sweep)
+    done = command("train.py", *sweep)
     assert done.returncode == 1
     assert f"s/0/{name}: {words}\n" in done.stdout
     assert done.stderr.startswith("1 ")

@@ -79,8 +79,8 @@ def test_workers_end_with_a_parent_that_is_killed(backend, tmp_path, start):
     until(lambda: not any(process.is_running() for process in workers.values()), 30)
 
 
-def test_reasons_are_printed_with_their_counts(in_process):
-    done = in_process("train.py", "-m", "lr=0.1,fast,slow", "reg=0,-1", *QUICK)
+def test_reasons_are_printed_with_their_counts(command):
+    done = command("train.py", "-m", "lr=0.1,fast,slow", "reg=0,-1", *QUICK)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     lr = "must be auto or a number"
@@ -131,10 +131,8 @@ def test_a_callback_of_single_jobs_is_refused_in_a_stack_and_called_without(repo
 
 
 @pytest.mark.parametrize("sweep", [[], ["-m", "lr=0.1,0.2"]])
-def test_a_removed_tracker_is_none(sweep, in_process):
-    done = in_process(
-        "train.py", "~tracker", *sweep, "data=blobs", "epochs=1", "report.plots=false"
-    )
+def test_a_removed_tracker_is_none(sweep, command):
+    done = command("train.py", "~tracker", *sweep, "data=blobs", "epochs=1", "report.plots=false")
     assert (done.returncode, done.stderr) == (0, "")
 
 

@@ -27,15 +27,13 @@ REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text(enco
     ("program", "given", "line"),
     [(p, *row) for p in ("train.py", "predict.py") for row in REFUSED[p].items()],
 )
-def test_a_command_that_cannot_be_followed_gets_one_line(
-    program, given, line, in_process, tmp_path
-):
+def test_a_command_that_cannot_be_followed_gets_one_line(program, given, line, command, tmp_path):
     if "joblib" in given and not importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
         pytest.skip("hydra_joblib_launcher is not installed")
     for name in ("pictures/data_batch_1.bin", "hundred/train", "hundred/meta", "folder/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
-    done = in_process(program, *shlex.split(given))
+    done = command(program, *shlex.split(given))
     assert done.stderr.startswith(line)
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (1, 1, "")
     assert not list(tmp_path.rglob(".hydra"))
@@ -61,12 +59,12 @@ def write_arrays(folder):
 
 
 @pytest.mark.parametrize(("given", "line"), [*(REFUSED["data"] | REFUSED["prepared"]).items()])
-def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, in_process, tmp_path):
+def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, command, tmp_path):
     write_arrays(tmp_path)
     given = ["data=arrays", "epochs=1", "report.plots=false", *given.split()]
     if given[3].startswith("data="):
         del given[0]
-    done = in_process("train.py", *given, "hydra.run.dir=r")
+    done = command("train.py", *given, "hydra.run.dir=r")
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert done.stderr.startswith(line)
     assert read_status(tmp_path / "r") == {"status": "failed", "reason": done.stderr.strip()}
@@ -75,7 +73,7 @@ def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, in_pro
         assert "use preprocessing=standardize" in done.stderr
     if line in REFUSED["prepared"].values():
         return
-    done = in_process("train.py", "-m", *given, "lr=0.1,0.2", "hydra.sweep.dir=s")
+    done = command("train.py", "-m", *given, "lr=0.1,0.2", "hydra.sweep.dir=s")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(line)
     assert done.stderr.endswith("(so it is with all 2 jobs)\n")

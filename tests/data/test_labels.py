@@ -12,10 +12,10 @@ CLASSES = np.array([3, 5, 8])
 
 def test_balanced_weights_are_scikit_learns():
     y = np.repeat(CLASSES, [1, 20, 300])
-    own = np.random.default_rng(0).uniform(0, 1e-3, len(y))
-    for weights in (np.ones(len(y)), own):
-        totals = np.bincount(np.searchsorted(CLASSES, y), weights)
-        expected = compute_class_weight("balanced", classes=CLASSES, y=y, sample_weight=weights)
+    times = np.random.default_rng(0).integers(1, 9, len(y))  # a weight is an example so many times
+    for unit, weights in ((1.0, np.ones(len(y), int)), (1e-4, times)):
+        totals = np.bincount(np.searchsorted(CLASSES, y), weights * unit)
+        expected = compute_class_weight("balanced", classes=CLASSES, y=np.repeat(y, weights))
         np.testing.assert_allclose(class_weights("balanced", CLASSES, totals), expected)
     absent = class_weights("balanced", CLASSES, np.array([2.0, 0, 4]))
     assert absent.tolist() == [1, 0, 0.5]
