@@ -24,7 +24,7 @@ from classifier.report.chart import (
     short,
     span,
 )
-from classifier.report.text import reported_split
+from classifier.report.settings import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 LETTERS = 28  # of a name in each of ten thousand cells, half of them from its end

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from classifier.report.chart import DASHES, LETTER, Box, Chart, Dot, Line, Mark, Text
-from classifier.report.text import reported_split
+from classifier.report.settings import reported_split
 from classifier.uncertainty import accuracy_interval
 from data.errors import class_name, printable
 

@@ -33,6 +33,11 @@ VALUES = 40  # of a key in a pair, at most
 CHANCE = 0.05  # share of sweeps of equal settings in which any is called worse
 
 
+def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the split that speaks for new examples: test, or val or train where it is empty."""
+    return next((name, metrics[name]) for name in ("test", "val", "train") if metrics[name])
+
+
 def settings_of(jobs: list[Row], swept: list[str], objective: str) -> list[Row]:
     """Return a row for each setting, in the order of the jobs.
 

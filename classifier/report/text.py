@@ -6,6 +6,7 @@ The page of a run and its log say the same sentences of a model that is bad but 
 import math
 from typing import Any
 
+from classifier.report.settings import reported_split
 from data.errors import printable
 
 CALIBRATION = 0.1  # an expected calibration error from which it is flagged
@@ -20,11 +21,6 @@ def text_of(part: str, *values: Any) -> str:
     from classifier.report.page import template  # its packages cost start-up
 
     return str(getattr(template("report.txt").module, part)(*values)).rstrip()
-
-
-def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return the split that speaks for new examples: test, or val or train where it is empty."""
-    return next((name, metrics[name]) for name in ("test", "val", "train") if metrics[name])
 
 
 def flags(report: dict[str, Any]) -> list[str]:

@@ -20,7 +20,8 @@ import numpy as np
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.figures import Shown
-from classifier.report.text import reported_split, text_of
+from classifier.report.settings import reported_split
+from classifier.report.text import text_of
 from classifier.runs.config import Job, refuse_changes
 from classifier.solver import Training
 from data.dataset import Dataset

@@ -16,8 +16,7 @@ from urllib.parse import unquote
 from classifier.report.page import template
 from classifier.report.pages.compare_page import TITLE as COMPARISON
 from classifier.report.pages.sweep_page import NAME as SWEEP_PAGE
-from classifier.report.settings import rank
-from classifier.report.text import reported_split
+from classifier.report.settings import rank, reported_split
 from classifier.runs.artifacts import PAGE
 from classifier.runs.config import Labels, labels_of
 from classifier.runs.folder import SWEEP, read_report, read_status

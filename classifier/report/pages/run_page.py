@@ -10,7 +10,8 @@ from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report import figures
 from classifier.report.page import data_uri, template
-from classifier.report.text import flags, reported_split
+from classifier.report.settings import reported_split
+from classifier.report.text import flags
 from classifier.runs.artifacts import (
     EXAMPLES,
     MISTAKES,
