@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.utils.class_weight import compute_class_weight
 
+from data.dataset import class_counts
 from data.errors import InputError
 from data.labels import class_weights, scaled
 
@@ -42,3 +43,8 @@ def test_other_weights_are_refused():
     ):
         with pytest.raises(InputError, match=words):
             class_weights(weight, CLASSES, np.ones(3))
+
+
+def test_more_labels_than_are_counted_at_a_time_are_counted_once():
+    y = np.repeat(np.arange(3, dtype=np.uint8), [2**20, 5, 2**20])
+    np.testing.assert_array_equal(class_counts(y, 4), np.bincount(y, minlength=4))

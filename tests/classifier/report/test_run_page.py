@@ -61,6 +61,8 @@ def test_the_tables_have_the_figures_of_the_report(page_of):
     test = metrics["test"]
     assert f"{100 * between.low:.1f} to {100 * between.high:.1f}% (95% interval)" in page.text
     assert f"± {test['loss_error']:.2g} (standard error)" in page.text
+    top = f"top-3 accuracy {test['top_k_accuracy']:.2%} macro F1 {test['macro_f1']:.4f}"
+    assert top in page.text
     classes = page.rows("Figures of each class, test examples")
     for c in test["per_class"]:
         figures = [f"{c[key]:.4f}" for key in ("precision", "recall", "f1")]
