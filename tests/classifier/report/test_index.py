@@ -35,11 +35,12 @@ def put_run(folder, labels=None, report=REPORT):
     write_json(folder / "report.json", report | {"config": labels or {}})
 
 
-def put_sweep(folder, n_jobs, labels=None):
+def put_sweep(folder, n_jobs, labels=None, objective="val_loss"):
     """A sweep of n_jobs over lr and reg, whose losses are all different; the last job is best."""
     jobs = []
     for k in range(n_jobs):
-        figures = {"val_loss": 1 - k / n_jobs, "val_loss_error": 0.01, "val_accuracy": 0.9}
+        figures = {"val_loss": 1 - k / n_jobs, "val_loss_error": 0.01}
+        figures |= {"val_accuracy": 0.9, "val_accuracy_error": 0.02}
         figures |= dict.fromkeys(["train_loss", "train_accuracy", "cv_loss", "cv_accuracy"])
         jobs.append(
             {"job": str(k), "status": "completed", "lr": float(k), "reg": 0.1 * k, "optimum": None}
@@ -48,9 +49,9 @@ def put_sweep(folder, n_jobs, labels=None):
     put_run(folder / str(n_jobs - 1), labels)
     (folder / "0").mkdir()
     (folder / "0/report.json").touch()  # would cost the row its figures, were it read
-    settings = settings_of(jobs, ["lr", "reg"], "val_loss")
+    settings = settings_of(jobs, ["lr", "reg"], objective)
     test = {"test_loss": 0.2, "test_accuracy": 348 / 360, "test_n": 360}
-    summary = {"swept": ["lr", "reg"], "keys": ["lr", "reg"], "objective": "val_loss"}
+    summary = {"swept": ["lr", "reg"], "keys": ["lr", "reg"], "objective": objective}
     best = max(settings, key=lambda row: row["lr"]) | test
     write_json(folder / "sweep.json", summary | {"jobs": jobs, "settings": settings, "best": best})
 
@@ -114,6 +115,9 @@ def test_figures_have_their_errors_whatever_the_objective(tmp_path, read):
         "lr=0 reg=0: val_loss 1.0000 ± 0.01", "objective": "val_loss",
         "best": "0.3333 ± 0.01", "test_accuracy": interval,
     }  # fmt: skip
+    put_sweep(tmp_path / "other/s", 3, objective="val_accuracy")
+    _, row = read(write_index(tmp_path / "other")).tables["Sweeps, newest first"]
+    assert "0.9000 ± 0.02" in row
 
 
 @pytest.mark.parametrize(

@@ -263,3 +263,22 @@ def test_a_run_is_not_completed_where_a_fold_has_no_finite_loss(job_of, tmp_path
     with pytest.raises(RunError, match="the model without fold 2 diverged"):
         run([job_of(tmp_path, "cv=3", "epochs=2")])
     assert "cross_validation" not in read(tmp_path, "report.json")
+
+
+@pytest.mark.parametrize("lr", ["auto", "0.2"])
+def test_lr_scale_multiplies_whatever_lr_is(lr, job_of, tmp_path):
+    overrides = ["data=blobs", "epochs=1", f"lr={lr}"]
+    (one,) = run([job_of(tmp_path / "1", *overrides)])
+    (three,) = run([job_of(tmp_path / "3", *overrides, "lr_scale=3")])
+    assert three["lr"] == pytest.approx(3 * one["lr"])
+
+
+def test_the_seed_and_nothing_else_decides_the_weights(job_of, tmp_path):
+    def weights(name, *overrides):
+        run([job_of(tmp_path / name, "epochs=3", *overrides)])
+        return LinearModel.load(tmp_path / name / "model.npz").W
+
+    first = weights("a")
+    np.testing.assert_array_equal(first, weights("b"))
+    np.testing.assert_array_equal(first, weights("c", "check_gradient=false"))
+    assert not np.array_equal(first, weights("d", "seed=1"))
