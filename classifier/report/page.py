@@ -108,7 +108,7 @@ def at(report: dict[str, Any], place: str) -> Any:
 
 
 def template(name: str) -> Any:
-    """Return a template of the pages."""
+    """Return a template of pages or texts; what is no text of the program is escaped in pages."""
     return _environment().get_template(name)
 
 
@@ -117,7 +117,7 @@ def _environment() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         undefined=StrictUndefined,
-        autoescape=lambda name: name != "report.txt",
+        autoescape=lambda name: not str(name).endswith(".txt"),
         trim_blocks=True,
         lstrip_blocks=True,
     )
