@@ -167,18 +167,9 @@ def evaluate_stack(
 
     def finish(g: int) -> Evaluation | InputError:
         """Ask again where float32 was not sure, and sum up."""
-        (model, top_k, _), unsure = stack[g], np.flatnonzero(~answers["is_sure"][g])
+        answer = {name: values[g] for name, values in answers.items()}
         try:
-            for part in row_parts(len(unsure), max(1, AT_ONCE // n_features)):
-                places = unsure[part]
-                examples = X[places]
-                check_rows(examples, X, places)  # float32 is sure of none that is not finite
-                for rows, scores in model.score_blocks(examples):
-                    labels = y[places[rows]].astype(np.int64)
-                    for name, values in _exact_answer(scores.T, labels, top_k).items():
-                        answers[name][g, places[rows]] = values
-                    after_block()
-            answer = {name: values[g] for name, values in answers.items()}
+            _ask_again(stack[g], X, y, answer, after_block)
             figures = _figures(stack[g], y, answer, class_weights)
         except InputError as error:
             return error
@@ -191,6 +182,26 @@ def evaluate_stack(
         for _ in team.map(ask, blocks):
             after_block()
         return list(team.map(finish, range(len(stack))))
+
+
+def _ask_again(
+    measured: Measured,
+    X: Examples,
+    y: np.ndarray,
+    answer: Answers,
+    after_block: Callable[[], None],
+) -> None:
+    """Ask a model about the examples of which float32 was not sure, in float64."""
+    unsure = np.flatnonzero(~answer["is_sure"])
+    for part in row_parts(len(unsure), max(1, AT_ONCE // len(measured.model.W))):
+        places = unsure[part]
+        examples = X[places]
+        check_rows(examples, X, places)  # float32 is sure of none that is not finite
+        for rows, scores in measured.model.score_blocks(examples):
+            labels = y[places[rows]].astype(np.int64)
+            for name, values in _exact_answer(scores.T, labels, measured.top_k).items():
+                answer[name][places[rows]] = values
+            after_block()
 
 
 def _weights_and_reach(stack: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
