@@ -203,13 +203,13 @@ class AffineMap:
             is_finite = np.isfinite(np.add.reduce(out, axis=0)).all()
         if not is_finite:
             self._fill_in_float64(flat, out)
-        if not is_finite and (wrong := flat[~np.isfinite(out)]).size:
-            check_rows(X, X, np.arange(len(X)))
-            largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
-            raise InputError(
-                f"X holds values (up to {largest}) that {out.dtype} cannot hold after "
-                "preprocessing; give them in other units"
-            )
+            if (wrong := flat[~np.isfinite(out)]).size:
+                check_rows(X, X, np.arange(len(X)))
+                largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
+                raise InputError(
+                    f"X holds values (up to {largest}) that {out.dtype} cannot hold after "
+                    "preprocessing; give them in other units"
+                )
         return out
 
     def fill(self, flat: np.ndarray, out: np.ndarray) -> None:
