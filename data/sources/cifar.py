@@ -257,7 +257,7 @@ def read_members(path: Path, names: set[str], limit: int) -> dict[str, bytes]:
         with path.open("rb") as packed:
             is_gzip = packed.read(2) == b"\x1f\x8b"
             packed.seek(0)
-            unpacked = _Bounded(fileobj=packed) if is_gzip else packed
+            unpacked = _BoundedGzip(fileobj=packed) if is_gzip else packed
             with tarfile.open(fileobj=unpacked, mode="r:") as archive:
                 for count, member in enumerate(archive):
                     if count == MAX_MEMBERS:
@@ -288,7 +288,7 @@ def check_size(size: int, limit: int, where: str) -> None:
         raise InputError(f"{where}: {size} bytes; such a file has at most {limit}")
 
 
-class _Bounded(gzip.GzipFile):
+class _BoundedGzip(gzip.GzipFile):
     """A packed file of which no byte beyond MAX_TOTAL is read, whatever a header declares."""
 
     def read(self, size: int | None = -1) -> bytes:
