@@ -16,7 +16,8 @@ root, refused, real = sys.argv[1], set(), (builtins.__import__, io.open, os.repl
 
 def find(name, globals=None, *more, **options):
     asks = str((globals or {}).get("__file__"))
-    if name in ("fcntl", "pwd", "resource") and asks.startswith(root):
+    is_ours = asks.startswith(root) and "site-packages" not in asks  # a .venv stands here too
+    if name in ("fcntl", "pwd", "resource") and is_ours:
         raise ModuleNotFoundError(name)
     return real[0](name, globals, *more, **options)
 

@@ -82,7 +82,10 @@ def refuse_links(folder: Path) -> None:
     for place, folders, files in os.walk(folder, onerror=_raise):
         inside = os.path.realpath(place)
         for path in (Path(place, name) for name in (*folders, *files)):
-            mode = path.lstat().st_mode
+            try:
+                mode = path.lstat().st_mode
+            except FileNotFoundError:  # a part of a file, which has taken its place meanwhile
+                continue
             # A junction of Windows is a folder that stands elsewhere.
             junction = stat.S_ISDIR(mode) and Path(os.path.realpath(path)).parent != Path(inside)
             if junction or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
