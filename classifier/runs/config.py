@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
@@ -205,15 +206,20 @@ def register_schemas() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
 
 
-def make_config(composed: DictConfig) -> Config:
-    """Turn a composed training config, with or without Hydra's part, into checked values.
+def make_config(composed: DictConfig, earlier: Mapping[str, Any] = MappingProxyType({})) -> Config:
+    """Turn a composed training config into checked values.
+
+    Parameters
+    ----------
+    composed : the config, with or without Hydra's part.
+    earlier : values of keys that were turned before, and are the same still.
 
     Raises
     ------
     InputError
         When a value is missing or not allowed; the message names the whole key.
     """
-    return Config(**typed_values(composed, Config))
+    return Config(**typed_values(composed, Config, earlier))
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
@@ -250,14 +256,16 @@ def settle_values(composed: DictConfig) -> None:
             composed[key] = value
 
 
-def typed_values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
+def typed_values(
+    composed: DictConfig, schema: type[Options], earlier: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
     """Return the values of a composed config for its schema; raises as `make_config` does."""
     keys, fields = keys_of(composed), {field.name for field in dataclasses.fields(schema)}
     removed = {key: REMOVABLE[key] for key in REMOVABLE.keys() & fields - {*keys}}
     if wrong := fields.symmetric_difference(keys) - {*removed}:
         raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
-    values: dict[str, Any] = {**removed}
-    for key in keys:
+    values = {**removed, **earlier}
+    for key in (key for key in keys if key not in earlier):
         try:
             node = composed[key]
             _check_nothing_added(node)
@@ -327,15 +335,22 @@ class Job:
     folder: Path
 
 
-def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
+def plain_config(
+    composed: DictConfig,
+    choices: dict[str, Any],
+    earlier: Mapping[str, Value] = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return a composed config as plain values, with the choices of the program's own groups.
 
     Keys that may be secret are not in it: it stands in reports, models and checkpoints.
     Values are those that JSON can hold: the names of classes are text, and stay what was written,
-    where JSON would make `true` of a class True.
+    where JSON would make `true` of a class True. `earlier` is as of `make_config`.
     """
     plain = dict[str, Any]()
     for key in (key for key in keys_of(composed) if key not in keys_with(SECRET)):
+        if key in earlier:
+            plain[key] = earlier[key]
+            continue
         value = plain_value(composed, key)
         if key == "class_weight" and isinstance(value, dict):
             value = {str(name): weight for name, weight in value.items()}

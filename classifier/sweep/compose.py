@@ -35,17 +35,24 @@ class Composition:
     Parameters
     ----------
     composed : by Hydra; it is used up.
+    keys : those that the jobs set. What another key has is turned once, unless it refers to some:
+        the config of a job takes 3 ms so, and not 7.
 
     Attributes
     ----------
     overrides : those of the job at hand.
     """
 
-    def __init__(self, composed: DictConfig) -> None:
+    def __init__(self, composed: DictConfig, keys: Sequence[str] = ()) -> None:
         self._hydra: Any = OmegaConf.to_container(composed.hydra, enum_to_str=True)
         self._task = composed
         with read_write(composed), open_dict(composed):
             del composed["hydra"]
+        changed, raw = {key.split(".")[0] for key in keys}, OmegaConf.to_container(composed)
+        assert isinstance(raw, dict)
+        self._same = [k for k in map(str, raw) if k not in changed and "${" not in repr(raw[k])]
+        self._checked: dict[str, Any] = {}  # values of these keys, of the job before,
+        self._plain: dict[str, Any] = {}  # and as `plain_config` has them
         self.overrides: Sequence[Override] = ()
 
     def set(self, values: Sequence[Override]) -> None:
@@ -56,13 +63,16 @@ class Composition:
 
     def job(self, folder: Path) -> Job:
         """Return the job with its checked values; raises as `make_config` and `refuse_unused`."""
-        config = make_config(self._task)
+        config = make_config(self._task, self._checked)
+        self._checked = {key: getattr(config, key) for key in self._same}
         refuse_unused(config, [str(override.input_line) for override in self.overrides])
         return Job(config, self.plain(), folder)
 
     def plain(self) -> dict[str, Any]:
         """Return the job's config as `plain_config` does."""
-        return plain_config(self._task, self._hydra["runtime"]["choices"])
+        plain = plain_config(self._task, self._hydra["runtime"]["choices"], self._plain)
+        self._plain = {key: plain[key] for key in self._same if key in plain}
+        return plain
 
     def files(self, folder: Path, number: int) -> dict[str, str]:
         """Return what Hydra leaves in a job's folder, by the name of the file.
@@ -110,8 +120,8 @@ class Composer:
         self._is_group = functools.cache(lambda key: bool(self.loader.get_group_options(key)))
         self._composition = functools.lru_cache(KEPT)(self._compose)
 
-    def _compose(self, overrides: Sequence[str], _keys: Sequence[str] = ()) -> Composition:
-        return Composition(self.loader.load_sweep_config(self.config, list(overrides)))
+    def _compose(self, overrides: Sequence[str], keys: Sequence[str] = ()) -> Composition:
+        return Composition(self.loader.load_sweep_config(self.config, list(overrides)), keys)
 
     def compose(self, overrides: Sequence[str]) -> Composition:
         """Return what `load_sweep_config` would return; it is this job's until the next call."""
