@@ -1,6 +1,6 @@
 """One description of each figure, from plain numbers, and where its parts stand in a drawing.
 
-`svg` writes a drawing for a page, `png` paints the same one into a file. Neither reads a text.
+`page` writes a drawing as SVG, `png` paints the same one into a file. Neither reads a text.
 """
 
 import dataclasses

@@ -322,14 +322,16 @@ def open_test(folder: Path) -> None:
             )
         if len(dataset.test) == 0:
             return
-        uncalibrated = dataclasses.replace(model, temperature=1.0)
+        models = [model]
+        if "calibration" in report:
+            models.append(dataclasses.replace(model, temperature=1.0))
         settings = config["report"]["top_k"], config["label_smoothing"]
-        stack = [Measured(one, *settings) for one in (model, uncalibrated)]
+        stack = [Measured(one, *settings) for one in models]
         weights = find_class_weights(config["class_weight"], dataset)
         evaluations: Sequence[Any] = evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)
         if errors := [one for one in evaluations if isinstance(one, InputError)]:
             raise errors[0]
-        warm, cold = evaluations
+        warm, cold = evaluations[0], evaluations[-1]
         report["metrics"]["test"] = warm.figures
         if "calibration" in report:
             report["calibration"]["before"]["test"] = calibrated_figures(cold.figures)
