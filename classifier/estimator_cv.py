@@ -1,7 +1,9 @@
 """The penalty chosen by cross-validation, as a scikit-learn estimator: one training for all."""
 
+import copy
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,14 +11,14 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 
 from classifier import blas
-from classifier.fit import DIVERGED, SKIPPED
+from classifier.fit import DIVERGED, SKIPPED, Fit
 from classifier.linear_estimator import LinearEstimator, generator
-from classifier.shards import evaluate_held_out
+from classifier.penalties import NUMBER, RULES, STRONGEST, WEAKEST, Path, search
+from classifier.shards import evaluate_folds
+from classifier.solver import Training
 from data.dataset import Split
 from data.errors import InputError, one_line
 from data.options import option
-
-STRONGEST, WEAKEST = 1e-1, 1e-5  # of a path, for features with a mean square of one
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -32,7 +34,9 @@ class SoftmaxClassifierCV(LinearEstimator):
     Parameters
     ----------
     reg : penalties, or how many, from 1e-1 to 1e-5 in equal steps of the logarithm, times the mean
-        square of the preprocessed features that vary, which is one of standardised ones.
+        square of the preprocessed features that vary, which is one of standardised ones. While the
+        best of these is at an end, and the last decade before it brought more than a standard
+        error, a decade is added there.
     cv : number of stratified folds, or a splitter or pairs of indices or masks, whose test parts
         hold each example once.
     scoring : 'neg_log_loss' or 'accuracy' on the fold left out, weighted as in training.
@@ -58,10 +62,10 @@ class SoftmaxClassifierCV(LinearEstimator):
     objective_, excess_ : of the chosen model, as of `SoftmaxClassifier`.
     """
 
-    reg: Any = 45
+    reg: Any = NUMBER
     cv: Any = 5
     scoring: str = option(choices=("neg_log_loss", "accuracy"), default="neg_log_loss")
-    choice: str = option(choices=("best", "1se"), default="best")
+    choice: str = option(choices=RULES, default="best")
     all_penalties: bool = False
 
     @blas.within_cores()
@@ -85,32 +89,45 @@ class SoftmaxClassifierCV(LinearEstimator):
             raise InputError(f"cv: examples that count are in {counting} folds, not in all")
         self._set_features(examples)
         train, rng = self._design(examples), generator(check_random_state(self.random_state))
-        self.regs_ = self._penalties()
-        n_regs = len(self.regs_)
-        fold = np.repeat(np.arange(-1, n_folds), n_regs)
         everything = self.all_penalties or self.scoring == "accuracy"
-        reg = np.tile(self.regs_, n_folds + 1)
-        training = self._to_optimum(train, reg, fold, rng, everything=everything)
-        fits = training.run(self._tell)
-        self._warn(fits)
-        self.n_iter_ = np.array([len(fit.history) for fit in fits]).reshape(-1, n_regs)
-        scores, paths = [], []
-        for k in range(n_folds):  # which are evaluated one by one, for the memory's sake
-            models = np.flatnonzero(fold == k)
-            thetas = [fits[g].theta for g in models]
-            of_fold = training.models.select(models)
-            held_out = evaluate_held_out(train, np.stack(thetas, axis=1), of_fold)
-            scores.append(held_out.accuracy if self.scoring == "accuracy" else -held_out.loss)
-            paths.append([np.column_stack(self._unprepared(theta)) for theta in thetas])
-        self.scores_, self.coefs_paths_ = np.array(scores), np.array(paths)
-        missing = np.reshape([fit.status in (SKIPPED, DIVERGED) for fit in fits], (-1, n_regs))
-        self.scores_[:, missing.any(axis=0)] = self.coefs_paths_[:, missing.any(axis=0)] = math.nan
-        self._keep_weights(fits[self._choose()])
+
+        def train_path(regs: np.ndarray, earlier: Training | None) -> tuple[Training, Path]:
+            reg, fold = np.tile(regs, n_folds + 1), np.repeat(np.arange(-1, n_folds), len(regs))
+            # The same numbers for each: a path that grows is that of a longer one.
+            training = self._to_optimum(train, reg, fold, copy.deepcopy(rng), everything=everything)
+            if earlier is not None:
+                training.adopt(earlier)
+            return training, self._judge(training, training.run(self._tell), regs)
+
+        training, path = search(self._penalties(), train_path, lambda: np.ndim(self.reg) == 0)
+        self._warn(training.fits)
+        shape, self.regs_ = (n_folds + 1, len(path.regs)), path.regs
+        self.n_iter_ = np.reshape([len(fit.history) for fit in training.fits], shape)
+        thetas = [np.column_stack(self._unprepared(fit.theta)) for fit in training.fits]
+        self.coefs_paths_ = np.reshape(thetas, (*shape, *thetas[0].shape))[1:]
+        self.coefs_paths_[np.isnan(self.scores_)] = math.nan
+        # With two classes LogisticRegression penalises the difference of their weights alone.
+        weight, halves = self._statistics.weight, min(2, len(self.classes_) - 1)
+        self.Cs_ = np.ldexp(1 / (self.regs_ * weight * halves), -self._statistics.exponent)
+        chosen = path.chosen(self.choice)
+        self.reg_, self.C_ = float(self.regs_[chosen]), float(self.Cs_[chosen])
+        self.reg_1se_ = float(self.regs_[path.strongest])
+        self._keep_weights(training.fits[chosen])
         return self
 
+    def _judge(self, training: Training, fits: Sequence[Fit], regs: np.ndarray) -> Path:
+        """Keep the scores (K, R) of the folds; return what each penalty costs."""
+        held_out = evaluate_folds(training.train, [fit.theta for fit in fits], training.models)
+        by_accuracy = self.scoring == "accuracy"
+        self.scores_ = np.array([one.accuracy if by_accuracy else -one.loss for one in held_out])
+        missing = np.reshape([fit.status in (SKIPPED, DIVERGED) for fit in fits], (-1, len(regs)))
+        self.scores_[:, missing.any(axis=0)] = math.nan
+        error = self.scores_.std(axis=0, ddof=1) / math.sqrt(len(self.scores_))
+        return Path(regs, -self.scores_.mean(axis=0), error)
+
     def _penalties(self) -> np.ndarray:
-        """Return the penalties (R,), each once, from strong to weak."""
-        regs, statistics, features = np.asarray(self.reg), self._statistics, self._features
+        """Return the penalties (R,) to begin with, each once, from strong to weak."""
+        regs = np.asarray(self.reg)
         are_numbers = regs.dtype.kind in ("iuf" if regs.ndim else "iu")
         if (
             not are_numbers
@@ -121,24 +138,8 @@ class SoftmaxClassifierCV(LinearEstimator):
             raise InputError(f"reg={self.reg}: must be penalties above 0, or how many")
         if regs.ndim:
             return np.unique(regs.astype(np.float64))[::-1]
-        apart = statistics.mean - features.shift
-        square = (statistics.spread**2 + apart**2) / features.scale**2
-        size = float(square[square > 0].mean()) if square.any() else 1.0
+        size = self._features.mean_square(self._statistics)
         return size * np.geomspace(STRONGEST, WEAKEST, int(self.reg))
-
-    def _choose(self) -> int:
-        """Return which penalty the scores speak for."""
-        mean = self.scores_.mean(axis=0)
-        error = self.scores_.std(axis=0, ddof=1) / math.sqrt(len(self.scores_))
-        best = int(np.nanargmax(mean))  # the strongest of equal ones
-        strongest = int(np.argmax(mean >= mean[best] - error[best]))
-        chosen = best if self.choice == "best" else strongest
-        # With two classes LogisticRegression penalises the difference of their weights alone.
-        weight, halves = self._statistics.weight, min(2, len(self.classes_) - 1)
-        self.Cs_ = np.ldexp(1 / (self.regs_ * weight * halves), -self._statistics.exponent)
-        self.reg_, self.C_ = float(self.regs_[chosen]), float(self.Cs_[chosen])
-        self.reg_1se_ = float(self.regs_[strongest])
-        return chosen
 
 
 def _folds(cv: Any, X: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -32,6 +32,10 @@ class PerModel:
         numbers = (getattr(self, field.name) for field in dataclasses.fields(self))
         return PerModel(*(number[list(keep)] for number in numbers))
 
+    def penalties(self) -> list[tuple[float, int]]:
+        """Return the penalty and the fold of each model."""
+        return list(zip(self.reg.tolist(), self.fold.tolist(), strict=True))
+
 
 class Certificate(NamedTuple):
     """What a pass over the training examples proves of one model.

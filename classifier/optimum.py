@@ -76,6 +76,11 @@ class FullBatchTraining(Training):
         self._waiting -= {*self.stack}
         self._objective = Objective(self.train, self.models.select(self.stack))
 
+    def adopt(self, earlier: Training) -> None:
+        """Take over what another training has made of its models; these do not wait any more."""
+        super().adopt(earlier)
+        self._waiting = {g for g in self._waiting if not self.fits[g].history}
+
     def start_from(self, theta: np.ndarray) -> None:
         """Begin with these weights (C, G, D + 1) instead of a path: a warm start."""
         self.begin(range(len(self.fits)), self.init(theta.astype(self.train.X.dtype)))
@@ -267,7 +272,8 @@ def start(models: PerModel, wanted: Sequence[int], trained: Mapping[int, np.ndar
             columns.append(thetas[min(thetas)])
             continue
         spline = CubicSpline(np.log10(positive), np.eye(len(positive)))
-        shares = spline(np.log10(models.reg[g])).tolist()
+        nearest = np.clip(models.reg[g], positive[0], positive[-1])  # beyond, a spline goes wild
+        shares = spline(np.log10(nearest)).tolist()
         parts = [share * thetas[reg] for share, reg in zip(shares, positive, strict=True)]
         columns.append(np.sum(parts, axis=0))
     return np.stack(columns, axis=1)

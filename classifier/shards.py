@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -237,3 +237,22 @@ def evaluate_held_out(
     loss, accuracy, squares = np.stack(figures) / total
     variance = np.maximum(squares - loss**2, 0)
     return HeldOut(loss, accuracy, np.sqrt(variance / np.maximum(total - 1, 1)))
+
+
+def evaluate_folds(
+    examples: Split, thetas: Sequence[np.ndarray], models: PerModel
+) -> Iterator[HeldOut]:
+    """Yield the figures of the models of each fold on the examples that it leaves out.
+
+    They are evaluated fold by fold, for the memory's sake.
+
+    Parameters
+    ----------
+    examples : design matrix (N, D + 1), class indices, weights or None, and folds.
+    thetas : G weights and biases (C, D + 1).
+    models : reg, label smoothing and fold of each.
+    """
+    for fold in np.unique(models.fold[models.fold >= 0]):
+        places = np.flatnonzero(models.fold == fold).tolist()
+        theta = np.stack([thetas[g] for g in places], axis=1)
+        yield evaluate_held_out(examples, theta, models.select(places))

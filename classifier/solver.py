@@ -107,6 +107,17 @@ class Training(abc.ABC):
         """Return the places of the models that have not ended."""
         return self.stack
 
+    def adopt(self, earlier: "Training") -> None:
+        """Take over, before the first epoch, what another training has made of its models.
+
+        They are known by their penalties and folds, and are not trained again.
+        """
+        numbers = zip(earlier.models.penalties(), earlier.fits, strict=True)
+        known = {number: fit for number, fit in numbers if fit.history}
+        for g, number in enumerate(self.models.penalties()):
+            self.fits[g] = known.get(number, self.fits[g])
+        self.select([place for place, g in enumerate(self.stack) if not self.fits[g].history])
+
     def find_models(self) -> bool:
         """Return whether there are models to be trained; put them into the stack if they wait."""
         return len(self.unfinished()) > 0

@@ -10,6 +10,7 @@ import dataclasses
 import math
 import numbers
 import operator
+import re
 import types
 from typing import Any, get_args
 
@@ -60,9 +61,13 @@ class Options:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not _is_allowed(value, field):
-                raise InputError(f"{field.name}={value}: must be {describe(field)}")
+            check_value(field.name, getattr(self, field.name), field)
+
+
+def check_value(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
+    """Raise InputError, with the name and the value, where a field may not have the value."""
+    if not _is_allowed(value, field):
+        raise InputError(f"{name}={value}: must be {describe(field)}")
 
 
 def describe(field: dataclasses.Field[Any]) -> str:
@@ -82,6 +87,8 @@ def accepts(text: str, field: dataclasses.Field[Any]) -> bool:
     if text.lower() == "null":
         return _is_allowed(None, field)
     kinds = _kinds(field)
+    if str in kinds and re.match(r"[+-]?0[0-9]", text):
+        return False  # Hydra reads 007 as text
     if text not in field.metadata.get("choices", ()):
         for kind in (int, float):
             if kind in kinds:

@@ -186,6 +186,16 @@ class AffineMap:
     shift: np.ndarray
     scale: np.ndarray
 
+    def mean_square(self, statistics: Statistics) -> float:
+        """Return the mean square of those prepared features that are not zero throughout.
+
+        It is 1 of standardised features, and where there are none.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart = (statistics.mean - self.shift) / self.scale
+            square = np.square(statistics.spread / self.scale) + np.square(apart)
+        return float(square[square > 0].mean()) if square.any() else 1.0
+
     def transform(self, X: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """Return the prepared (N, D) features of X (N, ...), float32 or of the type of `out`.
 

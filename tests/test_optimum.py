@@ -73,6 +73,12 @@ def objective(model, X, y, reg):
             ([override], f"^{override.split('=')[0]}: optimizer=lbfgs has no use for it; leave it")
             for override in ("lr=0.1", "lr_scale=2", "momentum=0", "schedule=step", "batch_size=8")
         ),
+        (["reg_path.n=9"], "^reg_path.n: is for reg=auto; add that, or leave it out"),
+        (["reg_choice=1se", "reg=1e-3"], "^reg_choice: is for reg=auto"),
+        (
+            ["reg=auto", "cv=3", "data.val_fraction=0.2"],
+            "^data.val_fraction: with reg=auto the folds",
+        ),
     ],
 )
 def test_what_cannot_be_trained_or_is_of_no_use_is_refused(job_of, tmp_path, overrides, message):
@@ -83,9 +89,17 @@ def test_what_cannot_be_trained_or_is_of_no_use_is_refused(job_of, tmp_path, ove
 
 
 @pytest.mark.slow
-def test_a_probe_needs_three_lines(command, probe, tmp_path):
-    arguments = ["experiment=linear_probe", *probe, "data.val_fraction=0", "cv=4"]
-    done = command("train.py", "-m", *arguments, "hydra.sweep.dir=s", "report.plots=false")
+def test_a_path_with_a_folder_for_each_penalty(command, probe, tmp_path):
+    arguments = [
+        "-m",
+        "sweep=reg_path",
+        "data=arrays",
+        *probe,
+        *QUIET,
+        "data.val_fraction=0",
+        "cv=4",
+    ]
+    done = command("train.py", *arguments, "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr
     found, jobs = read(tmp_path / "s", "sweep.json"), rows(tmp_path / "s")
     assert len(jobs) == 45
@@ -128,6 +142,28 @@ def test_a_probe_needs_three_lines(command, probe, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "0 to train" in again.stdout
     assert rows(tmp_path / "s") == jobs
+
+
+@pytest.mark.slow
+def test_a_probe_is_one_run(command, probe, tmp_path):
+    done = command("train.py", "experiment=linear_probe", *probe, "hydra.run.dir=r")
+    assert done.returncode == 0, done.stderr
+    report = read(tmp_path / "r")
+    assert report["metrics"]["train"]["n"] == 240
+    chosen = f"reg {report['reg']:.2g} by 5 folds: "
+    assert done.stdout.splitlines()[-2].startswith(chosen)
+    assert (tmp_path / "r/reg_path.png").stat().st_size > 10_000
+    page = (tmp_path / "r/report.html").read_text(encoding="utf-8")
+    assert "The penalty" in page
+    assert "on 5 folds was kept" in page
+    # In a sweep each job chooses its own.
+    more = ["-m", "data.split_seed=0,1", "report.plots=false", "hydra.sweep.dir=s"]
+    done = command("train.py", "experiment=linear_probe", "data.train=train.npz", *more)
+    assert done.returncode == 0, done.stderr
+    for job in "01":
+        assert read(tmp_path / "s" / job)["reg_path"]["by"] == "cv"
+    tests = [read(tmp_path / "s" / job)["metrics"]["test"] for job in "01"]
+    assert sorted(test is None for test in tests) == [False, True]  # the winner's alone
 
 
 @pytest.mark.slow

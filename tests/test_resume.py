@@ -33,6 +33,7 @@ NESTEROV = ["optimizer=sgd", "optimizer.nesterov=true", *LONG]
 FULL_BATCH = "optimizer=lbfgs epochs=3000 report.plots=false reg=1e-6".split()
 FULL_BATCH += ["optimizer.tol=1e-12"]  # which float32 never reaches
 PATH = ["-m", "optimizer=lbfgs", "reg=1e-2,3e-3,1e-3,3e-4,1e-4", "cv=3", "optimizer.tol=1e-4"]
+ONE_PATH = "reg=auto reg_path.from=1e-1 reg_path.to=1e-2 reg_path.n=4 report.plots=false".split()
 STREAMED = "data=arrays data.train_X=X.npy data.train_y=y.npy".split()
 STREAMED += ["class_weight={0: 2, 2: 0.5}"]
 KINDS = {
@@ -42,6 +43,8 @@ KINDS = {
     "streamed": (1, [*LONG, *STREAMED]),
     "lbfgs": (1, FULL_BATCH),
     "lbfgs streamed": (1, [*FULL_BATCH, *STREAMED]),
+    "a path in one run": (1, [*ONE_PATH, "optimizer=lbfgs", "epochs=3000", "cv=3"]),
+    "a path of minibatches": (1, [*ONE_PATH, "epochs=25"]),
     "a path": (5, [*PATH, "epochs=3000", "report.plots=false", "data=blobs"]),
 }
 
@@ -66,7 +69,7 @@ def trained_for(program, folder, seconds):
 
     def beginnings():
         lines = log.read_text(encoding="utf-8") if log.exists() else ""
-        return lines.count("lr ") + lines.count("L-BFGS")
+        return sum(map(lines.count, ("lr ", "L-BFGS", "reg=auto:")))
 
     begun, deadline = beginnings(), time.monotonic() + 300
     while program.poll() is None and time.monotonic() < deadline and beginnings() == begun:

@@ -18,7 +18,7 @@ from classifier.report.settings import (
     rank,
 )
 
-SWEEP_PLOT, PATH = "sweep.png", "reg_path.png"  # the latter of one over the penalty
+SWEEP_PLOT = "sweep.png"
 FAINTEST = 0.05  # share of the colour that the worst has in a heat map
 FEW = 12  # values of a number that all may have a tick of their own
 TINY, HUGE = 1e-200, 1e200  # between them numbers have a place on an axis, with room around it
@@ -216,7 +216,7 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
 
     Parameters
     ----------
-    rows : of `classifier.sweep.summary.path_rows`, which may be none.
+    rows : of `classifier.sweep.summary.path_rows` or of the report of a run, which may be none.
     best : the job that was chosen.
     strongest : that with the strongest penalty within one standard error of it, or None.
     """
@@ -249,6 +249,16 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
             chart.marks.append(Dot(reg, value, 4, "dot", text, row.get("link", "")))
         charts.append(chart)
     return charts
+
+
+def path_of(report: dict[str, Any]) -> list[Chart]:
+    """Return the charts of the penalties that a run has chosen from, if it has."""
+    found = report.get("reg_path")
+    if found is None:
+        return []
+    rows = [row for row in reversed(found["penalties"]) if row["loss"] is not None]
+    best, strongest = ({"reg": found[name]} for name in ("best", "one_standard_error"))
+    return path_charts(rows, best, strongest)
 
 
 def sweep_panels(summary: dict[str, Any]) -> tuple[str, list[Chart | Grid]]:

@@ -36,6 +36,7 @@ HISTORY, TEXT, REPORT = "history.csv", "report.txt", "report.json"
 MISTAKES = "mistakes.npz"  # the images of the most confident mistakes
 EXAMPLES = "examples.npz"  # of two features: those that a picture shows
 PAGE, REGIONS, TEMPLATES = "report.html", "decision_regions.png", "weights.png"
+PATH = "reg_path.png"  # of a run with a path of penalties, and of a sweep over them
 PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "accuracy_curve.png",
     "confusion_matrix.png",
@@ -278,6 +279,7 @@ class Checkpoints:
         self.whose = {
             "folders": np.array([job.folder.name for job in jobs]),
             "configs": np.array([json.dumps(job.plain) for job in jobs]),
+            "regs": np.array([float(job.config.reg) for job in jobs]),
             "data": np.array(fingerprint),
             "gradient_error": np.array(math.nan if gradient_error is None else gradient_error),
         }
@@ -301,11 +303,12 @@ class Checkpoints:
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint as read: the jobs' folders and configs, what they were trained on, the state."""
+    """A checkpoint as read: folder, config and penalty of each model, their data, the state."""
 
     path: Path
     folders: list[str]
     configs: list[dict[str, Any]]
+    regs: np.ndarray
     data: str
     gradient_error: float | None
     state: dict[str, np.ndarray]
@@ -319,13 +322,12 @@ class Checkpoint:
             When settings or data are not those it was trained with, or the file is damaged.
         """
         members = []
-        for job in jobs:
-            if job.folder.name in self.folders:
-                members.append(self.folders.index(job.folder.name))
-            elif len(self.folders) == len(jobs) == 1:  # a folder may have another name by now
-                members.append(0)
-            else:
+        # One run may have a path of penalties, and its folder another name by now.
+        is_one_run = len({*self.folders}) == 1 and len(self.folders) == len(jobs)
+        for place, job in enumerate(jobs):
+            if not is_one_run and job.folder.name not in self.folders:
                 raise InputError(f"{self.path}: holds no model of {job.folder}; delete it")
+            members.append(place if is_one_run else self.folders.index(job.folder.name))
             refuse_changes(self.configs[members[-1]], job.plain)
         if self.data != fingerprint:
             raise InputError(
@@ -353,6 +355,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         arrays = read_sealed(path, "checkpoint", STATE_FORMAT)
         folders = [str(name) for name in arrays.pop("folders")]
         configs = [dict(json.loads(str(config))) for config in arrays.pop("configs")]
+        regs = arrays.pop("regs", np.empty(0)).astype(np.float64)  # earlier versions kept none
         data, checked = str(arrays.pop("data")), float(arrays.pop("gradient_error"))
         gradient_error = None if math.isnan(checked) else checked
         state = {name.removeprefix(STATE): array for name, array in arrays.items()}
@@ -362,7 +365,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         known = isinstance(error, InputError)
         damage = str(error) if known else f"{path}: a damaged checkpoint ({one_line(error)})"
         raise InputError(f"{damage}; {WAY_OUT}") from error
-    return Checkpoint(path, folders, configs, data, gradient_error, state)
+    return Checkpoint(path, folders, configs, regs, data, gradient_error, state)
 
 
 RESULTS: tuple[Stage, ...] = ("evaluation", "test")
@@ -387,6 +390,6 @@ FILES = (  # in the order in which those of a stage are written; written from da
         lambda _, it, to: write_text(to / TEXT, text_of("report_text", it.report) + "\n"),
     ),
     Artifact(REPORT, RESULTS, BOTH, lambda _, it, to: write_json(to / REPORT, it.report)),
-    *(Artifact(name, ("show",), BOTH) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS)),
+    *(Artifact(name, ("show",), BOTH) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS, PATH)),
     Artifact("status.json", ("end",), (TRACKER,)),
 )

@@ -7,6 +7,7 @@ here and in the dataclasses of the data sources, optimizers and schedules.
 import dataclasses
 import functools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,12 +20,31 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.fit import EarlyStopping
 from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
+from classifier.penalties import RULES
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError, printable
-from data.options import LABEL, PER_MODEL, PLACE, REPORTING, SECRET, Options, option
+from data.options import (
+    LABEL,
+    PER_MODEL,
+    PLACE,
+    REPORTING,
+    SECRET,
+    Options,
+    check_value,
+    option,
+)
 from data.preprocessing import Preprocessing
 from data.sources import sources
 
+AUTO = "auto"  # instead of a number: it is found from the data
+LARGEST = 1e15  # penalty
+REG_PATH = {  # keys of reg_path: `from` is a word of Python's, and no field of a dataclass
+    "from": option(above=0, maximum=LARGEST),
+    "to": option(above=0, maximum=LARGEST),
+    "n": option(minimum=2, maximum=1000),
+}
+for _field, _type in zip(REG_PATH.values(), (float | None, float | None, int), strict=True):
+    _field.type = _type
 REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
 DRAWN_PLOTS = ("best", "all", "none")  # runs whose plots are drawn: a sweep's best one, all, none
 MINIBATCHES = ("lr", "lr_scale", "momentum", "schedule", "batch_size", "early_stopping")
@@ -78,14 +98,16 @@ class Mlflow(Options):
 class Config(Options):
     """Everything that one run depends on; the keys of `configs/train.yaml`."""
 
-    lr: int | float | str = option(above=0, maximum=1e30, choices=("auto",), roles=(PER_MODEL,))
-    reg: float = option(minimum=0, maximum=1e15, roles=(PER_MODEL,))
+    lr: int | float | str = option(above=0, maximum=1e30, choices=(AUTO,), roles=(PER_MODEL,))
+    reg: int | float | str = option(minimum=0, maximum=LARGEST, choices=(AUTO,), roles=(PER_MODEL,))
     batch_size: int = option(minimum=1)
     epochs: int = option(minimum=1, roles=(REPORTING,))  # a resumed run may have more
     momentum: float = option(minimum=0, maximum=0.9999, roles=(PER_MODEL,))
     label_smoothing: float = option(minimum=0, below=1, roles=(PER_MODEL,))
     lr_scale: float = option(above=0, maximum=1e6, roles=(PER_MODEL,))
     seed: int = option(minimum=0)
+    reg_path: Any  # the keys of REG_PATH
+    reg_choice: str = option(choices=RULES, roles=(REPORTING,))
     cv: int | None = option(minimum=2, maximum=1000)
     class_weight: Any  # None, balanced, or a number for each class
     calibrate: bool = option(roles=(REPORTING,))
@@ -111,6 +133,7 @@ class Config(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        _check_path(self.reg_path)
         if self.name is not None and not _fits(self.name):
             name = printable(self.name)
             raise InputError(f"name={name}: must be one line of at most {LONGEST} letters")
@@ -120,6 +143,39 @@ class Config(Options):
                     f"tags={printable(self.tags)}: must be texts of at most {LONGEST} letters, "
                     "as tags=[first,wide]"
                 )
+
+    @property
+    def source(self) -> Any:
+        """The data source; without a validation split where folds choose the penalty."""
+        return without_validation(self.data) if by_folds(self.reg, self.cv) else self.data
+
+
+def _check_path(path: Any) -> None:
+    """Refuse what is no path of penalties."""
+    if not isinstance(path, dict) or path.keys() != REG_PATH.keys():
+        raise InputError(f"reg_path={path}: must be a group of the keys {', '.join(REG_PATH)}")
+    for key, field in REG_PATH.items():
+        check_value(f"reg_path.{key}", path[key], field)
+    check_ends(path["from"] or math.inf, path["to"] or 0.0)
+
+
+def check_ends(strongest: float, weakest: float) -> None:
+    """Refuse ends of a path of penalties that runs from weak to strong."""
+    if not strongest > weakest:
+        raise InputError(
+            f"reg_path: runs from strong to weak, but from={strongest:.3g} is not above "
+            f"to={weakest:.3g}; give both ends"
+        )
+
+
+def by_folds(reg: Any, cv: int | None) -> bool:
+    """Return whether folds choose the penalty: then all examples but the test are trained on."""
+    return reg == AUTO and cv is not None
+
+
+def without_validation(source: Any) -> Any:
+    """Return a data source that splits off no validation examples; a file of them stays."""
+    return dataclasses.replace(source, val_fraction=0.0)
 
 
 def _listed(tags: Any) -> list[Any]:
@@ -192,7 +248,8 @@ def fields_of(schema: type[Options]) -> Fields:
         for group in chosen.get(name, {"": field.type}).values():
             if dataclasses.is_dataclass(group):
                 fields |= {f"{name}.{inner.name}": inner for inner in dataclasses.fields(group)}
-    return fields
+    path = REG_PATH.items() if "reg_path" in fields else ()
+    return fields | {f"reg_path.{name}": field for name, field in path}
 
 
 @functools.cache  # Hydra 1.4 warns of a name that is stored again
@@ -223,20 +280,29 @@ def make_config(composed: DictConfig, earlier: Mapping[str, Any] = MappingProxyT
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
-    """Refuse what is given to an optimizer that does not use it.
+    """Refuse what is given and not used: to an optimizer, or with a penalty that is a number.
 
     Raises
     ------
     InputError
         Naming the first such override.
     """
-    if not isinstance(config.optimizer, Lbfgs) or any(o.startswith("resume=") for o in overrides):
+    if any(o.startswith("resume=") for o in overrides):
         return  # a resumed run is given the choices that it had
-    keys = {re.split("[=.@]", override.lstrip("+~"))[0] for override in overrides}
-    keys |= set() if config.lr == "auto" else {"lr"}
-    if unused := [key for key in MINIBATCHES if key in keys]:
+    names = [re.split("[=@]", override.lstrip("+~"))[0] for override in overrides]
+    keys = {name.split(".")[0] for name in names} | (set() if config.lr == AUTO else {"lr"})
+    unused = [key for key in MINIBATCHES if key in keys]
+    if unused and isinstance(config.optimizer, Lbfgs):
         raise InputError(
             f"{unused[0]}: optimizer=lbfgs has no use for it; leave it out, or use optimizer=sgd"
+        )
+    unused = [name for name in names if name.split(".")[0] in ("reg_path", "reg_choice")]
+    if unused and config.reg != AUTO:
+        raise InputError(f"{unused[0]}: is for reg=auto; add that, or leave it out")
+    if "data.val_fraction" in names and by_folds(config.reg, config.cv):
+        raise InputError(
+            "data.val_fraction: with reg=auto the folds of cv choose the penalty, and all examples "
+            "but the test are trained on; leave it out, or leave out cv"
         )
 
 

@@ -305,7 +305,7 @@ def _value_hint(key: str, value: str, fields: Fields) -> str:
             return f"; {line.format(whole)}"
     if field is None:
         return ""
-    words, wanted = ["null", "auto", "0"] if low in NONE else [whole], describe(field)
+    words, wanted = ["null", "0", "auto"] if low in NONE else [whole], describe(field)
     for word in filter(None, words):
         is_meant = "number" in wanted if word.isdigit() else word in wanted.split(" or ")
         if is_meant and accepts(word, field):

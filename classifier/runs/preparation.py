@@ -13,8 +13,9 @@ from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.lbfgs import MEMORY
 from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
+from classifier.penalties import STRONGEST, WEAKEST
 from classifier.report.text import settings_flags
-from classifier.runs.config import Config, Job
+from classifier.runs.config import AUTO, LARGEST, Config, Job, by_folds, check_ends
 from classifier.runs.log import RunError, log, timed
 from classifier.solver import Training
 from data.batches import window_bytes
@@ -41,8 +42,9 @@ FLOAT32 = np.finfo(np.float32)
 class Prepared:
     """What all models of a stack share, ready for training.
 
-    train and val hold design matrices; gradient_error is the figure of the check, None where it
-    was left out; class_weights (C,) are what an example of each class counts, None where all do.
+    train and val hold design matrices; mean_square is that of their features;
+    gradient_error is the figure of the check, None where it was left out; class_weights (C,) are
+    what an example of each class counts, None where all do.
     """
 
     dataset: Dataset
@@ -50,6 +52,7 @@ class Prepared:
     train: Split
     val: Split
     scale: Scale
+    mean_square: float
     gradient_error: float | None
     class_weights: np.ndarray | None
 
@@ -68,7 +71,14 @@ def check_dataset(dataset: Dataset, config: Config) -> np.ndarray | None:
         When there is no such class or no validation split, or there are fewer examples than folds.
     """
     if config.calibrate and len(dataset.val) == 0:
-        raise InputError("calibrate=true: there is no validation split; see data.val_fraction")
+        instead = "give one by data.val, or leave out cv"
+        way_out = instead if by_folds(config.reg, config.cv) else "see data.val_fraction"
+        raise InputError(f"calibrate=true: there is no validation split; {way_out}")
+    if config.reg == AUTO and config.cv is None and len(dataset.val) == 0:
+        raise InputError(
+            "reg=auto: there are no held-out examples to choose by; add cv=5, or a validation "
+            "split by data.val_fraction"
+        )
     if config.cv is not None and config.cv > len(dataset.train):
         raise InputError(
             f"cv={config.cv}: there are {len(dataset.train)} training examples; use fewer folds"
@@ -117,9 +127,12 @@ def prepare(
             train = dataclasses.replace(train, folds=folds)
         scale = measure_scale(train.X, generator(config.seed, "scale"), train.weights)
         _check_size(statistics, features, config.preprocessing.hint)
+        mean_square = features.mean_square(statistics)
     if config.check_gradient and gradient_error is None:
         with timed(seconds, "gradient_check"):
-            reg, smoothing = np.array([(c.reg, c.label_smoothing) for c in configs]).T
+            regs = [penalties_of(config, mean_square) for config in configs]
+            e = np.repeat([c.label_smoothing for c in configs], [*map(len, regs)])
+            reg, smoothing = np.concatenate(regs), e
             problem = train.X, train.y, len(dataset.classes), reg, smoothing
             gradient_error = check_stacked_gradient(*problem, generator(config.seed, "check"))
         log.info("gradient check: largest relative error %.1e", gradient_error)
@@ -128,7 +141,30 @@ def prepare(
                 f"gradient check: relative error {gradient_error:.1e}, over {LIMIT:g}: the "
                 "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
             )
-    return Prepared(dataset, features, train, val, scale, gradient_error, class_weights)
+    measured = features, train, val, scale, mean_square
+    return Prepared(dataset, *measured, gradient_error, class_weights)
+
+
+def penalties_of(config: Config, mean_square: float) -> np.ndarray:
+    """Return the penalty of a run or, with reg=auto, those of its path, from strong to weak.
+
+    Parameters
+    ----------
+    config : of the run.
+    mean_square : of its preprocessed features.
+
+    Raises
+    ------
+    InputError
+        When the strongest penalty is not above the weakest.
+    """
+    if config.reg != AUTO:
+        return np.array([float(config.reg)])
+    path = config.reg_path
+    strongest = path["from"] or STRONGEST * mean_square
+    weakest = path["to"] or WEAKEST * mean_square
+    check_ends(min(strongest, LARGEST), weakest)
+    return np.geomspace(strongest, weakest, path["n"])
 
 
 def copies(*, full_batch: bool, cv: int | None) -> int:
@@ -152,7 +188,8 @@ def _check_room(dataset: Dataset, configs: Sequence[Config], *, is_late: bool) -
     row = 4 * (dataset.n_features + 1)
     splits, n_train = dataset.splits().values(), len(dataset.train)
     labels = 2 * 8 * sum(map(len, splits))  # and the order of an epoch
-    size, n_rows = min(configs[0].batch_size, n_train), len(configs) * len(dataset.classes)
+    n_models = sum(config.reg_path["n"] if config.reg == AUTO else 1 for config in configs)
+    size, n_rows = min(configs[0].batch_size, n_train), n_models * len(dataset.classes)
     prepared, window = [dataset.train, dataset.val], row * size
     if isinstance(dataset.train.X, NpyRows):
         kept = not isinstance(dataset.val.X, NpyRows) and not is_late
@@ -257,10 +294,12 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
     if isinstance(config.optimizer, Lbfgs):
         from classifier.optimum import FullBatchTraining  # its parts of scipy cost start-up
 
-        tol, epochs = config.optimizer.tol, config.epochs
-        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", tol, epochs)
+        optimizer, epochs = config.optimizer, config.epochs
+        # The accuracy may rise with the loss.
+        if jobs[0].plain["reg"] == AUTO and config.objective == "val_accuracy":
+            optimizer = dataclasses.replace(optimizer, all_penalties=True)
         rng = generator(config.seed, "curvature")
-        return FullBatchTraining(*problem, optimizer=config.optimizer, epochs=epochs, rng=rng)
+        return FullBatchTraining(*problem, optimizer=optimizer, epochs=epochs, rng=rng)
     assert isinstance(config.optimizer, MinibatchOptimizer)
     training = MinibatchTraining(
         *problem,
@@ -277,21 +316,36 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
 
 
 def _find_lr(job: Job, scale: Scale) -> float:
-    """Return the learning rate of a job, nan where it has none, and log what there is to say."""
-    config, step = job.config, step_figures(job.config, scale)
-    lr, stable, is_auto = step["lr"], step["largest_stable_lr"], config.lr == "auto"
+    """Return the learning rate of a job, nan where it has none."""
+    config, lr = job.config, step_figures(job.config, scale)["lr"]
+    if lr is not None and not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
+        size, hint = np.sqrt(scale.eigenvalue), config.preprocessing.hint
+        reason = f"{lr:.3g} here, for the features are of size {size:.1e}"
+        reason += hint or "; give lr as a number"
+        refused = reason if config.lr == AUTO else "not a step float32 can take"
+        raise InputError(f"lr={config.lr}: {refused}")
+    return math.nan if lr is None else lr
+
+
+def log_plan(jobs: Sequence[Job], scale: Scale) -> None:
+    """Log what there is to say of jobs before they are trained, of each in its own file."""
+    config = jobs[0].config
+    if isinstance(config.optimizer, Lbfgs):
+        tol = config.optimizer.tol
+        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", tol, config.epochs)
+    for job in jobs:
+        if config.reg != AUTO:
+            _log_step(job, step_figures(job.config, scale))
+
+
+def _log_step(job: Job, step: dict[str, float | None]) -> None:
+    lr, stable = step["lr"], step["largest_stable_lr"]
     if lr is not None:
-        if not float(FLOAT32.tiny) <= lr <= float(FLOAT32.max):
-            size, hint = np.sqrt(scale.eigenvalue), config.preprocessing.hint
-            reason = f"{lr:.3g} here, for the features are of size {size:.1e}"
-            reason += hint or "; give lr as a number"
-            refused = reason if is_auto else "not a step float32 can take"
-            raise InputError(f"lr={config.lr}: {refused}")
         bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
-        log.info("lr %.4g%s%s", lr, " (auto)" * is_auto, bound, extra={"folder": job.folder})
+        is_auto = " (auto)" * (job.config.lr == AUTO)
+        log.info("lr %.4g%s%s", lr, is_auto, bound, extra={"folder": job.folder})
     for sentence in settings_flags(step):  # what the page of the run says of it
         log.warning("%s", sentence, extra={"folder": job.folder})
-    return math.nan if lr is None else lr
 
 
 def step_figures(config: Config, scale: Scale) -> dict[str, float | None]:
@@ -299,11 +353,11 @@ def step_figures(config: Config, scale: Scale) -> dict[str, float | None]:
 
     Those of lr are None where the optimizer has no learning rate.
     """
-    optimizer, reg = config.optimizer, config.reg
+    optimizer, reg = config.optimizer, float(config.reg)
     lr = stable = auto = None
     if isinstance(optimizer, MinibatchOptimizer):
         stable, auto = optimizer.stable_lr(scale, reg), optimizer.auto_lr(scale, reg)
-        lr = config.lr_scale * (auto if config.lr == "auto" else float(config.lr))
+        lr = config.lr_scale * (auto if config.lr == AUTO else float(config.lr))
     return {
         "lr": lr,
         "auto_lr": auto,

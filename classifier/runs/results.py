@@ -28,11 +28,11 @@ from classifier.fit import DIVERGED, Fit, PerModel
 from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
-from classifier.runs.config import CONFIGS, Job, schemas
+from classifier.runs.config import CONFIGS, Job, by_folds, schemas, without_validation
 from classifier.runs.folder import locked, needed_report, read_received
 from classifier.runs.log import timed
 from classifier.runs.preparation import Prepared, find_class_weights, load_dataset, step_figures
-from classifier.shards import certify_weights, evaluate_held_out
+from classifier.shards import certify_weights, evaluate_folds
 from data.dataset import Dataset, Split
 from data.errors import InputError, one_line
 
@@ -49,12 +49,16 @@ _kept: list[Dataset] = []  # that of the last jobs of a sweep in this process, i
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """A job, its fit and its model, and of its cross-validation loss and accuracy of each fold."""
+    """A job, its fit and its model, and of its cross-validation loss and accuracy of each fold.
+
+    path is what `classifier.runs.reg_path` reports of the penalties that it was chosen from.
+    """
 
     job: Job
     fit: Fit
     model: LinearModel
     folds: list[tuple[float, float]]
+    path: dict[str, Any] | None = None
 
 
 def judge(
@@ -94,22 +98,25 @@ def judge(
                 fit.ended = f"diverged in epoch {len(fit.history)}"
                 unknown.append(g)
     held_out = []  # losses and accuracies of the models of each fold
-    for first in range(n_jobs, len(fits), n_jobs):
-        fold = range(first, first + n_jobs)
-        theta = np.stack([fits[g].theta for g in fold], axis=1)
-        held_out.append(evaluate_held_out(train, theta, models.select(fold))[:2])
+    for one in evaluate_folds(train, [fit.theta for fit in fits], models):
+        held_out.append((one.loss, one.accuracy))
         after_block()
     trained = []
     for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
         folds = [(float(losses[g]), float(accuracies[g])) for losses, accuracies in held_out]
-        are_finite = [math.isfinite(loss) for loss, _ in folds]
-        for k, without in enumerate(fits[n_jobs + g :: n_jobs]):
-            if (without.status == DIVERGED or not are_finite[k]) and fit.status == "completed":
+        others = fits[n_jobs + g :: n_jobs]
+        are_known = [
+            math.isfinite(loss) and len(without.history) > 0
+            for (loss, _), without in zip(folds, others, strict=True)
+        ]
+        for k, without in enumerate(others):
+            diverged = without.status == DIVERGED or not math.isfinite(folds[k][0])
+            if diverged and fit.status == "completed":
                 fit.status, fit.ended = DIVERGED, f"the model without fold {k + 1} diverged"
         model = LinearModel(
             fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
         )
-        trained.append(Trained(job, fit, model, folds if all(are_finite) else []))
+        trained.append(Trained(job, fit, model, folds if all(are_known) else []))
     return trained
 
 
@@ -195,6 +202,7 @@ def _report(
 ) -> dict[str, Any]:
     """Return every number of a run, before calibration and after it: the content of report.json."""
     config, dataset, fit = trained.job.config, prepared.dataset, trained.fit
+    step = step_figures(config, prepared.scale)
     cold, metrics = (_metrics(figures, fit, dataset) for figures in (before, after))
     bounds = None
     if fit.certificate is not None:
@@ -202,7 +210,7 @@ def _report(
         figures = {name: getattr(fit.certificate, name) for name in BOUNDS}
         bounds = {name: x if math.isfinite(x) else None for name, x in figures.items()}
     else:  # stopped before the end of an epoch
-        of_weights = penalty(fit.theta[:, None].astype(np.float64), np.array([config.reg]))
+        of_weights = penalty(fit.theta[:, None].astype(np.float64), np.array([step["reg"]]))
         objective = minimised(cold["train"]) + float(of_weights[0])
     report: dict[str, Any] = {
         "status": fit.status,
@@ -211,7 +219,7 @@ def _report(
         "certificate": bounds,
         "weight_norm": math.sqrt(float(penalty(fit.theta[:, None], np.ones(1))[0])),
         "config": trained.job.plain,
-        **(step := step_figures(config, prepared.scale)),
+        **step,
         "best_epoch": fit.best_epoch,
         "epochs": len(fit.history),
         "ended": fit.ended + _advice(fit, step),
@@ -231,6 +239,8 @@ def _report(
             cv[name] = statistics.fmean(values)
             cv[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
         report["cross_validation"] = cv
+    if trained.path is not None:
+        report["reg_path"] = trained.path
     if config.calibrate:
         before_it = {name: split and calibrated_figures(split) for name, split in cold.items()}
         report["calibration"] = {"temperature": model.temperature, "before": before_it}
@@ -275,7 +285,7 @@ def falls_short(report: dict[str, Any]) -> bool:
     Without a penalty nothing can be proven, and nothing is asked.
     """
     config = report["config"]
-    asked = config.get("choices", {}).get("optimizer") == "lbfgs" and config["reg"] > 0
+    asked = config.get("choices", {}).get("optimizer") == "lbfgs" and report["reg"] > 0
     if not asked or report["status"] != "completed":
         return False
     relative = (report.get("certificate") or {}).get("relative")
@@ -353,7 +363,8 @@ def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
         source: Any = OmegaConf.to_object(
             OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
         )
-        return load_dataset(source)
+        is_whole = by_folds(config.get("reg"), config.get("cv"))
+        return load_dataset(without_validation(source) if is_whole else source)
     except InputError as error:
         raise InputError(f"{folder}: data.{error}") from error
     except OmegaConfBaseException as error:

@@ -8,22 +8,25 @@ there.
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from classifier import blas
 from classifier.fit import SKIPPED, STUCK, Fit
-from classifier.report.text import figures_flags, text_of
+from classifier.report.text import figures_flags, settings_flags, text_of
 from classifier.runs.artifacts import (
     CHECKPOINT,
+    Checkpoint,
     Checkpoints,
     Contents,
     read_checkpoint,
     write_files,
 )
-from classifier.runs.config import Config, Job
+from classifier.runs.config import AUTO, Config, Job
 from classifier.runs.folder import NOT_BEGUN, locked_runs, read_status, write_status
 from classifier.runs.log import (
+    Noted,
     RunError,
     Watch,
     failures_recorded,
@@ -32,7 +35,8 @@ from classifier.runs.log import (
     stop_later,
     timed,
 )
-from classifier.runs.preparation import Prepared, load_dataset, make_trainer, prepare
+from classifier.runs.preparation import Prepared, load_dataset, log_plan, make_trainer, prepare
+from classifier.runs.reg_path import choose_penalty
 from classifier.runs.results import Trained, evaluate_models, falls_short, judge
 from classifier.solver import Training
 from data.dataset import Dataset
@@ -88,23 +92,19 @@ def run(
             log.error("%s", one_line(error))
             raise
         with failures_recorded(folders):
-            prepared, training, checkpoints = _begin(jobs, path, dataset, seconds)
+            prepared, earlier = _begin(jobs, path, dataset, seconds)
             for folder in folders:
                 write_status(folder, "running")
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
-
-            def after_epoch(_: list[Fit]) -> None:
-                checkpoints.after_epoch(training)
-                watch(training)
-
+            train = partial(
+                _train, prepared=prepared, path=path, earlier=earlier, watch=watch, stop=stop
+            )
             with timed(seconds, "training"):
-                watch(training)
-                fits = training.run(after_epoch, stop)
-                checkpoints.write(training)
-                watch(training)
-                with said_when_long("trained; measures how far from the optimum", log):
-                    trained = judge(jobs, fits, training.models, prepared, stop.raise_when_overdue)
+                if jobs[0].config.reg == AUTO:
+                    trained = [choose_penalty(jobs[0], prepared, earlier, train, stop)]
+                else:
+                    _, trained = train(jobs)
         seconds = {part: value / len(jobs) for part, value in seconds.items()}
         reports = _conclude(
             trained, prepared, seconds, show, stop.raise_when_overdue, of_sweep=of_sweep
@@ -116,23 +116,58 @@ def run(
 
 def _begin(
     jobs: Sequence[Job], path: Path, dataset: Dataset | None, seconds: dict[str, float]
-) -> tuple[Prepared, Training, Checkpoints]:
-    """Prepare a training, and put it where its checkpoint says it was, if there is one."""
+) -> tuple[Prepared, Checkpoint | None]:
+    """Prepare the data of jobs; return them, and the checkpoint to go on from, if there is one."""
     earlier = read_checkpoint(path) if path.exists() else None
     configs = [job.config for job in jobs]
     if dataset is None:
         with timed(seconds, "data"):
-            dataset = load_dataset(configs[0].data)
+            dataset = load_dataset(configs[0].source)
     error = None if earlier is None else earlier.gradient_error
     prepared = prepare(dataset, configs, seconds, error)
-    training = make_trainer(jobs, prepared)
-    if earlier is not None:
-        earlier.restore(training, jobs, dataset.trained_on)
-        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
-    elif read_status(jobs[0].folder)["status"] != NOT_BEGUN:
+    if earlier is None and read_status(jobs[0].folder)["status"] != NOT_BEGUN:
         log.info("there is no %s to go on from: the training begins anew", CHECKPOINT)
-    whose = (jobs, dataset.trained_on, prepared.gradient_error)
-    return prepared, training, Checkpoints(path, *whose, configs[0].checkpoint.every)
+    log_plan(jobs, prepared.scale)
+    return prepared, earlier
+
+
+def _train(
+    models: Sequence[Job],
+    before: Training | None = None,
+    *,
+    prepared: Prepared,
+    path: Path,
+    earlier: Checkpoint | None,
+    watch: Watch,
+    stop: Noted,
+) -> tuple[Training, list[Trained]]:
+    """Train models as one stack; return their training, and what is known of each.
+
+    Parameters
+    ----------
+    models : jobs, each with a penalty.
+    before : a training of some of them, which are not trained again.
+    earlier : the checkpoint that the first training goes on from.
+    """
+    training, fingerprint = make_trainer(models, prepared), prepared.dataset.trained_on
+    if before is not None:
+        training.adopt(before)
+    elif earlier is not None:
+        earlier.restore(training, models, fingerprint)
+        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
+    every = models[0].config.checkpoint.every
+    checkpoints = Checkpoints(path, models, fingerprint, prepared.gradient_error, every)
+
+    def after_epoch(_: list[Fit]) -> None:
+        checkpoints.after_epoch(training)
+        watch(training)
+
+    watch(training)
+    fits = training.run(after_epoch, stop)
+    checkpoints.write(training)
+    watch(training)
+    with said_when_long("trained; measures how far from the optimum", log):
+        return training, judge(models, fits, training.models, prepared, stop.raise_when_overdue)
 
 
 def _conclude(
@@ -210,7 +245,9 @@ def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> Non
     lines = [(logging.INFO, f"{report['ended']}; the best was epoch {report['best_epoch']}")]
     if report["status"] == "diverged":
         lines = [(logging.ERROR, report["ended"])]
-    if "cross_validation" in report:
+    if "reg_path" in report:  # only now is it known what the settings are
+        lines += [(quiet, sentence) for sentence in settings_flags(report)]
+    elif "cross_validation" in report:
         lines.append((logging.INFO, text_of("cross_validation_text", report["cross_validation"])))
     if falls_short(report):
         more = "" if report["ended"] == STUCK else "more epochs, "
@@ -222,7 +259,10 @@ def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> Non
         if report["calibration"]["temperature"] == 1:
             line = "validation says nothing of the temperature: not calibrated"
             lines.append((logging.WARNING, line))
-    table = text_of("metrics_table", report["metrics"])
-    lines.append((logging.INFO, f"\n{table}\n{printable(from_here(folder))}"))
+    parts = [text_of("metrics_table", report["metrics"])]
+    if "reg_path" in report:
+        parts.append(text_of("choice_text", report))
+    parts.append(printable(from_here(folder)))
+    lines.append((logging.INFO, "\n" + "\n".join(filter(None, parts))))
     for level, line in lines:
         log.log(level, "%s", line, extra={"folder": folder})

@@ -54,7 +54,7 @@ class StackedLauncher:
     n_jobs: int | None
     max_stack: int | None
     address: str | None
-    load: Callable[[Config], Dataset] = lambda config: load_dataset(config.data)
+    load: Callable[[Config], Dataset] = lambda config: load_dataset(config.source)
 
     def __post_init__(self) -> None:
         self.n_workers = self.n_jobs or processes(WORKER)

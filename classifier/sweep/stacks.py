@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from classifier.report.pages.draw import show_run
 from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
-from classifier.runs.config import Job, keys_with
+from classifier.runs.config import AUTO, Job, by_folds, keys_with
 from classifier.runs.folder import FINISHED, LockedError, locked, read_status, write_status
 from classifier.runs.log import Progress, Watch, reason_of
 from classifier.runs.log import log as run_log
@@ -88,13 +88,17 @@ def group_by(key: Callable[[Job], str], jobs: Iterable[Job]) -> dict[str, list[J
 
 def data_key(job: Job) -> str:
     """Return what two jobs share exactly when they train on the same data set."""
-    return config_key({"data": job.plain["data"], "": str(job.plain["choices"].get("data"))})
+    whole = by_folds(job.plain.get("reg"), job.plain.get("cv"))
+    source = str(job.plain["choices"].get("data"))
+    return config_key({"data": job.plain["data"], "": source, "whole": whole})
 
 
 def stack_key(job: Job) -> str:
     """Return what two jobs share exactly when they can be trained as one stack."""
     per_model = keys_with(PER_MODEL)
-    return config_key({key: value for key, value in job.plain.items() if key not in per_model})
+    shared = {key: value for key, value in job.plain.items() if key not in per_model}
+    # A path of penalties is a stack by itself.
+    return config_key(shared | {"": str(job.folder) if job.plain.get("reg") == AUTO else ""})
 
 
 def stacks_of(

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classifier.fit import Epoch
-from classifier.report.sweep_figures import PATH
-from classifier.runs.artifacts import TRACKER, copied_to, read_history
+from classifier.runs.artifacts import PATH, TRACKER, copied_to, read_history
 from classifier.runs.config import Value, labels_of
 from classifier.runs.folder import SWEEP
 from classifier.sweep.folders import Record
@@ -89,7 +88,8 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     Those of the best epoch's weights on the training and validation splits have names apart from
     the curves'.
     """
-    figures = {"objective": report["objective"], "resolved_lr": report["lr"]}  # lr is a curve
+    figures = {"objective": report["objective"], "resolved_reg": report["reg"]}
+    figures["resolved_lr"] = report["lr"]  # lr is a curve
     parts = {"cv": report.get("cross_validation"), "optimum": report.get("certificate")}
     for split, metrics in report["metrics"].items():
         parts["test" if split == "test" else f"best_{split}"] = metrics

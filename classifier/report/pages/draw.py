@@ -19,10 +19,11 @@ from typing import Literal
 from classifier.model import LinearModel
 from classifier.report import figures
 from classifier.report.png import ALONE, SQUARE, Plot
-from classifier.report.sweep_figures import PATH, SWEEP_PLOT, path_charts, sweep_panels
+from classifier.report.sweep_figures import SWEEP_PLOT, path_charts, path_of, sweep_panels
 from classifier.runs.artifacts import (
     EXAMPLES,
     PAGE,
+    PATH,
     REGIONS,
     TEMPLATES,
     read_examples,
@@ -92,6 +93,8 @@ def _of_run(folder: Path) -> Plots:
     plots: Plots = {TEMPLATES: templates} if report["data"]["image_shape"] else {}
     plots |= {REGIONS: regions} if (folder / EXAMPLES).exists() else {}
     plots |= {"confusion_matrix.png": confusions, "reliability_diagram.png": reliability}
+    if path := path_of(report):
+        plots[PATH] = lambda: Plot("", path)
     return plots | {"accuracy_curve.png": lambda: curve("accuracy"), LAST: lambda: curve("loss")}
 
 

@@ -11,6 +11,7 @@ from classifier.model import LinearModel
 from classifier.report import figures
 from classifier.report.page import data_uri, template
 from classifier.report.settings import reported_split
+from classifier.report.sweep_figures import path_of
 from classifier.report.text import flags
 from classifier.runs.artifacts import (
     EXAMPLES,
@@ -58,6 +59,7 @@ def write_run_page(folder: Path) -> None:
         confused_among=figures.part_of_classes(report),
         confused=confused_pairs(split["confusion_classes"], split["confusion_matrix"]),
         reliability=figures.reliability(report),
+        path=path_of(report),
         class_ends=ends_of_classes(split["per_class"]),
         config_rows=flatten(report["config"]).items(),
         details=flatten({key: report[key] for key in DETAILS}).items(),

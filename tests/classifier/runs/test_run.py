@@ -21,6 +21,7 @@ from classifier.runs import preparation
 from classifier.runs.artifacts import read_history, read_predictions
 from classifier.runs.log import RunError
 from classifier.runs.run import run
+from classifier.shards import HeldOut
 
 TABLES = yaml.safe_load((Path(__file__).parents[2] / "refused.yaml").read_text(encoding="utf-8"))
 
@@ -257,9 +258,8 @@ def test_a_path_that_leads_to_no_number_is_not_completed(more, job_of, tmp_path,
 
 
 def test_a_run_is_not_completed_where_a_fold_has_no_finite_loss(job_of, tmp_path, monkeypatch):
-    losses = iter([0.5, np.nan, 0.5])
-    found = lambda *_: (np.array([next(losses)]), np.array([0.5]))  # noqa: E731
-    monkeypatch.setattr("classifier.runs.results.evaluate_held_out", found)
+    found = [HeldOut(np.array([loss]), np.array([0.5]), np.zeros(1)) for loss in (0.5, np.nan, 0.5)]
+    monkeypatch.setattr("classifier.runs.results.evaluate_folds", lambda *_: found)
     with pytest.raises(RunError, match="the model without fold 2 diverged"):
         run([job_of(tmp_path, "cv=3", "epochs=2")])
     assert "cross_validation" not in read(tmp_path, "report.json")

@@ -272,6 +272,7 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     )
     metrics = {"train": {"loss": 1.5, "accuracy": None}, "val": None, "test": {"loss": None}}
     report = {"config": {}, "objective": None, "lr": 0.5, "best_epoch": 0, "metrics": metrics}
+    report["reg"] = None
     report |= {"certificate": {"excess": 0.125}, "cross_validation": {"loss": 2.0, "folds": 5}}
     (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
     found = scalars(read_record(tmp_path))

@@ -1,0 +1,140 @@
+"""One model out of a path of penalties: what reg=auto trains, chooses and reports.
+
+The path is one stack. Its penalties are judged by the folds where there are any, else by the
+validation split; what is known of each stands in the report of the run.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from classifier.optimizers import Lbfgs
+from classifier.penalties import Path, search
+from classifier.runs.artifacts import Checkpoint
+from classifier.runs.config import AUTO, Config, Job
+from classifier.runs.log import Noted, log
+from classifier.runs.preparation import Prepared, penalties_of
+from classifier.runs.results import Trained
+from classifier.shards import evaluate_held_out
+from classifier.solver import Training
+from data.errors import InputError
+
+KNOWN = ("completed", "interrupted")  # statuses of models that are worth a figure
+COLUMNS = (  # of the table of penalties
+    *("reg", "status", "loss", "loss_error", "accuracy", "accuracy_error", "train_loss"),
+    *("train_accuracy", "weight_norm", "above_optimum", "epochs"),
+)
+
+
+# Trains jobs that have a penalty each, some of which an earlier training has trained.
+Train = Callable[[Sequence[Job], Training | None], tuple[Training, list[Trained]]]
+
+
+def check_longer(config: Config, earlier: Checkpoint) -> None:
+    """Refuse more epochs where a path was made longer: its first models ended before the others.
+
+    Raises
+    ------
+    InputError
+        Naming the key.
+    """
+    before = earlier.configs[0]["epochs"]
+    is_longer = config.reg == AUTO and len(earlier.regs) > config.reg_path["n"]
+    if is_longer and config.epochs > before and not isinstance(config.optimizer, Lbfgs):
+        raise InputError(
+            f"epochs={config.epochs}: the path of penalties was made longer when its first models "
+            f"had ended, so that they are not trained on; leave out epochs ({before}), or start a "
+            "new run"
+        )
+
+
+def choose_penalty(
+    job: Job, prepared: Prepared, earlier: Checkpoint | None, train: Train, stop: Noted
+) -> Trained:
+    """Train a path of penalties, and return the model of the one that is chosen.
+
+    Parameters
+    ----------
+    job : of a run with reg=auto.
+    prepared : its data.
+    earlier : its checkpoint, which says the penalties to begin with; None: there is none.
+    train : trains and judges them.
+    stop : says whether the run is asked to stop, and no more penalties are to be tried.
+    """
+    config, metric = job.config, job.config.objective.removeprefix("val_")
+    regs = earlier.regs if earlier else penalties_of(config, prepared.mean_square)
+    trained, rows = list[Trained](), list[dict[str, Any]]()
+
+    def train_path(regs: np.ndarray, before: Training | None) -> tuple[Training, Path]:
+        nonlocal trained, rows
+        log.info("reg=auto: %d penalties from %.3g to %.3g", len(regs), regs[0], regs[-1])
+        numbers = [dataclasses.replace(config, reg=reg) for reg in regs.tolist()]
+        jobs = [dataclasses.replace(job, config=number) for number in numbers]
+        training, trained = train(jobs, before)
+        rows = _rows(trained, prepared)
+        sign = -1 if metric == "accuracy" else 1
+        cost, error = (
+            np.array([math.nan if row[name] is None else row[name] for row in rows])
+            for name in (metric, f"{metric}_error")
+        )
+        return training, Path(regs, sign * cost, error)
+
+    training, path = search(regs, train_path, lambda: not stop())
+    chosen = trained[path.chosen(config.reg_choice)]
+    for fit in training.fits:
+        if fit.status == "interrupted":
+            chosen.fit.status, chosen.fit.ended = fit.status, fit.ended
+    report = {
+        "by": "val" if config.cv is None else "cv",
+        "n": config.cv or len(prepared.val),
+        "metric": metric,
+        "choice": config.reg_choice,
+        "best": float(path.regs[path.best]),
+        "one_standard_error": float(path.regs[path.strongest]),
+        "penalties": rows,
+    }
+    return dataclasses.replace(chosen, path=report)
+
+
+def _rows(trained: Sequence[Trained], prepared: Prepared) -> list[dict[str, Any]]:
+    """Return what is known of each penalty, from strong to weak.
+
+    Returns
+    -------
+    A dict each: reg, status, epochs, weight_norm, above_optimum (as a share of the objective),
+    train_loss, train_accuracy, and of held-out examples loss and accuracy with their standard
+    errors: over the folds where there are any, else over the validation examples. What is not known
+    is None.
+    """
+    known = [g for g, one in enumerate(trained) if one.fit.certificate and one.fit.status in KNOWN]
+    held_out = dict[int, tuple[float, ...]]()
+    if prepared.train.folds is not None:
+        for g in known:
+            if folds := trained[g].folds:
+                error = np.std(folds, axis=0, ddof=1) / math.sqrt(len(folds))
+                held_out[g] = *np.mean(folds, axis=0).tolist(), *error.tolist()
+    elif known:
+        theta = np.stack([trained[g].fit.theta for g in known], axis=1)
+        loss, accuracy, error = evaluate_held_out(prepared.val, theta)
+        binomial = np.sqrt(accuracy * (1 - accuracy) / len(prepared.val))
+        held_out = dict(zip(known, zip(loss, accuracy, error, binomial, strict=True), strict=True))
+    return [_row(one, held_out.get(g)) for g, one in enumerate(trained)]
+
+
+def _row(one: Trained, held_out: Sequence[float] | None) -> dict[str, Any]:
+    names = ("loss", "accuracy", "loss_error", "accuracy_error")
+    fit, row = one.fit, {"reg": one.job.config.reg, "status": one.fit.status}
+    if fit.certificate is not None:
+        row |= {
+            "epochs": len(fit.history),
+            "weight_norm": float(np.linalg.norm(fit.W)),
+            "above_optimum": fit.certificate.relative,
+            "train_loss": fit.certificate.loss,
+            "train_accuracy": fit.certificate.accuracy,
+        }
+    row |= dict(zip(names, map(float, held_out), strict=True)) if held_out else {}
+    is_number = {key: isinstance(value, str) or math.isfinite(value) for key, value in row.items()}
+    return {key: row.get(key) if is_number.get(key) else None for key in COLUMNS}
