@@ -80,14 +80,7 @@ def td(value: Any, form: str = ".4g") -> Markup:
 
     Floats are written with `form`; None, and what is not finite, is no value.
     """
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
-        return Markup('<td class="number" data-value="">–</td>')
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        text = format(value, form) if isinstance(value, float) else str(value)
-        return Markup(f'<td class="number" data-value="{value!r}">{text}</td>')
-    text = escape(value)
-    wide = ' class="wide"' if len(str(value)) > WIDE else ""
-    return Markup(f'<td{wide} data-value="{text}">{text}</td>')
+    return Markup(_cell(value, form))
 
 
 def tr(rows: Iterable[Any], form: str = ".4g") -> Markup:
@@ -96,7 +89,18 @@ def tr(rows: Iterable[Any], form: str = ".4g") -> Markup:
     Of a long training they are most of its page; a template takes three times as long.
     """
     values = (row.values() if isinstance(row, dict) else row for row in rows)
-    return Markup("\n".join(f"<tr>{''.join(td(v, form) for v in row)}</tr>" for row in values))
+    return Markup("\n".join(f"<tr>{''.join(_cell(v, form) for v in row)}</tr>" for row in values))
+
+
+def _cell(value: Any, form: str) -> str:
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return '<td class="number" data-value="">–</td>'
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = format(value, form) if isinstance(value, float) else str(value)
+        return f'<td class="number" data-value="{value!r}">{text}</td>'
+    text = escape(value)
+    wide = ' class="wide"' if len(str(value)) > WIDE else ""
+    return f'<td{wide} data-value="{text}">{text}</td>'
 
 
 def at(report: dict[str, Any], place: str) -> Any:

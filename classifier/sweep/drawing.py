@@ -3,7 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -23,38 +23,42 @@ def drawing_processes(*, plots: bool, wanted: bool = True) -> Iterator[Make]:
 
     A page costs about as much as the training of a small model, its plots several times as much.
     Where `plots` are to be made there is a process for each core; for pages alone there is one, and
-    none where nothing is `wanted`. What a process that is killed, as for want of memory, has not
-    made is made in this one.
+    none where nothing is `wanted`. At the end this process makes those that no other has begun
+    with, and what one that is killed, as for want of memory, has not made.
     """
-    pool, asked = None, list[tuple[Kind, Path, Future[None] | None]]()
-
-    def make(kind: Kind, folder: Path) -> None:
-        if pool is None:
-            with failure_told(folder, kind):
-                draw(kind, folder)
-            return
-        try:
-            future = pool.submit(draw, kind, folder.absolute())
-        except (BrokenProcessPool, OSError):
-            future = None
-        asked.append((kind, folder, future))
-
     with contextlib.ExitStack() as exits:
+        pool, asked = None, list[tuple[Kind, Path, Future[None]]]()
         if wanted and cores() > 1:
             with contextlib.suppress(OSError):  # no memory, too many processes
-                pool = drawers(processes(DRAWING) if plots else 1)
+                pool = drawers(n := processes(DRAWING) if plots else 1)
                 exits.callback(pool.shutdown, cancel_futures=True)
+                # Each waits for a process: what is cancelled in the pool itself, where a process
+                # dies, ends Python 3.11's pool without an answer to the rest.
+                threads = ThreadPoolExecutor(n)
+                exits.callback(threads.shutdown, cancel_futures=True)
+
+        def make(kind: Kind, folder: Path) -> None:
+            if pool is None:
+                with failure_told(folder, kind):
+                    draw(kind, folder)
+                return
+            place = folder.absolute()
+            future = threads.submit(lambda: pool.submit(draw, kind, place).result())
+            asked.append((kind, folder, future))
+
         try:
             yield make
         finally:  # also of a sweep that is stopped; a second signal cancels what waits
+            n_lost = 0
             with said_when_long("trained; makes the pages and plots", log):
-                died = [
-                    f is None or isinstance(f.exception(), BrokenProcessPool) for *_, f in asked
-                ]
-                if any(died):
-                    log.warning(
-                        "a drawing process died: %d pages or plots are made here", sum(died)
-                    )
-                for is_lost, (kind, folder, future) in zip(died, asked, strict=True):
+                # The last first: of 64 pages 30 to 35 are made here, where it would only wait.
+                for kind, folder, future in reversed(asked):
                     with failure_told(folder, kind):  # the job itself is complete
-                        draw(kind, folder) if is_lost or future is None else future.result()
+                        future.cancel()
+                        try:
+                            future.result()
+                        except (CancelledError, BrokenProcessPool) as error:
+                            n_lost += isinstance(error, BrokenProcessPool)
+                            draw(kind, folder)
+            if n_lost:
+                log.warning("a drawing process died: %d pages or plots were made here", n_lost)
