@@ -61,6 +61,13 @@ class Certificate(NamedTuple):
         return self.excess / lowest if lowest > 0 else math.inf
 
 
+def nearness(relative: float | None) -> str:
+    """Return in words what a certificate's `relative` says; nothing where that is no bound."""
+    if relative is None or not relative < 1:
+        return ""
+    return f"within {max(100 * relative, 0.01):.2f} % of the lowest objective there is"
+
+
 class Epoch(NamedTuple):
     """A row of the history.
 

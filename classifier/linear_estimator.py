@@ -13,7 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from classifier.fit import DIVERGED, DONE, STUCK, Fit, PerModel
+from classifier.fit import DIVERGED, DONE, STUCK, Fit, PerModel, nearness
 from classifier.model import fold, log_softmax, score_blocks
 from classifier.optimizers import Lbfgs
 from classifier.optimum import FullBatchTraining
@@ -167,7 +167,8 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
         if short:
             messages.append(
                 f"{short[0].ended} ({self.epochs or PASSES}), {_progress(short)}; "
-                f"tol={self.tol:g} asks for less: use more epochs, a larger tol or a larger reg"
+                f"tol={self.tol:g} asks for {100 * self.tol:g} %: use more epochs, a larger tol or "
+                "a larger reg"
             )
         for message in messages:  # for whoever called `fit`, which has a decorator
             warnings.warn(message, ConvergenceWarning, stacklevel=4)
@@ -228,6 +229,7 @@ def _progress(fits: list[Fit]) -> str:
     figures = {"training loss": row.train_loss, "held-out loss": row.val_loss}
     if worst.certificate is not None:
         figures["objective"] = worst.certificate.objective
-        figures["above the lowest by a share of at most"] = worst.certificate.relative
     words = [f"{name} {value:.6g}" for name, value in figures.items() if value is not None]
+    if worst.certificate and (near := nearness(worst.certificate.relative)):
+        words.append(near)
     return f"{len(fits)} models, the farthest with " * (len(fits) > 1) + ", ".join(words)

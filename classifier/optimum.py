@@ -59,6 +59,10 @@ class FullBatchTraining(Training):
         self._judged: dict[int, tuple[float, float]] = {}
         self.begin([], self.init(self._stacked([])))
 
+    @property
+    def share(self) -> None:
+        """Not known: a certificate ends it, and `epochs` is far beyond what it takes."""
+
     def _stacked(self, models: Sequence[int]) -> np.ndarray:
         """Return the weights of some models, (C, len(models), D + 1)."""
         shape = len(models), *self.fits[0].theta.shape
@@ -184,9 +188,8 @@ class FullBatchTraining(Training):
             if self._is_near(certificate):
                 return f"as near to the optimum as was asked for, tol={self.optimizer.tol:g}"
             # Zero is a bound too: the lowest value where one class alone has examples that count.
-            bound = min(certificate.excess, certificate.objective)
-            if bound <= EPSILON:
-                return f"at most {bound:.2g} above the lowest objective"
+            if min(certificate.excess, certificate.objective) <= EPSILON:
+                return "at the lowest objective there is, as far as rounding shows"
         # A quadratic falls by half of its slope: without a penalty no more is known.
         value, slope = (float(self.arrays[name][place, 0]) for name in ("value", "slope"))
         reg = self.models.reg[self.stack[place]]

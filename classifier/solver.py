@@ -60,6 +60,11 @@ class Training(abc.ABC):
         """Steps taken so far; where there is no other, one a pass."""
         return self.epoch
 
+    @property
+    def share(self) -> float | None:
+        """The share of the work that is done, at least; None where nobody knows when it ends."""
+        return self.epoch / self.epochs
+
     @abc.abstractmethod
     def init(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """Return what is known of models that begin with weights (C, G, D + 1), theta included."""

@@ -1,6 +1,7 @@
 """predict.py as a user runs it, on the model of a real run."""
 
 import csv
+import shlex
 import shutil
 
 import numpy as np
@@ -95,6 +96,31 @@ def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, comm
     (folder / "model.npz").unlink()
     done = command("predict.py", "input=new.npz")
     assert "(the run's status is diverged: in epoch 1); name a finished run" in done.stderr
+
+
+def test_a_sweep_stands_for_its_winner_and_one_without_says_why(place, command):
+    swept = ["data.train=new.npz", "reg=1e-3,10", "hydra.sweep.dir=s"]
+    assert command("train.py", "-m", *swept, *QUICK).returncode == 0
+    assert command("predict.py", "run=s/best", "input=new.npz", "output=a.csv").returncode == 0
+    (place / "outputs/latest.txt").write_text("../s\n", encoding="utf-8")
+    for number, run in enumerate(("s", "latest")):
+        done = command("predict.py", f"run={run}", "input=new.npz", f"output={number}.csv")
+        assert done.stdout.splitlines()[-1].endswith("s/best/model.npz")
+        assert read_csv(place / f"{number}.csv") == read_csv(place / "a.csv")
+    export = ["-m", "classifier.export", "s", "--to", "json"]
+    assert command(*export).returncode == 0
+    assert (place / "s/best/model.json").exists()
+    shutil.rmtree(place / "s/best")
+    again = "make its summary: python -m classifier.sweep.summary s"
+    words = f"run=s: the winner of this sweep is not chosen yet; {again}"
+    for program in (["predict.py", "run=s", "input=new.npz"], export):
+        assert command(*program).refusal == words
+    assert command(*shlex.split(again.partition(": python ")[2])).returncode == 0
+    assert command(*export).returncode == 0
+    lost = ["data.train=new.npz", "lr=1e20,1e21", "preprocessing=none", "hydra.sweep.dir=lost"]
+    assert command("train.py", "-m", *lost, *QUICK).returncode == 1
+    words = "run=lost: no winner can be chosen, see lost/sweep.csv; name a job that has a model"
+    assert words in command("predict.py", "run=lost", "input=new.npz").refusal
 
 
 def test_labels_are_names_and_never_indices():

@@ -103,6 +103,25 @@ def test_a_choice_of_sweep_can_be_shown(command):
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_an_experiment_with_a_choice_of_sweep_needs_many_jobs_and_one_without_does_not(
+    command, tmp_path
+):
+    (tmp_path / "own/experiment").mkdir(parents=True)
+    file = tmp_path / "own/experiment/mine.yaml"
+    given = ["--config-dir", "own", "experiment=mine", "epochs=1", "report.plots=false"]
+    file.write_text("# @package _global_\ndefaults: [/sweep/seeds]\n", encoding="utf-8")
+    line = "experiment=mine: varies values over many jobs; add -m: python train.py -m "
+    done = command("train.py", *given)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{line}{shlex.join(given)}\n")
+    assert not (tmp_path / "outputs").exists()
+    done = command("train.py", "-m", *given)
+    assert "5 jobs: 5 completed" in done.stdout
+    params = "hydra: {sweeper: {params: {lr: '0.1,0.2'}}}"
+    file.write_text(f"# @package _global_\n{params}\n", encoding="utf-8")
+    done = command("train.py", *given, "hydra.run.dir=one")
+    assert (done.returncode, read_status(tmp_path / "one")["status"]) == (0, "completed")
+
+
 def test_the_command_that_is_given_for_two_sweeps_is_one(command, tmp_path):
     done = command("train.py", "-m", "sweep=seeds,lr", "epochs=1", "report.plots=false")
     meant = shlex.split(done.stderr.partition(" give python ")[2])

@@ -48,7 +48,7 @@ def test_the_first_run(command, tmp_path):
     assert (tmp_path / "outputs" / "latest").resolve() == folder.resolve()
     metrics = report(folder)["metrics"]
     assert metrics["test"]["accuracy"] >= 0.96
-    *_, header, train, val, test, path = done.stdout.splitlines()
+    *_, header, train, val, test, sentence, path = done.stdout.splitlines()
     assert header.split() == ["split", "examples", "loss", "accuracy"]
     for line, split in ((train, "train"), (val, "val"), (test, "test")):
         m = metrics[split]
@@ -56,6 +56,8 @@ def test_the_first_run(command, tmp_path):
         error = "" if split == "train" else rf" \+- {m['loss_error']:.2g}"
         figures = rf"{split} +{m['n']} +{m['loss']:.4f}{error}  +{m['accuracy']:.4f}( .*)?"
         assert re.fullmatch(figures, line)
+    right = round(metrics["test"]["accuracy"] * 359)
+    assert sentence == f"{right} of 359 new digits right ({right / 3.59:.1f} %)"
     assert (tmp_path / path).samefile(folder)
     log = (folder / "train.log").read_text(encoding="utf-8")
     assert "gradient check" in log
@@ -94,7 +96,7 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
     os.close(here)
     assert program.wait(60) == 0
     states = [state.decode() for state in seen.split(b"\r") if state.strip()]
-    assert states[0].rstrip().endswith("epoch   0/300,       ? left")
+    assert states[0].rstrip().endswith("] epoch   0/300")
     figures = r"epoch [ \d]{3}/300, {2,4}[\d:]{4,7} left, loss 0\.\d{4}, val 0\.\d{4} \(\d\d\.\d%\)"
     assert len(states) > 1
     assert all(re.fullmatch(rf"\[#*-*\] {figures} *", state) for state in states[1:])

@@ -20,7 +20,7 @@ def export(run: str, to: str, output: str | None = None) -> str:
 
     Parameters
     ----------
-    run : `latest`, a run's folder or a model.npz.
+    run : `latest`, the folder of a run or a sweep, or a model.npz.
     to : one of FORMATS.
     output : the file to write; None: beside the model.
 
@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
         With one line, when something the user gave cannot be used.
     """
     parser = Parser("python -m classifier.export", description="A trained model in other formats.")
-    parser.add_argument("run", metavar="RUN", help="latest, a run's folder or a model.npz")
+    parser.add_argument("run", metavar="RUN", help="latest, a run, a sweep or a model.npz")
     parser.add_argument("--to", required=True, choices=FORMATS, help="the format")
     parser.add_argument("--output", metavar="PATH", help="default: beside the model")
     try:

@@ -17,8 +17,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from classifier.fit import nearness
 from classifier.report.chart import DASHES, LETTER, Box, Chart, Dot, Line, Mark, Text
 from classifier.report.settings import reported_split
+from classifier.report.text import near_optimum
 from classifier.uncertainty import accuracy_interval
 from data.errors import class_name, printable
 
@@ -139,4 +141,5 @@ def _environment() -> Environment:
         "tr": tr,
     }
     environment.filters |= {"at": at, "class_name": class_name, "printable": printable}
+    environment.filters |= {"near_optimum": near_optimum, "nearness": nearness}
     return environment

@@ -6,7 +6,8 @@ The page of a run and its log say the same sentences of a model that is bad but 
 import math
 from typing import Any
 
-from classifier.report.settings import reported_split
+from classifier.fit import nearness
+from classifier.report.settings import OPTIMUM, reported_split
 from data.errors import printable
 
 CALIBRATION = 0.1  # an expected calibration error from which it is flagged
@@ -21,6 +22,15 @@ def text_of(part: str, *values: Any) -> str:
     from classifier.report.page import template  # its packages cost start-up
 
     return str(getattr(template("report.txt").module, part)(*values)).rstrip()
+
+
+def near_optimum(report: dict[str, Any]) -> float | None:
+    """Return how far a run's objective is above its lowest value, at most, as a share of that.
+
+    None where that is not known, and where the bound is so wide that it says nothing.
+    """
+    relative: float | None = (report.get("certificate") or {}).get("relative")
+    return relative if nearness(relative) else None
 
 
 def flags(report: dict[str, Any]) -> list[str]:
@@ -119,8 +129,10 @@ def calibration_by_chance(split: dict[str, Any]) -> float:
     return float(off / split["n"])
 
 
-def shown(value: Any) -> str:
-    """Return a value as a reader wants it."""
+def shown(value: Any, column: str = "") -> str:
+    """Return a value, of a column of a sweep's table, as a reader wants it."""
     if value is None:
         return "-"
+    if column == OPTIMUM:
+        return f"{value:.2%}"
     return f"{value:.4g}" if isinstance(value, float) and math.isfinite(value) else printable(value)

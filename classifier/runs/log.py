@@ -6,6 +6,7 @@ too. SIGINT (Ctrl-C) and SIGTERM stop a run at once, or after the minibatch unde
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -220,8 +221,9 @@ class Progress:
     ) -> None:
         self._say, self._is_shown, self._in_terminal = say, shown, shown and sys.stderr.isatty()
         self._every = REDRAWN if self._in_terminal else every
-        self._begun = self._last = time.monotonic()
-        self._first: float | None = None  # the share done before, by an earlier process
+        self._last = -math.inf if self._in_terminal else time.monotonic()
+        # Times, and the shares done then: of the start, and of when a first part had been done.
+        self._marks: list[tuple[float, float]] = []
         self._bar: tqdm[Any] | None = None
         self._handlers: list[logging.Handler] = []
 
@@ -232,7 +234,7 @@ class Progress:
             # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of
             # its own, which complains on stderr of a lock that is left when this one is killed.
             tqdm.set_lock(threading.RLock())
-            form = {"total": 1.0, "bar_format": f"[{{bar:{LENGTH}}}] {{desc}}", "ascii": "-#"}
+            form = {"total": 1.0, "ascii": "-#"}
             # A terminal that does not say how many rows it has gets no bar otherwise. The delay:
             # nothing is drawn before there are figures.
             self._bar = tqdm(**form, nrows=20, delay=1e-9, leave=False, file=sys.stderr)
@@ -248,30 +250,45 @@ class Progress:
             with contextlib.suppress(OSError):  # of a terminal that has gone away
                 self._bar.close()
 
-    def show(self, share: float, done: str, figures: str = "") -> None:
+    def show(self, share: float | None, done: str, figures: str = "") -> None:
         """Show that a share of 0 to 1 is done, unless something was shown a moment ago.
 
         Parameters
         ----------
+        share : None where it is not known: there is no bar then, and no time that is left.
         done : the same in words, before the time that is left at most.
         figures : what stands behind that.
         """
         if not self._is_shown:
             return
-        now, is_first = time.monotonic(), self._first is None
-        if self._first is None:
-            self._first, self._begun = share, now
-        if now - self._last < self._every and not (is_first and self._in_terminal):
+        now = time.monotonic()
+        left = "" if share is None else self._time_left(now, share)
+        if now - self._last < self._every:
             return
         self._last = now
-        left = _time_left(now - self._begun, share - self._first, 1 - share)
         if self._bar is None:
-            self._say(f"{done}, {left} left{figures}")
+            self._say(f"{done}{left and f', {left} left'}{figures}")
             return
-        self._bar.n = min(max(share, 0.0), 1.0)
+        self._bar.bar_format = "{desc}" if share is None else f"[{{bar:{LENGTH}}}] {{desc}}"
+        self._bar.n = min(max(share or 0.0, 0.0), 1.0)
         self._bar.ncols = _columns() - 1  # some terminals wrap where the last one is written to
         with contextlib.suppress(OSError):  # a terminal that has gone away ends no training
-            self._bar.set_description_str(f"{done}, {left:>7} left{figures}")
+            self._bar.set_description_str(f"{done}{left and f', {left:>7} left'}{figures}")
+
+    def _time_left(self, now: float, share: float) -> str:
+        """Return how long the rest takes, as 0:35 or 1:02:03, if it goes on so.
+
+        Nothing before a first part is done. That part may hold what is done once, as the first
+        reading of a file: as soon as there is another, it does not count.
+        """
+        begun, before = self._marks[-1] if self._marks else (now, share)
+        if not self._marks or (len(self._marks) == 1 and share > before):
+            self._marks.append((now, share))
+        if not share > before:
+            return ""
+        seconds = round((now - begun) * max(1 - share, 0) / (share - before))
+        (hours, minutes), seconds = divmod(seconds // 60, 60), seconds % 60
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
     def _make_room(self, _record: logging.LogRecord) -> bool:
         if self._bar is not None:
@@ -284,7 +301,6 @@ def watch_epochs(progress: Progress) -> Watch:
     """Return what shows the epochs of a run, with the figures of the newest."""
 
     def watch(training: Training) -> None:
-        n, total = training.epoch, training.epochs
         figures = ""
         if history := training.fits[0].history:
             row = history[-1]
@@ -292,9 +308,18 @@ def watch_epochs(progress: Progress) -> Watch:
             if row.val_loss is not None and row.val_accuracy is not None:
                 figures, accuracy = f"{figures}, val {row.val_loss:6.4f}", row.val_accuracy
             figures += f" ({accuracy:.1%})"
-        progress.show(n / total, f"epoch {n:{len(str(total))}}/{total}", figures)
+        progress.show(training.share, work_done(training), figures)
 
     return watch
+
+
+def work_done(training: Training) -> str:
+    """Return in words how far a training is."""
+    n, total, n_models = training.epoch, training.epochs, len(training.fits)
+    if training.share is not None:
+        return f"epoch {n:{len(str(total))}}/{total}"
+    done = f", {n_models - len(training.unfinished())} of {n_models} models done"
+    return f"pass {n}{done * (n_models > 1)}"
 
 
 @contextlib.contextmanager
@@ -308,15 +333,6 @@ def said_when_long(text: str, log: logging.Logger, after: float = LONG) -> Itera
     finally:
         timer.cancel()
         timer.join()  # its line, if it is being written, belongs before what follows
-
-
-def _time_left(elapsed: float, done: float, left: float) -> str:
-    """Return how long the share that is left takes, as 0:35 or 1:02:03, if it goes on so."""
-    if not done > 0:
-        return "?"
-    minutes, seconds = divmod(round(elapsed * max(left, 0) / done), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 
 
 def _columns() -> int:

@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import shlex
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,8 +13,9 @@ from classifier import blas
 from classifier.evaluation import evaluate
 from classifier.model import LinearModel
 from classifier.report.text import text_of
+from classifier.runs.artifacts import BEST, MODEL
 from classifier.runs.config import PredictConfig
-from classifier.runs.folder import NOT_BEGUN, latest_run, read_status
+from classifier.runs.folder import NOT_BEGUN, kind_of, latest_run, read_report, read_status
 from data.errors import InputError, printable
 from data.files.arrays import read_npz
 from data.files.store import is_folder, is_replaceable, is_there, write_whole
@@ -80,7 +82,9 @@ def _read_examples(path: str, model: LinearModel) -> tuple[np.ndarray, np.ndarra
 
 
 def find_model(run: str, outputs: Path) -> Path:
-    """Return the model file that `latest`, a run's folder or a file stands for.
+    """Return the model file that `latest`, the folder of a run or a sweep, or a file stands for.
+
+    A sweep stands for its winner, whose model is in best/.
 
     Raises
     ------
@@ -90,14 +94,27 @@ def find_model(run: str, outputs: Path) -> Path:
     try:
         place = latest_run(outputs) if run == "latest" else Path(run)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"run=latest: {error}; train one: python train.py") from None
-    path = place / "model.npz" if is_folder(place) else place
+        more = "train one: python train.py, or name a sweep"
+        raise FileNotFoundError(f"run=latest: {error}; {more}") from None
+    is_sweep = is_folder(place) and kind_of(place) == "sweep"
+    path = place / (BEST if is_sweep else "") / MODEL if is_folder(place) else place
+    if is_sweep and not is_there(path):
+        raise FileNotFoundError(f"run={run}: {_why_no_winner(place)}")
     if not is_there(path):
         state = f" ({status})" if (status := incomplete_status(path)) else ""
         raise FileNotFoundError(
             f"run={run}: there is no {path}{state}; name a finished run or a model.npz"
         )
     return path
+
+
+def _why_no_winner(sweep: Path) -> str:
+    """Return why a sweep has no best/, and what to do."""
+    summary = read_report(sweep, "sweep.json")
+    if summary is not None and not summary.get("best"):
+        return f"no winner can be chosen, see {sweep / 'sweep.csv'}; name a job that has a model"
+    again = f"python -m classifier.sweep.summary {shlex.quote(str(sweep))}"
+    return f"the winner of this sweep is not chosen yet; make its summary: {again}"
 
 
 def incomplete_status(model: Path) -> str:

@@ -331,8 +331,8 @@ def log_plan(jobs: Sequence[Job], scale: Scale) -> None:
     """Log what there is to say of jobs before they are trained, of each in its own file."""
     config = jobs[0].config
     if isinstance(config.optimizer, Lbfgs):
-        tol = config.optimizer.tol
-        log.info("L-BFGS to %.2g above the optimum, in %d passes at most", tol, config.epochs)
+        tol, epochs = 100 * config.optimizer.tol, config.epochs
+        log.info("L-BFGS to within %g %% of the lowest objective, %d passes at most", tol, epochs)
     for job in jobs:
         if config.reg != AUTO:
             _log_step(job, step_figures(job.config, scale))

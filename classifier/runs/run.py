@@ -252,17 +252,18 @@ def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> Non
     if falls_short(report):
         more = "" if report["ended"] == STUCK else "more epochs, "
         advice = f"give {more}a larger optimizer.tol, or a larger reg"
-        lines.append((logging.WARNING, f"{text_of('certified', report)}: {advice}"))
+        asked = f"optimizer.tol asks for {100 * report['config']['optimizer']['tol']:g} %"
+        lines.append((logging.WARNING, f"{text_of('certified', report)}; {asked}: {advice}"))
     lines += [(quiet, sentence) for sentence in figures_flags(report)]  # of settings: said before
     if "calibration" in report:
         lines.append((logging.INFO, text_of("calibration_text", report)))
         if report["calibration"]["temperature"] == 1:
             line = "validation says nothing of the temperature: not calibrated"
             lines.append((logging.WARNING, line))
-    parts = [text_of("metrics_table", report["metrics"])]
+    sentences = [text_of("headline", report)]
     if "reg_path" in report:
-        parts.append(text_of("choice_text", report))
-    parts.append(printable(from_here(folder)))
-    lines.append((logging.INFO, "\n" + "\n".join(filter(None, parts))))
+        sentences.append(text_of("choice_text", report))
+    parts = [text_of("metrics_table", report["metrics"]), *filter(None, sentences)]
+    lines.append((logging.INFO, "\n" + "\n".join([*parts, printable(from_here(folder))])))
     for level, line in lines:
         log.log(level, "%s", line, extra={"folder": folder})

@@ -90,10 +90,16 @@ def check_run(config: DictConfig, arguments: Sequence[str]) -> None:
         Naming the setting.
     """
     _refuse_misplaced(config, "run")
-    choices = [o for o in config.hydra.overrides.task if o.startswith("sweep=")]
-    if choices and config.resume is None:
+    chosen, params = config.hydra.runtime.choices, dict(config.hydra.sweeper.get("params") or {})
+    # An experiment may have a choice of `sweep` among its defaults, which Hydra does not name.
+    files = (CONFIGS / "sweep").glob("*.yaml") if params else ()
+    varied = (dict(OmegaConf.load(file).hydra.sweeper.params).items() for file in files)
+    group = "sweep" if chosen.get("sweep") else "experiment"
+    needs_many = group == "sweep" or any(values <= params.items() for values in varied)
+    if needs_many and config.resume is None:
         command = shlex.join(["python", "train.py", "-m", *arguments])
-        raise InputError(f"{choices[-1]}: says what -m varies; give {command}")
+        line = f"{group}={chosen[group]}: varies values over many jobs"
+        raise InputError(f"{line}; add -m: {command}")
 
 
 def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from classifier.report.pages.draw import show_run
 from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
 from classifier.runs.config import AUTO, Job, by_folds, keys_with
 from classifier.runs.folder import FINISHED, LockedError, locked, read_status, write_status
-from classifier.runs.log import Progress, Watch, reason_of
+from classifier.runs.log import Progress, Watch, reason_of, work_done
 from classifier.runs.log import log as run_log
 from classifier.runs.preparation import copies
 from classifier.runs.run import Show, run
@@ -62,20 +63,24 @@ class SweepProgress(Progress):
     ) -> None:
         super().__init__(log.info, every, shown=shown)
         self.n_jobs, self.n_ended = n_jobs, 0
+        self._start = time.monotonic(), 0.0
 
     def ended(self, n_jobs: int) -> None:
         """Show that so many more jobs have ended."""
         self.n_ended += n_jobs
+        # Stacks that are trained at once end together: the first ones count as the others.
+        self._marks = (self._marks[:1] or [self._start]) * 2
         self._show_jobs()
 
     def watch(self, training: Training, n_jobs: int) -> None:
-        """Show the epochs of a stack of so many jobs."""
-        epochs = f", epoch {training.epoch:{len(str(training.epochs))}}/{training.epochs}"
-        self._show_jobs(n_jobs * training.epoch / training.epochs, epochs)
+        """Show how far a stack of so many jobs is."""
+        share = training.share
+        self._show_jobs(None if share is None else n_jobs * share, f", {work_done(training)}")
 
-    def _show_jobs(self, trained: float = 0.0, epochs: str = "") -> None:
+    def _show_jobs(self, trained: float | None = 0.0, work: str = "") -> None:
         jobs = f"{self.n_ended:{len(str(self.n_jobs))}}/{self.n_jobs} jobs"
-        self.show((self.n_ended + trained) / max(self.n_jobs, 1), jobs + epochs)
+        share = None if trained is None else (self.n_ended + trained) / max(self.n_jobs, 1)
+        self.show(share, jobs + work)
 
 
 def group_by(key: Callable[[Job], str], jobs: Iterable[Job]) -> dict[str, list[Job]]:

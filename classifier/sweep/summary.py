@@ -25,7 +25,7 @@ from classifier.report.page import template
 from classifier.report.pages.draw import draw, failure_told, show_run
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import Row
-from classifier.report.text import flags, shown, text_of
+from classifier.report.text import flags, near_optimum, shown, text_of
 from classifier.runs.artifacts import PAGE, PLOTS
 from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report
@@ -177,7 +177,7 @@ def _row(record: Record, swept: list[str], objective: str) -> Row:
         **_figures(report, "val"),
         **{name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS},
         "folds": folds and folds[f"{objective.removeprefix('cv_')}_of_folds"],
-        settings.OPTIMUM: (report.get("certificate") or {}).get("relative"),
+        settings.OPTIMUM: near_optimum(report),
         "best_epoch": report.get("best_epoch"),
         "seconds": sum(report["seconds"].values()) if "seconds" in report else None,
         "flags": flags(without_test) if without_test else [],
@@ -267,8 +267,8 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         columns.insert(1, "repetitions")
 
     def figure(row: Row, column: str) -> str:
-        error = row.get(f"{column}_error") if repeated else None
-        return shown(row[column]) + (f" +- {error:.2g}" if error is not None else "")
+        error = row.get(f"{column}_error") if repeated and column != settings.OPTIMUM else None
+        return shown(row[column], column) + (f" +- {error:.2g}" if error is not None else "")
 
     ranked = settings.rank(rows, summary["objective"])[:SHOWN]
     cells = [columns, *([figure(row, column) for column in columns] for row in ranked)]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classifier.fit import Epoch
+from classifier.report.text import near_optimum
 from classifier.runs.artifacts import PATH, TRACKER, copied_to, read_history
 from classifier.runs.config import Value, labels_of
 from classifier.runs.folder import SWEEP
@@ -90,7 +91,8 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     """
     figures = {"objective": report["objective"], "resolved_reg": report["reg"]}
     figures["resolved_lr"] = report["lr"]  # lr is a curve
-    parts = {"cv": report.get("cross_validation"), "optimum": report.get("certificate")}
+    near = {"relative": near_optimum(report)}
+    parts = {"cv": report.get("cross_validation"), "optimum": near}
     for split, metrics in report["metrics"].items():
         parts["test" if split == "test" else f"best_{split}"] = metrics
     for name, part in parts.items():

@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import log_loss
+from sklearn.metrics import accuracy_score, log_loss
 from sklearn.model_selection import GroupKFold, ShuffleSplit, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 
@@ -68,6 +68,11 @@ def test_scores_and_model_are_those_of_logistic_regression(load, scoring):
     assert strongest < best or scoring == "accuracy"
     other = logistic_regression(best, np.arange(len(y)))
     np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X), atol=5e-3)
+    wrong = np.where(np.arange(len(y)) % 3, y, (y + 1) % n_classes)
+    for weights in (None, np.linspace(0, 2, len(y))):  # whatever the penalty was chosen by
+        expected = accuracy_score(wrong, model.predict(X), sample_weight=weights)
+        assert model.score(X, wrong, weights) == pytest.approx(expected)
+        assert expected < 0.8
     assert model.excess_ <= 1e-6
     assert model.coef_.dtype == model.coefs_paths_.dtype == np.float64
     if load is load_wine:

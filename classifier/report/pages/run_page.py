@@ -12,7 +12,7 @@ from classifier.report import figures
 from classifier.report.page import data_uri, template
 from classifier.report.settings import reported_split
 from classifier.report.sweep_figures import path_of
-from classifier.report.text import flags
+from classifier.report.text import flags, text_of
 from classifier.runs.artifacts import (
     EXAMPLES,
     MISTAKES,
@@ -42,7 +42,7 @@ def write_run_page(folder: Path) -> None:
     """
     report = read_plain(folder / "report.json")
     name, split = reported_split(report["metrics"])
-    history = read_history(folder / "history.csv")
+    history, near = read_history(folder / "history.csv"), {"optimum": text_of("certified", report)}
     page = template("run.html").render(
         report=report,
         place="/".join(folder.resolve().parts[-2:]),
@@ -63,7 +63,7 @@ def write_run_page(folder: Path) -> None:
         path=path_of(report),
         class_ends=ends_of_classes(split["per_class"]),
         config_rows=flatten(report["config"]).items(),
-        details=flatten({key: report[key] for key in DETAILS}).items(),
+        details=flatten(near | {key: report[key] for key in DETAILS}).items(),
         files=_files(folder, report),
         **_pictures(folder, report["data"]["image_shape"]),
     )

@@ -152,7 +152,8 @@ def test_only_the_settings_that_differ_are_shown(leave, compare):
 
 
 def test_the_figures_have_their_uncertainty(leave, compare):
-    runs = [leave("a", 0.2), leave("b", 2.0, lr=None), leave("c", seed=3, certificate=None)]
+    wide = {"relative": 1.5}
+    runs = [leave("a", 0.2), leave("b", 2.0, lr=None), leave("c", seed=3, certificate=wide)]
     page = compare(*runs)
     rows = page.rows("Figures side by side")
     for k, run in enumerate(runs):

@@ -240,11 +240,16 @@ def test_a_picture_that_fails_costs_no_other(leave):
 
 @pytest.mark.parametrize("reported", ["test", "val", "train"])
 def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(reported, run_of):
-    report = run_of(0.3).report
+    report = (run := run_of(0.3)).report
     for name in ("test", "val")[: ("test", "val", "train").index(reported)]:
         report["metrics"][name] = None
     split = report["metrics"][reported]
     text = text_of("report_text", json.loads(json.dumps(report)))
+    X, y = run.splits[reported]
+    right = np.sum(run.model.predict_proba(X).argmax(axis=1) == y)
+    seen = "training" if reported == "train" else "new"
+    sentence = f"{right} of {len(y)} {seen} images right ({100 * right / len(y):.1f} %)"
+    assert text.startswith(f"{sentence}\n\nmine: ")
     f1, top, off = (f"{split[key]:.4f}" for key in ("macro_f1", "top_k_accuracy", ERROR))
     figures = f"top-3 accuracy {top}, macro F1 {f1}, expected calibration error {off}"
     assert f"\n{reported}: {figures}\n" in text
@@ -280,14 +285,24 @@ def test_an_accuracy_has_wilsons_interval_and_a_loss_its_standard_error(right, n
 
 def test_the_text_says_how_it_ended_how_near_its_optimum_and_what_calibration_changed(run_of):
     report = run_of().report
-    unbounded = report["certificate"] | {"relative": None}
+    wide, unbounded = (report["certificate"] | {"relative": bound} for bound in (1.0, None))
+    far = "not near its optimum; optimizer=lbfgs goes there"
+    unknown = "how near to its optimum the model is, is not known"
+    for certificate, words in (
+        (report["certificate"], "within 25.00 % of the lowest objective there is"),
+        (report["certificate"] | {"relative": 1e-9}, "within 0.01 % of the lowest objective"),
+        (wide, far),
+        (unbounded, far),
+        (unbounded | {"excess": None}, unknown),
+        (None, unknown),
+    ):
+        text = text_of("report_text", report | {"certificate": certificate})
+        assert text_of("certified", report | {"certificate": certificate}).startswith(words)
+        assert (f"(training loss + penalty), {words}" in text) == words.startswith("within")
+        assert "optimum" not in text
     ended = "diverged in epoch 2 with lr=9"
     for changes, words in (
         ({}, "\ncompleted: all epochs done; best epoch 2 of 3\n"),
-        ({}, "gradient 0.5: at most 25.00% above the lowest objective there is"),
-        ({"certificate": unbounded}, "at most 0.2 above"),
-        ({"certificate": unbounded | {"excess": None}}, "0.5; without a penalty it proves nothing"),
-        ({"certificate": None}, "how near to its optimum the model is, is not known"),
         ({"status": "diverged", "ended": ended}, f"\n{ended}; best"),
     ):
         assert words in text_of("report_text", report | changes)

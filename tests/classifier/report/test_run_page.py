@@ -1,5 +1,7 @@
 """What the page of a run shows, read back from its HTML."""
 
+import re
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest
@@ -69,7 +71,12 @@ def test_the_tables_have_the_figures_of_the_report(page_of):
         assert classes[c["class"]] == [*figures, str(c["support"])]
     assert page.rows("Epochs")["2"][:3] == ["20", "0.1", "1"]
     assert page.rows("Every key and its value")["data"] == ["mine"]
-    assert page.rows("What else the report holds")["seconds.evaluation"] == ["0.5"]
+    details = page.rows("What else the report holds")
+    assert details["seconds.evaluation"] == ["0.5"]
+    assert details["optimum"] == ["within 25.00 % of the lowest objective there is"]
+    assert "epoch 2 of 3. The objective is within 25.00 % of the lowest" in page.text
+    right = round(300 * metrics["test"]["accuracy"])
+    assert f"completed {right} of 300 new images right ({right / 3:.1f} %)." in page.text
     assert "seconds 1.50 1.00 in training" in page.text
 
 
@@ -126,9 +133,14 @@ def test_the_page_of_many_classes_says_what_it_leaves_out_and_stays_small(page_o
     assert "All 1000 classes, as a table" in page.text
     assert "The first 100 of 1000 classes." in page.text
     assert '<a href="weights.png">' in page.html  # is drawn later
-    _, page = page_of("few")
+    certificate = {"excess": 0.9, "relative": 9.0}
+    _, page = page_of("few", image_shape=(16,), certificate=certificate)
+    assert re.search(r"completed \d+ of 300 new examples right \(", page.text)
+    assert "epoch 2 of 3. The" not in page.text
+    far = page.rows("What else the report holds")["optimum"]
+    assert far == ["not near its optimum; optimizer=lbfgs goes there"]
     assert "with the most errors" not in page.text
-    assert page.html.count("<img") == 4
+    assert page.html.count("<img") == 0  # they are no images
     assert '<a href="model.npz">' in page.html
     assert "weights.png" not in page.html
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from classifier.fit import Epoch, Fit
+from classifier.fit import DONE, Epoch, Fit
 from classifier.runs import log as progress
 from classifier.runs.artifacts import read_history
 from classifier.runs.log import Progress, log, said_when_long, watch_epochs
@@ -45,7 +45,8 @@ def terminal(monkeypatch):
 
 
 def training(epoch, epochs, *history):
-    return SimpleNamespace(epoch=epoch, epochs=epochs, fits=[Fit(None, 0.1, history=[*history])])
+    fits = [Fit(None, 0.1, history=[*history])]
+    return SimpleNamespace(epoch=epoch, epochs=epochs, share=epoch / epochs, fits=fits)
 
 
 ROW = Epoch(3, 60, 0.1, 0.25, 0.9, 0.1256, 0.958, 1.0)
@@ -61,8 +62,14 @@ LINES = {
     "half by an earlier process, then a hundredth a minute": (
         1,
         [(0, 0.5, "half"), (60, 0.51, "more"), (61, 0.5, "back")],
-        ["more, 49:00 left", "back, ? left"],
+        ["more, 49:00 left", "back"],
     ),
+    "the first hundredth takes long, and counts until there is another": (
+        9,
+        [(0, 0, "0"), (100, 0.01, "1"), (100, 0.01, "1 again"), (110, 0.02, "2"), (120, 0.03, "3")],
+        ["1, 2:45:00 left", "2, 16:20 left", "3, 16:10 left"],
+    ),
+    "a share that is not known": (1, [(9, None, "one"), (99, None, "two")], ["one", "two"]),
     "hours": (1, [(0, 0, "0"), (3723, 0.5, "half")], ["half, 1:02:03 left"]),
 }
 
@@ -88,12 +95,15 @@ def test_a_bar_keeps_its_place_and_no_line_is_wider_than_79_columns(clock, termi
             states.append(terminal.shown)
             clock.now += 3 * 3600
     assert states == [
-        "[------------] epoch     0/99999,       ? left",
+        "[------------] epoch     0/99999",
         "[####--------] epoch 33333/99999, 6:00:00 left, loss 0.2500, val 0.1256 (95.8%)",
         "[########----] epoch 66666/99999, 3:00:00 left, loss 0.2500, val 0.1256 (100.0%",
         "[############] epoch 99999/99999,    0:00 left, loss 1000000000.0000, val 123.4",
     ]
     assert max(map(len, states)) == 79
+    with Progress(pytest.fail) as shown:
+        shown.show(None, "pass 12", ", loss 0.25")
+        assert terminal.shown == "pass 12, loss 0.25"
     assert terminal.shown == ""
 
 
@@ -141,7 +151,7 @@ def test_a_run_tells_of_each_epoch_after_its_checkpoint_as_its_history_has_it(jo
     assert [epoch for epoch, _ in seen] == [0, 1, 2, 3, 4, 4]
     assert seen[-1] == (4, True)
     lines = re.findall(
-        r"epoch (\d)/4, [\d:?]+ left(?:, loss (\S+), val (\S+) \((\S+)%\))?\n",
+        r"epoch (\d)/4(?:, [\d:]+ left, loss (\S+), val (\S+) \((\S+)%\))?\n",
         (tmp_path / "train.log").read_text(encoding="utf-8"),
     )
     expected = [
@@ -149,6 +159,27 @@ def test_a_run_tells_of_each_epoch_after_its_checkpoint_as_its_history_has_it(jo
         for e in read_history(tmp_path / "history.csv")
     ]
     assert lines == [("0", "", "", ""), *expected, expected[-1]]  # once more when it has ended
+
+
+@pytest.mark.parametrize("cv", ["null", "3"])
+def test_a_search_that_its_certificate_ends_tells_of_its_passes_and_its_models(
+    cv, job_of, tmp_path
+):
+    lines, expected = [], []
+    with Progress(lines.append, every=0) as shown:
+        show = watch_epochs(shown)
+
+        def watch(training):
+            show(training)
+            ended = sum(fit.ended != DONE for fit in training.fits)
+            models = f", {ended} of {len(training.fits)} models done" if cv == "3" else ""
+            figures = ", loss" if training.fits[0].history else ""
+            expected.append(f"pass {training.epoch}{models}{figures}")
+
+        run([job_of(tmp_path, "optimizer=lbfgs", "epochs=1000", f"cv={cv}")], watch=watch)
+    assert [re.sub("(, loss).*", r"\1", line) for line in lines] == expected
+    assert len(expected) > 3
+    assert ("4 of 4 models done" in lines[-1]) == (cv == "3")
 
 
 def test_what_takes_long_is_said_and_what_is_quick_is_not():

@@ -65,16 +65,25 @@ def as_before(monkeypatch):
 
 
 @pytest.fixture
-def jobs(repository, tmp_path):
-    """Four jobs of one config, each with its folder."""
+def jobs_of(repository, tmp_path):
+    """Make four jobs of one config, each with its folder."""
     register_schemas()
-    overrides = ["data=blobs", "data.n_samples=60", "epochs=2", "report.plots=false"]
-    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-        config = make_config(compose("train", overrides=overrides))
-    made = [Job(config, dataclasses.asdict(config), tmp_path / str(i)) for i in range(4)]
-    for one in made:
-        one.folder.mkdir()
-    return made
+
+    def make(*overrides):
+        overrides = ["data=blobs", "data.n_samples=60", "epochs=2", "report.plots=none", *overrides]
+        with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
+            config = make_config(compose("train", overrides=overrides))
+        made = [Job(config, dataclasses.asdict(config), tmp_path / str(i)) for i in range(4)]
+        for one in made:
+            one.folder.mkdir()
+        return made
+
+    return make
+
+
+@pytest.fixture
+def jobs(jobs_of):
+    return jobs_of()
 
 
 @pytest.fixture
@@ -223,7 +232,30 @@ def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs, to
     train_here(stacks, told.progress, lambda kind, folder: made.append((kind, folder.name)))
     epochs = [f", epoch {n}/2" for n in (0, 1, 2, 2)]
     first, second = ([f"{n}/4 jobs{epoch}" for epoch in epochs] for n in (0, 3))
-    without_times = [re.sub(r", [\d:?]+ left", "", line) for line in told.lines]
-    assert without_times == [*first, "3/4 jobs", *second, "4/4 jobs"]
+    lines = [re.sub(r", [\d:]+ left", "", line) for line in told.lines]
+    assert lines == [*first, "3/4 jobs", *second, "4/4 jobs"]
+    assert [" left" in line for line in told.lines] == [False] + [True] * 9
     assert told.lines[-1] == "4/4 jobs, 0:00 left"
     assert made == [("page", str(n)) for n in range(4)]
+
+
+def test_the_time_left_counts_every_stack_where_some_end_together(monkeypatch):
+    lines, clock = [], SimpleNamespace(now=0.0)
+    for module in ("classifier.runs.log", "classifier.sweep.stacks"):
+        monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
+    with SweepProgress(8, SimpleNamespace(info=lines.append), shown=True, every=0) as shown:
+        for clock.now in (60, 61, 62, 120):  # two workers, and a quick job
+            shown.ended(1)
+    lefts = ["7:00", "3:03", "1:43", "2:00"]
+    assert lines == [f"{n}/8 jobs, {left} left" for n, left in enumerate(lefts, 1)]
+
+
+def test_of_stacks_that_certificates_end_a_sweep_tells_what_is_known(jobs_of, told):
+    jobs = jobs_of("optimizer=lbfgs", "cv=2")
+    train_here([stack(jobs[:2]), stack(jobs[2:])], told.progress, lambda *_: None)
+    assert told.lines[0] == "0/4 jobs, pass 0, 0 of 6 models done"
+    between = [line for line in told.lines if line.startswith("2/4 jobs, ")]
+    assert re.fullmatch(r"2/4 jobs, [\d:]+ left", between[0])  # of the jobs that have ended
+    assert between[1] == "2/4 jobs, pass 0, 0 of 6 models done"
+    assert re.fullmatch(r"2/4 jobs, pass \d+, 6 of 6 models done", between[-1])
+    assert [line for line in told.lines if " left" in line] == [between[0], "4/4 jobs, 0:00 left"]

@@ -198,7 +198,7 @@ def test_a_path_has_the_penalties_in_order_with_their_figures(sweep):
     }
 
 
-def test_figures_of_folds_stand_for_those_of_validation(sweep):
+def test_figures_of_folds_stand_for_those_of_validation(sweep, tmp_path):
     folds = {"loss": 0.5, "loss_error": 0.1, "accuracy": 0.8, "accuracy_error": 0.2}
     folds |= {"loss_of_folds": [0.4, 0.6], "accuracy_of_folds": [0.7, 0.9]}
     jobs = [({"reg": 10.0**-n, "cv": 2}, "completed", 1.0 + n) for n in range(5)]
@@ -211,6 +211,13 @@ def test_figures_of_folds_stand_for_those_of_validation(sweep):
     assert [row[name] for name in ("reg", *names)] == [0.1, 0.5, 0.1, 0.8, 0.2]
     assert [job["folds"], job["above_optimum"], job["val_loss"]] == [[0.4, 0.6], 0.01, 2.0]
     assert any("lr=0.25 is 25 times the largest" in flag for flag in job["flags"])
+    wide = read(tmp_path / "2/report.json")["certificate"] | {"relative": 1.0}
+    change(tmp_path / "2/report.json", certificate=wide)
+    lines = table(summarise(tmp_path), tmp_path).splitlines()
+    assert [line.split()[-1] for line in lines[1:6]] == ["1.00%", "1.00%", "-", "1.00%", "1.00%"]
+    page = (tmp_path / "sweep.html").read_text(encoding="utf-8")
+    assert page.count('data-value="0.01">1.00%</td>') == 4
+    assert "<dt>above_optimum</dt><dd>1.00%</dd>" in page
     assert summary["near"] == 5
     assert summary["one_standard_error"]["reg"] == 1.0
 

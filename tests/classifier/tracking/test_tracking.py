@@ -273,14 +273,18 @@ def test_figures_that_are_not_finite_are_left_out(tmp_path):
     metrics = {"train": {"loss": 1.5, "accuracy": None}, "val": None, "test": {"loss": None}}
     report = {"config": {}, "objective": None, "lr": 0.5, "best_epoch": 0, "metrics": metrics}
     report["reg"] = None
-    report |= {"certificate": {"excess": 0.125}, "cross_validation": {"loss": 2.0, "folds": 5}}
+    report |= {"certificate": {"relative": 0.125}, "cross_validation": {"loss": 2.0, "folds": 5}}
     (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
     found = scalars(read_record(tmp_path))
     told, begun = {point[:3] for point in found}, (tmp_path / "status.json").stat().st_mtime
     assert {point.time for point in found} == {begun, begun + 0.5}  # the end of the epoch
     curves = {("train_accuracy", 0.25, 1), ("lr", 0.5, 1)}
     kept = {("best_train_loss", 1.5, 0), ("resolved_lr", 0.5, 0), ("best_epoch", 0, 0)}
-    assert told == curves | kept | {("optimum_excess", 0.125, 0), ("cv_loss", 2.0, 0)}
+    assert told == curves | kept | {("optimum_relative", 0.125, 0), ("cv_loss", 2.0, 0)}
+    report["certificate"]["relative"] = 1.5  # a bound above the objective is none
+    (tmp_path / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    names = {scalar.name for scalar in scalars(read_record(tmp_path))}
+    assert names == {name for name, *_ in told} - {"optimum_relative"}
 
 
 def test_many_figures_are_told_in_requests_of_a_thousand():
