@@ -301,8 +301,8 @@ def watch_epochs(progress: Progress) -> Watch:
     """Return what shows the epochs of a run, with the figures of the newest."""
 
     def watch(training: Training) -> None:
-        figures = ""
-        if history := training.fits[0].history:
+        figures, history, regs = "", training.fits[0].history, training.models.reg
+        if history and (regs == regs[0]).all():  # of several penalties, the first says little
             row = history[-1]
             figures, accuracy = f", loss {row.train_loss:6.4f}", row.train_accuracy
             if row.val_loss is not None and row.val_accuracy is not None:
