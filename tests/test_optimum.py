@@ -52,7 +52,7 @@ def read(folder, name="report.json"):
 
 
 def rows(sweep):
-    return list(csv.DictReader((sweep / "sweep.csv").read_text(encoding="utf-8").splitlines()))
+    return list(csv.DictReader((sweep / "jobs.csv").read_text(encoding="utf-8").splitlines()))
 
 
 def objective(model, X, y, reg):

@@ -68,7 +68,7 @@ def place(tmp_path_factory, command_in):
         "many": many_settings(outputs / "sweep", folder / "many"),
         "named": folder / "named/report.html",
     }
-    rows = table_in(outputs / "sweep/sweep.csv")
+    rows = table_in(outputs / "sweep/jobs.csv")
     summary = json.loads((outputs / "sweep/sweep.json").read_text(encoding="utf-8"))
     return SimpleNamespace(folder=folder, pages=pages, call=call, rows=rows, summary=summary)
 

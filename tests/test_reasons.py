@@ -256,4 +256,4 @@ def test_a_file_name_that_is_no_text_is_escaped_wherever_it_is_shown(command, tm
     odd = 'data.train="a\udcff.npz","b\udcff.npz"'
     done = command("train.py", "-m", *given, odd, "report.plots=false", "hydra.sweep.dir=s")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "a\\udcff.npz" in (tmp_path / "s/sweep.csv").read_text(encoding="utf-8")
+    assert "a\\udcff.npz" in (tmp_path / "s/jobs.csv").read_text(encoding="utf-8")

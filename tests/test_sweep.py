@@ -21,7 +21,7 @@ QUICK = ["epochs=5", "report.plots=false", "data=blobs"]
 
 
 def rows(sweep):
-    with (sweep / "sweep.csv").open(newline="", encoding="utf-8") as file:
+    with (sweep / "jobs.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -102,7 +102,7 @@ def test_bad_jobs_never_stop_the_others_and_failed_ones_are_run_again(launcher, 
     done = command(*sweep, *options, f"hydra/launcher={launcher}")
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].endswith("of 6 jobs: the reasons are in t/sweep.csv")
+    assert done.stderr.splitlines()[-1].endswith("of 6 jobs: the reasons are in t/jobs.csv")
     jobs = rows(tmp_path / "t")
     assert [row["status"] for row in jobs].count("failed") == 4
     assert [row["status"] for row in jobs[3:5]] == ["completed", "diverged"]

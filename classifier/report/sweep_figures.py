@@ -239,7 +239,7 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
         chart = Chart(f"{title} by reg", span(regs, "reg", log=True), y)
         if any(errors):
             area = [*zip(regs, low, strict=True), *list(zip(regs, high, strict=True))[::-1]]
-            chart.marks.append(Line("one standard error", "band", area))
+            chart.marks.append(Line(f"one standard error over {best['over']}", "band", area))
         chart.add_line("training", "train", regs, train or [None] * len(regs))
         chart.add_line("held out" if train else "", "val", regs, values)
         for reference in reversed(references):

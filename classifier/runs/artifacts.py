@@ -70,6 +70,15 @@ class Predictions(NamedTuple):
     predicted: np.ndarray
     log_p: np.ndarray
 
+    def are_of(self, n: int, accuracy: float) -> bool:
+        """Return whether there are so many examples, and the accuracy is this one of a report."""
+        right = np.count_nonzero(self.predicted == self.labels)
+        return len(self.labels) == n and math.isclose(right / max(n, 1), accuracy, abs_tol=1e-9)
+
+    def figure(self, name: str) -> np.ndarray:
+        """Return the loss or the accuracy of each example, the latter as whether it is right."""
+        return self.predicted == self.labels if name == "accuracy" else -self.log_p
+
 
 class Contents(NamedTuple):
     """What the files of a run hold: after training a model and its history, later all."""
@@ -222,6 +231,14 @@ def _is_whole(labels: np.ndarray, predicted: np.ndarray, log_p: np.ndarray) -> b
         and bool(np.isfinite(log_p).all())
         and min(labels.min(initial=0), predicted.min(initial=0)) >= 0
     )
+
+
+def read_validation(sweep: Path, folder: str) -> Predictions | None:
+    """Read what a job of a sweep says of the validation examples; None where it keeps nothing."""
+    try:
+        return read_predictions(sweep / folder).get("val")
+    except (OSError, InputError):
+        return None
 
 
 def write_examples(folder: Path, dataset: Dataset) -> None:

@@ -6,6 +6,7 @@ best validation figure; the test split never takes part in the choice.
 
 import contextlib
 import csv
+import functools
 import io
 import logging
 import math
@@ -26,7 +27,7 @@ from classifier.report.pages.draw import draw, failure_told, show_run
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import Row
 from classifier.report.text import flags, near_optimum, shown, text_of
-from classifier.runs.artifacts import PAGE, PLOTS
+from classifier.runs.artifacts import PAGE, PLOTS, read_validation
 from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report
 from classifier.runs.results import falls_short, open_test
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 METRIC = ("loss", "accuracy")
 HELD_OUT = (*METRIC, "loss_error", "accuracy_error")  # of a row of a path
 FEWEST = 5  # penalties that make a path
+SPLITS = ("train", "val")
 SHOWN = 10  # settings in the table, and reasons below it
 
 
@@ -57,7 +59,8 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
     swept : the keys in which the jobs differ. keys : those in which settings do.
     objective : the figure the best is chosen by, "val_loss" or "val_accuracy", "cv_loss" or
         "cv_accuracy" of a cross-validation.
-    jobs : a dict a job: number, status, reason, the swept keys, the resolved lr, the validation
+    jobs : a dict a job: number, status, reason, the seeds and the swept keys, the fingerprint of
+        the examples, how many are for training and validation, the resolved lr, the validation
         metrics and their standard errors, the best epoch, the seconds, flags and the folder.
     settings : a dict a setting, as `classifier.report.settings` makes them of jobs, with `worse`.
     best : the best setting, or None: its job is the winner, of which it has the test metrics too.
@@ -78,7 +81,7 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
     jobs = [_row(record, swept, objective) for record in records]
     keys = [key for key in swept if key not in settings.REPETITIONS]
     rows = settings.settings_of(jobs, swept, objective)
-    settings.mark_worse(rows, jobs, swept, objective)
+    settings.mark_worse(rows, jobs, objective, functools.partial(read_validation, sweep))
     best = settings.best_job(rows, objective)
     if best is not None:
         winner = sweep / best["folder"]
@@ -102,7 +105,8 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
         "not_certified": sum(map(falls_short, done)),
     }
     write_json(sweep / "sweep.json", summary)
-    write_text(sweep / "sweep.csv", _csv(jobs, swept, best))
+    write_text(sweep / "jobs.csv", _jobs_table(jobs, swept, best))
+    write_text(sweep / "sweep.csv", _settings_table(rows, keys))
     if best is not None:
         folders.copy_best(sweep, winner)
     with contextlib.nullcontext() if must_show else failure_told(sweep, "page"):
@@ -141,7 +145,7 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
     if not quiet:
         print(table(summary, sweep))
     lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
-    place, n_jobs = printable(sweep / "sweep.csv"), len(summary["jobs"])
+    place, n_jobs = printable(sweep / "jobs.csv"), len(summary["jobs"])
     return f"{_listed(lost)} of {n_jobs} jobs: the reasons are in {place}" if lost else ""
 
 
@@ -172,7 +176,9 @@ def _row(record: Record, swept: list[str], objective: str) -> Row:
     return {
         "job": folder,
         "status": record.status,
-        **{key: values.get(key) for key in swept},
+        **{key: values.get(key) for key in (*settings.REPETITIONS, *swept)},
+        "examples": report.get("data", {}).get("fingerprint"),
+        **{f"{name}_n": (report.get("metrics", {}).get(name) or {}).get("n") for name in SPLITS},
         "resolved_lr": report.get("lr"),
         **_figures(report, "val"),
         **{name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS},
@@ -246,14 +252,28 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
     return sorted(rows, key=lambda row: float(row["reg"])) if len(rows) >= FEWEST else []
 
 
-def _csv(jobs: list[Row], swept: list[str], best: Row | None) -> str:
-    text, figures = io.StringIO(), [*settings.METRICS, *settings.FOLDS, *settings.TEST]
-    columns = ["job", "status", *swept, "resolved_lr", *figures, settings.OPTIMUM]
-    columns += ["best_epoch", "seconds", "folder", "reason"]
+def _jobs_table(jobs: list[Row], swept: list[str], best: Row | None) -> str:
+    columns = ["job", "status", *swept, "resolved_lr", *settings.METRICS, *settings.FOLDS]
+    columns += [*settings.TEST, settings.OPTIMUM, "best_epoch", "seconds", "folder", "reason"]
+    test = {name: best[name] for name in settings.TEST} if best else {}
+    return _csv(
+        columns, [job | test if best and job["job"] == best["job"] else job for job in jobs]
+    )
+
+
+def _settings_table(rows: list[Row], keys: list[str]) -> str:
+    """Return the settings: n repetitions, means with their standard errors, the standing."""
+    figures = [name for figure in settings.MEANS for name in (figure, f"{figure}_error")]
+    columns = ["job", *keys, "n", *figures, "over", "worse", *settings.TEST, "jobs", "folder"]
+    counts = ({"n": row["repetitions"], "jobs": len(row["jobs"])} for row in rows)
+    return _csv(columns, [row | of for row, of in zip(rows, counts, strict=True)])
+
+
+def _csv(columns: list[str], rows: list[Row]) -> str:
+    text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
-    test = {name: best[name] for name in settings.TEST} if best else {}
-    writer.writerows(job | test if best and job["job"] == best["job"] else job for job in jobs)
+    writer.writerows(rows)
     return text.getvalue()
 
 
@@ -280,6 +300,7 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
         **summary,
         lines=["  ".join(map(str.rjust, row, widths)) for row in cells],
         counts=counts,
+        repeated=repeated,
         differences=text_of("differences", summary).splitlines(),
         reasons=reasons,
         most=SHOWN,

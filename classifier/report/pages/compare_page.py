@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import math
 import os
-import warnings
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,17 @@ from classifier.model import LinearModel
 from classifier.report.chart import Chart, Dot, Grid, Shade
 from classifier.report.figures import Series, by_epoch, over_epochs, template_images
 from classifier.report.page import data_uri, template
-from classifier.runs.artifacts import PAGE, Predictions, read_history, read_predictions
+from classifier.report.settings import METRICS, Row, chance_of, settings_of
+from classifier.runs.artifacts import (
+    PAGE,
+    Predictions,
+    read_history,
+    read_predictions,
+    read_validation,
+)
 from classifier.runs.config import flatten, has_role
 from classifier.runs.folder import kind_of, needed_report, read_report
-from classifier.uncertainty import LEVEL, standard_error
+from classifier.uncertainty import Difference, paired, standard_error
 from data.errors import InputError, one_line
 from data.files.store import check_own, is_folder, refuse_links, write_text
 from data.options import PLACE
@@ -29,7 +36,7 @@ from data.options import PLACE
 NAME = "compare.html"
 TITLE = b"<title>Comparison of "  # by which a page of ours is by_name
 LETTERS = "ABCDEFGH"  # of the runs; the eye tells no more colours apart
-HELD_OUT = ("test", "val")  # splits that a model can be judged by, the better one first
+HELD_OUT = {"test": "test", "val": "validation"}  # what a model is judged by, the better first
 LONGEST = 160  # characters of a setting that are shown
 POINTS = 400  # of a line at most: a drawing has about as many pixels
 CLASSES = 20  # that are shown of more: those in which the runs differ most
@@ -141,58 +148,78 @@ def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
     for run in (first, other):
         if run.no_predictions:
             return f"of {run.letter}, {run.no_predictions}"
-        if not _is_of_report(run, split):
+        kept, figures = run.predictions.get(split), run.split(split)
+        if kept is None or not kept.are_of(figures["n"], figures["accuracy"]):
             return f"the predictions of {run.letter} are not those of its report"
     if not np.array_equal(first.predictions[split].labels, other.predictions[split].labels):
         return "they were not evaluated on the same examples: their labels differ"
     return ""
 
 
-def pair(first: Compared, other: Compared, split: str, n_tests: int = 1) -> dict[str, Any]:
-    """Return how two runs differ on the same examples.
-
-    Parameters
-    ----------
-    first, other : runs of which `why_no_pair` says nothing.
-    split : whose examples are looked at.
-    n_tests : how many such pairs are looked at together. The chance that any of them shows a
-        difference where there is none is kept at 5 % by Bonferroni's correction: p is multiplied
-        by their number, and the share of intervals that miss is divided by it.
+def pair(first: Compared, other: Compared, split: str) -> dict[str, Any]:
+    """Return how two runs, of which `why_no_pair` says nothing, differ on a split's examples.
 
     Returns
     -------
-    n, the number of examples; only_first and only_other, how many one alone has right; p of
-    McNemar's exact test that both are right equally often; loss, the mean loss of the other less
-    that of the first; low and high, the interval of this difference.
+    accuracy and loss, the differences; only_first and only_other, how many one alone has right.
     """
-    from scipy.stats import binomtest, ttest_1samp  # take half a second to import
-
     one, two = (run.predictions[split] for run in (first, other))
-    right_one, right_two = (of.predicted == of.labels for of in (one, two))
-    only = int(np.sum(right_one & ~right_two)), int(np.sum(right_two & ~right_one))
-    p = min(1.0, n_tests * binomtest(only[0], sum(only)).pvalue) if any(only) else 1.0
-    differences = one.log_p.astype(np.float64) - two.log_p
-    with warnings.catch_warnings():  # of one difference, or of some that are all the same
-        warnings.simplefilter("ignore", RuntimeWarning)
-        interval = ttest_1samp(differences, 0).confidence_interval(1 - (1 - LEVEL) / n_tests)
+    right_one, right_two = one.figure("accuracy"), two.figure("accuracy")
+    over = f"{len(one.labels):,} {HELD_OUT[split]} examples"
     return {
-        "n": len(one.labels),
-        "only_first": only[0],
-        "only_other": only[1],
-        "p": p,
-        "loss": float(differences.mean()),
-        "low": interval.low,
-        "high": interval.high,
+        "only_first": int(np.sum(right_one & ~right_two)),
+        "only_other": int(np.sum(right_two & ~right_one)),
+        "accuracy": paired(right_one, right_two, over),
+        "loss": paired(one.figure("loss"), two.figure("loss"), over),
     }
 
 
-def _is_of_report(run: Compared, split: str) -> bool:
-    """Return whether the predictions of a split are there and give the accuracy of the report."""
-    predictions, figures = run.predictions.get(split), run.split(split)
-    if predictions is None or len(predictions.labels) != figures.get("n"):
-        return False
-    right = np.count_nonzero(predictions.predicted == predictions.labels)
-    return math.isclose(right / len(predictions.labels), figures["accuracy"], abs_tol=1e-9)
+def settings_pair(
+    first: Compared, other: Compared, n_pairs: int
+) -> list[tuple[str, Difference, int]]:
+    """Return how the settings of two jobs of sweeps differ, by the means over their repetitions.
+
+    Within a sweep it is what the sweep says of them.
+
+    Parameters
+    ----------
+    n_pairs : how many such pairs are looked at together.
+
+    Returns
+    -------
+    For each figure its name, the difference, and as how many tests it counts: all pairs of
+    settings, of which somebody has chosen this one. Nothing where one is no job of a sweep, both
+    are of one setting, or two sweeps were not of the same data.
+    """
+    folders = [run.folder.resolve() for run in (first, other)]
+    places = {folder.parent for folder in folders}
+    rows: list[Row] = []
+    jobs: list[Row] = []
+    objectives = set()
+    for place in places:
+        summary = read_report(place, "sweep.json")
+        if summary is None or not all("examples" in job for job in summary["jobs"]):
+            return []
+        refuse_links(place)
+        # What was received leads to no place outside.
+        names = [str(place / Path(job["folder"]).name) for job in summary["jobs"]]
+        own = zip(summary["jobs"], names, strict=True)
+        jobs += (of := [job | {"job": name, "folder": name} for job, name in own])
+        rows += settings_of(of, summary["swept"], summary["objective"])
+        objectives.add(summary["objective"])
+    figures = ["val_accuracy", "val_loss"] if objectives <= {*METRICS} else [*objectives]
+    found = []
+    for name in figures if len(objectives) == 1 else ():
+        chance = chance_of(rows, jobs, name, partial(read_validation, Path()))
+        done = [row for row in rows if row["job"] in chance.jobs]
+        pair = [row for folder in folders for row in done if str(folder) in row["jobs"]]
+        data = [{cell[0] for cell in chance.jobs[row["job"]]} for row in pair]
+        if len(pair) < 2 or pair[0] is pair[1] or (len(places) > 1 and data[0].isdisjoint(data[1])):
+            continue
+        apart, n_tests = chance.difference(*pair), math.comb(len(done), 2)
+        if apart is not None:
+            found.append((name, apart, n_tests * (n_pairs if len(places) > 1 else 1)))
+    return found
 
 
 def write_comparison(folders: Sequence[Path], place: Path) -> Path:
@@ -206,21 +233,31 @@ def write_comparison(folders: Sequence[Path], place: Path) -> Path:
     check_own(place, TITLE, "a comparison")
     runs = read_compared(folders)
     split = next((name for name in HELD_OUT if all(run.split(name) for run in runs)), None)
+    settled = [settings_pair(runs[0], run, len(runs) - 1) for run in runs[1:]]
     reasons = [why_no_pair(runs[0], run, split) for run in runs[1:]]
-    n_tests = reasons.count("")
+    # On validation there is one answer: that of the settings counts more than these two models.
+    by_model = [
+        not reason and not (of and split == "val")
+        for of, reason in zip(settled, reasons, strict=True)
+    ]
     page = template("compare.html").render(
         runs=[(run, "/".join(run.folder.resolve().parts[-2:]), _link(run, place)) for run in runs],
         split=split,
+        split_name=HELD_OUT.get(str(split), ""),
         flattered=split == "val" and any(kind_of(run.folder.parent) == "sweep" for run in runs),
         verdicts=[
-            (run.letter, reason, None if reason else pair(runs[0], run, str(split), n_tests))
-            for run, reason in zip(runs[1:], reasons, strict=True)
+            (
+                run.letter,
+                of,
+                "" if of else reason,
+                pair(runs[0], run, str(split)) if shown else None,
+            )
+            for run, of, reason, shown in zip(runs[1:], settled, reasons, by_model, strict=True)
         ],
-        n_tests=n_tests,
-        level=1 - LEVEL,
+        n_tests=sum(by_model),
         settings=setting_rows(runs),
         curves=[curve(runs, figure) for figure in ("loss", "accuracy")],
-        **(learned(runs, split, n_tests > 0) if split else {}),
+        **(learned(runs, split, "" in reasons) if split else {}),
     )
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, page)

@@ -1,6 +1,9 @@
 """The comparison of runs, of folders as runs leave them, against scipy and scikit-learn."""
 
+import json
 import re
+from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +17,25 @@ from classifier.report.pages.compare_page import (
     Compared,
     pair,
     read_compared,
+    settings_pair,
     why_no_pair,
     write_comparison,
 )
-from classifier.runs.artifacts import PREDICTIONS, Predictions, write_predictions
+from classifier.report.settings import (
+    FOLDS,
+    METRICS,
+    OPTIMUM,
+    best_job,
+    mark_worse,
+    rank,
+    settings_of,
+)
+from classifier.runs.artifacts import (
+    PREDICTIONS,
+    Predictions,
+    read_validation,
+    write_predictions,
+)
 from classifier.runs.folder import mark
 from data.errors import InputError
 from data.files.store import write_json
@@ -46,12 +64,14 @@ def test_the_verdict_is_that_of_scipy_on_the_same_examples(leave, compare, signa
     better, worse = ("A", "B") if signals[0] > signals[1] else ("B", "A")
     same = "A and B do not differ in {} by more than chance"
     verdict = same.format("accuracy") if p > 0.05 else f"{better} is more often right than {worse}"
-    alone = f"of 300 examples A alone has {only[0]} right and B alone {only[1]}"
+    alone = f"of 300 test examples A alone has {only[0]} right and B alone {only[1]}"
     assert f"{verdict}: {alone} (McNemar's exact test, p = {p:.2g})." in text
     verdict = same.format("loss") if p > 0.05 else f"{better} has a lower loss than {worse}"
     assert f"{verdict}: that of B less that of A is" in text
     if p < 0.05:
-        numbers = re.search(r"A is (\S+) \(95% interval (\S+) to (.*?)\)", text).groups()
+        numbers = re.search(
+            r"A is (\S+) \(95% interval (\S+) to (\S+) over 300 test examples", text
+        ).groups()
         between = stats.ttest_rel(one.log_p, two.log_p).confidence_interval(0.95)
         expected = [(one.log_p - two.log_p).mean(), *between]
         assert [*map(float, numbers)] == pytest.approx(expected, rel=1e-3)
@@ -59,16 +79,18 @@ def test_the_verdict_is_that_of_scipy_on_the_same_examples(leave, compare, signa
 
 def test_several_comparisons_are_allowed_for(leave, compare):
     runs = read_compared([leave(n, 0.9 + 0.3 * s, seed=s).folder for s, n in enumerate("bc")])
-    alone, together = pair(*runs, "test"), pair(*runs, "test", n_tests=4)
-    assert 0 < alone["p"] < 0.25
-    assert together["p"] == pytest.approx(4 * alone["p"])
+    found = pair(*runs, "test")
+    p, loss = found["accuracy"].p, found["loss"]
+    assert 0 < p < 0.25
+    assert [found["accuracy"].is_real(n) for n in (1, 4)] == [p < 0.05, 4 * p < 0.05]
     log_p = [run.predictions["test"].log_p.astype(float) for run in runs]
     expected = stats.ttest_rel(*log_p).confidence_interval(1 - 0.05 / 4)
-    assert (together["low"], together["high"]) == pytest.approx(tuple(expected), rel=1e-5)
+    assert loss.interval(4) == pytest.approx(tuple(expected), rel=1e-5)
+    assert loss.is_real(4) == (expected.low > 0 or expected.high < 0)
     others = leave("d", data={"name": "other", "image_shape": None})  # is not tested
     text = compare(runs[0].folder, leave("a"), others, runs[1].folder).text
     assert "allow for the 2 comparisons here" in text
-    assert f"p = {pair(*runs, 'test', n_tests=2)['p']:.2g})" in text
+    assert f"p = {2 * p:.2g})" in text
 
 
 def test_equal_models_differ_by_chance_in_one_of_twenty(run_of, tmp_path):
@@ -85,7 +107,7 @@ def test_equal_models_differ_by_chance_in_one_of_twenty(run_of, tmp_path):
             both.append(Compared(letter, tmp_path, own, [], {"test": said}))
         assert not why_no_pair(*both, "test")
         found = pair(*both, "test")
-        claims.append((found["p"] < 0.05, found["low"] > 0 or found["high"] < 0))
+        claims.append([found[figure].is_real() for figure in ("accuracy", "loss")])
     accuracy, loss = np.mean(claims, axis=0)
     assert accuracy <= 0.05
     assert 0.02 < loss < 0.08
@@ -285,6 +307,83 @@ def test_a_sweep_stands_for_its_winner(leave, compare, tmp_path):
         write_json(tmp_path / "sweep/sweep.json", summary | {"best": best})
         with pytest.raises(InputError, match="its winner, job 3, is not there"):
             write_comparison([winner.folder, tmp_path / "sweep"], tmp_path / "out.html")
+
+
+def put_sweep(folder, losses, seeds=(0,), objective="val_loss"):
+    """Leave what a comparison reads of a sweep's jobs, from losses of examples (K, S, m).
+
+    Its sweep.json is that of the program's own statistics.
+    """
+    jobs, (K, S, m) = [], losses.shape
+    for k, s in np.ndindex(K, S):
+        name, log_p = str(k * S + s), -losses[k, s].astype(np.float32)
+        right = losses[k, s] < 1
+        (folder / name).mkdir(parents=True)
+        labels = np.zeros(m, int)
+        write_predictions(folder / name, {"val": Predictions(labels, 1 - right, log_p)})
+        job = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM, "folds"]) | {"job": name, "folder": name}
+        job |= {"status": "completed", "lr": k, "seed": seeds[s], "val_n": m, "train_n": 9 * m}
+        job |= {"examples": "e", "val_loss": float(losses[k, s].mean())}
+        job |= {"val_accuracy": right.mean(), "val_accuracy_error": right.std() / m**0.5}
+        jobs.append(job | {"val_loss_error": stats.sem(losses[k, s])})
+    swept = ["lr", "seed"]
+    settings = settings_of(jobs, swept, objective)
+    mark_worse(settings, jobs, objective, partial(read_validation, folder))
+    summary = {"swept": swept, "objective": objective, "jobs": jobs, "settings": settings}
+    write_json(folder / "sweep.json", summary | {"best": best_job(settings, objective)})
+    return settings
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["val_loss", "val_accuracy"])
+@pytest.mark.parametrize("S", [1, 3])
+def test_a_comparison_within_a_sweep_never_contradicts_its_page(run_of, tmp_path, S, objective):
+    """Neither where settings are equal nor where they differ by about what can be told."""
+    report, rng, said = run_of().report, np.random.default_rng(S), Counter()
+    for n in range(50):
+        losses = rng.exponential(size=120) + 0.3 * rng.normal(size=(3, 1, 120))
+        losses = losses + 0.1 * rng.normal(size=(3, S, 120))
+        losses += 0.03 * rng.normal(size=(3, S, 1))
+        losses += (n % 2) * (0.3 if S == 1 else 0.1) * np.arange(3)[:, None, None]
+        folder = tmp_path / str(n)
+        rows = put_sweep(folder, losses, range(S), objective)
+        (best, *others) = rank(rows, objective)
+        for row in others:
+            jobs = (folder / best["jobs"][0], folder / row["jobs"][-1])
+            pair = [Compared(x, job, report, [], {}) for x, job in zip("AB", jobs, strict=True)]
+            found = {name: (of, n) for name, of, n in settings_pair(*pair, n_pairs=1)}
+            apart, n_tests = found[objective]
+            assert n_tests == 3
+            assert apart.is_real(n_tests) == row["worse"]
+            said[n % 2, row["worse"]] += 1
+    assert said[0, True] <= 4  # of 25 sweeps of equal settings: 5 %, and some chance
+    assert min(said[1, True], said[1, False]) > 2
+
+
+def test_two_sweeps_are_compared_by_the_means_of_their_best_settings(leave, compare, tmp_path):
+    rng = np.random.default_rng(0)
+    hard, noise = rng.exponential(size=80), lambda *of: 0.1 * rng.normal(size=of)
+    for name, more, signal in (("one", 0.0, 2.0), ("two", 0.2, 1.9)):
+        losses = hard + more + np.arange(2)[:, None, None] + noise(2, 3, 80)
+        put_sweep(tmp_path / name, losses, range(3))
+        mark(tmp_path / name, "sweep")
+        best = json.loads((tmp_path / name / "sweep.json").read_text(encoding="utf-8"))["best"]
+        run = leave("away/" + name, signal)
+        for file in run.folder.iterdir():
+            if file.name != PREDICTIONS:
+                file.rename(tmp_path / name / best["folder"] / file.name)
+    text = compare(tmp_path / "one", tmp_path / "two").text
+    over = "over 3 seeds, on the same 80 validation examples"
+    verdict = f"The setting of A has a better val_loss than that of B, {over}"
+    assert f"{verdict}: the mean of B less that of A is +0." in text
+    assert "which allows for 6 pairs of settings" in text
+    assert "A job of a sweep stands for its setting, by the rule of the sweep's own page" in text
+    # What was received leads to no place outside, and nothing is said of an old summary.
+    summary = json.loads((tmp_path / "two/sweep.json").read_text(encoding="utf-8"))
+    for job in summary["jobs"]:
+        del job["examples"]
+    write_json(tmp_path / "two/sweep.json", summary)
+    assert "The setting of" not in compare(tmp_path / "one", tmp_path / "two").text
 
 
 FOREIGN = ["null", "[]", '"x"', "5", '{"status": 5}', '{"config": {}, "metrics": {}}']

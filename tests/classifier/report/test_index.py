@@ -45,6 +45,7 @@ def put_sweep(folder, n_jobs, labels=None, objective="val_loss"):
         jobs.append(
             {"job": str(k), "status": "completed", "lr": float(k), "reg": 0.1 * k, "optimum": None}
             | {**figures, "folder": str(k), "reason": None, "folds": None, "seconds": 1.0}
+            | {"examples": "e", "val_n": 360, "train_n": 900}
         )
     put_run(folder / str(n_jobs - 1), labels)
     (folder / "0").mkdir()

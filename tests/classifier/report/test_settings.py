@@ -1,35 +1,30 @@
 """Settings and repetitions: who is the best, and how sure that is."""
 
-import functools
 import math
 
 import numpy as np
 import pytest
-from scipy.stats import norm, studentized_range, tukey_hsd
+from scipy.stats import norm, sem, t, ttest_rel
 
 from classifier.report.settings import (
     FOLDS,
     METRICS,
     OPTIMUM,
     best_job,
-    honest_difference,
+    chance_of,
     mark_worse,
     near_best,
     settings_of,
     strongest_near,
 )
+from classifier.runs.artifacts import Predictions
 
 KEYS = ["reg", "seed"]
 
 
-@pytest.fixture(autouse=True)
-def quantiles_once(monkeypatch):
-    """Compute each quantile once: it is an integral, and takes half a second."""
-    monkeypatch.setattr(studentized_range, "ppf", functools.cache(studentized_range.ppf))
-
-
 def job(name, reg, seed, loss, **more):
-    empty = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM])
+    empty = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM]) | {"examples": "e", "val_n": 10_000}
+    empty |= {"val_loss_error": 1e-5, "val_accuracy_error": 1e-5, "train_n": 90_000}
     row = {"job": name, "status": "completed", "reg": reg, "seed": seed, "val_loss": loss}
     accuracy = None if loss is None else 1 - loss / 10
     return empty | {"val_accuracy": accuracy, "folder": name, "folds": None} | row | more
@@ -41,10 +36,46 @@ def sweep(losses):
     return [job(f"{k}-{s}", 10.0**-k, s, float(loss)) for k, s, loss in cells]
 
 
-def chosen(jobs, swept=KEYS, objective="val_loss"):
+def chosen(jobs, swept=KEYS, objective="val_loss", kept=None):
+    """Return the settings and the best; `kept` are the predictions of jobs."""
     settings = settings_of(jobs, swept, objective)
-    mark_worse(settings, jobs, swept, objective)
+    mark_worse(settings, jobs, objective, (kept or {}).get)
     return settings, best_job(settings, objective)
+
+
+def drawn(rng, K, S, kind, *, own=0.3, seeds=0.3, hard=0.5, m=144, n_data=1438, K_folds=5):
+    """Draw a sweep of K settings that are equally good in truth, and S repetitions.
+
+    The loss of an example is how hard it is, what a setting makes of it in every repetition, what
+    a repetition makes of a setting, and noise. With `splits` the m held-out examples are drawn
+    anew from n_data; with `folds` all of n_data are held out once. The first setting is less
+    stable than the others.
+    """
+    jobs, kept = [], {}
+    n = m if kind == "seeds" else n_data
+    common = hard * rng.exponential(size=n) + own * rng.normal(size=(K, n))
+    for s in range(S):
+        rows = rng.permutation(n)[: n_data if kind == "folds" else m]
+        rows = np.arange(m) if kind == "seeds" else rows
+        every = rng.normal()  # a seed, or a split, that is hard for all
+        parts = np.array_split(np.arange(len(rows)), K_folds if kind == "folds" else 1)
+        for k in range(K):
+            loss = common[k, rows] + 0.1 * rng.normal(size=len(rows)) + 0.1 * every
+            for part in parts:
+                loss[part] += seeds * (3 if k == 0 else 1) * rng.normal() / math.sqrt(len(part))
+            right, name = loss < 0.7, f"{k}-{s}"
+            kept[name] = Predictions(np.zeros(len(rows), int), (~right).astype(int), -loss)
+            error = math.sqrt(right.mean() * (1 - right.mean()) / len(rows))
+            figures = {"val_accuracy": right.mean(), "val_accuracy_error": error}
+            figures |= {"val_loss_error": loss.std(ddof=1) / math.sqrt(len(rows))}
+            figures |= {"val_n": len(rows), "train_n": n_data - m}
+            if kind == "folds":
+                folds = [float(loss[part].mean()) for part in parts]
+                figures |= {"folds": folds, "cv_loss": np.mean(folds)}
+            split = s if kind == "splits" else 0
+            figures |= {"data.split_seed": split, "examples": f"split {split}"}
+            jobs.append(job(name, float(k), s, float(loss.mean()), **figures))
+    return jobs, kept
 
 
 def test_a_setting_has_mean_and_standard_error_and_the_median_job():
@@ -59,7 +90,8 @@ def test_a_setting_has_mean_and_standard_error_and_the_median_job():
 
 
 def test_a_job_given_twice_is_one_repetition():
-    jobs = [job(str(i), *own) for i, own in enumerate([(1, 0, 0.5), (1.0, 0.0, 0.5), (1, 1, 0.7)])]
+    of = [(1, 0, 0.5), (1.0, 0.0, 0.5), (1, 1, 0.7)]
+    jobs = [job(str(i), *own, val_loss_error=None) for i, own in enumerate(of)]
     (setting,), _ = chosen(jobs)
     assert (setting["repetitions"], setting["jobs"]) == (2, ["0", "1", "2"])
     assert setting["val_loss"] == pytest.approx(0.6)
@@ -80,32 +112,131 @@ def test_jobs_that_did_not_complete_count_as_no_repetition():
     assert settings[1]["worse"] is None
 
 
-def test_the_honest_difference_is_that_of_tukey_where_blocks_say_nothing():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(4, 6))
-    values -= values.mean(axis=0)  # no seed is harder than another
-    k, n = values.shape
-    found = honest_difference(values)
-    # scipy's test has no blocks: k (n - 1) degrees of freedom and the same sum of squares.
-    interval = tukey_hsd(*values).confidence_interval(0.95)
-    reach = (interval.high - interval.low)[0, 1] / 2
-    q = [studentized_range.ppf(0.95, k, df) for df in ((k - 1) * (n - 1), k * (n - 1))]
-    scale = math.sqrt(k * (n - 1) / ((k - 1) * (n - 1)))
-    assert found == pytest.approx(reach * q[0] / q[1] * scale, rel=1e-6)
+NOISE = {  # kind of repetitions: settings, repetitions, by how much seeds count, the objective
+    "one run": ("seeds", 6, 1, 0.3, "val_loss"),
+    "one run, accuracy": ("seeds", 4, 1, 0.3, "val_accuracy"),
+    "seeds that hardly matter": ("seeds", 6, 5, 0.01, "val_loss"),
+    "seeds": ("seeds", 6, 5, 0.3, "val_loss"),
+    "seeds that matter": ("seeds", 6, 5, 3.0, "val_loss"),
+    "two seeds": ("seeds", 4, 2, 0.5, "val_loss"),
+    "seeds, accuracy": ("seeds", 6, 5, 0.3, "val_accuracy"),
+    "splits": ("splits", 4, 5, 0.3, "val_loss"),
+    "many splits": ("splits", 2, 20, 0.1, "val_loss"),
+    "folds": ("folds", 6, 1, 0.3, "cv_loss"),
+    "folds of seeds": ("folds", 4, 3, 0.3, "cv_loss"),
+}
 
 
-@pytest.mark.parametrize("repeated", [0.0, 3.0, None], ids=["seeds alike", "differ", "one run"])
-def test_equal_settings_are_called_different_in_one_sweep_of_twenty(repeated):
-    """Whether seeds differ by more than chance, or there is one run with its error."""
-    rng, claims, n_sweeps = np.random.default_rng(1), 0, 400
+@pytest.mark.slow
+@pytest.mark.parametrize("of", NOISE.values(), ids=list(NOISE))
+def test_of_sweeps_of_equal_settings_one_in_twenty_names_any_at_most(of):
+    """What is drawn again may be seeds on one validation split, splits or folds."""
+    kind, K, S, seeds, objective = of
+    rng, claims, n_sweeps = np.random.default_rng(1), 0, 200
     for _ in range(n_sweeps):
-        n, hard = (5, repeated * rng.normal(size=5)) if repeated is not None else (1, 0.0)
-        jobs = sweep(1 + 0.01 * (rng.normal(size=(6, n)) + hard))
-        jobs = [own | ({"val_loss_error": 0.01} if n == 1 else {}) for own in jobs]
-        settings, _ = chosen(jobs, KEYS if n > 1 else ["reg"])
-        claims += any(s["worse"] for s in settings)
-    # 5 %, and three standard errors of that share.
-    assert 0 < claims / n_sweeps <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / n_sweeps)
+        jobs, kept = drawn(rng, K, S, kind, seeds=seeds)
+        settings, _ = chosen(jobs, KEYS if S > 1 else ["reg"], objective, kept)
+        assert all(row["worse"] is not None for row in settings)
+        claims += any(row["worse"] for row in settings)
+    # 5 %, and two standard errors of that share.
+    assert claims / n_sweeps <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / n_sweeps)
+
+
+def test_an_error_over_examples_is_not_made_smaller_by_seeds():
+    """Ten seeds that all say the same of few examples prove no more than one."""
+    rng = np.random.default_rng(2)
+    claims = {"worse": 0, "by seeds alone": 0}
+    for _ in range(200):
+        jobs, kept = drawn(rng, 2, 10, "seeds", seeds=0.01)
+        settings, _ = chosen(jobs, KEYS, "val_loss", kept)
+        claims["worse"] += any(row["worse"] for row in settings)
+        losses = [[of["val_loss"] for of in jobs if of["reg"] == reg] for reg in (0.0, 1.0)]
+        claims["by seeds alone"] += ttest_rel(*losses).pvalue < 0.05
+    assert claims["worse"] <= 16  # of 200: 5 %, and two standard errors
+    assert claims["by seeds alone"] > 100
+
+
+def difference(jobs, kept, name):
+    settings = settings_of(jobs, KEYS, name)
+    return chance_of(settings, jobs, name, kept.get).difference(*settings)
+
+
+def test_of_single_runs_the_errors_over_examples_are_added_as_if_they_were_of_others():
+    jobs, kept = drawn(np.random.default_rng(3), 2, 1, "seeds")
+    found = difference(jobs, kept, "val_loss")
+    variance = sum(sem(of.log_p) ** 2 for of in kept.values())
+    reach = t.ppf(0.975, 143) * math.sqrt(variance)
+    assert found.interval() == pytest.approx((found.value - reach, found.value + reach))
+    assert found.over == "144 validation examples"
+
+
+def test_of_seeds_the_errors_over_seeds_and_over_examples_are_added():
+    """By the formula, each part by scipy: Cochran and Cox weight Student's quantiles."""
+    jobs, kept = drawn(np.random.default_rng(4), 2, 5, "seeds")
+    found = difference(jobs, kept, "val_loss")
+    log_p = np.array([[kept[f"{k}-{s}"].log_p for s in range(5)] for k in range(2)])
+    over_seeds = ttest_rel(*log_p.mean(axis=2)), 4
+    over_examples = ttest_rel(*log_p.mean(axis=1)), 143
+    variances = [(found.value / test.statistic) ** 2 for test, _ in (over_seeds, over_examples)]
+    quantiles = [t.ppf(0.975, freedom) for _, freedom in (over_seeds, over_examples)]
+    reach = np.dot(quantiles, variances) / math.sqrt(sum(variances))
+    assert found.value == pytest.approx((log_p[0] - log_p[1]).mean())
+    assert found.interval() == pytest.approx((found.value - reach, found.value + reach))
+    assert found.over == "5 seeds, on the same 144 validation examples"
+
+
+def test_without_predictions_the_errors_of_both_are_added_which_finds_less():
+    jobs, kept = drawn(np.random.default_rng(5), 2, 5, "seeds")
+    paired, apart = (difference(jobs, of, "val_loss") for of in (kept, {}))
+    assert apart.value == pytest.approx(paired.value, rel=1e-5)
+    (low, high), (least, most) = paired.interval(), apart.interval()
+    assert least < low < high < most
+    others = {name: of._replace(predicted=1 - of.predicted) for name, of in kept.items()}
+    assert difference(jobs, others, "val_loss") == apart  # they are not those of the jobs
+    unknown = [own | {"val_loss_error": None} for own in jobs]
+    assert difference(unknown, {}, "val_loss") is None
+    assert [row["worse"] for row in chosen(unknown)[0]] in ([False, None], [None, False])
+
+
+def test_the_spread_over_splits_allows_for_their_examples_being_few():
+    """Nadeau and Bengio's: (1 / n + validation / training examples) times the variance."""
+    jobs, kept = drawn(np.random.default_rng(6), 2, 5, "splits")
+    found = difference(jobs, kept, "val_loss")
+    losses = np.array([of["val_loss"] for of in jobs]).reshape(5, 2)
+    variance = np.var(losses[:, 1] - losses[:, 0], ddof=1) * (1 / 5 + 144 / 1294)
+    reach = t.ppf(0.975, 4) * math.sqrt(variance)
+    assert found.interval() == pytest.approx((found.value - reach, found.value + reach))
+    assert found.over == "5 splits of the data"
+
+
+@pytest.mark.parametrize(
+    ("kind", "S", "over"),
+    [
+        ("seeds", 1, "144 validation examples"),
+        ("seeds", 3, "3 seeds, on the same 144 validation examples"),
+        ("splits", 3, "3 splits of the data"),
+        ("folds", 1, "5 folds"),
+        ("folds", 3, "5 folds of each of 3 runs"),
+    ],
+)
+def test_near_the_best_is_within_both_errors_and_says_over_what(kind, S, over):
+    objective = "cv_loss" if kind == "folds" else "val_loss"
+    jobs, _ = drawn(np.random.default_rng(7), 6, S, kind)
+    settings, best = chosen(jobs, KEYS, objective)
+    assert {row["over"] for row in settings} == {over}
+    own = [of for of in jobs if of["job"] in best["jobs"]]
+    figures = [of[objective] for of in own]
+    if kind == "folds":
+        variance = np.var([fold for of in own for fold in of["folds"]], ddof=1) / 5
+    else:
+        variance = np.var(figures, ddof=1) / S if S > 1 else 0.0
+        if kind == "seeds":
+            variance += np.mean([of["val_loss_error"] ** 2 for of in own])
+        else:
+            variance *= 1 + S * 144 / 1294
+    assert best["total_error"] == pytest.approx(math.sqrt(variance))
+    near = [r for r in settings if r[objective] - best[objective] <= math.sqrt(variance)]
+    assert {row["job"] for row in near_best(settings, objective)} == {row["job"] for row in near}
 
 
 def test_a_true_difference_of_two_standard_errors_is_ranked_right_as_often_as_theory_says():

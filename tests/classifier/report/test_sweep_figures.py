@@ -107,7 +107,7 @@ def test_the_best_penalty_is_dashed_and_the_strongest_near_it_is_dotted(stronges
         dict.fromkeys(names, 0.5) | {"reg": 10.0**-k, "weight_norm": 10.0**k, "accuracy": 0.25}
         for k in range(5)
     ]
-    charts = path_charts(path, {"reg": 1e-2}, strongest and {"reg": strongest})
+    charts = path_charts(path, {"reg": 1e-2, "over": "5 folds"}, strongest and {"reg": strongest})
     expected = [("best: 0.01", "dashed", 1e-2)]
     if strongest == 1e-1:
         expected.append(("strongest within one standard error: 0.1", "dotted", 1e-1))
@@ -116,6 +116,7 @@ def test_the_best_penalty_is_dashed_and_the_strongest_near_it_is_dotted(stronges
         assert [(line.label, line.dash, line.points[0][0]) for line in lines] == expected
     assert [chart.y.log for chart in charts] == [False, False, True]
     (band,) = of_kind(charts[0], Line, "band")
+    assert band.label == "one standard error over 5 folds"
     assert {y for _, y in band.points} == {0.0, 1.0}
     assert not of_kind(charts[2], Line, "band")
     assert [{y for _, y in of_kind(c, Line, "val")[0].points} for c in charts[:2]] == [{0.5}, {25}]

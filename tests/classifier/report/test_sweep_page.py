@@ -35,15 +35,16 @@ RNG = np.random.default_rng(0)
 
 
 def job(name, loss, status="completed", **keys):
-    empty = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM])
+    empty = dict.fromkeys([*METRICS, *FOLDS, OPTIMUM]) | {"examples": "e", "val_n": 1440}
     figures = {"val_loss": loss, "val_accuracy": 1 - loss / 10, "resolved_lr": 0.1}
+    figures |= {"val_loss_error": 0.05, "val_accuracy_error": 0.02, "train_n": 9000}
     more = {"folds": None, "best_epoch": 3, "seconds": 1.0, "folder": name, "reason": None}
     return empty | {"job": name, "status": status} | keys | figures | more | {"flags": []}
 
 
 def summary_of(jobs, swept, objective="val_loss"):
     rows = settings_of(jobs, swept, objective)
-    mark_worse(rows, jobs, swept, objective)
+    mark_worse(rows, jobs, objective, lambda folder: None)
     best = best_job(rows, objective)
     if best is not None:
         best |= {"test_accuracy": 0.9, "test_loss": 0.3, "test_loss_error": 0.02, "test_n": 100}
@@ -63,7 +64,8 @@ def test_the_winner_has_its_test_figures_with_their_errors(tmp_path):
     # By Wilson's formula for 90 of 100: (0.9 + z^2 / 200 -+ ...) / (1 + z^2 / 100).
     assert "82.56% to 94.48% (95 %)" in page
     assert re.search(r"<dt>test loss</dt><dd>0.3000<small>± 0.02<", page)
-    assert "The 100 test examples were looked at once, for job 1 alone." in page
+    assert "The 100 test examples were looked at once, for job 1 alone; the errors" in page
+    assert "± is the standard error over 1,440 validation examples." in page
 
 
 def test_the_row_of_a_setting_leads_to_its_jobs_and_counts_the_lost(tmp_path):
@@ -87,6 +89,10 @@ def test_standing_says_what_cannot_be_told_from_the_best(tmp_path):
     page = page_of(tmp_path, jobs, ["lr", "seed"])
     standing = re.findall(r'data-value="(\w+)">(?:best|near|worse)</td>', page)
     assert standing == ["best", "near", "worse"]
+    over = "over 3 seeds, on the same 1,440 validation examples"
+    assert f"1 of 3 settings are worse than the best by more than chance, {over}." in page
+    assert f"within one standard error of the best, {over}. " in page
+    assert "± is the standard error over these." in page
     assert "repetitions diverged" not in page
 
 
@@ -134,6 +140,7 @@ def test_the_page_of_5000_jobs_stays_small(tmp_path, n_seeds):
     assert 50 < rows < 5000
     assert f"The first {rows:d} of" in page
     assert 'href="sweep.csv"' in page
+    assert 'href="jobs.csv"' in page
     assert page.count("--share") <= CELLS + LINES
 
 

@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, sem
 
 from classifier.model import LinearModel
 from classifier.report.sweep_figures import sweep_panels
@@ -112,7 +112,7 @@ def test_the_best_is_chosen_by_validation_copied_and_drawn(objective, sweep):
 def test_tables_have_every_figure_and_the_last_line_what_is_missing(sweep, capsys):
     folder = sweep(*grid(), *LOST)
     text = table(summarise(folder), folder)
-    with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
+    with (folder / "jobs.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [row["job"] for row in rows] == [str(n) for n in range(14)]
     assert [row["status"] for row in rows] == ["completed"] * 12 + ["diverged", "failed"]
@@ -130,14 +130,14 @@ def test_tables_have_every_figure_and_the_last_line_what_is_missing(sweep, capsy
     assert lines[11:-1] == [
         "The best reg is 0: none of the penalties tried helps",
         f"Test, looked at for job 6 alone: accuracy 0.0500 ({low:.4f} to {high:.4f}), "
-        "loss 8.5000 +- 0.1",
+        "loss 8.5000 +- 0.1, over 200 test examples",
         "1 diverged: because 12",
         "1 failed: because 13",
     ]
     last = f"{folder}/sweep.csv, best in {folder}/best"
     assert lines[-1] == f"14 jobs: 12 completed, 1 diverged, 1 failed; {last}"
     assert finish_sweep(folder) == (
-        f"1 diverged, 1 failed of 14 jobs: the reasons are in {folder}/sweep.csv"
+        f"1 diverged, 1 failed of 14 jobs: the reasons are in {folder}/jobs.csv"
     )
     assert capsys.readouterr().out.strip() == text
 
@@ -235,7 +235,26 @@ def test_seeds_are_repetitions_of_a_setting(sweep):
     assert summary["best"]["lr"] == 0.2  # by the mean, not by the lucky seed
     assert number_of(folder / "best") == 3
     assert all(edge["key"] != "seed" for edge in summary["edges"])
-    assert "3 +- 1.5" in table(summary, folder)
+    text = table(summary, folder)
+    assert "3 +- 1.5" in text
+    over = "the repetitions of a setting, and of a single run over its validation examples"
+    assert f"+- is the standard error over {over}\n" in text
+
+
+def test_the_table_has_a_row_for_each_setting_with_its_mean_error_and_number(sweep):
+    losses = {(0.1, 0): 1.0, (0.1, 1): 2.0, (0.1, 2): 6.0, (0.2, 0): 2.5, (0.2, 1): 2.5}
+    jobs = [({"lr": lr, "seed": s}, "completed", loss) for (lr, s), loss in losses.items()]
+    folder = sweep(*jobs, ({"lr": 0.2, "seed": 2}, "diverged", 9.0))
+    summary = summarise(folder)
+    with (folder / "sweep.csv").open(newline="", encoding="utf-8") as file:
+        rows = {row["lr"]: row for row in csv.DictReader(file)}
+    assert [(row["n"], row["jobs"]) for row in rows.values()] == [("3", "3"), ("2", "3")]
+    assert float(rows["0.1"]["val_loss"]) == pytest.approx(3)
+    assert float(rows["0.1"]["val_loss_error"]) == pytest.approx(sem([1, 2, 6]))
+    assert "seed" not in rows["0.1"]
+    assert rows["0.1"]["over"] == "3 seeds, on the same 100 validation examples"
+    assert [rows[lr]["test_loss"] != "" for lr in ("0.1", "0.2")] == [False, True]
+    assert rows["0.2"]["folder"] == summary["best"]["folder"]
 
 
 def test_of_repetitions_alone_the_median_stands_for_them_and_is_ringed(sweep):

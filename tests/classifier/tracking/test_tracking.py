@@ -99,7 +99,7 @@ def test_a_tracker_holds_every_job_of_a_sweep(
     for rates, n in (("0.1,1e9", 2), ("0.1,0.2,1e9", 3)):
         done = train(*sweep, f"lr={rates}")
         (line,) = done.stderr.splitlines()
-        assert line == f"1 diverged of {n} jobs: the reasons are in s/sweep.csv"
+        assert line == f"1 diverged of {n} jobs: the reasons are in s/jobs.csv"
         for number in range(n):
             folder = tmp_path / f"s/{number}"
             run = told(tracker, folder, database)
