@@ -41,6 +41,7 @@ Row = dict[str, Any]
 METRICS = ("val_loss", "val_accuracy")
 TEST = ("test_loss", "test_accuracy")  # of the winner alone
 FOLDS = ("cv_loss", "cv_loss_error", "cv_accuracy", "cv_accuracy_error")  # of a cross-validation
+RESOLVED = ("resolved_reg", "resolved_lr")  # what came of reg=auto, and of lr in any case
 OPTIMUM = "above_optimum"  # at most, as a share of the lowest objective
 MEANS = (*METRICS, "cv_loss", "cv_accuracy", OPTIMUM)  # over repetitions
 REPETITIONS = ("seed", "data.split_seed")  # keys in which repetitions of a setting differ
@@ -277,14 +278,15 @@ def strongest_near(settings: list[Row], objective: str) -> Row | None:
 
 def metrics_of(jobs: list[Row]) -> list[str]:
     """Return the names of the figures that the jobs or the settings of a sweep have."""
-    folds = [name for name in FOLDS if any(job.get(name) is not None for job in jobs)]
-    return [*folds, *METRICS, OPTIMUM]
+    known = [n for n in (*FOLDS, *METRICS) if any(job.get(n) is not None for job in jobs)]
+    return [*(known or METRICS), OPTIMUM]
 
 
 def figures_of(jobs: list[Row], swept: list[str]) -> list[str]:
     """Return the columns of a table of jobs: what was swept, the step that came of it, figures."""
-    has_lr = "lr" not in swept and any(job["resolved_lr"] is not None for job in jobs)
-    return [*swept, *(["resolved_lr"] if has_lr else []), *metrics_of(jobs)]
+    names = [name for name in RESOLVED if name.removeprefix("resolved_") not in swept]
+    known = [name for name in names if any(job.get(name) is not None for job in jobs)]
+    return [*swept, *known, *metrics_of(jobs)]
 
 
 def rank(jobs: list[Row], objective: str) -> list[Row]:

@@ -179,6 +179,7 @@ def _row(record: Record, swept: list[str], objective: str) -> Row:
         **{key: values.get(key) for key in (*settings.REPETITIONS, *swept)},
         "examples": report.get("data", {}).get("fingerprint"),
         **{f"{name}_n": (report.get("metrics", {}).get(name) or {}).get("n") for name in SPLITS},
+        "resolved_reg": report["reg"] if "reg_path" in report else None,
         "resolved_lr": report.get("lr"),
         **_figures(report, "val"),
         **{name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS},
@@ -253,7 +254,7 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
 
 
 def _jobs_table(jobs: list[Row], swept: list[str], best: Row | None) -> str:
-    columns = ["job", "status", *swept, "resolved_lr", *settings.METRICS, *settings.FOLDS]
+    columns = ["job", "status", *swept, *settings.RESOLVED, *settings.METRICS, *settings.FOLDS]
     columns += [*settings.TEST, settings.OPTIMUM, "best_epoch", "seconds", "folder", "reason"]
     test = {name: best[name] for name in settings.TEST} if best else {}
     return _csv(
