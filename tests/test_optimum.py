@@ -177,6 +177,12 @@ def test_a_finished_run_stays_finished_where_going_on_is_refused(command, probe,
     assert done.returncode == 1
     assert "train.npz: no such file" in done.stderr
     assert (tmp_path / "r/status.json").read_bytes() == status
+    with np.load(tmp_path / "away.npz") as arrays:
+        np.savez(tmp_path / "train.npz", X=arrays["X"] + 1, y=arrays["y"])
+    done = command("train.py", "resume=r")
+    assert done.returncode == 1
+    assert "the data are not those that it was trained on" in done.stderr
+    assert (tmp_path / "r/status.json").read_bytes() == status
 
 
 def test_every_optimizer_says_how_far_from_the_optimum_it_is(job_of, caplog):

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from classifier.fit import nearness
 from classifier.optimizers import Lbfgs
 from classifier.penalties import Path, search
 from classifier.runs.artifacts import Checkpoint
 from classifier.runs.config import AUTO, Config, Job
 from classifier.runs.log import Noted, log
-from classifier.runs.preparation import Prepared, penalties_of
+from classifier.runs.preparation import Prepared, make_trainer, penalties_of
 from classifier.runs.results import Trained
 from classifier.shards import evaluate_held_out
 from classifier.solver import Training
@@ -29,8 +30,8 @@ COLUMNS = (  # of the table of penalties
 )
 
 
-# Trains jobs that have a penalty each, some of which an earlier training has trained.
-Train = Callable[[Sequence[Job], Training | None], tuple[Training, list[Trained]]]
+# Trains models, which are jobs with a penalty each, and judges them.
+Train = Callable[[Sequence[Job], Training], list[Trained]]
 
 
 def check_longer(config: Config, earlier: Checkpoint) -> None:
@@ -41,9 +42,10 @@ def check_longer(config: Config, earlier: Checkpoint) -> None:
     InputError
         Naming the key.
     """
-    before = earlier.configs[0]["epochs"]
-    is_longer = config.reg == AUTO and len(earlier.regs) > config.reg_path["n"]
-    if is_longer and config.epochs > before and not isinstance(config.optimizer, Lbfgs):
+    if config.reg != AUTO or isinstance(config.optimizer, Lbfgs):
+        return
+    before = max((int(saved.get("epochs", 0)) for saved in earlier.configs), default=0)
+    if len(earlier.regs) > config.reg_path["n"] and config.epochs > before:
         raise InputError(
             f"epochs={config.epochs}: the path of penalties was made longer when its first models "
             f"had ended, so that they are not trained on; leave out epochs ({before}), or start a "
@@ -51,8 +53,26 @@ def check_longer(config: Config, earlier: Checkpoint) -> None:
         )
 
 
+def first_models(job: Job, prepared: Prepared, earlier: Checkpoint | None) -> list[Job]:
+    """Return the models of a run with reg=auto to begin with, or those that its checkpoint has."""
+    regs = penalties_of(job.config, prepared.mean_square)
+    return _models(job, earlier.regs if earlier and len(earlier.regs) >= len(regs) else regs)
+
+
+def _models(job: Job, regs: np.ndarray) -> list[Job]:
+    """Return a job with each of some penalties."""
+    log.info("reg=auto: %d penalties from %.3g to %.3g", len(regs), regs[0], regs[-1])
+    configs = [dataclasses.replace(job.config, reg=reg) for reg in regs.tolist()]
+    return [dataclasses.replace(job, config=config) for config in configs]
+
+
 def choose_penalty(
-    job: Job, prepared: Prepared, earlier: Checkpoint | None, train: Train, stop: Noted
+    job: Job,
+    prepared: Prepared,
+    models: Sequence[Job],
+    begun: Training,
+    train: Train,
+    stop: Noted,
 ) -> Trained:
     """Train a path of penalties, and return the model of the one that is chosen.
 
@@ -60,20 +80,22 @@ def choose_penalty(
     ----------
     job : of a run with reg=auto.
     prepared : its data.
-    earlier : its checkpoint, which says the penalties to begin with; None: there is none.
-    train : trains and judges them.
+    models, begun : that `first_models` returned, and their training.
+    train : trains and judges models.
     stop : says whether the run is asked to stop, and no more penalties are to be tried.
     """
     config, metric = job.config, job.config.objective.removeprefix("val_")
-    regs = earlier.regs if earlier else penalties_of(config, prepared.mean_square)
     trained, rows = list[Trained](), list[dict[str, Any]]()
 
     def train_path(regs: np.ndarray, before: Training | None) -> tuple[Training, Path]:
         nonlocal trained, rows
-        log.info("reg=auto: %d penalties from %.3g to %.3g", len(regs), regs[0], regs[-1])
-        numbers = [dataclasses.replace(config, reg=reg) for reg in regs.tolist()]
-        jobs = [dataclasses.replace(job, config=number) for number in numbers]
-        training, trained = train(jobs, before)
+        if before is None:
+            training, trained = begun, train(models, begun)
+        else:
+            more = _models(job, regs)
+            training = make_trainer(more, prepared)
+            training.adopt(before)
+            trained = train(more, training)
         rows = _rows(trained, prepared)
         sign = -1 if metric == "accuracy" else 1
         cost, error = (
@@ -82,6 +104,7 @@ def choose_penalty(
         )
         return training, Path(regs, sign * cost, error)
 
+    regs = np.array([float(model.config.reg) for model in models])
     training, path = search(regs, train_path, lambda: not stop())
     chosen = trained[path.chosen(config.reg_choice)]
     for fit in training.fits:
@@ -128,10 +151,11 @@ def _row(one: Trained, held_out: Sequence[float] | None) -> dict[str, Any]:
     names = ("loss", "accuracy", "loss_error", "accuracy_error")
     fit, row = one.fit, {"reg": one.job.config.reg, "status": one.fit.status}
     if fit.certificate is not None:
+        relative = fit.certificate.relative
         row |= {
             "epochs": len(fit.history),
             "weight_norm": float(np.linalg.norm(fit.W)),
-            "above_optimum": fit.certificate.relative,
+            "above_optimum": relative if nearness(relative) else math.nan,
             "train_loss": fit.certificate.loss,
             "train_accuracy": fit.certificate.accuracy,
         }

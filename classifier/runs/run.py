@@ -17,7 +17,6 @@ from classifier.fit import SKIPPED, STUCK, Fit
 from classifier.report.text import figures_flags, settings_flags, text_of
 from classifier.runs.artifacts import (
     CHECKPOINT,
-    Checkpoint,
     Checkpoints,
     Contents,
     read_checkpoint,
@@ -36,7 +35,7 @@ from classifier.runs.log import (
     timed,
 )
 from classifier.runs.preparation import Prepared, load_dataset, log_plan, make_trainer, prepare
-from classifier.runs.reg_path import choose_penalty
+from classifier.runs.reg_path import choose_penalty, first_models
 from classifier.runs.results import Trained, evaluate_models, falls_short, judge
 from classifier.solver import Training
 from data.dataset import Dataset
@@ -92,19 +91,17 @@ def run(
             log.error("%s", one_line(error))
             raise
         with failures_recorded(folders):
-            prepared, earlier = _begin(jobs, path, dataset, seconds)
+            prepared, models, training = _begin(jobs, path, dataset, seconds)
             for folder in folders:
                 write_status(folder, "running")
             # From here on a signal lets the minibatch end, and the results be written.
             stop = exits.enter_context(stop_later())
-            train = partial(
-                _train, prepared=prepared, path=path, earlier=earlier, watch=watch, stop=stop
-            )
+            train = partial(_train, prepared=prepared, path=path, watch=watch, stop=stop)
             with timed(seconds, "training"):
                 if jobs[0].config.reg == AUTO:
-                    trained = [choose_penalty(jobs[0], prepared, earlier, train, stop)]
+                    trained = [choose_penalty(jobs[0], prepared, models, training, train, stop)]
                 else:
-                    _, trained = train(jobs)
+                    trained = train(models, training)
         seconds = {part: value / len(jobs) for part, value in seconds.items()}
         reports = _conclude(
             trained, prepared, seconds, show, stop.raise_when_overdue, of_sweep=of_sweep
@@ -116,8 +113,11 @@ def run(
 
 def _begin(
     jobs: Sequence[Job], path: Path, dataset: Dataset | None, seconds: dict[str, float]
-) -> tuple[Prepared, Checkpoint | None]:
-    """Prepare the data of jobs; return them, and the checkpoint to go on from, if there is one."""
+) -> tuple[Prepared, Sequence[Job], Training]:
+    """Prepare a training, and put it where its checkpoint says it was, if there is one.
+
+    Its models are the jobs or, with reg=auto, the one job with each penalty of its path.
+    """
     earlier = read_checkpoint(path) if path.exists() else None
     configs = [job.config for job in jobs]
     if dataset is None:
@@ -125,38 +125,29 @@ def _begin(
             dataset = load_dataset(configs[0].source)
     error = None if earlier is None else earlier.gradient_error
     prepared = prepare(dataset, configs, seconds, error)
-    if earlier is None and read_status(jobs[0].folder)["status"] != NOT_BEGUN:
-        log.info("there is no %s to go on from: the training begins anew", CHECKPOINT)
     log_plan(jobs, prepared.scale)
-    return prepared, earlier
+    models = first_models(jobs[0], prepared, earlier) if configs[0].reg == AUTO else jobs
+    training = make_trainer(models, prepared)
+    if earlier is not None:
+        earlier.restore(training, models, dataset.trained_on)
+        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
+    elif read_status(jobs[0].folder)["status"] != NOT_BEGUN:
+        log.info("there is no %s to go on from: the training begins anew", CHECKPOINT)
+    return prepared, models, training
 
 
 def _train(
     models: Sequence[Job],
-    before: Training | None = None,
+    training: Training,
     *,
     prepared: Prepared,
     path: Path,
-    earlier: Checkpoint | None,
     watch: Watch,
     stop: Noted,
-) -> tuple[Training, list[Trained]]:
-    """Train models as one stack; return their training, and what is known of each.
-
-    Parameters
-    ----------
-    models : jobs, each with a penalty.
-    before : a training of some of them, which are not trained again.
-    earlier : the checkpoint that the first training goes on from.
-    """
-    training, fingerprint = make_trainer(models, prepared), prepared.dataset.trained_on
-    if before is not None:
-        training.adopt(before)
-    elif earlier is not None:
-        earlier.restore(training, models, fingerprint)
-        log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
-    every = models[0].config.checkpoint.every
-    checkpoints = Checkpoints(path, models, fingerprint, prepared.gradient_error, every)
+) -> list[Trained]:
+    """Train models as one stack, with checkpoints; return what is known of each."""
+    config, whose = models[0].config, (prepared.dataset.trained_on, prepared.gradient_error)
+    checkpoints = Checkpoints(path, models, *whose, config.checkpoint.every)
 
     def after_epoch(_: list[Fit]) -> None:
         checkpoints.after_epoch(training)
@@ -167,7 +158,7 @@ def _train(
     checkpoints.write(training)
     watch(training)
     with said_when_long("trained; measures how far from the optimum", log):
-        return training, judge(models, fits, training.models, prepared, stop.raise_when_overdue)
+        return judge(models, fits, training.models, prepared, stop.raise_when_overdue)
 
 
 def _conclude(
