@@ -19,8 +19,7 @@ from markupsafe import Markup, escape
 
 from classifier.fit import nearness
 from classifier.report.chart import DASHES, LETTER, Box, Chart, Dot, Line, Mark, Text
-from classifier.report.settings import reported_split
-from classifier.report.text import near_optimum
+from classifier.report.settings import near_optimum, reported_split
 from classifier.uncertainty import accuracy_interval
 from data.errors import class_name, printable
 

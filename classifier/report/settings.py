@@ -35,6 +35,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from classifier.fit import nearness
 from classifier.uncertainty import Difference, Source, paired
 
 Row = dict[str, Any]
@@ -57,6 +58,15 @@ Cell = tuple[Any, ...]  # which repetition a job is: its data, its seeds, its nu
 def reported_split(metrics: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return the split that speaks for new examples: test, or val or train where it is empty."""
     return next((name, metrics[name]) for name in ("test", "val", "train") if metrics[name])
+
+
+def near_optimum(report: dict[str, Any]) -> float | None:
+    """Return how far a run's objective is above its lowest value, at most, as a share of that.
+
+    None where that is not known, and where the bound is so wide that it says nothing.
+    """
+    relative: float | None = (report.get("certificate") or {}).get("relative")
+    return relative if nearness(relative) else None
 
 
 def settings_of(jobs: list[Row], swept: list[str], objective: str) -> list[Row]:

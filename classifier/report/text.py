@@ -6,7 +6,6 @@ The page of a run and its log say the same sentences of a model that is bad but 
 import math
 from typing import Any
 
-from classifier.fit import nearness
 from classifier.report.settings import OPTIMUM, reported_split
 from data.errors import printable
 
@@ -22,15 +21,6 @@ def text_of(part: str, *values: Any) -> str:
     from classifier.report.page import template  # its packages cost start-up
 
     return str(getattr(template("report.txt").module, part)(*values)).rstrip()
-
-
-def near_optimum(report: dict[str, Any]) -> float | None:
-    """Return how far a run's objective is above its lowest value, at most, as a share of that.
-
-    None where that is not known, and where the bound is so wide that it says nothing.
-    """
-    relative: float | None = (report.get("certificate") or {}).get("relative")
-    return relative if nearness(relative) else None
 
 
 def flags(report: dict[str, Any]) -> list[str]:

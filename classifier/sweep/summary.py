@@ -26,7 +26,7 @@ from classifier.report.page import template
 from classifier.report.pages.draw import draw, failure_told, show_run
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import Row
-from classifier.report.text import flags, near_optimum, shown, text_of
+from classifier.report.text import flags, shown, text_of
 from classifier.runs.artifacts import PAGE, PLOTS, read_validation
 from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report
@@ -184,7 +184,7 @@ def _row(record: Record, swept: list[str], objective: str) -> Row:
         **_figures(report, "val"),
         **{name: folds and folds[name.removeprefix("cv_")] for name in settings.FOLDS},
         "folds": folds and folds[f"{objective.removeprefix('cv_')}_of_folds"],
-        settings.OPTIMUM: near_optimum(report),
+        settings.OPTIMUM: settings.near_optimum(report),
         "best_epoch": report.get("best_epoch"),
         "seconds": sum(report["seconds"].values()) if "seconds" in report else None,
         "flags": flags(without_test) if without_test else [],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from classifier.fit import Epoch
-from classifier.report.text import near_optimum
+from classifier.report.settings import near_optimum
 from classifier.runs.artifacts import PATH, TRACKER, copied_to, read_history
 from classifier.runs.config import Value, labels_of
 from classifier.runs.folder import SWEEP
