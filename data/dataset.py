@@ -126,34 +126,38 @@ class Dataset:
         array. Of examples in a file, which may be larger than is quickly read, rows evenly spread
         count.
         """
-        return self._digests[0]
+        return f"{HASH}:{self._digests[0]}"
 
     @property
     def trained_on(self) -> str:
         """The same of what training depends on: without the test split."""
-        return self._digests[1]
+        return f"{HASH}:{self._digests[1]}"
+
+    @property
+    def test_fingerprint(self) -> str:
+        """The same of the test split alone: models of other training examples can be compared."""
+        return f"{HASH}:{self._digests[2]}"
 
     @functools.cached_property
-    def _digests(self) -> tuple[str, str]:
-        """The hash with the test split and without; the bytes of the others are read once."""
-        with_test = _hash()
-        _add(with_test, self.train.X, self.train.y, self.val.X, self.val.y)
-        without = with_test.copy()
-        _add(with_test, self.test.X, self.test.y, self.classes)
-        _add(without, self.classes)
-        return f"{HASH}:{with_test.hexdigest()}", f"{HASH}:{without.hexdigest()}"
+    def _digests(self) -> tuple[str, str, str]:
+        """The hash of all, without the test split, and of that; all bytes are read once."""
+        trained = _described(self.train.X, self.train.y, self.val.X, self.val.y)
+        test, classes = _described(self.test.X, self.test.y), _described(self.classes)
+        whole, without, alone = (_hash(part + classes) for part in (trained + test, trained, test))
+        return whole.hexdigest(), without.hexdigest(), alone.hexdigest()
 
 
-def _add(whole: "hashlib.blake2b", *arrays: Examples) -> None:
-    """Add to a hash the type and the shape of each array, and the hashes of its blocks."""
+def _described(*arrays: Examples) -> bytes:
+    """Return the type and the shape of each array, and the hashes of its blocks."""
+    parts = []
     for rows in arrays:
-        whole.update(f"{rows.dtype.str} {rows.shape};".encode())
+        parts.append(f"{rows.dtype.str} {rows.shape};".encode())
         spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
         array = rows if isinstance(rows, np.ndarray) else rows[spread]
         content = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
         blocks = [content[block] for block in row_parts(len(content), HASH_BLOCK)]
-        for digest in in_order(lambda block: _hash(block).digest(), blocks):
-            whole.update(digest)
+        parts += in_order(lambda block: _hash(block).digest(), blocks)
+    return b"".join(parts)
 
 
 def class_counts(y: np.ndarray, n_classes: int) -> np.ndarray:

@@ -110,7 +110,8 @@ def test_a_path_with_a_folder_for_each_penalty(command, probe, tmp_path):
     limit = float(best["cv_loss"]) + float(best["cv_loss_error"])
     near = [float(job["reg"]) for job in completed if float(job["cv_loss"]) <= limit]
     assert found["one_standard_error"]["reg"] == max(near)
-    assert "within one standard error of the best" in done.stdout
+    error = f"{float(best['cv_loss_error']):.2g}"
+    assert f"within one standard error ({error}) of the best, over 4 folds" in done.stdout
     # Penalties too weak are not trained, and say why.
     skipped = [job for job in jobs if job["status"] == "skipped"]
     assert all(float(job["reg"]) < float(best["reg"]) / 10 for job in skipped)

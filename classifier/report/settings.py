@@ -280,9 +280,11 @@ def near_best(settings: list[Row], objective: str) -> list[Row]:
 def strongest_near(settings: list[Row], objective: str) -> Row | None:
     """Return the setting with the strongest penalty among those near the best, the best of these.
 
-    None where the penalty was not swept.
+    None where the penalty was not swept, or some have chosen it themselves.
     """
-    near = [row for row in near_best(settings, objective) if is_number(row.get("reg"))]
+    near = near_best(settings, objective)
+    if not all(is_number(row.get("reg")) for row in near):
+        return None
     return max(near, key=lambda row: float(row["reg"]), default=None)
 
 
@@ -294,8 +296,12 @@ def metrics_of(jobs: list[Row]) -> list[str]:
 
 def figures_of(jobs: list[Row], swept: list[str]) -> list[str]:
     """Return the columns of a table of jobs: what was swept, the step that came of it, figures."""
-    names = [name for name in RESOLVED if name.removeprefix("resolved_") not in swept]
-    known = [name for name in names if any(job.get(name) is not None for job in jobs)]
+    known = []
+    for name in RESOLVED:
+        key = name.removeprefix("resolved_")
+        is_auto = key not in swept or any(job[key] == "auto" for job in jobs)
+        if is_auto and any(job.get(name) is not None for job in jobs):
+            known.append(name)
     return [*swept, *known, *metrics_of(jobs)]
 
 

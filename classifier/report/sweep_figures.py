@@ -1,6 +1,7 @@
 """The figures of a sweep, described from the rows of its summary."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -233,9 +234,13 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
         values = [unit * row[name] for row in rows]
         errors = [unit * row.get(f"{name}_error", 0.0) for row in rows]
         train = [unit * row[f"train_{name}"] for row in rows if f"train_{name}" in row]
-        low, high = ([v + s * e for v, e in zip(values, errors, strict=True)] for s in (-1, 1))
+        most = 100.0 if name == "accuracy" else math.inf
+        low, high = (
+            [min(v + s * e, most) for v, e in zip(values, errors, strict=True)] for s in (-1, 1)
+        )
         log = name == "weight_norm" and max(values) > 10 * min(values) > 0
         y = span([*values, *train, *low, *high], label, log=log)
+        y = dataclasses.replace(y, high=min(y.high, 1.02 * most))
         chart = Chart(f"{title} by reg", span(regs, "reg", log=True), y)
         if any(errors):
             area = [*zip(regs, low, strict=True), *list(zip(regs, high, strict=True))[::-1]]

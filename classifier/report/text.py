@@ -74,32 +74,45 @@ def figures_flags(report: dict[str, Any]) -> list[str]:
     of, worse = (name, split) if split["loss"] >= bad else ("train", report["metrics"]["train"])
     if worse["loss"] >= bad:
         if worse["loss"] <= guessing * (1 + ROUNDING):
-            why = ": all classes are about as probable. Use lr=auto, less reg, or more epochs."
+            ways = ["lr=auto", "less reg", "more epochs"]
+            why = ": all classes are about as probable"
         elif worse["accuracy"] <= _largest_share(worse):
-            why = ". Use lr=auto, or a smaller lr."
+            why, ways = "", ["lr=auto", "a smaller lr"]
         else:
             why = (
                 f", while the accuracy is {worse['accuracy']:.2%}: the model is far too sure where "
-                "it is wrong. Use calibrate=true, lr=auto, or a smaller lr."
+                "it is wrong"
             )
+            ways = ["calibrate=true", "lr=auto", "a smaller lr"]
         flags.append(
             f"The loss of {worse['loss']:.4g} on {of} is no better than that of guessing, "
-            f"ln {n_classes} = {guessing:.4g}{why}"
+            f"ln {n_classes} = {guessing:.4g}{why}.{_advice(report, ways)}"
         )
     share = _largest_share(split)
     if 0 < share < 1 and split["accuracy"] <= share:
         flags.append(
             f"The accuracy of {split['accuracy']:.2%} on {name} is no better than always naming "
-            f"the largest class ({share:.2%}): try a smaller lr, less reg, more epochs, or other "
-            "features."
+            f"the largest class ({share:.2%})."
+            + _advice(report, ["a smaller lr", "less reg", "more epochs", "other features"])
         )
     error = split.get("expected_calibration_error", 0.0)
     if error > CALIBRATION and error > 2 * calibration_by_chance(split):
         flags.append(
             f"The calibration error on {name} is {error:.2f}: its probabilities are off by so much "
-            "on average. Use calibrate=true, less reg, or a smaller lr."
+            f"on average.{_advice(report, ['calibrate=true', 'less reg', 'a smaller lr'])}"
         )
     return flags
+
+
+def _advice(report: dict[str, Any], ways: list[str]) -> str:
+    """Return those ways to a better model that a run leaves open, as a sentence; or nothing."""
+    closed = set() if report["metrics"].get("val") else {"calibrate=true"}
+    if report.get("lr") is None:  # it goes to the optimum
+        closed |= {"lr=auto", "a smaller lr", "more epochs"}
+    if "reg_path" in report:
+        closed |= {"less reg"}
+    *others, last = [way for way in ways if way not in closed] or [""]
+    return f" Use {', '.join([*others, ''])}{'or ' * bool(others)}{last}." if last else ""
 
 
 def _largest_share(split: dict[str, Any]) -> float:

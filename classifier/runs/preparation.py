@@ -163,7 +163,12 @@ def penalties_of(config: Config, mean_square: float) -> np.ndarray:
     path = config.reg_path
     strongest = path["from"] or STRONGEST * mean_square
     weakest = path["to"] or WEAKEST * mean_square
-    check_ends(min(strongest, LARGEST), weakest)
+    if not strongest <= LARGEST:
+        raise InputError(
+            f"reg=auto: the preprocessed features are of size {math.sqrt(mean_square):.1e}, too "
+            f"large for a penalty to suit them{config.preprocessing.hint}"
+        )
+    check_ends(strongest, weakest)
     return np.geomspace(strongest, weakest, path["n"])
 
 

@@ -24,13 +24,14 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from classifier.evaluation import Measured, evaluate_stack, minimised
-from classifier.fit import DIVERGED, Fit, PerModel
+from classifier.fit import DIVERGED, DONE, Fit, PerModel
 from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
+from classifier.optimizers import Lbfgs
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
 from classifier.runs.config import CONFIGS, Job, by_folds, schemas, without_validation
 from classifier.runs.folder import locked, needed_report, read_received
-from classifier.runs.log import timed
+from classifier.runs.log import log, timed
 from classifier.runs.preparation import Prepared, find_class_weights, load_dataset, step_figures
 from classifier.shards import certify_weights, evaluate_folds
 from data.dataset import Dataset, Split
@@ -38,7 +39,8 @@ from data.errors import InputError, one_line
 
 CERTIFIED = 2**24  # weights whose gradients are summed up in one pass
 BOUNDS = ("objective", "gradient_norm", "excess", "relative")  # of a certificate, as reported
-DESCRIBED = ("name", "origin", "n_features", "image_shape", "fingerprint")  # of the data
+# Of the data, as reported.
+DESCRIBED = ("name", "origin", "n_features", "image_shape", "fingerprint", "test_fingerprint")
 PACKAGES = ("numpy", "scikit-learn", "hydra-core", "matplotlib", "tqdm")
 
 # Of a model, by the name of the split: what is found, why it cannot be, or None of an empty split.
@@ -101,15 +103,20 @@ def judge(
     for one in evaluate_folds(train, [fit.theta for fit in fits], models):
         held_out.append((one.loss, one.accuracy))
         after_block()
-    trained = []
+    trained, n_halfway = list[Trained](), 0
     for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
         folds = [(float(losses[g]), float(accuracies[g])) for losses, accuracies in held_out]
         others = fits[n_jobs + g :: n_jobs]
+        # On its way a model may still know its fold: it began at the model of all examples.
+        to_optimum = isinstance(job.config.optimizer, Lbfgs)
+        n_halfway += to_optimum and any(one.ended == DONE for one in others)
         are_known = [
-            math.isfinite(loss) and len(without.history) > 0
-            for (loss, _), without in zip(folds, others, strict=True)
+            math.isfinite(loss) and one.status != "interrupted"
+            for (loss, _), one in zip(folds, others, strict=True)
         ]
         for k, without in enumerate(others):
+            if without.status == "interrupted" and fit.status == "completed":
+                fit.status, fit.ended = without.status, without.ended
             diverged = without.status == DIVERGED or not math.isfinite(folds[k][0])
             if diverged and fit.status == "completed":
                 fit.status, fit.ended = DIVERGED, f"the model without fold {k + 1} diverged"
@@ -117,6 +124,13 @@ def judge(
             fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
         )
         trained.append(Trained(job, fit, model, folds if all(are_known) else []))
+    if n_halfway:
+        log.warning(
+            "the folds of %d of %d models used up their epochs before they were near their optima: "
+            "their figures may be too good, for they began at the model of all examples; give more "
+            "epochs",
+            *(n_halfway, n_jobs),
+        )
     return trained
 
 

@@ -139,8 +139,9 @@ def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
     """Return why nothing can be said of two runs on the same examples of a split; "" if it can."""
     if split is None:
         return "there is no split on which both were evaluated"
-    one, two = (run.report["data"].get("fingerprint") for run in (first, other))
-    if one is None or one != two:
+    names = ("fingerprint", "test_fingerprint") if split == "test" else ("fingerprint",)
+    data = first.report["data"], other.report["data"]
+    if not any(data[0].get(name) == data[1].get(name) is not None for name in names):
         return (
             "they were not evaluated on the same examples: their data differ, or were split in "
             "another way, as by another data.split_seed"

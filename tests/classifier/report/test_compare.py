@@ -156,6 +156,14 @@ def test_what_cannot_be_tested_is_said_and_the_rest_is_shown(
     assert page.rows("Figures side by side")["test accuracy"]
 
 
+def test_models_of_other_training_examples_are_compared_on_the_same_test(leave, compare):
+    same = {"test_fingerprint": "blake2b:t"}
+    runs = leave("a", 0.2, data=OTHER_DATA | same | {"fingerprint": "sha256:1"})
+    page = compare(runs, leave("b", 2.0, data=OTHER_DATA | same))
+    assert "their data differ" not in page.text
+    assert "over " in page.text
+
+
 def test_only_the_settings_that_differ_are_shown(leave, compare):
     long = ", ".join(f"class {c}: 1.5" for c in range(99))
     others = {"seed": None, "odd": None, "flag": True, "outputs": "a"}

@@ -82,6 +82,20 @@ def test_a_bad_loss_and_a_bad_accuracy_are_two_sentences():
     assert "largest class" in accuracy
 
 
+def test_advice_is_what_the_run_leaves_open():
+    of = {"loss": 1.5, "accuracy": 0.7, "expected_calibration_error": 0.3}
+    loss, accuracy, calibration = flags(report(**of))
+    assert "Use lr=auto, or a smaller lr." in loss
+    assert "Use a smaller lr, less reg, more epochs, or other features." in accuracy
+    assert "Use calibrate=true, less reg, or a smaller lr." in calibration
+    best = report(**of, lr=None, stable=None) | {"reg_path": {}}
+    best["metrics"] = {"train": best["metrics"]["val"], "val": None, "test": best["metrics"]["val"]}
+    loss, accuracy, calibration = flags(best)
+    assert accuracy.endswith("(70.00%). Use other features.")
+    assert calibration.endswith("on average.")
+    assert "Use" not in loss
+
+
 def test_the_calibration_error_by_chance_is_that_of_simulated_models():
     n, p = np.array([40, 100, 0, 300]), np.array([0.3, 0.55, 0.6, 0.9])
     right = np.random.default_rng(0).binomial(n, p, (20_000, 4)) / np.maximum(n, 1)

@@ -1,6 +1,7 @@
 """reg=auto: a run that chooses its penalty from a path, by a validation split or by folds."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from classifier.model import LinearModel
+from classifier.runs.log import Stopped
 from classifier.runs.run import run
 from data.errors import InputError
 from data.files.store import read_plain
@@ -145,6 +147,31 @@ def test_a_path_of_which_no_model_is_any_good_says_so(files, job_of, tmp_path):
     assert report["status"] == "diverged"
     assert {row["status"] for row in report["reg_path"]["penalties"]} == {"diverged"}
     assert json.dumps(report["reg_path"]).count("null") > 10
+
+
+def test_a_fold_that_is_not_done_says_nothing_of_new_examples(files, job_of, tmp_path, caplog):
+    """Its model has begun at that of all examples, which knows them."""
+    rng = np.random.default_rng(0)  # nothing can be learned of these but by heart
+    np.savez("train.npz", X=rng.standard_normal((300, 400)), y=np.arange(300) % 3)
+    own = [*given("train", "test"), "data.test=null", *OPTIMUM[:1], "cv=4", "reg=1e-6"]
+
+    signals = [signal.SIGTERM]
+
+    def stop(training):
+        if signals and all(fit.history for fit in training.fits):
+            signal.raise_signal(signals.pop())
+
+    with pytest.raises(Stopped):
+        run([job_of(tmp_path / "r", *own, "epochs=500")], watch=stop)
+    report = read_plain(tmp_path / "r/report.json")
+    assert report["status"] == "interrupted"
+    assert report["ended"].startswith("stopped by SIGTERM")
+    assert report["certificate"]["relative"] <= 1e-3  # of the model on all examples
+    assert "cross_validation" not in report
+    (whole,) = run([job_of(tmp_path / "r", *own, "epochs=500")])
+    assert 0.2 < whole["cross_validation"]["accuracy"] < 0.47
+    run([job_of(tmp_path / "short", *own, "epochs=3")])
+    assert "their figures may be too good" in caplog.text
 
 
 def test_a_path_needs_held_out_examples(files, job_of, tmp_path):
