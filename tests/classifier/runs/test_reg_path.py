@@ -11,12 +11,15 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from classifier.model import LinearModel
+from classifier.runs.artifacts import read_checkpoint
 from classifier.runs.log import Stopped
+from classifier.runs.reg_path import check_longer
 from classifier.runs.run import run
 from data.errors import InputError
 from data.files.store import read_plain
 
 PATH = ["reg=auto", "reg_path.from=1e-1", "reg_path.to=1e-3", "reg_path.n=5"]
+LONG_PATH = [*PATH, "reg_path.from=100", "reg_path.to=10", "reg_path.n=3"]
 OPTIMUM = ["optimizer=lbfgs", "epochs=1000", "optimizer.tol=1e-5"]
 
 
@@ -27,7 +30,7 @@ def files(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 600)
     X = rng.standard_normal((600, 30)) + 0.4 * rng.standard_normal((3, 30))[y]
-    parts = {"train": slice(200), "val": slice(200, 400), "test": slice(400, 600)}
+    parts = {"train": slice(200), "val": slice(200, 380), "test": slice(380, 600)}
     for name, rows in parts.items():
         np.savez(f"{name}.npz", X=X[rows], y=y[rows])
     return {name: (X[rows], y[rows]) for name, rows in parts.items()}
@@ -57,11 +60,12 @@ def test_the_validation_split_chooses_and_the_model_is_that_of_the_training_spli
         assert row["loss"] == pytest.approx(losses[-1], rel=5e-3)
         assert row["loss_error"] == pytest.approx(stats.sem(log_p), rel=5e-2)
         assert row["accuracy"] == pytest.approx(other.score(X_val, y_val), abs=0.011)
+        assert row["accuracy_error"] == pytest.approx(stats.binom.std(180, row["accuracy"]) / 180)
         assert row["train_loss"] == pytest.approx(log_loss(y, other.predict_proba(X)), rel=5e-3)
         assert row["weight_norm"] == pytest.approx(np.linalg.norm(other.coef_), rel=1e-2)
         assert row["above_optimum"] <= 1e-5
     best = path["penalties"][int(np.argmin(losses))]
-    assert (path["by"], path["n"], path["best"]) == ("val", 200, best["reg"])
+    assert (path["by"], path["n"], path["best"]) == ("val", 180, best["reg"])
     assert report["reg"] == best["reg"]
     assert report["config"]["reg"] == "auto"
     other = logistic_regression(X, y, report["reg"])
@@ -70,7 +74,13 @@ def test_the_validation_split_chooses_and_the_model_is_that_of_the_training_spli
     )
     assert report["metrics"]["val"]["loss"] == pytest.approx(best["loss"], rel=1e-5)
     text = (tmp_path / "r/report.txt").read_text(encoding="utf-8")
-    assert f"reg {report['reg']:.2g} by 200 validation examples: " in text
+    accuracies = (best["accuracy"], 180), (report["metrics"]["test"]["accuracy"], 220)
+    on_val, on_test = (
+        "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * share for share in (accuracy, *between)))
+        for accuracy, n in accuracies
+        for between in [stats.binomtest(round(n * accuracy), n).proportion_ci(method="wilson")]
+    )
+    assert f"reg {report['reg']:.2g} by 180 validation examples: {on_val}; test {on_test}\n" in text
 
 
 def test_folds_choose_and_the_model_is_that_of_all_examples_but_the_test(files, job_of, tmp_path):
@@ -91,6 +101,11 @@ def test_folds_choose_and_the_model_is_that_of_all_examples_but_the_test(files, 
     ]
     assert path["one_standard_error"] == max(near)
     assert report["cross_validation"]["loss"] == pytest.approx(chosen["loss"])
+    accuracy = "{:.1f} +- {:.1f} %".format(
+        *(100 * chosen[k] for k in ("accuracy", "accuracy_error"))
+    )
+    text = (tmp_path / "r/report.txt").read_text(encoding="utf-8")
+    assert f"reg {report['reg']:.2g} by 4 folds: {accuracy}; test " in text
     X, y = StandardScaler().fit_transform(files["train"][0]), files["train"][1]
     other = logistic_regression(X, y, report["reg"])
     model = LinearModel.load(tmp_path / "r/model.npz")
@@ -108,9 +123,31 @@ def test_the_simpler_one_is_chosen_of_what_is_trained_already(files, job_of, tmp
     assert "resumes after step" in caplog.text
     line = f"reg {report['reg']:.2g}, the strongest within one standard error of {first['reg']:.2g}"
     assert line in caplog.text
-    (by_accuracy,) = run([job_of(tmp_path / "r", *own, "objective=val_accuracy")])
-    rows = by_accuracy["reg_path"]["penalties"]
-    assert by_accuracy["reg"] == max(rows, key=lambda row: row["accuracy"])["reg"]
+    more = ["objective=val_accuracy", "reg_path.from=1", "reg_path.to=1e-4", "reg_path.n=49"]
+    (by_accuracy,) = run([job_of(tmp_path / "s", *own, *more)])
+    path = by_accuracy["reg_path"]
+    assert {row["status"] for row in path["penalties"]} == {"completed"}  # none is too weak
+    best = max(path["penalties"], key=lambda row: row["accuracy"])
+    assert by_accuracy["reg"] == best["reg"]
+    limit = best["accuracy"] - best["accuracy_error"]
+    near = [row["reg"] for row in path["penalties"] if row["accuracy"] >= limit]
+    assert path["one_standard_error"] == max(near)
+
+
+def test_where_classes_have_weights_what_is_said_is_of_every_example_once_or_says_so(
+    files, job_of, tmp_path
+):
+    own = [*given(*files), *OPTIMUM, *PATH, "class_weight={0: 9}"]
+    (report,) = run([job_of(tmp_path / "r", *own)])
+    with np.load(tmp_path / "r/predictions.npz") as kept:
+        right = np.mean(kept["val_predicted"] == files["val"][1])
+    (row,) = (row for row in report["reg_path"]["penalties"] if row["reg"] == report["reg"])
+    assert abs(row["accuracy"] - right) > 0.01
+    text = (tmp_path / "r/report.txt").read_text(encoding="utf-8")
+    assert f"by 180 validation examples: {100 * right:.1f} % (" in text
+    run([job_of(tmp_path / "s", *own, "data.val=null", "cv=3")])
+    text = (tmp_path / "s/report.txt").read_text(encoding="utf-8")
+    assert " % with the weights of the classes; test " in text
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -127,16 +164,55 @@ def test_minibatches_train_a_path_as_each_penalty_alone(optimizer, files, job_of
 
 
 def test_a_path_is_made_longer_once_and_resumed_as_it_was(files, job_of, tmp_path, caplog):
-    own = [*given(*files), "epochs=8", *PATH, "reg_path.from=100", "reg_path.to=10", "reg_path.n=3"]
+    own = [*given(*files), "epochs=8", *LONG_PATH]
     (report,) = run([job_of(tmp_path / "r", *own)])
     regs = [row["reg"] for row in report["reg_path"]["penalties"]]
     np.testing.assert_allclose(regs, 10 ** (2 - np.arange(len(regs)) / 2), rtol=1e-6)
     assert len(regs) > 5
     assert f"reg=auto: {len(regs)} penalties from 100 to {regs[-1]:.3g}" in caplog.text
+    assert {row["epochs"] for row in report["reg_path"]["penalties"]} == {8}
     caplog.clear()
     (again,) = run([job_of(tmp_path / "r", *own)])
     assert caplog.text.count("reg=auto") == 1
     assert again["reg_path"] == report["reg_path"]
+    earlier = read_checkpoint(tmp_path / "r/checkpoint.npz")
+    words = r"^epochs=9: the path of penalties was made longer .*; leave out epochs \(8\)"
+    with pytest.raises(InputError, match=words):
+        check_longer(job_of(None, *own, "epochs=9").config, earlier)
+    for change in ("epochs=8", "optimizer=lbfgs", f"reg_path.n={len(regs)}"):
+        check_longer(job_of(None, *own, "epochs=9", change).config, earlier)
+
+
+@pytest.mark.parametrize("of_longer", [False, True])
+@pytest.mark.parametrize("more", [["epochs=8"], [*OPTIMUM, "cv=3", "data.val=null"]])
+def test_a_path_that_is_stopped_says_what_is_known_tries_no_more_and_goes_on(
+    more, of_longer, files, job_of, tmp_path
+):
+    own, stopped_at = [*given(*files), *LONG_PATH, *more], []
+
+    def stop(training):
+        is_longer = len({*training.models.reg}) > 3
+        if training.epoch == 1 and is_longer == of_longer and not stopped_at:
+            stopped_at.append(len({*training.models.reg}))
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        run([job_of(tmp_path / "r", *own)], watch=stop)
+    stopped = read_plain(tmp_path / "r/report.json")
+    rows = stopped["reg_path"]["penalties"]
+    assert (stopped["status"], len(rows)) == ("interrupted", stopped_at[0])
+    judged = [row for row in rows if row["loss"] is not None]
+    if "cv=3" in more:  # no fold of the others has been trained
+        assert len(judged) == (3 if of_longer else 0)
+        assert ("cross_validation" in stopped) == of_longer
+    else:
+        assert judged == rows
+    if judged:
+        assert stopped["reg"] == min(judged, key=lambda row: row["loss"])["reg"]
+    (report,) = run([job_of(tmp_path / "r", *own)])
+    (whole,) = run([job_of(tmp_path / "s", *own)])
+    assert report["reg_path"] == whole["reg_path"]
+    assert len(whole["reg_path"]["penalties"]) > 3
 
 
 def test_a_path_of_which_no_model_is_any_good_says_so(files, job_of, tmp_path):
@@ -177,5 +253,6 @@ def test_a_fold_that_is_not_done_says_nothing_of_new_examples(files, job_of, tmp
 def test_a_path_needs_held_out_examples(files, job_of, tmp_path):
     with pytest.raises(InputError, match="reg=auto: there are no held-out examples"):
         run([job_of(tmp_path / "r", *given("train"), *PATH, "data.val_fraction=0")])
-    with pytest.raises(InputError, match="from=1e-05 is not above to=0.001; give both ends"):
-        run([job_of(tmp_path / "s", *given("train"), *PATH, "reg_path.from=1e-5")])
+    for strongest in ("1e-05", "0.001"):
+        with pytest.raises(InputError, match=f"from={strongest} is not above to=0.001; give both"):
+            job_of(tmp_path / "s", *given("train"), *PATH, f"reg_path.from={strongest}")
