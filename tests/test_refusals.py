@@ -116,7 +116,8 @@ def test_an_experiment_with_a_choice_of_sweep_needs_many_jobs_and_one_without_do
     assert not (tmp_path / "outputs").exists()
     done = command("train.py", "-m", *given)
     assert "5 jobs: 5 completed" in done.stdout
-    params = "hydra: {sweeper: {params: {lr: '0.1,0.2'}}}"
+    # One of the two keys of sweep=lr_reg: not that choice.
+    params = "hydra: {sweeper: {params: {reg: '0,1e-5,1e-4,1e-3,1e-2,1e-1'}}}"
     file.write_text(f"# @package _global_\n{params}\n", encoding="utf-8")
     done = command("train.py", *given, "hydra.run.dir=one")
     assert (done.returncode, read_status(tmp_path / "one")["status"]) == (0, "completed")

@@ -55,6 +55,8 @@ def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
         logs = [re.sub(r".* on (test|val) is .*\n", "", log) for log in logs]
         assert len({len(re.findall(r"^\[.*?\]", log, flags=re.MULTILINE)) for log in logs}) == 1
         assert logs[0].count("the best was epoch") == 1
+        steps = [re.findall(r"\] (lr .*)", log) for log in logs]
+        assert steps[0] == steps[1] != []
         overrides = (stacked / ".hydra/overrides.yaml").read_text(encoding="utf-8")
         assert f"lr={lr}" in overrides.replace("'", "")
     assert len({report(tmp_path / f"s/{n}")["machine"]["process"] for n in range(2)}) == 1

@@ -5,6 +5,7 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 from sklearn.datasets import load_digits, load_iris, load_wine
@@ -13,7 +14,7 @@ from sklearn.preprocessing import StandardScaler
 
 from classifier.fit import STUCK, PerModel
 from classifier.optimizers import Lbfgs
-from classifier.optimum import FullBatchTraining
+from classifier.optimum import FullBatchTraining, start
 from classifier.shards import evaluate_held_out
 from data.dataset import Split
 from data.splits import stratified_folds
@@ -270,3 +271,14 @@ def test_hard_features_lead_to_the_optimum_of_logistic_regression(data, reg, has
     assert fit.certificate.relative <= 1e-3
     assert objective(train, fit.theta, reg) <= lowest(train, reg) * (1 + 1e-3)
     assert has_bias == fit.theta[:, -1].any()
+
+
+def test_beyond_the_ends_of_a_path_a_model_starts_from_its_end():
+    """Between them from a cubic spline, which runs away from where it has points."""
+    reg = [1.0, 0.3, 0.1, 0.03, 10.0, 0.2, 1e-3]
+    trained = dict(enumerate(np.random.default_rng(0).normal(size=(4, 3, 2))))
+    theta = start(models_of(reg), [4, 5, 6], trained)
+    np.testing.assert_allclose(theta[:, 0], trained[0])
+    np.testing.assert_allclose(theta[:, 2], trained[3])
+    points = np.log10(reg[3::-1]), np.array([trained[k] for k in (3, 2, 1, 0)])
+    np.testing.assert_allclose(theta[:, 1], CubicSpline(*points)(np.log10(0.2)))

@@ -31,12 +31,24 @@ def test_the_best_is_the_lowest_and_1se_the_strongest_within_its_error(cost, bes
     assert chosen == (best, strongest)
 
 
+def test_the_error_that_counts_is_that_of_the_best():
+    large = path([0.5, 0.4, 0.3, 0.2, 0.1], error=[1, 1, 1, 1, 0.01])
+    assert (large.chosen("1se"), len(large.longer())) == (4, 7)
+    unsure = path([0.5, 0.4, 0.3, 0.2, 0.1], error=[0.01, 0.01, 0.01, 0.01, 1])
+    assert (unsure.chosen("1se"), len(unsure.longer())) == (0, 0)
+    hardly = path([0.1004, 0.1003, 0.1002, 0.1001, 0.1], error=0)  # as of separable classes
+    assert (hardly.chosen("1se"), len(hardly.longer())) == (4, 0)
+
+
 @pytest.mark.parametrize(
     ("cost", "regs"),
     [
         ([0.5, 0.4, 0.3, 0.2, 0.1], np.geomspace(1e-1, 1e-4, 7)),  # goes on to weaker ones
         ([0.1, 0.2, 0.3, 0.4, 0.5], np.geomspace(1, 1e-3, 7)),  # to stronger ones
         ([NAN, 0.4, 0.3, 0.2, 0.1], np.geomspace(1e-1, 1e-4, 7)),
+        ([0.3, 0.2, 0.111, 0.109, 0.1], np.geomspace(1e-1, 1e-4, 7)),  # by a decade, both ends
+        ([0.1, 0.109, 0.111, 0.2, 0.3], np.geomspace(1, 1e-3, 7)),
+        ([0.3, 0.2, 0.3, NAN, 0.1], np.geomspace(1e-1, 1e-4, 7)),
         ([0.5, 0.4, 0.3, 0.1, 0.2], []),  # the best is not at an end
         ([0.5, 0.4, 0.109, 0.105, 0.1], []),  # a decade brought no more than the error
         ([0.1, 0.1, 0.1, 0.1, 0.1], []),
@@ -66,6 +78,10 @@ def test_a_path_that_grew_is_the_longer_path_of_the_estimator():
     X, y = load_wine(return_X_y=True)
     grown = SoftmaxClassifierCV(reg=5, cv=3, tol=1e-6, preprocessing="none").fit(X / X.max(), y)
     assert len(grown.regs_) > 5
+    first = SoftmaxClassifierCV(reg=grown.regs_[:5], cv=3, tol=1e-6, preprocessing="none")
+    np.testing.assert_array_equal(  # nothing is trained again
+        grown.n_iter_[:, :5], first.fit(X / X.max(), y).n_iter_
+    )
     whole = SoftmaxClassifierCV(reg=grown.regs_, cv=3, tol=1e-6, preprocessing="none")
     whole.fit(X / X.max(), y)
     np.testing.assert_allclose(grown.scores_, whole.scores_, rtol=1e-3)

@@ -127,6 +127,11 @@ def all_right(said):
     return {"test": said["test"]._replace(predicted=said["test"].labels)}
 
 
+def without_a_mistake(said):
+    first = np.flatnonzero(said["test"].predicted != said["test"].labels)[0]
+    return {"test": Predictions(*(np.delete(array, first) for array in said["test"]))}
+
+
 OTHER_DATA = {"name": "mine", "image_shape": None, "fingerprint": "sha256:2"}
 NOT_ITS = "the predictions of B are not those of its report"
 
@@ -141,6 +146,7 @@ NOT_ITS = "the predictions of B are not those of its report"
         ({}, lambda run: (run.folder / PREDICTIONS).write_bytes(b"PK"), "an .npz file cut short"),
         ({}, rewritten(lambda said: {"val": said["val"]}), NOT_ITS),
         ({}, rewritten(all_right), NOT_ITS),
+        ({}, rewritten(without_a_mistake), NOT_ITS),
     ],
 )
 def test_what_cannot_be_tested_is_said_and_the_rest_is_shown(
@@ -371,7 +377,7 @@ def test_a_comparison_within_a_sweep_never_contradicts_its_page(run_of, tmp_path
 def test_two_sweeps_are_compared_by_the_means_of_their_best_settings(leave, compare, tmp_path):
     rng = np.random.default_rng(0)
     hard, noise = rng.exponential(size=80), lambda *of: 0.1 * rng.normal(size=of)
-    for name, more, signal in (("one", 0.0, 2.0), ("two", 0.2, 1.9)):
+    for name, more, signal in (("one", 0.0, 2.0), ("two", 0.6, 1.9)):
         losses = hard + more + np.arange(2)[:, None, None] + noise(2, 3, 80)
         put_sweep(tmp_path / name, losses, range(3))
         mark(tmp_path / name, "sweep")
@@ -385,13 +391,57 @@ def test_two_sweeps_are_compared_by_the_means_of_their_best_settings(leave, comp
     verdict = f"The setting of A has a better val_loss than that of B, {over}"
     assert f"{verdict}: the mean of B less that of A is +0." in text
     assert "which allows for 6 pairs of settings" in text
+    assert "The setting of A has a better val_accuracy than that of B" in text
+    assert "A sweep chooses its winner by these" not in text  # they are the test examples
     assert "A job of a sweep stands for its setting, by the rule of the sweep's own page" in text
+    # On validation examples there is one answer, that of the settings.
+    for sweep in ("one", "two"):
+        summary = json.loads((tmp_path / sweep / "sweep.json").read_text(encoding="utf-8"))
+        (job,) = (job for job in summary["jobs"] if job["job"] == summary["best"]["job"])
+        path = tmp_path / sweep / job["folder"] / "report.json"
+        report = json.loads(path.read_text(encoding="utf-8"))
+        val = report["metrics"]["val"] | {"n": 80, "accuracy": job["val_accuracy"]}
+        write_json(path, report | {"metrics": report["metrics"] | {"test": None, "val": val}})
+    text = compare(tmp_path / "one", tmp_path / "two").text
+    assert verdict in text
+    assert not re.search("McNemar|not tested as a pair|That of two models", text)
     # What was received leads to no place outside, and nothing is said of an old summary.
     summary = json.loads((tmp_path / "two/sweep.json").read_text(encoding="utf-8"))
     for job in summary["jobs"]:
         del job["examples"]
     write_json(tmp_path / "two/sweep.json", summary)
     assert "The setting of" not in compare(tmp_path / "one", tmp_path / "two").text
+
+
+def settled(*jobs, n_pairs=1):
+    """Return what is said of the settings of two jobs: of each figure the value, and the tests."""
+    runs = [Compared(x, job, {}, [], {}) for x, job in zip("AB", jobs, strict=True)]
+    found = settings_pair(*runs, n_pairs=n_pairs)
+    return {name: (pytest.approx(of.value), n_tests) for name, of, n_tests in found}
+
+
+def test_settings_are_compared_as_one_of_all_pairs_and_where_that_says_something(tmp_path):
+    losses = np.random.default_rng(0).exponential(size=(2, 3, 80))
+    for name, objective in (("a", "val_loss"), ("b", "val_loss"), ("c", "val_accuracy")):
+        put_sweep(tmp_path / name, losses + (name != "a") / 4, range(3), objective)
+    first, same, other = (tmp_path / "a" / job for job in "023")
+    means, right = losses.mean(axis=(1, 2)), (losses < 1).mean(axis=(1, 2))
+    assert settled(first, other) == {
+        "val_accuracy": (right[1] - right[0], 1),
+        "val_loss": (means[1] - means[0], 1),
+    }
+    assert settled(first, tmp_path / "b/0", n_pairs=3)["val_loss"] == (0.25, 6 * 3)
+    assert settled(first, same) == {}
+    assert settled(first, tmp_path / "c/0") == {}  # whose settings stand by another figure
+    for name, changes in (("b", {"examples": "others"}), ("a", {"folds": [0.1, 0.2]})):
+        path = tmp_path / name / "sweep.json"
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        if name == "a":
+            summary["objective"] = "cv_loss"
+        jobs = [job | changes | {"cv_loss": job["lr"] / 2} for job in summary["jobs"]]
+        write_json(path, summary | {"jobs": jobs})
+        assert settled(first, tmp_path / "b/0") == {}
+    assert list(settled(first, other)) == ["cv_loss"]
 
 
 FOREIGN = ["null", "[]", '"x"', "5", '{"status": 5}', '{"config": {}, "metrics": {}}']

@@ -97,6 +97,39 @@ def test_calibration_and_folds_are_shown_where_there_are_any(page_of, run_of):
     assert "The run was not calibrated" in page.text
 
 
+BAND = "The band is one standard error, over"
+
+
+@pytest.mark.parametrize(
+    ("by", "n", "choice", "kept"),
+    [
+        (
+            *("cv", 5, "best"),
+            "The one with the best loss on 5 folds was kept, trained on all of their examples: "
+            f"0.01. {BAND} the folds.",
+        ),
+        (
+            *("val", 300, "1se"),
+            "The strongest within one standard error of the best loss on 300 validation examples "
+            f"was kept: 0.01. {BAND} these examples.",
+        ),
+    ],
+)
+def test_a_penalty_that_was_chosen_is_shown_with_its_path(by, n, choice, kept, page_of):
+    figures = {"loss": 0.5, "loss_error": 0.1, "accuracy": 0.75, "accuracy_error": 0.02}
+    figures |= {"train_loss": 0.25, "train_accuracy": 1.0, "weight_norm": 3.0}
+    rows = [{"reg": 10.0**-k, "status": "completed"} | figures for k in range(5)]
+    rows[4] |= dict.fromkeys(figures) | {"status": "skipped"}
+    found = {"by": by, "n": n, "metric": "loss", "choice": choice, "penalties": rows}
+    found |= {"best": 1e-3, "one_standard_error": 0.01}
+    _, page = page_of(reg=0.01, reg_path=found)
+    weaker = "of which 1 turned out to be weaker than needed"
+    assert f"5 penalties were tried, {weaker}. {kept}" in page.text
+    assert "reg 0.01 of 5 tried" in page.text
+    assert page.rows("Penalties")["0.01"][:3] == ["completed", "0.5", "0.1"]
+    assert page.rows("Penalties")["0.0001"][:3] == ["skipped", "–", "–"]
+
+
 def test_classes_that_are_taken_for_each_other_are_one_pair():
     matrix = np.random.default_rng(0).integers(0, 4, (8, 8))
     pairs = confused_pairs([*range(8)], matrix.tolist())

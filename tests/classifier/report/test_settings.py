@@ -1,5 +1,6 @@
 """Settings and repetitions: who is the best, and how sure that is."""
 
+import itertools
 import math
 
 import numpy as np
@@ -209,6 +210,26 @@ def test_the_spread_over_splits_allows_for_their_examples_being_few():
     assert found.over == "5 splits of the data"
 
 
+def test_of_few_splits_a_pair_has_the_variance_of_all_settings_or_its_own_if_that_is_larger():
+    """By the residuals of a two-way table: Cochran and Cox, chapter 4."""
+    jobs, kept = drawn(np.random.default_rng(8), 4, 3, "splits")
+    settings, losses = (
+        settings_of(jobs, KEYS, "val_loss"),
+        np.array([of["val_loss"] for of in jobs]),
+    )
+    losses, is_own = losses.reshape(3, 4), set()
+    rest = losses - losses.mean(axis=0) - losses.mean(axis=1, keepdims=True) + losses.mean()
+    pooled = 2 * (rest**2).sum() / 6
+    chance = chance_of(settings, jobs, "val_loss", kept.get)
+    for one, two in itertools.combinations(range(4), 2):
+        own = np.var(losses[:, two] - losses[:, one], ddof=1)
+        reach = t.ppf(0.975, 6) * math.sqrt(max(own, pooled) * (1 / 3 + 144 / 1294))
+        found = chance.difference(settings[one], settings[two])
+        assert found.interval() == pytest.approx((found.value - reach, found.value + reach))
+        is_own.add(bool(own > pooled))
+    assert is_own == {False, True}
+
+
 @pytest.mark.parametrize(
     ("kind", "S", "over"),
     [
@@ -266,15 +287,31 @@ def test_folds_are_blocks():
     assert [s["worse"] for s in settings] == [False, True]
 
 
+def test_of_other_numbers_of_folds_the_errors_of_both_are_added():
+    folds = [1.0, 2.0, 3.0], [1.5, 2.75]
+    jobs = [
+        job(str(k), 0.1, 0, 1.0, cv=len(f), cv_loss=float(np.mean(f)), folds=f)
+        for k, f in enumerate(folds)
+    ]
+    settings, _ = chosen(jobs, ["cv"], "cv_loss")
+    apart = chance_of(settings, jobs, "cv_loss", {}.get).difference(*settings)
+    assert apart.value == pytest.approx(0.125)
+    assert apart.sources == [pytest.approx((sem(f) ** 2, len(f) - 1)) for f in folds]
+    assert apart.over == "3 folds and 2 folds"
+
+
 def test_the_strongest_penalty_of_those_one_standard_error_away_or_less():
     losses = [(1e-3, 0.5), (1e-2, 0.625), (1e-1, 0.63)]
     jobs = [job(str(k), *of[:1], 0, of[1], val_loss_error=0.125) for k, of in enumerate(losses)]
     settings, _ = chosen(jobs, ["reg"])
     assert [row["reg"] for row in near_best(settings, "val_loss")] == [1e-3, 1e-2]
     assert strongest_near(settings, "val_loss")["reg"] == 1e-2
+    settings, _ = chosen([jobs[0], jobs[1] | {"reg": "auto"}], ["reg"])
+    assert strongest_near(settings, "val_loss") is None  # which is not known of both
 
 
 def test_of_accuracies_the_lower_one_is_worse():
     settings, best = chosen(sweep([[0.5, 0.51, 0.52], [6.0, 6.01, 6.02]]), objective="val_accuracy")
     assert best["reg"] == 1.0
     assert [row["worse"] for row in sorted(settings, key=lambda r: -r["reg"])] == [False, True]
+    assert near_best(settings, "val_accuracy") == [best]

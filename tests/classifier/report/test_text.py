@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from classifier.report.text import calibration_by_chance, flags
+from classifier.report.text import calibration_by_chance, flags, text_of
 
 RIGHT = {
     "n": 100,
@@ -74,6 +74,31 @@ def test_what_is_bad_is_flagged_in_one_sentence_and_nothing_else_is(changes, wor
     sentences = flags(report(**changes))
     assert len(sentences) == (words is not None)
     assert (words or "") in "".join(sentences)
+
+
+def test_only_what_was_held_out_is_called_new():
+    data = {"name": "mine", "n_classes": 2, "image_shape": None}
+    metrics = {"train": RIGHT, "val": RIGHT | {"accuracy": 0.755, "n": 200}, "test": None}
+    of_val, of_train = {"metrics": metrics, "data": data}, {"metrics": metrics | {"val": None}}
+    assert text_of("headline", of_val) == "151 of 200 new examples right (75.5 %)"
+    line = text_of("headline", of_train | {"data": data | {"image_shape": [2, 2]}})
+    assert line == "90 of 100 training images right (90.0 %)"
+
+
+@pytest.mark.parametrize(
+    ("relative", "excess", "optimizer", "words"),
+    [
+        (0.0125, 0.01, "sgd", "within 1.25 % of the lowest objective there is"),
+        (1e-9, 1e-9, "lbfgs", "within 0.01 % of the lowest objective there is"),
+        (1.0, 0.5, "lbfgs", "not near its optimum"),
+        (None, 0.5, "sgd", "not near its optimum; optimizer=lbfgs goes there"),
+        (None, None, "sgd", "how near to its optimum the model is, is not known"),
+    ],
+)
+def test_how_near_the_optimum_is_said_as_far_as_it_is_known(relative, excess, optimizer, words):
+    config = {"choices": {"optimizer": optimizer}}
+    certificate = {"relative": relative, "excess": excess}
+    assert text_of("certified", {"config": config, "certificate": certificate}) == words
 
 
 def test_a_bad_loss_and_a_bad_accuracy_are_two_sentences():

@@ -5,6 +5,7 @@ import re
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from classifier.fit import DONE, Epoch, Fit
@@ -45,8 +46,9 @@ def terminal(monkeypatch):
 
 
 def training(epoch, epochs, *history):
-    fits = [Fit(None, 0.1, history=[*history])]
-    return SimpleNamespace(epoch=epoch, epochs=epochs, share=epoch / epochs, fits=fits)
+    fits, models = [Fit(None, 0.1, history=[*history])], SimpleNamespace(reg=np.zeros(1))
+    done = {"epoch": epoch, "epochs": epochs, "share": epoch / epochs}
+    return SimpleNamespace(**done, fits=fits, models=models)
 
 
 ROW = Epoch(3, 60, 0.1, 0.25, 0.9, 0.1256, 0.958, 1.0)
@@ -105,6 +107,11 @@ def test_a_bar_keeps_its_place_and_no_line_is_wider_than_79_columns(clock, termi
         shown.show(None, "pass 12", ", loss 0.25")
         assert terminal.shown == "pass 12, loss 0.25"
     assert terminal.shown == ""
+    path = training(1, 3, ROW)
+    path.models.reg = np.array([1e-1, 1e-2])  # the figures of the first penalty say little
+    with Progress(pytest.fail) as shown:
+        watch_epochs(shown)(path)
+        assert terminal.shown == "[####--------] epoch 1/3"
 
 
 def test_a_bar_makes_room_for_what_is_logged(clock, terminal):

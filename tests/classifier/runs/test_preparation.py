@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from classifier.runs import preparation
-from classifier.runs.preparation import load_dataset, prepare
+from classifier.runs.preparation import load_dataset, penalties_of, prepare
 from data import machine
 from data.errors import InputError
 from data.preprocessing import PreparedRows
@@ -38,6 +38,10 @@ def needed(message):
         (["batch_size=8000"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2 * 5760 * 1001 * 4),
         (["batch_size=10"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2048 * 1001 * 8),
         (["data.n_classes=500", "batch_size=10"], 0 + 32e6 + 28.8e6 + 9 * 4 * 500 * 1001 + 0.1e6),
+        *(  # of ten models
+            (["data.n_classes=50", "batch_size=10", *ten], 60.8e6 + 9 * 4 * 500 * 1001 + 0.1e6)
+            for ten in (["reg=auto", "reg_path.n=10"], ["cv=9"])
+        ),
     ],
 )
 def test_what_a_training_needs_is_told_before_it_is_taken(
@@ -47,7 +51,7 @@ def test_what_a_training_needs_is_told_before_it_is_taken(
     common = ["data=blobs", "data.n_samples=8000", "data.n_features=1000", "data.test_fraction=0.1"]
     config = job_of(tmp_path, *common, "data.val_fraction=0.2", *overrides).config
     dataset = load_dataset(config.data)
-    if "data.n_classes=500" in overrides:
+    if "n_classes" in overrides[0]:
         monkeypatch.setattr(preparation, "SAMPLE", 10)
     memory(machine.RESERVE)
     monkeypatch.setattr(preparation, "measure", lambda _: pytest.fail("began all the same"))
@@ -90,6 +94,16 @@ def test_what_is_held_out_of_a_file_is_prepared_late_where_memory_is_small_and_t
     np.testing.assert_array_equal(*vals)
     np.savez(tmp_path / "x.npz", X=np.load(tmp_path / "X.npy"), y=y)
     assert isinstance(prepared_from({"train": f"{tmp_path}/x.npz"}, config).val.X, np.ndarray)
+
+
+def test_a_path_of_penalties_follows_the_size_of_the_features_that_vary(job_of, tmp_path):
+    X = np.random.default_rng(0).normal(size=(60, 4)) * [1, 3, 9, 0]
+    np.savez(tmp_path / "x.npz", X=X, y=np.arange(60) % 3)
+    config = job_of(tmp_path, "reg=auto", "reg_path.n=9", "preprocessing=center").config
+    prepared = prepared_from({"train": f"{tmp_path}/x.npz"}, config)
+    size = prepared.dataset.train.X.var(axis=0)[:3].mean()
+    regs = penalties_of(config, prepared.mean_square)
+    np.testing.assert_allclose(regs, size * np.geomspace(1e-1, 1e-5, 9), rtol=1e-6)
 
 
 DATE = 17 * 10**17  # in nanoseconds, of 2023; float64 tells 256 of them apart

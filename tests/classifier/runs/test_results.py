@@ -7,7 +7,7 @@ from scipy.stats import sem
 
 from classifier.runs.artifacts import read_predictions
 from classifier.runs.preparation import load_dataset
-from classifier.runs.results import keep, open_test, selection_metric
+from classifier.runs.results import falls_short, keep, open_test, selection_metric
 from classifier.runs.run import run
 from data.files.store import write_json
 from data.sources.generated import Digits
@@ -19,6 +19,15 @@ def read(folder):
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
+def put_config(job):
+    """Leave in the folder of a job what Hydra leaves there."""
+    (job.folder / ".hydra").mkdir()
+    hydra = {"hydra": {"runtime": {"choices": job.plain["choices"]}}}
+    for name, content in (("config", job.plain), ("hydra", hydra)):  # JSON is YAML
+        own = {key: value for key, value in content.items() if key != "choices"}
+        write_json(job.folder / f".hydra/{name}.yaml", own)
+
+
 @pytest.mark.parametrize("kept", ["these data", "other data", "nothing"])
 def test_a_winner_is_evaluated_as_a_run_on_its_own_is(kept, job_of, tmp_path, monkeypatch):
     """On data that are not loaded again where the last jobs of the sweep had the same."""
@@ -26,12 +35,7 @@ def test_a_winner_is_evaluated_as_a_run_on_its_own_is(kept, job_of, tmp_path, mo
     job = job_of(tmp_path / "0", *SETTINGS)
     run([job], of_sweep=True)
     assert read(tmp_path / "0")["metrics"]["test"] is None
-    (tmp_path / "0/.hydra").mkdir()
-    hydra = {"hydra": {"runtime": {"choices": job.plain["choices"]}}}
-    for name, content in (("config", job.plain), ("hydra", hydra)):  # JSON is YAML
-        write_json(
-            tmp_path / f"0/.hydra/{name}.yaml", {k: v for k, v in content.items() if k != "choices"}
-        )
+    put_config(job)
     for name in ("report.html", "loss_curve.png"):
         (tmp_path / "0" / name).touch()
     loaded, load = [], Digits.load
@@ -52,6 +56,32 @@ def test_a_winner_is_evaluated_as_a_run_on_its_own_is(kept, job_of, tmp_path, mo
         np.testing.assert_allclose(array, expected, rtol=1e-5, atol=1e-6)
     assert not (tmp_path / "0/report.html").exists()
     assert not (tmp_path / "0/loss_curve.png").exists()
+
+
+def test_a_winner_that_folds_chose_is_evaluated_on_its_own_test_split(job_of, tmp_path):
+    """Of data that are loaded again, as it was trained: without a validation split."""
+    job = job_of(tmp_path, "reg=auto", "cv=2", "reg_path.n=2", "epochs=1", "data=blobs")
+    run([job], of_sweep=True)
+    put_config(job)
+    open_test(tmp_path)
+    assert read(tmp_path)["metrics"]["test"]["n"] == len(load_dataset(job.config.data).test)
+
+
+@pytest.mark.parametrize(
+    ("reg", "relative", "status", "optimizer", "expected"),
+    [
+        (0.1, 0.0099, "completed", "lbfgs", False),
+        (0.1, 0.0101, "completed", "lbfgs", True),
+        (0.1, None, "completed", "lbfgs", True),
+        (0.0, None, "completed", "lbfgs", False),  # nothing can be proven
+        (0.1, 0.0101, "interrupted", "lbfgs", False),
+        (0.1, 0.0101, "completed", "sgd", False),
+    ],
+)
+def test_what_is_not_proven_falls_short(reg, relative, status, optimizer, expected):
+    config = {"reg": "auto", "optimizer": {"tol": 0.01}, "choices": {"optimizer": optimizer}}
+    report = {"config": config, "reg": reg, "status": status}
+    assert falls_short(report | {"certificate": {"relative": relative}}) == expected
 
 
 def test_a_run_with_folds_is_chosen_by_their_mean(job_of, tmp_path):

@@ -154,6 +154,8 @@ def test_a_stack_is_bounded_by_number_memory_and_workers(max_stack, workers, mem
 def test_a_data_set_is_loaded_once_for_all_its_jobs(told):
     other = {"choices": {"data": "digits", "optimizer": "sgd"}}  # with the same options
     changes = [{"reg": 1.0}, {"batch_size": 8}, {"seed": 3}, {"lr": 2.0}, {"data": {"k": 3}}, other]
+    whole = {"reg": "auto", "cv": 3}  # is trained on the validation examples too
+    changes += [{"reg": "auto"}, {"reg": "auto"}, whole, {"cv": 3}]
     jobs, loaded = [job(str(i), **change) for i, change in enumerate(changes)], []
 
     def load(config):
@@ -161,8 +163,9 @@ def test_a_data_set_is_loaded_once_for_all_its_jobs(told):
         return dataset_of()
 
     made = StackedLauncher("local", None, None, None, load).stacks(jobs, told.progress)
-    assert names(made) == [["0", "3"], ["1"], ["2"], ["4"], ["5"]]
-    assert loaded == [{"reg": 1.0}, {"data": {"k": 3}}, other]
+    paths = [["6"], ["7"]]  # each is a stack by itself
+    assert names(made) == [["0", "3"], ["1"], ["2"], *paths, ["9"], ["4"], ["5"], ["8"]]
+    assert loaded == [{"reg": 1.0}, {"data": {"k": 3}}, other, whole]
 
 
 def test_data_are_let_go_before_the_next_are_loaded_here_and_kept_for_workers(tmp_path, told):
@@ -246,8 +249,11 @@ def test_the_time_left_counts_every_stack_where_some_end_together(monkeypatch):
     with SweepProgress(8, SimpleNamespace(info=lines.append), shown=True, every=0) as shown:
         for clock.now in (60, 61, 62, 120):  # two workers, and a quick job
             shown.ended(1)
+        clock.now = 180  # half of the others is done
+        shown.watch(SimpleNamespace(share=0.5, epoch=1, epochs=2, fits=[None] * 4), n_jobs=4)
     lefts = ["7:00", "3:03", "1:43", "2:00"]
-    assert lines == [f"{n}/8 jobs, {left} left" for n, left in enumerate(lefts, 1)]
+    ended = [f"{n}/8 jobs, {left} left" for n, left in enumerate(lefts, 1)]
+    assert lines == [*ended, "4/8 jobs, epoch 1/2, 1:00 left"]
 
 
 def test_of_stacks_that_certificates_end_a_sweep_tells_what_is_known(jobs_of, told):

@@ -11,6 +11,7 @@ from scipy.stats import binomtest, sem
 
 from classifier.model import LinearModel
 from classifier.report.sweep_figures import sweep_panels
+from classifier.report.text import text_of
 from classifier.runs.config import flatten
 from classifier.sweep.folders import config_key
 from classifier.sweep.summary import finish_sweep, summarise, table
@@ -123,6 +124,8 @@ def test_tables_have_every_figure_and_the_last_line_what_is_missing(sweep, capsy
     names = ("resolved_lr", "seconds", "best_epoch", "folder", "reason")
     assert [rows[0][name] for name in names] == ["0.25", "3.5", "3", "0", "because 0"]
     assert [rows[13][name] for name in ("val_loss", "reason")] == ["", "because 13"]
+    assert {row["resolved_reg"] for row in rows} == {""}  # but with reg=auto
+    assert "on test" not in str(read(folder / "sweep.json")["jobs"])  # nor does a flag
     lines, (low, high) = text.splitlines(), binomtest(10, 200).proportion_ci(method="wilson")
     assert lines[0].split()[:3] == ["job", "lr", "reg"]
     shown = [float(line.split()[3]) for line in lines[1:11]]
@@ -239,6 +242,13 @@ def test_seeds_are_repetitions_of_a_setting(sweep):
     assert "3 +- 1.5" in text
     over = "the repetitions of a setting, and of a single run over its validation examples"
     assert f"+- is the standard error over {over}\n" in text
+    of_best = {"near": 2, "one_standard_error": None, "best": {"over": "5 folds"}}
+    of_best["best"]["total_error"] = 0.125
+    rows = [{"worse": worse, "over": "others"} for worse in (True, False)]
+    assert text_of("differences", of_best | {"settings": rows}).splitlines() == [
+        "2 settings are within one standard error (0.12) of the best, over 5 folds",
+        "1 of 2 settings are worse than the best by more than chance, over 5 folds",
+    ]
 
 
 def test_the_table_has_a_row_for_each_setting_with_its_mean_error_and_number(sweep):
@@ -252,6 +262,7 @@ def test_the_table_has_a_row_for_each_setting_with_its_mean_error_and_number(swe
     assert float(rows["0.1"]["val_loss"]) == pytest.approx(3)
     assert float(rows["0.1"]["val_loss_error"]) == pytest.approx(sem([1, 2, 6]))
     assert "seed" not in rows["0.1"]
+    assert "over the repetitions of a setting\n" in table(summary, folder)
     assert rows["0.1"]["over"] == "3 seeds, on the same 100 validation examples"
     assert [rows[lr]["test_loss"] != "" for lr in ("0.1", "0.2")] == [False, True]
     assert rows["0.2"]["folder"] == summary["best"]["folder"]
