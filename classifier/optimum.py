@@ -93,7 +93,8 @@ class FullBatchTraining(Training):
         """Go on to the next models where none is in the stack; return whether there are any."""
         if self.stack:
             return True
-        for stage in stages(self.models):
+        by_decade = bool((self.models.fold >= 0).any()) and not self.optimizer.all_penalties
+        for stage in stages(self.models, by_decade=by_decade):
             if ready := [g for g in stage if g in self._waiting]:
                 trained = {g: fit.theta for g, fit in enumerate(self.fits) if fit.history}
                 theta = start(self.models, ready, trained) if trained else self._shares(ready)
@@ -237,10 +238,13 @@ class FullBatchTraining(Training):
         return self._judged.get(g)
 
 
-def stages(models: PerModel) -> list[list[int]]:
+def stages(models: PerModel, *, by_decade: bool) -> list[list[int]]:
     """Return the models to be trained at once, stage by stage.
 
-    First some penalties, then the folds of these, then the other penalties, then their folds.
+    First some penalties, then the folds of these, then the other penalties, then their folds. By
+    decade, the first come from strong to weak, each decade with its folds: those that are weaker
+    than needed, which take the most passes, are then known before they begin. With five folds that
+    is 0.5 to 0.9 of the time where there are such, and 1.1 where there are none.
     """
     is_first = np.zeros(len(models.reg), bool)
     for smoothing in np.unique(models.label_smoothing):
@@ -251,7 +255,11 @@ def stages(models: PerModel) -> list[list[int]]:
             wanted = np.linspace(logs[0], logs[-1], 1 + int((logs[-1] - logs[0]) / APART + 1e-6))
             reg = reg[reg > 0][np.abs(logs - wanted[:, None]).argmin(axis=1)]
         is_first |= alike & np.isin(models.reg, reg)
-    stage = 2 * ~is_first + (models.fold >= 0)
+    weaker = np.zeros(len(models.reg), int)
+    if by_decade:
+        positive = np.maximum(models.reg, models.reg[models.reg > 0].min(initial=1.0))
+        weaker = np.log10(positive.max() / positive + EPSILON).astype(int)
+    stage = 2 * np.where(is_first, weaker, weaker.max() + 1) + (models.fold >= 0)
     return [np.flatnonzero(stage == k).tolist() for k in np.unique(stage)]
 
 

@@ -19,7 +19,7 @@ from classifier.runs.config import AUTO, Config, Job
 from classifier.runs.log import Noted, log
 from classifier.runs.preparation import Prepared, make_trainer, penalties_of
 from classifier.runs.results import Trained
-from classifier.shards import evaluate_held_out
+from classifier.shards import evaluate_held_out, of_mean_one
 from classifier.solver import Training
 from data.errors import InputError
 
@@ -141,8 +141,14 @@ def _rows(trained: Sequence[Trained], prepared: Prepared) -> list[dict[str, Any]
                 held_out[g] = *np.mean(folds, axis=0).tolist(), *error.tolist()
     elif known:
         theta = np.stack([trained[g].fit.theta for g in known], axis=1)
-        loss, accuracy, error = evaluate_held_out(prepared.val, theta)
-        binomial = np.sqrt(accuracy * (1 - accuracy) / len(prepared.val))
+        val = of_mean_one(prepared.val)
+        loss, accuracy, error = evaluate_held_out(val, theta)
+        # Weights that differ are worth fewer examples (L. Kish, Survey Sampling, 1965, 11.7).
+        effective = (
+            len(val) if val.weights is None else len(val) ** 2 / np.square(val.weights).sum()
+        )
+        error *= math.sqrt(len(val) / effective)
+        binomial = np.sqrt(accuracy * (1 - accuracy) / effective)
         held_out = dict(zip(known, zip(loss, accuracy, error, binomial, strict=True), strict=True))
     return [_row(one, held_out.get(g)) for g, one in enumerate(trained)]
 

@@ -225,6 +225,20 @@ def test_a_path_of_which_no_model_is_any_good_says_so(files, job_of, tmp_path):
     assert json.dumps(report["reg_path"]).count("null") > 10
 
 
+def test_weights_that_are_equal_change_no_error_and_others_are_worth_fewer_examples(
+    files, job_of, tmp_path
+):
+    own = [*given(*files), *OPTIMUM, *PATH]
+    runs = ["class_weight=null", "class_weight={0: 8, 1: 8, 2: 8}", "class_weight={0: 9}"]
+    reports = [run([job_of(tmp_path / str(k), *own, more)])[0] for k, more in enumerate(runs)]
+    plain, equal, unequal = (report["reg_path"]["penalties"][2] for report in reports)
+    for name in ("loss", "loss_error", "accuracy", "accuracy_error"):
+        assert equal[name] == pytest.approx(plain[name], rel=1e-3)
+    weights = np.where(files["val"][1] == 0, 9, 1)
+    p, n = unequal["accuracy"], weights.sum() ** 2 / (weights**2).sum()
+    assert unequal["accuracy_error"] == pytest.approx(np.sqrt(p * (1 - p) / n), rel=1e-4)
+
+
 def test_a_fold_that_is_not_done_says_nothing_of_new_examples(files, job_of, tmp_path, caplog):
     """Its model has begun at that of all examples, which knows them."""
     rng = np.random.default_rng(0)  # nothing can be learned of these but by heart
