@@ -28,7 +28,9 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "epoch_probe": lambda n, q: training.epochs(problems.embeddings(quick=q), 256, 1, n),
     "stacks": lambda n, q: training.epochs(problems.cifar(quick=q), 256, 1, n, (64, 16, 4, 1)),
     "optimum_mnist": lambda n, q: training.optimum(problems.mnist(quick=q), [1e-4], n, q),
-    "optimum_digits": lambda n, q: training.optimum(problems.digits(), [1e-2, 1e-4, 1e-6], n, q),
+    "optimum_digits": lambda n, q: training.optimum(
+        problems.digits(), [1e-2] if q else [1e-2, 1e-4, 1e-6], n, q
+    ),
     "path_mnist": lambda n, q: training.path(problems.mnist(quick=q), n, q),
     "path_probe": lambda n, q: training.path(problems.probe(quick=q), n, q),
     "path_digits": lambda n, q: training.path(problems.digits(), n, q),
