@@ -13,6 +13,7 @@ from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.lbfgs import MEMORY
 from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
+from classifier.optimum import FullBatchTraining
 from classifier.penalties import STRONGEST, WEAKEST
 from classifier.report.text import settings_flags
 from classifier.runs.config import AUTO, LARGEST, Config, Job, by_folds, check_ends
@@ -297,8 +298,6 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
     models = PerModel(lr, reg, momentum, smoothing, fold)
     problem = prepared.train, prepared.val, n_classes, models
     if isinstance(config.optimizer, Lbfgs):
-        from classifier.optimum import FullBatchTraining  # its parts of scipy cost start-up
-
         optimizer, epochs = config.optimizer, config.epochs
         # The accuracy may rise with the loss.
         if jobs[0].plain["reg"] == AUTO and config.objective == "val_accuracy":

@@ -274,7 +274,7 @@ def test_hard_features_lead_to_the_optimum_of_logistic_regression(data, reg, has
 
 
 def test_beyond_the_ends_of_a_path_a_model_starts_from_its_end():
-    """Between them from a cubic spline, which runs away from where it has points."""
+    """Between them from a cubic, which runs away from where it has points."""
     reg = [1.0, 0.3, 0.1, 0.03, 10.0, 0.2, 1e-3]
     trained = dict(enumerate(np.random.default_rng(0).normal(size=(4, 3, 2))))
     theta = start(models_of(reg), [4, 5, 6], trained)
