@@ -11,9 +11,9 @@ from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 
 from classifier import blas
-from classifier.fit import DIVERGED, SKIPPED, Fit
+from classifier.fit import DIVERGED, RULES, SKIPPED, Fit
 from classifier.linear_estimator import LinearEstimator, generator
-from classifier.penalties import NUMBER, RULES, STRONGEST, WEAKEST, Path, search
+from classifier.penalties import NUMBER, STRONGEST, WEAKEST, Path, search
 from classifier.shards import evaluate_folds
 from classifier.solver import Training
 from data.dataset import Split

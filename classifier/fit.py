@@ -13,6 +13,7 @@ DONE = "all epochs done"
 DIVERGED = "diverged"  # the status of a model that `keeps` refused weights
 LARGEST = 100  # times the loss of guessing, log C: a training loss above it is a divergence
 OF_FIT = ("lr", "best_epoch", "best_value", "status", "ended")  # as they stand in a checkpoint
+RULES = ("best", "1se")  # by which one of several penalties is chosen
 SKIPPED = "skipped"  # the status of a model that turned out not to be needed
 STUCK = "no step lowers the objective any more: float32 shows no difference"
 

@@ -20,7 +20,6 @@ STRONGEST, WEAKEST = 1e-1, 1e-5  # of a path, for features with a mean square of
 NUMBER = 45  # penalties: eleven a decade
 LONGEST = 12.0  # decades, however good the best penalty at an end is
 LEAST = 1e-3  # nats, or share of the examples: the loss of separable classes falls for ever
-RULES = ("best", "1se")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,9 +18,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from classifier.fit import EarlyStopping
+from classifier.fit import RULES, EarlyStopping
 from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
-from classifier.penalties import RULES
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError, printable
 from data.options import (
