@@ -19,10 +19,11 @@ import numpy as np
 
 from classifier.fit import Epoch
 from classifier.model import LinearModel
+from classifier.optimizers import Lbfgs
 from classifier.report.figures import Shown
 from classifier.report.settings import reported_split
 from classifier.report.text import text_of
-from classifier.runs.config import Job, refuse_changes
+from classifier.runs.config import AUTO, Config, Job, refuse_changes
 from classifier.solver import Training
 from data.dataset import Dataset
 from data.errors import InputError, one_line
@@ -329,6 +330,24 @@ class Checkpoint:
     data: str
     gradient_error: float | None
     state: dict[str, np.ndarray]
+
+    def check_longer(self, config: Config) -> None:
+        """Refuse more epochs where a path was made longer: its first models ended before others.
+
+        Raises
+        ------
+        InputError
+            Naming the key.
+        """
+        if config.reg != AUTO or isinstance(config.optimizer, Lbfgs):
+            return
+        before = max((int(saved.get("epochs", 0)) for saved in self.configs), default=0)
+        if len(self.regs) > config.reg_path["n"] and config.epochs > before:
+            raise InputError(
+                f"epochs={config.epochs}: the path of penalties was made longer when its first "
+                f"models had ended, so that they are not trained on; leave out epochs ({before}), "
+                "or start a new run"
+            )
 
     def restore(self, training: Training, jobs: Sequence[Job], fingerprint: str) -> None:
         """Put a training of these jobs where the checkpoint was written.

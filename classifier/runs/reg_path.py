@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 
 from classifier.fit import nearness
-from classifier.optimizers import Lbfgs
 from classifier.penalties import Path, search
 from classifier.runs.artifacts import Checkpoint
-from classifier.runs.config import AUTO, Config, Job
+from classifier.runs.config import Job
 from classifier.runs.log import Noted, log
 from classifier.runs.preparation import Prepared, make_trainer, penalties_of
 from classifier.runs.results import Trained
 from classifier.shards import evaluate_held_out, of_mean_one
 from classifier.solver import Training
-from data.errors import InputError
 
 KNOWN = ("completed", "interrupted")  # statuses of models that are worth a figure
 COLUMNS = (  # of the table of penalties
@@ -32,25 +30,6 @@ COLUMNS = (  # of the table of penalties
 
 # Trains models, which are jobs with a penalty each, and judges them.
 Train = Callable[[Sequence[Job], Training], list[Trained]]
-
-
-def check_longer(config: Config, earlier: Checkpoint) -> None:
-    """Refuse more epochs where a path was made longer: its first models ended before the others.
-
-    Raises
-    ------
-    InputError
-        Naming the key.
-    """
-    if config.reg != AUTO or isinstance(config.optimizer, Lbfgs):
-        return
-    before = max((int(saved.get("epochs", 0)) for saved in earlier.configs), default=0)
-    if len(earlier.regs) > config.reg_path["n"] and config.epochs > before:
-        raise InputError(
-            f"epochs={config.epochs}: the path of penalties was made longer when its first models "
-            f"had ended, so that they are not trained on; leave out epochs ({before}), or start a "
-            "new run"
-        )
 
 
 def first_models(job: Job, prepared: Prepared, earlier: Checkpoint | None) -> list[Job]:

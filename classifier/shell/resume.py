@@ -29,7 +29,6 @@ from classifier.runs.folder import (
     read_received,
     read_sweep,
 )
-from classifier.runs.reg_path import check_longer
 from data.errors import InputError, one_line
 from data.files.store import is_folder, is_plain_file, write_text
 from data.options import PLACE, REPORTING
@@ -52,7 +51,7 @@ def resume_run(config: DictConfig) -> None:
     refuse_changes(saved, wanted)
     claim(folder, "run")  # a run that still runs is left alone
     if (folder / CHECKPOINT).exists():
-        check_longer(make_config(resumed), read_checkpoint(folder / CHECKPOINT))
+        read_checkpoint(folder / CHECKPOINT).check_longer(make_config(resumed))
     if any(wanted[key] != saved.get(key) for key in wanted if not has_role(key, PLACE)):
         write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
         new = [o for o in config.hydra.overrides.task if _key(o) not in ("resume", *choices)]

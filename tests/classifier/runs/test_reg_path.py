@@ -13,7 +13,6 @@ from sklearn.preprocessing import StandardScaler
 from classifier.model import LinearModel
 from classifier.runs.artifacts import read_checkpoint
 from classifier.runs.log import Stopped
-from classifier.runs.reg_path import check_longer
 from classifier.runs.run import run
 from data.errors import InputError
 from data.files.store import read_plain
@@ -178,9 +177,9 @@ def test_a_path_is_made_longer_once_and_resumed_as_it_was(files, job_of, tmp_pat
     earlier = read_checkpoint(tmp_path / "r/checkpoint.npz")
     words = r"^epochs=9: the path of penalties was made longer .*; leave out epochs \(8\)"
     with pytest.raises(InputError, match=words):
-        check_longer(job_of(None, *own, "epochs=9").config, earlier)
+        earlier.check_longer(job_of(None, *own, "epochs=9").config)
     for change in ("epochs=8", "optimizer=lbfgs", f"reg_path.n={len(regs)}"):
-        check_longer(job_of(None, *own, "epochs=9", change).config, earlier)
+        earlier.check_longer(job_of(None, *own, "epochs=9", change).config)
 
 
 @pytest.mark.parametrize("of_longer", [False, True])
