@@ -167,7 +167,8 @@ def test_models_of_other_training_examples_are_compared_on_the_same_test(leave, 
     runs = leave("a", 0.2, data=OTHER_DATA | same | {"fingerprint": "sha256:1"})
     page = compare(runs, leave("b", 2.0, data=OTHER_DATA | same))
     assert "their data differ" not in page.text
-    assert "over " in page.text
+    assert "A and B are not tested" not in page.text
+    assert "McNemar's exact test" in page.text
 
 
 def test_only_the_settings_that_differ_are_shown(leave, compare):
