@@ -36,7 +36,7 @@ class SoftmaxClassifierCV(LinearEstimator):
     reg : penalties, or how many, from 1e-1 to 1e-5 in equal steps of the logarithm, times the mean
         square of the preprocessed features that vary, which is one of standardised ones. While the
         best of these is at an end, and the last decade before it brought more than a standard
-        error, a decade is added there.
+        error and than 0.001, a decade is added there, to twelve decades at most.
     cv : number of stratified folds, or a splitter or pairs of indices or masks, whose test parts
         hold each example once.
     scoring : 'neg_log_loss' or 'accuracy' on the fold left out, weighted as in training.
@@ -101,10 +101,10 @@ class SoftmaxClassifierCV(LinearEstimator):
 
         training, path = search(self._penalties(), train_path, lambda: np.ndim(self.reg) == 0)
         self._warn(training.fits)
-        shape, self.regs_ = (n_folds + 1, len(path.regs)), path.regs
-        self.n_iter_ = np.reshape([len(fit.history) for fit in training.fits], shape)
-        thetas = [np.column_stack(self._unprepared(fit.theta)) for fit in training.fits]
-        self.coefs_paths_ = np.reshape(thetas, (*shape, *thetas[0].shape))[1:]
+        n_regs, self.regs_ = len(path.regs), path.regs
+        self.n_iter_ = np.reshape([len(fit.history) for fit in training.fits], (-1, n_regs))
+        of_folds = [np.column_stack(self._unprepared(f.theta)) for f in training.fits[n_regs:]]
+        self.coefs_paths_ = np.reshape(of_folds, (n_folds, n_regs, *of_folds[0].shape))
         self.coefs_paths_[np.isnan(self.scores_)] = math.nan
         # With two classes LogisticRegression penalises the difference of their weights alone.
         weight, halves = self._statistics.weight, min(2, len(self.classes_) - 1)

@@ -1,8 +1,8 @@
 """Which penalty is best: a path of them, each judged on examples that it was not trained on.
 
 A path runs from strong to weak in equal steps of the logarithm. While its best penalty stands at an
-end, and the last decade before it brought more than the standard error of the best figure, the path
-is made a decade longer there.
+end, and the last decade before it brought more than the standard error of the best figure and than
+0.001, the path is made a decade longer there.
 
 Source: L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3, for the choice
 of the strongest penalty within one standard error of the best.
