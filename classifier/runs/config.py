@@ -37,13 +37,6 @@ from data.sources import sources
 
 AUTO = "auto"  # instead of a number: it is found from the data
 LARGEST = 1e15  # penalty
-REG_PATH = {  # keys of reg_path: `from` is a word of Python's, and no field of a dataclass
-    "from": option(above=0, maximum=LARGEST),
-    "to": option(above=0, maximum=LARGEST),
-    "n": option(minimum=2, maximum=1000),
-}
-for _field, _type in zip(REG_PATH.values(), (float | None, float | None, int), strict=True):
-    _field.type = _type
 REMOVABLE = {"tracker": "none"}  # keys that `~key` removes, and what a run without them has
 DRAWN_PLOTS = ("best", "all", "none")  # runs whose plots are drawn: a sweep's best one, all, none
 MINIBATCHES = ("lr", "lr_scale", "momentum", "schedule", "batch_size", "early_stopping")
@@ -52,6 +45,19 @@ LONGEST = 100  # characters of a name or a tag
 
 Fields = dict[str, "dataclasses.Field[Any]"]
 Value = Any  # of a config key: a number, text, true, false, null or a list of these
+
+
+def _typed(kind: Any, field: "dataclasses.Field[Any]") -> "dataclasses.Field[Any]":
+    """Return the field of a key whose group is no dataclass, with its type."""
+    field.type = kind
+    return field
+
+
+REG_PATH: Fields = {  # keys of reg_path: `from` is a word of Python's, and no field of a dataclass
+    "from": _typed(float | None, option(above=0, maximum=LARGEST)),
+    "to": _typed(float | None, option(above=0, maximum=LARGEST)),
+    "n": _typed(int, option(minimum=2, maximum=1000)),
+}
 
 
 @dataclasses.dataclass
