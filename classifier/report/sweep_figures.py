@@ -262,8 +262,9 @@ def path_of(report: dict[str, Any]) -> list[Chart]:
     if found is None:
         return []
     rows = [row for row in reversed(found["penalties"]) if row["loss"] is not None]
-    over = f"{found['n']:,} " + ("folds" if found["by"] == "cv" else "validation examples")
-    best, strongest = ({"reg": found[k], "over": over} for k in ("best", "one_standard_error"))
+    best, strongest = (
+        {"reg": found[name], "over": found["over"]} for name in ("best", "one_standard_error")
+    )
     return path_charts(rows, best, strongest)
 
 

@@ -22,6 +22,7 @@ from classifier.shards import evaluate_held_out, of_mean_one
 from classifier.solver import Training
 
 KNOWN = ("completed", "interrupted")  # statuses of models that are worth a figure
+FIGURES = ("loss", "accuracy", "loss_error", "accuracy_error")  # of held-out examples
 COLUMNS = (  # of the table of penalties
     *("reg", "status", "loss", "loss_error", "accuracy", "accuracy_error", "train_loss"),
     *("train_accuracy", "weight_norm", "above_optimum", "epochs"),
@@ -91,7 +92,8 @@ def choose_penalty(
             chosen.fit.status, chosen.fit.ended = fit.status, fit.ended
     report = {
         "by": "val" if config.cv is None else "cv",
-        "n": config.cv or len(prepared.val),
+        "n": (n := config.cv or len(prepared.val)),
+        "over": f"{n:,} validation examples" if config.cv is None else f"{n} folds",
         "metric": metric,
         "choice": config.reg_choice,
         "best": float(path.regs[path.best]),
@@ -115,9 +117,8 @@ def _rows(trained: Sequence[Trained], prepared: Prepared) -> list[dict[str, Any]
     held_out = dict[int, tuple[float, ...]]()
     if prepared.train.folds is not None:
         for g in known:
-            if folds := trained[g].folds:
-                error = np.std(folds, axis=0, ddof=1) / math.sqrt(len(folds))
-                held_out[g] = *np.mean(folds, axis=0).tolist(), *error.tolist()
+            if folds := trained[g].cross_validation:
+                held_out[g] = tuple(folds[name] for name in FIGURES)
     elif known:
         theta = np.stack([trained[g].fit.theta for g in known], axis=1)
         val = of_mean_one(prepared.val)
@@ -133,7 +134,6 @@ def _rows(trained: Sequence[Trained], prepared: Prepared) -> list[dict[str, Any]
 
 
 def _row(one: Trained, held_out: Sequence[float] | None) -> dict[str, Any]:
-    names = ("loss", "accuracy", "loss_error", "accuracy_error")
     fit, row = one.fit, {"reg": one.job.config.reg, "status": one.fit.status}
     if fit.certificate is not None:
         relative = fit.certificate.relative
@@ -144,6 +144,6 @@ def _row(one: Trained, held_out: Sequence[float] | None) -> dict[str, Any]:
             "train_loss": fit.certificate.loss,
             "train_accuracy": fit.certificate.accuracy,
         }
-    row |= dict(zip(names, map(float, held_out), strict=True)) if held_out else {}
+    row |= dict(zip(FIGURES, map(float, held_out), strict=True)) if held_out else {}
     is_number = {key: isinstance(value, str) or math.isfinite(value) for key, value in row.items()}
     return {key: row.get(key) if is_number.get(key) else None for key in COLUMNS}

@@ -62,6 +62,18 @@ class Trained:
     folds: list[tuple[float, float]]
     path: dict[str, Any] | None = None
 
+    @property
+    def cross_validation(self) -> dict[str, Any] | None:
+        """The figures of the folds with their means and standard errors, as reported."""
+        if not self.folds:
+            return None
+        cv: dict[str, Any] = {"folds": len(self.folds)}
+        for k, name in enumerate(("loss", "accuracy")):
+            cv[f"{name}_of_folds"] = values = [fold[k] for fold in self.folds]
+            cv[name] = statistics.fmean(values)
+            cv[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
+        return cv
+
 
 def judge(
     jobs: Sequence[Job],
@@ -246,13 +258,8 @@ def _report(
         "machine": {"host": platform.node(), "process": os.getpid()},
         "versions": _versions(),
     }
-    if trained.folds:
-        cv: dict[str, Any] = {"folds": len(trained.folds)}
-        for k, name in enumerate(("loss", "accuracy")):
-            cv[f"{name}_of_folds"] = values = [fold[k] for fold in trained.folds]
-            cv[name] = statistics.fmean(values)
-            cv[f"{name}_error"] = statistics.stdev(values) / math.sqrt(len(values))
-        report["cross_validation"] = cv
+    if (folds := trained.cross_validation) is not None:
+        report["cross_validation"] = folds
     if trained.path is not None:
         report["reg_path"] = trained.path
     if config.calibrate:

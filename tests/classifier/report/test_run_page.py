@@ -122,6 +122,7 @@ def test_a_penalty_that_was_chosen_is_shown_with_its_path(by, n, choice, kept, p
     rows[4] |= dict.fromkeys(figures) | {"status": "skipped"}
     found = {"by": by, "n": n, "metric": "loss", "choice": choice, "penalties": rows}
     found |= {"best": 1e-3, "one_standard_error": 0.01}
+    found["over"] = f"{n} folds" if by == "cv" else f"{n} validation examples"
     _, page = page_of(reg=0.01, reg_path=found)
     weaker = "of which 1 turned out to be weaker than needed"
     assert f"5 penalties were tried, {weaker}. {kept}" in page.text

@@ -122,7 +122,7 @@ def test_the_best_penalty_is_dashed_and_the_strongest_near_it_is_dotted(stronges
     assert not of_kind(charts[2], Line, "band")
     assert [{y for _, y in of_kind(c, Line, "val")[0].points} for c in charts[:2]] == [{0.5}, {25}]
     assert path_charts([], {"reg": 1}, None) == path_charts(path, None, None) == []
-    found = {"best": 1e-2, "one_standard_error": strongest or 1e-2, "by": "cv", "n": 5}
+    found = {"best": 1e-2, "one_standard_error": strongest or 1e-2, "over": "5 folds"}
     found["penalties"] = [
         *path,
         dict.fromkeys(path[0]) | {"reg": 1e-9},
