@@ -92,13 +92,44 @@ def judge(
     after_block : called now and then; what it raises ends this.
     """
     n_jobs, dataset, train = len(jobs), prepared.dataset, prepared.train
+    _certify(fits[:n_jobs], models, train, after_block)
+    held_out = []  # losses and accuracies of the models of each fold
+    for one in evaluate_folds(train, [fit.theta for fit in fits], models):
+        held_out.append((one.loss, one.accuracy))
+        after_block()
+    trained, n_halfway = list[Trained](), 0
+    for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
+        folds = [(float(losses[g]), float(accuracies[g])) for losses, accuracies in held_out]
+        without = fits[n_jobs + g :: n_jobs]
+        # On its way a model may still know its fold: it began at the model of all examples.
+        to_optimum = isinstance(job.config.optimizer, Lbfgs)
+        n_halfway += to_optimum and any(one.ended == DONE for one in without)
+        are_known = _end_with_folds(fit, without, [loss for loss, _ in folds])
+        model = LinearModel(
+            fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
+        )
+        trained.append(Trained(job, fit, model, folds if are_known else []))
+    if n_halfway:
+        log.warning(
+            "the folds of %d of %d models used up their epochs before they were near their optima: "
+            "their figures may be too good, for they began at the model of all examples; give more "
+            "epochs",
+            *(n_halfway, n_jobs),
+        )
+    return trained
+
+
+def _certify(
+    fits: Sequence[Fit], models: PerModel, train: Split, after_block: Callable[[], None]
+) -> None:
+    """Put a certificate into fits that have none, of models that begin a stack."""
 
     def stop() -> str:
         after_block()
         return ""
 
     size = max(1, CERTIFIED // fits[0].theta.size)
-    unknown = [g for g in range(n_jobs) if fits[g].certificate is None and fits[g].history]
+    unknown = [g for g, fit in enumerate(fits) if fit.certificate is None and fit.history]
     while some := unknown[:size]:
         del unknown[:size]
         theta = np.stack([fits[g].theta for g in some], axis=1)
@@ -111,39 +142,19 @@ def judge(
                 fit.theta[...], fit.best_epoch = 0, 0
                 fit.ended = f"diverged in epoch {len(fit.history)}"
                 unknown.append(g)
-    held_out = []  # losses and accuracies of the models of each fold
-    for one in evaluate_folds(train, [fit.theta for fit in fits], models):
-        held_out.append((one.loss, one.accuracy))
-        after_block()
-    trained, n_halfway = list[Trained](), 0
-    for g, (job, fit) in enumerate(zip(jobs, fits[:n_jobs], strict=True)):
-        folds = [(float(losses[g]), float(accuracies[g])) for losses, accuracies in held_out]
-        others = fits[n_jobs + g :: n_jobs]
-        # On its way a model may still know its fold: it began at the model of all examples.
-        to_optimum = isinstance(job.config.optimizer, Lbfgs)
-        n_halfway += to_optimum and any(one.ended == DONE for one in others)
-        are_known = [
-            math.isfinite(loss) and one.status != "interrupted"
-            for (loss, _), one in zip(folds, others, strict=True)
-        ]
-        for k, without in enumerate(others):
-            if without.status == "interrupted" and fit.status == "completed":
-                fit.status, fit.ended = without.status, without.ended
-            diverged = without.status == DIVERGED or not math.isfinite(folds[k][0])
-            if diverged and fit.status == "completed":
-                fit.status, fit.ended = DIVERGED, f"the model without fold {k + 1} diverged"
-        model = LinearModel(
-            fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
-        )
-        trained.append(Trained(job, fit, model, folds if all(are_known) else []))
-    if n_halfway:
-        log.warning(
-            "the folds of %d of %d models used up their epochs before they were near their optima: "
-            "their figures may be too good, for they began at the model of all examples; give more "
-            "epochs",
-            *(n_halfway, n_jobs),
-        )
-    return trained
+
+
+def _end_with_folds(fit: Fit, without: Sequence[Fit], losses: Sequence[float]) -> bool:
+    """End a model as those that leave a fold out; return whether their figures are known."""
+    are_known = True
+    for k, (one, loss) in enumerate(zip(without, losses, strict=True), start=1):
+        status, ended = one.status, one.ended
+        if status == DIVERGED or not math.isfinite(loss):
+            status, ended = DIVERGED, f"the model without fold {k} diverged"
+        if status in (DIVERGED, "interrupted") and fit.status == "completed":
+            fit.status, fit.ended = status, ended
+        are_known &= one.status != "interrupted" and math.isfinite(loss)
+    return are_known
 
 
 def evaluate_models(
