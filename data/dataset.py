@@ -4,12 +4,16 @@ import dataclasses
 import functools
 import hashlib
 import math
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from data.errors import InputError, class_name
 from data.machine import in_order, row_parts
+from data.sparse import SparseRows
+
+if TYPE_CHECKING:  # of which most runs have none: its import costs start-up
+    from data.encoding import Encoding
 
 HASHED = 2048  # rows of a file that its fingerprint looks at
 HASH_BLOCK = 2**20  # bytes that are hashed by themselves, so that several threads can
@@ -20,7 +24,7 @@ _hash = functools.partial(hashlib.blake2b, digest_size=32)
 
 
 class Examples(Protocol):
-    """Rows (N, ...): an array, or what reads some of a file when they are asked for."""
+    """Rows (N, ...): an array, `SparseRows`, or what reads rows of a file when asked for them."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -32,8 +36,8 @@ class Examples(Protocol):
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, rows: slice | np.ndarray, /) -> np.ndarray:
-        """Return some rows, in memory."""
+    def __getitem__(self, rows: slice | np.ndarray, /) -> Any:
+        """Return some rows, in memory: an array or `SparseRows`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Dataset:
     classes : (C,) integers or strings, the name of each class index.
     image_shape : (height, width) or (height, width, channels) where examples are images.
     origin : where the examples came from, in words.
+    encoding : what made features of the columns of a table, where examples were that.
+    notes : what a reader chose on behalf of the user, in words.
 
     Raises
     ------
@@ -87,6 +93,8 @@ class Dataset:
     classes: np.ndarray
     image_shape: tuple[int, ...] | None
     origin: str
+    encoding: "Encoding | None" = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2:
@@ -116,7 +124,7 @@ class Dataset:
     def nbytes(self) -> int:
         """Bytes of memory that the examples take."""
         arrays = [split.X for split in self.splits().values()]
-        return sum(X.nbytes for X in arrays if isinstance(X, np.ndarray))
+        return sum(X.nbytes for X in arrays if isinstance(X, np.ndarray | SparseRows))
 
     @property
     def fingerprint(self) -> str:
@@ -147,16 +155,23 @@ class Dataset:
         return whole.hexdigest(), without.hexdigest(), alone.hexdigest()
 
 
-def _described(*arrays: Examples) -> bytes:
+def _described(*examples: Examples) -> bytes:
     """Return the type and the shape of each array, and the hashes of its blocks."""
     parts = []
-    for rows in arrays:
+    for rows in examples:
         parts.append(f"{rows.dtype.str} {rows.shape};".encode())
-        spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
-        array = rows if isinstance(rows, np.ndarray) else rows[spread]
-        content = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
-        blocks = [content[block] for block in row_parts(len(content), HASH_BLOCK)]
-        parts += in_order(lambda block: _hash(block).digest(), blocks)
+        arrays: tuple[np.ndarray, ...]
+        if isinstance(rows, SparseRows):
+            arrays = rows.arrays
+        elif isinstance(rows, np.ndarray):
+            arrays = (rows,)
+        else:
+            spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
+            arrays = (rows[spread],)
+        for array in arrays:
+            content = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
+            blocks = [content[block] for block in row_parts(len(content), HASH_BLOCK)]
+            parts += in_order(lambda block: _hash(block).digest(), blocks)
     return b"".join(parts)
 
 

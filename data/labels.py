@@ -1,5 +1,6 @@
 """Labels as the user has them, the classes they name, and their indices."""
 
+import dataclasses
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,11 +13,39 @@ import numpy as np
 from data.errors import InputError, class_name
 from data.files.arrays import NpyRows
 
+FEW = 20  # examples, whose labels may be numbers that are measured
 BLOCK = 2**20  # labels of a file that are read at a time
 ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 
-Labels = np.ndarray | NpyRows  # (N,)
+
+@dataclasses.dataclass(frozen=True)
+class Coded:
+    """Labels (N,) of a table: the name of each, or none.
+
+    Attributes
+    ----------
+    names : (K,) texts.
+    codes : (N,) int32, the place of each label in `names`; -1 of an example without one.
+    """
+
+    names: np.ndarray
+    codes: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(N,)."""
+        return (len(self.codes),)
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
+        labels: np.ndarray = self.names[self.codes[place]]
+        return labels
+
+
+Labels = np.ndarray | NpyRows | Coded  # (N,)
 
 
 def check_labels(y: np.ndarray, where: str) -> np.ndarray:
@@ -63,15 +92,18 @@ def find_classes(y: Labels, where: str) -> np.ndarray:
     InputError
         When labels are no class names.
     """
-    distinct = [np.unique(block) for block in _blocks(y, where)]
+    blocks = [y.names] if isinstance(y, Coded) else _blocks(y, where)
+    distinct = [np.unique(block) for block in blocks]
     classes = np.unique(np.concatenate(distinct)) if distinct else np.empty(0, dtype=np.int64)
-    if len(classes) == len(y) > 2:
-        raise InputError(
-            f"{where}: {len(classes)} different labels for as many examples; a class needs several "
-            "examples (for numbers to be predicted use a regression)"
-        )
     names = classes.tolist()
-    if classes.dtype.kind == "U" and all(map(NUMBER.fullmatch, names)):
+    are_numbers = classes.dtype.kind == "U" and all(map(NUMBER.fullmatch, names))
+    is_measured = are_numbers and 2 * len(names) > len(y) and any(Decimal(n) % 1 for n in names)
+    if len(names) == len(y) > 2 or (is_measured and len(y) > FEW):
+        raise InputError(
+            f"{where}: {len(names)} different labels for {len(y)} examples; a class needs several "
+            "of them (for numbers to be predicted use a regression)"
+        )
+    if are_numbers:
         return np.array(sorted(names, key=lambda name: (Decimal(name), name)), classes.dtype)
     return classes
 
@@ -88,6 +120,9 @@ def class_indices(
     InputError
         When a label is no name of a class; what it then is said to be is `unknown`.
     """
+    if isinstance(y, Coded):
+        of_names: np.ndarray = class_indices(y.names, classes, where, unknown)[y.codes]
+        return of_names
     places = places_of(classes)
     in_memory = isinstance(y, np.ndarray)
     indices = np.empty(len(y), np.int64 if in_memory else np.min_scalar_type(len(classes) - 1))

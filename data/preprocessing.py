@@ -12,11 +12,13 @@ from data.errors import InputError
 from data.files.arrays import NpyRows
 from data.machine import do_all, in_order, row_parts
 from data.options import Options, option
+from data.sparse import SparseRows, row_size
 
 BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 # What a thread measures before it is merged with the rest: so many blocks, and so many rows at
 # least, for the figures of a part take as much as a dozen rows of float32.
 PART, PART_ROWS = 32, 64
+MANY = 8  # times as many values as features in a block of sparse rows, about
 CHECKED_BYTES = 2**22  # of rows that a thread looks at at a time
 CACHED_BYTES = 2**21  # of float64 intermediates of the map: they stay in the processor's cache
 METHODS = ("standardize", "center", "scale", "none")
@@ -43,13 +45,15 @@ def check_features(X: np.ndarray, where: str) -> np.ndarray:
 def check_finite(X: Examples, where: str = "X") -> None:
     """Look at all values of X (N, ...) once; raises as `check_rows` does."""
     if X.dtype.kind == "f":
-        size = max(1, CHECKED_BYTES // (math.prod(X.shape[1:]) * X.dtype.itemsize))
+        size = max(1, CHECKED_BYTES // (row_size(X) * X.dtype.itemsize))
         parts = row_parts(len(X), size)
         do_all(lambda rows: check_rows(X[rows], X, np.r_[rows], where), parts)
 
 
-def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray, where: str = "X") -> None:
-    """Raise InputError where some rows of X are not finite, with their numbers in X's own file.
+def check_rows(
+    rows: np.ndarray | SparseRows, X: Examples, places: np.ndarray, where: str = "X"
+) -> None:
+    """Raise InputError where some rows of X are not finite, with their numbers in their own file.
 
     Parameters
     ----------
@@ -59,17 +63,23 @@ def check_rows(rows: np.ndarray, X: Examples, places: np.ndarray, where: str = "
     """
     if rows.dtype.kind != "f":
         return
+    values = rows.matrix.data if isinstance(rows, SparseRows) else rows
     with np.errstate(over="ignore", invalid="ignore"):
-        total = rows.sum(dtype=np.result_type(rows.dtype, np.float32))
+        total = values.sum(dtype=np.result_type(rows.dtype, np.float32))
     # Only where their sum is not finite is each one looked at.
-    if np.isfinite(total) or (finite := np.isfinite(rows)).all():
+    if np.isfinite(total) or (finite := np.isfinite(values)).all():
         return
-    row, *column = np.argwhere(~finite)[0].tolist()
+    row, *column = first = np.argwhere(~finite)[0].tolist()
+    value = values[*first]
+    if isinstance(rows, SparseRows):
+        _, columns, ends = rows.arrays
+        row, column = int(np.searchsorted(ends, row, side="right")) - 1, [int(columns[row])]
     number = places[row]
     if isinstance(X, NpyRows):
-        number, where = X.in_file(places)[row], str(X.path)
+        path, number = X.place_of(number)
+        where = str(path)
     raise InputError(
-        f"{where}: example {number} holds {rows[row, *column]}: it is not finite "
+        f"{where}: example {number} holds {value}: it is not finite "
         f"(at [{', '.join(map(str, [number, *column]))}]); remove or replace it"
     )
 
@@ -131,12 +141,17 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
     InputError
         When a value is not finite.
     """
-    size = max(1, BLOCK_BYTES // (8 * math.prod(X.shape[1:])))
+    size = max(1, BLOCK_BYTES // (8 * row_size(X)))
+    measure_block = _measure_block
+    if isinstance(X, SparseRows):
+        # A block has figures of all features, so it has several times as many values.
+        size = max(size, MANY * X.shape[1] // row_size(X))
+        measure_block = _measure_sparse_block
 
     def measure_part(part: slice) -> Statistics:
         blocks = row_parts(part.stop, size, part.start)
         with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-            measured = (_measure_block(X, rows, weights) for rows in blocks)
+            measured = (measure_block(X, rows, weights) for rows in blocks)
             return functools.reduce(Statistics.merge, measured)
 
     parts = row_parts(len(X), max(PART_ROWS, PART * size))
@@ -170,6 +185,32 @@ def _measure_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Stat
     spread = np.sqrt(squares / weight) * unit
     mean = np.where(low == high, low, mean * unit)
     return Statistics(low, high, mean, spread, weight, smallest != largest)
+
+
+def _measure_sparse_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Statistics:
+    block, n_features = X[rows], X.shape[1]
+    check_rows(block, X, np.r_[rows])
+    stored, columns, ends = block.arrays
+    counts = np.ones(len(block)) if weights is None else weights[rows].astype(np.float64)
+    values, weight = stored.astype(np.float64), float(counts.sum())
+    each = np.repeat(counts, np.diff(ends))
+
+    def total(of_values: np.ndarray) -> np.ndarray:
+        return np.bincount(columns, of_values, n_features)
+
+    is_full = np.bincount(columns, minlength=n_features) == len(block)  # elsewhere zeros count too
+    low, high = np.where(is_full, math.inf, 0.0), np.where(is_full, -math.inf, 0.0)
+    np.minimum.at(low, columns, values)
+    np.maximum.at(high, columns, values)
+    unit = np.maximum(high, -low)
+    unit[unit == 0] = 1
+    values /= unit[columns]  # squares could overflow or vanish
+    mean = total(values * each) / weight
+    values -= mean[columns]
+    of_zeros = np.maximum(weight - total(each), 0) * mean * mean
+    spread = np.sqrt((total(values * values * each) + of_zeros) / weight) * unit
+    mean = np.where(low == high, low, mean * unit)
+    return Statistics(low, high, mean, spread, weight, low != high)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,11 +256,7 @@ class AffineMap:
             self._fill_in_float64(flat, out)
             if (wrong := flat[~np.isfinite(out)]).size:
                 check_rows(X, X, np.arange(len(X)))
-                largest = np.format_float_scientific(np.abs(wrong).max(), precision=1, unique=False)
-                raise InputError(
-                    f"X holds values (up to {largest}) that {out.dtype} cannot hold after "
-                    "preprocessing; give them in other units"
-                )
+                raise _too_large(wrong, out.dtype)
         return out
 
     def fill(self, flat: np.ndarray, out: np.ndarray) -> None:
@@ -258,10 +295,19 @@ class AffineMap:
     def design_matrix(self, X: Examples, dtype: type[np.floating] = np.float32) -> Examples:
         """Return (N, D + 1): the prepared features and a column of ones for the bias.
 
-        Rows that stand in a file are prepared when they are asked for, as float32.
+        Rows that stand in a file are prepared when they are asked for, as float32. Raises
+        InputError as `transform` does.
         """
         if isinstance(X, NpyRows):
             return PreparedRows(self, X)
+        if isinstance(X, SparseRows):
+            prepared = self.sparse_design(X, dtype)
+            is_finite = np.isfinite(prepared.matrix.data)
+            if not is_finite.all():
+                check_rows(X, X, np.arange(len(X)))
+                wrong = X.matrix.data[~is_finite[prepared.matrix.indices < X.shape[1]]]
+                raise _too_large(wrong, prepared.dtype)
+            return prepared
         flat = flatten(np.asarray(X))
         design = np.empty((flat.shape[0], flat.shape[1] + 1), dtype=dtype)
 
@@ -271,6 +317,36 @@ class AffineMap:
 
         do_all(prepare, row_parts(len(flat), max(1, CHUNK_BYTES // (8 * len(self.shift)))))
         return design
+
+    def sparse_design(self, X: SparseRows, dtype: type[np.floating] = np.float32) -> SparseRows:
+        """Return the design matrix of sparse rows; what its type cannot hold is infinite.
+
+        Raises InputError where a feature is shifted, which would make its zeros something else.
+        """
+        if self.shift.any():
+            raise InputError(
+                "X is sparse: features that are shifted would be zero no more; give dense rows, or "
+                "use preprocessing=scale or none"
+            )
+        (values, columns, ends), n = X.arrays, len(X)
+        with np.errstate(over="ignore", invalid="ignore"):
+            prepared = (values / self.scale[columns]).astype(dtype)
+        places = ends + np.arange(n + 1, dtype=ends.dtype)  # of each row, with one value more
+        ones = np.zeros(len(values) + n, dtype=bool)
+        ones[places[1:] - 1] = True
+        design = np.ones(len(ones), dtype), np.full(len(ones), X.shape[1], columns.dtype)
+        for array, part in zip(design, (prepared, columns), strict=True):
+            array[~ones] = part
+        shape = n, X.shape[1] + 1
+        return SparseRows(type(X.matrix)((*design, places), shape=shape, copy=False))
+
+
+def _too_large(values: np.ndarray, dtype: np.dtype) -> InputError:
+    largest = np.format_float_scientific(np.abs(values).max(), precision=1, unique=False)
+    return InputError(
+        f"X holds values (up to {largest}) that {dtype} cannot hold after preprocessing; give them "
+        "in other units"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,6 +389,11 @@ class Preprocessing(Options):
 
     method: str = option(choices=METHODS)
 
+    @property
+    def shifts(self) -> bool:
+        """Whether a feature that is zero becomes another number."""
+        return self.method in ("standardize", "center")
+
     def fit(self, statistics: Statistics) -> AffineMap:
         """Return the map for features of these statistics.
 
@@ -324,7 +405,7 @@ class Preprocessing(Options):
         low, high = statistics.low, statistics.high
         zeros, ones = np.zeros(len(low)), np.ones(len(low))
         largest = np.maximum(high, -low)
-        shift = statistics.mean if self.method in ("standardize", "center") else zeros
+        shift = statistics.mean if self.shifts else zeros
         size = {"standardize": statistics.spread, "scale": largest}.get(self.method, ones)
         scale = np.where(size > 0, size, 1.0)
         with np.errstate(over="ignore"):  # transform reports what overflows

@@ -1,7 +1,8 @@
 """Seeded, stratified splits, and whether the examples fit into the memory meanwhile."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,6 +11,10 @@ from data.errors import InputError
 from data.files.arrays import Kind, NpyRows
 from data.machine import LABELS, check_room, row_parts
 from data.preprocessing import check_rows
+from data.sparse import SparseRows
+
+if TYPE_CHECKING:
+    from data.encoding import Encoding
 
 HELD, HELD_BYTES = 2**16, 2**27  # of a file's examples, held out in memory, at most
 MOVED = 2**20  # bytes of examples that are moved at a time
@@ -71,13 +76,17 @@ def make_dataset(
     image_shape: tuple[int, ...] | None,
     origin: str,
     held: int = HELD,
+    places: Mapping[str, np.ndarray] | None = None,
+    encoding: "Encoding | None" = None,
+    notes: tuple[str, ...] = (),
 ) -> Dataset:
     """Make a `Dataset`, splitting off "test" and "val" where `splits` has no split of that name.
 
     The test split is a fraction of the training examples, and the validation split one of what
     then remains. The splits are parts of the array of `splits["train"]`, whose rows are moved to
     this end, and not copied. Of the rows of a file a random sample is read into memory: a fraction
-    of them, but no more than `held`, and never all of a class's.
+    of them, but no more than `held`, and never all of a class's. `places`, where they are given,
+    are those of `choose_rows`; encoding and notes are as of `Dataset`.
 
     Raises
     ------
@@ -87,17 +96,51 @@ def make_dataset(
     train = splits["train"]
     if len(train) == 0:
         raise InputError(f"{origin}: there are no examples")
-    places = {"train": np.arange(len(train))}  # in `train`, of what stays and what is split off
-    for split in ("test", "val"):
-        if split not in splits:
-            rest = places["train"]
-            y, fraction = train.y[rest], fractions.get(split, 0.0)
-            kept, out = _split_off(train.X, y, fraction, rng, held)
-            places |= {"train": rest[kept], split: rest[out]}
+    if places is None:
+        most = len(train)
+        if isinstance(train.X, NpyRows):
+            row_bytes = math.prod(train.X.shape[1:]) * train.X.dtype.itemsize
+            most = min(held, max(1, HELD_BYTES // row_bytes))
+        missing = [split for split in ("test", "val") if split not in splits]
+        places = choose_rows(
+            train.y, fractions, missing, rng, most, at_random=isinstance(train.X, NpyRows)
+        )
     apart = _take_apart(train, places) if len(places) > 1 else {}
-    return Dataset(
-        name, **{**splits, **apart}, classes=classes, image_shape=image_shape, origin=origin
-    )
+    parts = {**splits, **apart}
+    examples = parts["train"], parts["val"], parts["test"]
+    return Dataset(name, *examples, classes, image_shape, origin, encoding, notes)
+
+
+def choose_rows(
+    y: np.ndarray,
+    fractions: Mapping[str, float],
+    splits: Sequence[str],
+    rng: np.random.Generator,
+    most: int,
+    *,
+    at_random: bool = False,
+) -> dict[str, np.ndarray]:
+    """Choose the examples that are held out.
+
+    Parameters
+    ----------
+    y : (N,) class indices.
+    fractions : shares of the examples, by the name of the split.
+    splits : that are to be held out; each is a share of what the ones before it leave.
+    rng : chooses.
+    most : examples of a split, at most.
+    at_random : whether they are a random sample, and not stratified, as where there are many.
+
+    Returns
+    -------
+    Sorted indices of what stays, as "train", and of each split.
+    """
+    places = {"train": np.arange(len(y))}
+    for split in splits:
+        rest = places["train"]
+        kept, out = _split_off(y[rest], fractions.get(split, 0.0), rng, most, at_random=at_random)
+        places |= {"train": rest[kept], split: rest[out]}
+    return places
 
 
 def check_loading(
@@ -133,13 +176,12 @@ def check_loading(
 
 
 def _split_off(
-    X: Examples, y: np.ndarray, fraction: float, rng: np.random.Generator, most: int
+    y: np.ndarray, fraction: float, rng: np.random.Generator, most: int, *, at_random: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return sorted indices into y: of what stays, and of what is split off."""
-    if not isinstance(X, NpyRows):
+    if not at_random and fraction * len(y) <= most:
         return stratified_split(y, fraction, rng)
-    row_bytes = math.prod(X.shape[1:]) * X.dtype.itemsize
-    n_held = min(round(fraction * len(y)), most, max(1, HELD_BYTES // row_bytes))
+    n_held = min(round(fraction * len(y)), most)
     held = np.sort(rng.choice(len(y), n_held, replace=False))
     n_classes = int(y.max()) + 1
     left = class_counts(y, n_classes) - class_counts(y[held], n_classes)
@@ -147,7 +189,7 @@ def _split_off(
     return np.delete(np.arange(len(y)), held), held
 
 
-def _take_apart(split: Split, places: dict[str, np.ndarray]) -> dict[str, Split]:
+def _take_apart(split: Split, places: Mapping[str, np.ndarray]) -> dict[str, Split]:
     """Return the rows at these places, those of all but the first in memory.
 
     Raises InputError where one that is read from a file is not finite. The rows of an array are
@@ -159,6 +201,8 @@ def _take_apart(split: Split, places: dict[str, np.ndarray]) -> dict[str, Split]
         for rows, examples in zip(others, apart, strict=True):
             check_rows(examples, X, rows)
         parts: list[Examples] = [X.leave_out(np.sort(np.concatenate(others))), *apart]
+    elif isinstance(X, SparseRows):
+        parts = [X[first], *apart]
     else:
         whole = np.require(X, requirements=["C", "W"])
         for block in row_parts(len(first), max(1, MOVED // whole[:1].nbytes)):
@@ -168,4 +212,6 @@ def _take_apart(split: Split, places: dict[str, np.ndarray]) -> dict[str, Split]
             part[...] = examples
         parts = [train, *held]
     labels = [split.y[first], *(split.y[rows].astype(np.int64) for rows in others)]
-    return {name: Split(X, y) for name, X, y in zip(places, parts, labels, strict=True)}
+    weights = [None if split.weights is None else split.weights[r] for r in places.values()]
+    columns = zip(places, parts, labels, weights, strict=True)
+    return {name: Split(X, y, weight) for name, X, y, weight in columns}

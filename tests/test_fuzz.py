@@ -3,6 +3,7 @@
 FUZZ=50000 tries so many of each kind of file; the suite tries a few.
 """
 
+import contextlib
 import os
 import resource
 import signal
@@ -11,20 +12,26 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from scipy.sparse import csr_array, save_npz
 
 from classifier.model import LinearModel
 from classifier.runs.artifacts import read_checkpoint
 from data.errors import InputError
-from data.files.arrays import DIGITS, checksum
+from data.files.arrays import DIGITS, checksum, open_npy, read_npz
+from data.files.matrices import read_sparse_npz, read_svmlight
+from data.files.pickles import read_pickle
+from data.files.pictures import open_pictures
+from data.files.tensors import open_tensors
 from data.preprocessing import check_finite
 from data.sources.cifar import Source
-from data.sources.files import read_examples
-from data.sources.pickles import read_pickle
 
 TRIED = int(os.environ.get("FUZZ", "150"))
 MEMORY = 2**29  # bytes that the peak may grow by
 SECONDS = 5
-FILES = ["npz", "npy", "model", "checkpoint", "pickle", "records", "archive"]
+FILES = ["sparse", "svmlight", "npz", "npy", "model", "checkpoint", "pickle", "records", "archive"]
+PICTURES = ["jpg", "png", "gif", "bmp", "webp", "tif"]
+TENSORS = ["safetensors", "pt", "h5"]  # where the package is installed that writes them
 
 KINDS = st.sampled_from(["set", "cut", "double", "zero", "number", "move"])
 PLACES, VALUES, LENGTHS = st.floats(0, 1, exclude_max=True), st.integers(0, 255), st.integers(1, 64)
@@ -44,6 +51,29 @@ def mutated(data, mutations):
             "move": before + after + piece,
         }[kind]
     return data
+
+
+def write_tensors(folder, X):
+    """Write X as each kind of file does for which there is a package: as it is, and converted."""
+    with contextlib.suppress(ImportError):
+        from safetensors.numpy import save_file
+
+        save_file({"X": X, "y": np.arange(12)}, folder / "X.safetensors")
+    with contextlib.suppress(ImportError):
+        import torch
+
+        X_torch = torch.from_numpy(X)
+        y = torch.arange(12)
+        torch.save(
+            {"X": X_torch, "T": X_torch.t(), "b": X_torch.bfloat16(), "y": y}, folder / "X.pt"
+        )
+    with contextlib.suppress(ImportError):
+        import h5py
+
+        with h5py.File(folder / "X.h5", "w") as file:
+            file["X"] = X
+            file.create_dataset("in/chunks", data=X, chunks=(5, 2), compression="gzip")
+            file["y"] = ["a", "b"] * 6
 
 
 def resealed(path):
@@ -72,28 +102,49 @@ def originals(tmp_path_factory, command_in, write_cifar, archive):
         return source.load(np.random.default_rng(0))
 
     def rows(path):
-        check_finite(read_examples(str(path), str(folder / "y.npy"))[0])
+        check_finite(open_npy(str(path)))
+
+    def all_tensors(path):
+        for read in open_tensors(path, folder / "cache").values():
+            read()[:]
+
+    def picture(path):
+        open_pictures([path], 8, folder / "cache")
+
+    write_tensors(folder, X)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    for kind in PICTURES:
+        Image.fromarray(noise).save(folder / f"X.{kind}")
 
     def records(path):
         (binary / "data_batch_1.bin").write_bytes(path.read_bytes())
         return cifar(binary)
 
+    save_npz(folder / "s.npz", csr_array(X * (X > 0)))
+    (folder / "x.svm").write_text("1 1:0.5 7:-2\n-1 2:1e3 # comment\n" * 9)
+
     return {
-        "npz": (folder / "c.npz", lambda path: read_examples(str(path))),
+        "sparse": (folder / "s.npz", lambda path: read_sparse_npz(str(path))),
+        "svmlight": (folder / "x.svm", lambda path: read_svmlight(str(path))),
+        "npz": (folder / "c.npz", lambda path: read_npz(str(path), ["X", "y"])),
         "npy": (folder / "X.npy", rows),
         "model": (folder / "run/model.npz", LinearModel.load),
         "checkpoint": (folder / "run/checkpoint.npz", read_checkpoint),
         "pickle": (python / "batches.meta", lambda path: read_pickle(path.read_bytes(), "x")),
         "records": (folder / "cifar-10-batches-bin/data_batch_1.bin", records),
         "archive": (packed, cifar),
+        **{kind: (folder / f"X.{kind}", all_tensors) for kind in TENSORS},
+        **{kind: (folder / f"X.{kind}", picture) for kind in PICTURES},
     }
 
 
-@pytest.mark.parametrize("kind", FILES)
+@pytest.mark.parametrize("kind", [*FILES, *TENSORS, *PICTURES])
 def test_changed_files_give_no_other_errors(kind, originals, tmp_path):
     path, read = originals[kind]
+    if not path.exists():
+        pytest.skip(f"nothing here writes {kind}")
     content = path.read_bytes()
-    changed, told = tmp_path / "changed", []
+    changed, told = tmp_path / f"changed{path.suffix}", []
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     earlier = signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"over {SECONDS} s"))
 

@@ -170,7 +170,8 @@ def _check(ray: Any, option: str, stacks: Sequence[Stack]) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy as On
 
     rows = [split.X for stack in stacks for split in stack.dataset.splits().values()]
-    files = dict.fromkeys(X.path for X in rows if isinstance(X, NpyRows))
+    shards = itertools.chain.from_iterable(X.shards for X in rows if isinstance(X, NpyRows))
+    files = dict.fromkeys(shard.path for shard in shards)
     # A file of a name that is given once: who sees it sees this folder, and no other. A kill leaves
     # it there, and the next start removes it: `data.files.store` names parts so.
     ask, sweep = ray.remote(num_cpus=0, max_retries=0)(look), stacks[0].checkpoint.parents[1]

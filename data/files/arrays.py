@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import io
 import itertools
@@ -9,7 +10,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, BinaryIO, NamedTuple
 
@@ -105,9 +106,17 @@ def read_npz(
         When there is no such file; when it is not a whole .npz file, an array is missing, holds
         Python objects, or is larger than the file says or than the memory that may be used.
     """
-    with _opened(path) as arrays:
+    with open_zip(path) as arrays:
         wanted = [*names, *(name for name in optional if name in arrays.members)]
         return {name: arrays.read(name) for name in wanted}
+
+
+def array_names(path: str) -> list[str]:
+    """Return the names of the arrays in an .npz file; raises as `read_npz` does."""
+    with open_zip(path) as arrays:
+        if not any(member.filename.endswith(".npy") for member in arrays.members.values()):
+            arrays.refuse("X")
+        return [*arrays.members]
 
 
 def array_kind(path: str, name: str) -> Kind:
@@ -118,7 +127,7 @@ def array_kind(path: str, name: str) -> Kind:
     FileNotFoundError, InputError
         As `read_npz` does, but for arrays that do not fit into the memory.
     """
-    with _opened(path) as arrays:
+    with open_zip(path) as arrays:
         return arrays.kind(name)
 
 
@@ -137,8 +146,8 @@ class _Bounded(io.BufferedReader):
         return super().read(size)
 
 
-class _Arrays:
-    """The arrays of an .npz file that is open, by their names."""
+class ZippedArrays:
+    """The arrays of a zip file that is open, by their names."""
 
     def __init__(self, path: str, archive: zipfile.ZipFile) -> None:
         self.path, self.archive = path, archive
@@ -156,12 +165,13 @@ class _Arrays:
     def kind(self, name: str) -> Kind:
         """Return the kind of an array, whose bytes are as many as it says."""
         if name not in self.members:
-            self._refuse(name)
+            self.refuse(name)
         member = self.members[name]
         with self.archive.open(member) as file:
             return _read_kind(file, member.file_size, self.path, name)
 
-    def _refuse(self, missing: str) -> None:
+    def refuse(self, missing: str) -> None:
+        """Raise InputError: there is no such array, and what there is."""
         files = self.archive.namelist()
         if any(name.endswith("/data.pkl") for name in files):
             raise InputError(
@@ -183,28 +193,44 @@ class _Arrays:
 
 
 @contextlib.contextmanager
-def _opened(path: str, advice: str = SAVEZ) -> Iterator[_Arrays]:
+def open_zip(path: str, advice: str = SAVEZ, what: str = "an .npz file") -> Iterator[ZippedArrays]:
+    """Yield the members of a zip file; all that is wrong with it ends as InputError.
+
+    Parameters
+    ----------
+    path, advice : what the messages begin and end with.
+    what : such a file is called, with its article.
+    """
     check_file(path)
     with _Bounded(io.FileIO(path)) as file:
-        if not zipfile.is_zipfile(file):
-            file.seek(0)
-            head = file.read(len(NPY))
-            kind = "one array, an .npy file" if head == NPY else "not an .npz file"
-            kind = "an .npz file cut short" if head.startswith(b"PK") else kind
-            raise InputError(f"{path}: {kind}; {advice}")
         try:
+            if not zipfile.is_zipfile(file):
+                file.seek(0)
+                head = file.read(len(NPY))
+                kind = "one array, an .npy file" if head == NPY else f"not {what}"
+                kind = f"{what} cut short" if head.startswith(b"PK") else kind
+                raise InputError(f"{path}: {kind}; {advice}")
             with zipfile.ZipFile(file) as archive:
                 file.limit = math.inf
-                yield _Arrays(path, archive)
+                yield ZippedArrays(path, archive)
         except (InputError, MemoryError):
             raise
         except Exception as error:  # a damaged file raises nearly anything
-            raise InputError(f"{path}: a damaged .npz file ({one_line(error)[:120]})") from error
+            damaged = f"a damaged {what.partition(' ')[2]}"
+            raise InputError(f"{path}: {damaged} ({one_line(error)[:120]})") from error
+
+
+class Shard(NamedTuple):
+    """Rows that stand one after the other in a file: bytes before the first, and how many."""
+
+    path: Path
+    offset: int
+    n_rows: int
 
 
 @dataclasses.dataclass(frozen=True)
 class NpyRows:
-    """The rows of an array in an .npy file, but for some.
+    """The rows of an array in a file, or of several files as if they were one, but for some.
 
     `rows[place]` reads rows as an array, for a slice or an array of indices. They are not mapped
     into memory: a file that is cut meanwhile would end the process, and what was read would count
@@ -212,18 +238,21 @@ class NpyRows:
 
     Attributes
     ----------
-    path : the file.
-    offset : bytes before the first row.
+    shards : where the rows stand, in their order.
     shape : of the rows that there are to read, (N, ...).
     dtype : of their values.
-    without : sorted indices in the file of rows that are passed over.
+    without : sorted indices in the files of rows that are passed over.
     """
 
-    path: Path
-    offset: int
+    shards: tuple[Shard, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
     without: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @functools.cached_property
+    def _starts(self) -> np.ndarray:
+        """The index of the first row of each shard."""
+        return np.cumsum([0, *(shard.n_rows for shard in self.shards[:-1])])
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -233,28 +262,62 @@ class NpyRows:
             place = np.arange(*place.indices(len(self)))
         rows = np.empty((len(place), *self.shape[1:]), dtype=self.dtype)
         content, row_bytes = rows.reshape(-1).view(np.uint8).data, rows[:1].nbytes
-        numbers = self.in_file(place)
-        # Rows that stand one after the other in the file are read at once.
-        starts = np.flatnonzero(np.diff(numbers, prepend=-2) != 1).tolist()
-        with self.path.open("rb") as file:
-            for start, stop in itertools.pairwise([*starts, len(place)]):
-                file.seek(self.offset + int(numbers[start]) * row_bytes)
-                part = content[start * row_bytes : stop * row_bytes]
-                if file.readinto(part) < len(part):
-                    raise InputError(f"{self.path}: was cut short while it was read")
+        numbers, which = self._places(place)
+        # Rows that stand one after the other in a file are read at once.
+        is_first = (np.diff(numbers, prepend=-2) != 1) | (np.diff(which, prepend=-1) != 0)
+        runs = itertools.pairwise([*np.flatnonzero(is_first).tolist(), len(place)])
+        for shard, inside in itertools.groupby(runs, lambda run: self.shards[which[run[0]]]):
+            with shard.path.open("rb") as file:
+                for start, stop in inside:
+                    file.seek(shard.offset + int(numbers[start]) * row_bytes)
+                    part = content[start * row_bytes : stop * row_bytes]
+                    if file.readinto(part) < len(part):
+                        raise InputError(f"{shard.path}: was cut short while it was read")
         return rows
 
     def leave_out(self, places: np.ndarray) -> "NpyRows":
         """Return these rows but for those at some sorted places."""
-        without = np.union1d(self.without, self.in_file(places))
+        without = np.union1d(self.without, self.in_files(places))
         shape = (len(self) - len(places), *self.shape[1:])
         return dataclasses.replace(self, shape=shape, without=without)
 
-    def in_file(self, places: np.ndarray) -> np.ndarray:
-        """Return the indices in the file of rows: each has skipped what is left out before it."""
+    def in_files(self, places: np.ndarray) -> np.ndarray:
+        """Return the indices in the files of rows: each has skipped what is left out before it."""
         before = self.without - np.arange(len(self.without))
         numbers: np.ndarray = places + np.searchsorted(before, places, side="right")
         return numbers
+
+    def _places(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the indices of rows, each in its own shard, and which shards these are."""
+        numbers = self.in_files(places)
+        which = np.searchsorted(self._starts, numbers, side="right") - 1
+        return numbers - self._starts[which], which
+
+    def place_of(self, row: int) -> tuple[Path, int]:
+        """Return the file in which a row stands, and its index there."""
+        numbers, which = self._places(np.array([row]))
+        return self.shards[which[0]].path, int(numbers[0])
+
+
+def join_rows(parts: Sequence[NpyRows]) -> NpyRows:
+    """Return all rows of several files, none left out, as those of one.
+
+    Raises
+    ------
+    InputError
+        When the rows of a file have another shape or type than those of the first.
+    """
+    shapes = [f"{part.dtype} of shape {part.shape[1:]}" for part in parts]
+    for part, shape in zip(parts, shapes, strict=True):
+        if shape != shapes[0]:
+            raise InputError(
+                f"{part.shards[0].path}: its rows are {shape}, and those of "
+                f"{parts[0].shards[0].path} are {shapes[0]}; save them alike"
+            )
+    shards = tuple(shard for part in parts for shard in part.shards)
+    return dataclasses.replace(
+        parts[0], shards=shards, shape=(sum(map(len, parts)), *parts[0].shape[1:])
+    )
 
 
 def open_npy(path: str) -> NpyRows:
@@ -274,11 +337,12 @@ def open_npy(path: str) -> NpyRows:
         raise
     except ValueError as error:
         raise InputError(f"{path}: not a whole .npy file ({error}); {SAVE}") from error
-    if len(kind.shape) == 0 or (kind.columns_first and len(kind.shape) > 1):
+    lengths = [length for length in kind.shape if length != 1]
+    if len(kind.shape) == 0 or (kind.columns_first and len(lengths) > 1):
         raise InputError(
             f"{path}: its rows do not stand one after the other; save numpy.ascontiguousarray(X)"
         )
-    return NpyRows(Path(path), kind.begin, kind.shape, kind.dtype)
+    return NpyRows((Shard(Path(path), kind.begin, kind.shape[0]),), kind.shape, kind.dtype)
 
 
 def write_sealed(
@@ -314,7 +378,7 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
         When there is no such file; when it is something else, of another version, cut short or
         changed since it was written.
     """
-    with _opened(str(path), f"train.py writes a {kind} file") as arrays:
+    with open_zip(str(path), f"train.py writes a {kind} file") as arrays:
         names, listed = list(arrays.members), arrays.listed()
         layout = arrays.read("format") if "format" in names else np.empty(0)
     if layout.shape != () or layout.dtype.kind not in "iu":

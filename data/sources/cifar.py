@@ -20,10 +20,10 @@ import numpy as np
 
 from data.dataset import Dataset, Split
 from data.errors import InputError, class_name, one_line
+from data.files.pickles import read_pickle
 from data.files.store import is_plain_file, is_there
 from data.options import PLACE, REPORTING, option
 from data.sources import SeededSource
-from data.sources.pickles import read_pickle
 from data.splits import make_dataset
 
 PIXELS = 3 * 32 * 32

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import sparse
 from sklearn.preprocessing import MaxAbsScaler, StandardScaler
 
 from data import dataset, machine, preprocessing
@@ -9,6 +10,7 @@ from data.dataset import Dataset, Split
 from data.errors import InputError
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap, Preprocessing, check_finite, measure
+from data.sparse import sparse_rows
 
 ORACLES = {
     "standardize": StandardScaler(),
@@ -175,3 +177,56 @@ def test_no_bit_depends_on_the_number_of_threads(dtype, monkeypatch):
         bits = [np.asarray(a).tobytes() for a in (*vars(statistics).values(), design)]
         found.append([*bits, whole.fingerprint])
     assert found[0] == found[1] == found[2]
+
+
+@pytest.fixture
+def sparse_X():
+    X = sparse.csr_array(sparse.random(5000, 60, density=0.1, random_state=0)) * 7
+    X.data -= 3.0
+    X = X.tolil()
+    X[:, 3], X[:, 4] = 2.5, 0
+    return sparse.csr_array(X)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e200, 1e-200])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_sparse_rows_are_measured_and_prepared_as_dense_ones(
+    sparse_X, is_weighted, unit, monkeypatch
+):
+    monkeypatch.setattr(preprocessing, "BLOCK_BYTES", 2**13)  # of several blocks and parts
+    weights = np.random.default_rng(1).random(5000) + 0.1 if is_weighted else None
+    X, rows = sparse_X.toarray() * unit, sparse_rows(sparse_X * unit)
+    one, other = measure(rows, weights), measure(X, weights)
+    for name in ("low", "high", "mean", "spread", "varies", "weight"):
+        a, b = (getattr(statistics, name) for statistics in (one, other))
+        np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14 * unit)
+    features = Preprocessing(method="scale").fit(one)
+    for dtype in (np.float32, np.float64):
+        design = features.design_matrix(rows, dtype)
+        np.testing.assert_array_equal(np.asarray(design), features.design_matrix(X, dtype))
+        assert (design.dtype, design.shape) == (dtype, (5000, 61))
+        part = np.array([7, 3, 3, 4999])
+        for place in (
+            slice(10, 20),
+            slice(4990, 6000),
+            slice(9, 3),
+            part,
+            np.arange(5000) % 2 == 1,
+        ):
+            np.testing.assert_array_equal(np.asarray(design[place]), np.asarray(design)[place])
+
+
+def test_what_sparse_rows_cannot_be_is_refused(sparse_X):
+    rows = sparse_rows(sparse_X)
+    for method in ("standardize", "center"):
+        with pytest.raises(InputError, match="X is sparse: features that are shifted"):
+            Preprocessing(method=method).fit(measure(rows)).design_matrix(rows)
+    large = sparse_rows(sparse_X * 1e40)
+    with pytest.raises(InputError, match=r"up to 4.0e\+40\) that float32 cannot hold after prepr"):
+        Preprocessing(method="none").fit(measure(large)).design_matrix(large)
+    for value in (np.nan, -np.inf):
+        wrong = sparse_X.copy()
+        wrong[17, 3] = value
+        for read in (measure, check_finite):
+            with pytest.raises(InputError, match=rf"example 17 holds {value}: .*\(at \[17, 3\]\)"):
+                read(sparse_rows(wrong))

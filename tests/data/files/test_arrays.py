@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 import zipfile
 from pathlib import Path
 
@@ -6,9 +8,20 @@ import pytest
 
 from classifier.model import LinearModel
 from classifier.runs.artifacts import read_checkpoint
+from data.batches import Minibatches
+from data.dataset import Split
 from data.errors import InputError
-from data.files.arrays import array_kind, open_npy, read_npz, read_sealed, write_sealed
-from data.sources.files import read_examples
+from data.files.arrays import (
+    array_kind,
+    array_names,
+    join_rows,
+    open_npy,
+    read_npz,
+    read_sealed,
+    write_sealed,
+)
+from data.preprocessing import AffineMap, check_finite
+from data.splits import make_dataset
 
 PART = 2**20
 N = PART // 4
@@ -73,16 +86,22 @@ def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(tmp_p
         with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes, and "):
             read(str(path))
 
-    readers = (read_examples, lambda path: array_kind(path, "X"))
+    readers = (array_names, lambda path: array_kind(path, "X"))
     for read in (*readers, LinearModel.load, lambda path: read_checkpoint(Path(path))):
         assert peak_of(lambda read=read: refused(read)) < 2**19
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, np.uint8, "U3", ">i4"])
 @pytest.mark.parametrize("shape", [(50,), (50, 2, 3)])
-def test_rows_are_those_of_the_array_but_for_those_left_out(dtype, shape, tmp_path):
+@pytest.mark.parametrize("cuts", [(), (1, 7, 7, 38)], ids=["one file", "shards"])
+def test_rows_are_those_of_the_array_but_for_those_left_out(dtype, shape, cuts, tmp_path):
     array = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
-    rows = open_npy(saved(tmp_path / "x.npy", array))
+    cuts = [0, *cuts, 50]
+    shards = [
+        open_npy(saved(tmp_path / f"{start}.npy", array[start:stop]))
+        for start, stop in itertools.pairwise(cuts)
+    ]
+    rows = join_rows(shards)
     first, second = np.array([0, 5, 6, 49]), np.array([0, 3, 30, 31, 45])
     fewer = np.delete(array, first, axis=0)
     for left, expected in (
@@ -91,18 +110,67 @@ def test_rows_are_those_of_the_array_but_for_those_left_out(dtype, shape, tmp_pa
         (rows.leave_out(first).leave_out(second), np.delete(fewer, second, axis=0)),
     ):
         assert (left.shape, left.dtype, len(left)) == (expected.shape, array.dtype, len(expected))
-        places = [slice(None), slice(3, 9), slice(35, 99), slice(9, 9), np.array([7, 0, 40, 7])]
+        places = [
+            slice(None),
+            slice(3, 9),
+            slice(35, 99),
+            slice(9, 9),
+            np.array([7, 0, 40, 7]),
+            np.array([8, 3]),
+        ]
         for place in [*places, *(slice(i, i + 3) for i in range(41))]:
             np.testing.assert_array_equal(left[place], expected[place])
-    np.testing.assert_array_equal(array[rows.leave_out(first).in_file(np.arange(46))], fewer)
+    left = rows.leave_out(first)
+    np.testing.assert_array_equal(array[left.in_files(np.arange(46))], fewer)
+    for i in range(46):
+        path, number = left.place_of(i)
+        np.testing.assert_array_equal(np.load(path)[number], fewer[i])
+
+
+def test_shards_are_one_data_set_in_every_bit_or_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(5000, 9)), np.arange(5000) % 3
+    one = open_npy(saved(tmp_path / "x.npy", X))
+    parts = [saved(tmp_path / f"{i}.npy", part) for i, part in enumerate(np.array_split(X, 7))]
+    shards = join_rows([open_npy(part) for part in parts])
+
+    def dataset(rows):
+        fractions, split = {"val": 0.1, "test": 0.1}, {"train": Split(rows, y)}
+        names = {"name": "x", "classes": np.arange(3), "image_shape": None, "origin": "x"}
+        return make_dataset(split, fractions, rng=np.random.default_rng(1), **names)
+
+    def epoch(data):
+        features = AffineMap(np.zeros(9), np.ones(9))
+        rows = dataclasses.replace(data.train, X=features.design_matrix(data.train.X))
+        minibatches = Minibatches(rows, 100, chunk_bytes=2**14, window=2**16)
+        for batch in minibatches.epoch(np.random.default_rng(2)):
+            yield batch.examples.X[batch.rows].copy(), batch.examples.y[batch.rows]
+
+    both = dataset(one), dataset(shards)
+    assert both[0].fingerprint == both[1].fingerprint
+    for (expected, labels), (read, read_labels) in zip(*map(epoch, both), strict=True):
+        np.testing.assert_array_equal(read, expected)
+        np.testing.assert_array_equal(read_labels, labels)
+    X[3000, 2] = np.inf
+    saved(tmp_path / "4.npy", np.array_split(X, 7)[4])
+    with pytest.raises(InputError, match=r"4.npy: example 142 holds inf: .*\(at \[142, 2\]\)"):
+        check_finite(shards)
+    for other in (np.zeros((4, 8)), np.zeros((4, 9), np.float32)):
+        path = saved(tmp_path / "other.npy", other)
+        words = (
+            rf"other.npy: its rows are {other.dtype} of shape .{other.shape[1]},., and those of "
+        )
+        with pytest.raises(InputError, match=words + r".*0.npy are float64 of shape \(9,\)"):
+            join_rows([open_npy(parts[0]), open_npy(path)])
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_told(tmp_path):
     rows = open_npy(saved(tmp_path / "x.npy", np.zeros((1000, 9))))
     with (tmp_path / "x.npy").open("r+b") as file:
         file.truncate(5000)
-    with pytest.raises(InputError, match="x.npy: was cut short while it was read"):
-        rows[:]
+    for read in (rows, join_rows([open_npy(saved(tmp_path / "y.npy", np.zeros((9, 9)))), rows])):
+        with pytest.raises(InputError, match="x.npy: was cut short while it was read"):
+            read[:]
 
 
 def both(path, array_file):
@@ -144,6 +212,12 @@ def test_every_format_of_numpy_is_read_and_what_is_damaged_told(version, tmp_pat
 
 
 def test_arrays_whose_rows_do_not_follow_each_other_are_told(tmp_path):
+    column = np.arange(9.0)[:, None]
+    saved(path := tmp_path / "x.npy", column)
+    path.write_bytes(
+        path.read_bytes().replace(b"'fortran_order': False", b"'fortran_order': True ")
+    )
+    np.testing.assert_array_equal(open_npy(str(path))[:], column)
     for array in (np.asfortranarray(np.zeros((9, 3))), np.array(3.0)):
         with pytest.raises(InputError, match=r"x.npy: its rows .* save numpy.ascontiguousarray"):
             open_npy(saved(tmp_path / "x.npy", array))

@@ -159,7 +159,7 @@ def test_the_largest_values_are_finite_and_others_are_placed(save):
         (X, np.array(["\ud800", "a"])[Y % 2], "y holds text that is not UTF-8"),
         (X, np.array([97, 0x110000], "<u4").view("<U1")[Y % 2], "y holds text that is not UTF-8"),
         (X, np.array([97, 2**31 - 1], "<u4").view("<U1")[Y % 2], "y holds text that is not UTF-8"),
-        (X, np.arange(40), "y.*: 40 different labels for as many examples"),
+        (X, np.arange(40), "y.*: 40 different labels for 40 examples"),
         (X, np.array([" "])[Y * 0], "at least two classes, found only ' '"),
         (X, np.array(["\u200b"])[Y * 0], r"at least two classes, found only '\\u200b'"),
         (X.astype(complex), Y, "X is complex128"),

@@ -1,7 +1,7 @@
-"""Read the pickles of the CIFAR files with an interpreter of our own.
+"""Read the pickles of CIFAR and of PyTorch with an interpreter of our own.
 
 Python's unpickler calls what a file names and hashes what it takes for a key, however deep, and
-meanwhile answers no signal. Here is what the opcodes do that plain values and uint8 arrays are
+meanwhile answers no signal. Here is what the opcodes do that plain values, arrays and tensors are
 written with; any other is refused. Nothing is called on behalf of the file, only bytes are hashed,
 and no value is compared, printed or walked through: it does not matter how deep values stand in
 each other. Time and memory are in proportion to the file and to MAX_OPCODES.
@@ -14,7 +14,8 @@ import dataclasses
 import io
 import pickle
 import pickletools
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from data.errors import InputError, one_line
 
 MAX_OPCODES = 2**20  # the 50,000 images of CIFAR-100 take 700,000 in protocol 0
 
+_MADE = ("array", "buffer", "dtype", "tensor", "parameter")  # what stands in for itself
 # numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core. Bytes are made by codecs, or
 # empty by their own name, in the protocols of Python 2.
 _NAMES = {
@@ -36,10 +38,25 @@ _NAMES = {
     ("__builtin__", "bytes"): "bytes",
     ("builtins", "bytes"): "bytes",
 }
+# Those of torch.save besides: of types, the name that numpy has for them.
+_TYPES = zip(
+    "Double Float Half BFloat16 Long Int Short Char Byte Bool".split(),
+    "f8 f4 f2 bfloat16 i8 i4 i2 i1 u1 ?".split(),
+    strict=True,
+)
+_TORCH_NAMES = {
+    ("torch._utils", "_rebuild_tensor_v2"): "tensor",
+    ("torch._utils", "_rebuild_tensor_v3"): "tensor",
+    ("torch._utils", "_rebuild_parameter"): "parameter",
+    ("collections", "OrderedDict"): "dict",
+    ("torch.storage", "UntypedStorage"): "u1",
+    **{("torch", f"{name}Storage"): kind for name, kind in _TYPES},
+    **{("torch", f"uint{8 * size}"): f"u{size}" for size in (2, 4, 8)},
+}
 
 
 @dataclasses.dataclass(eq=False, slots=True)
-class _StandIn:
+class StandIn:
     """Stands in for what a file names, and then for what it would make of that."""
 
     name: str
@@ -56,14 +73,31 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
         When the content is anything else; `where` names the file in the message.
     """
     try:
-        read = _Pickle(content).run()
+        read = _Pickle(content, _NAMES).run()
         if not isinstance(read, dict):
             raise pickle.UnpicklingError(f"it holds a {type(read).__name__}, not a dict")
-        return {key: _as_array(value) for key, value in read.items()}
+        arrays = {key: as_array(value) for key, value in read.items()}
+        if any(isinstance(a, np.ndarray) and a.dtype != np.uint8 for a in arrays.values()):
+            raise pickle.UnpicklingError("its array has another type than uint8")
+        return arrays
     except Exception as error:  # a broken pickle raises nearly anything
         misses = isinstance(error, LookupError)  # on the stack, at a mark or in the memo
         reason = "it takes what it has not put there" if misses else one_line(error)[:120]
         raise InputError(f"{where}: not a CIFAR file, or a damaged one ({reason})") from error
+
+
+def read_torch_pickle(content: bytes) -> Any:
+    """Read the values that torch.save wrote, text as bytes, whole numbers as keys as text.
+
+    In the place of a tensor is a stand-in with the arguments of its function in torch._utils, of
+    which the first stands in for its storage; the arguments of that are ("storage", type, key,
+    device, values). In the place of a numpy array is a stand-in for `as_array`.
+
+    Raises
+    ------
+    UnpicklingError, and nearly any other, when the content is anything else.
+    """
+    return _Pickle(content, _NAMES | _TORCH_NAMES).run()
 
 
 class _Pickle:
@@ -72,8 +106,9 @@ class _Pickle:
     The memo is a dict, in which an index costs no memory of its size.
     """
 
-    def __init__(self, content: bytes) -> None:
+    def __init__(self, content: bytes, names: Mapping[tuple[str, str], str]) -> None:
         self.file, self.size = io.BytesIO(content), len(content)
+        self.names, self.is_torch = names, names is not _NAMES
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[Any, Any] = {}
@@ -89,7 +124,7 @@ class _Pickle:
                 raise pickle.UnpicklingError(f"it {what}")
             if opcode.name == "STOP":
                 return self.stack[-1]
-            if opcode.name not in _STEPS:
+            if opcode.name not in _STEPS or (opcode.name == "BINPERSID" and not self.is_torch):
                 raise pickle.UnpicklingError(f"it uses the opcode {opcode.name}")
             argument = None
             if opcode.name == "STRING":  # pickletools reads only those that are ASCII
@@ -139,16 +174,42 @@ class _Pickle:
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, dict):
-            target.update(_dict(values))
-        elif isinstance(target, _StandIn) and target.arguments is not None:
+            target.update(self.paired(values))
+        elif isinstance(target, StandIn) and target.arguments is not None:
             (target.state,) = values
         else:
             raise pickle.UnpicklingError(f"it adds to a value of type {type(target).__name__}")
 
+    def build(self) -> None:
+        """Add a state to a stand-in; the attributes that PyTorch gives dicts are of no use here."""
+        state = self.take(1)
+        if not (self.is_torch and isinstance(self.stack[-1], dict)):
+            self.add(state)
+
+    def paired(self, values: list[Any]) -> dict[bytes, Any]:
+        """Return a dict of keys and values that take turns; refuse keys before they are hashed."""
+        if self.is_torch:
+            values[::2] = [b"%d" % key if type(key) is int else key for key in values[::2]]
+        for key in values[::2]:
+            if not isinstance(key, bytes):
+                raise pickle.UnpicklingError(
+                    f"a key of its dict is no text but a value of type {type(key).__name__}"
+                )
+        return dict(zip(values[::2], values[1::2], strict=True))
+
+    def named(self, parts: list[Any]) -> StandIn:
+        """Return what stands in for a name, of which the module and the rest are passed."""
+        if not all(isinstance(part, bytes) for part in parts):
+            raise pickle.UnpicklingError("it asks for a name that is no text")
+        module, name = (part.decode("utf-8", "replace") for part in parts)
+        if (module, name) not in self.names:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:100])
+        return StandIn(self.names[module, name])
+
     def reduce(self) -> None:
         """Put on the stack the bytes that a call would, or what stands in for an array."""
         called, arguments = self.take(2)
-        if not (isinstance(called, _StandIn) and isinstance(arguments, tuple)):
+        if not (isinstance(called, StandIn) and isinstance(arguments, tuple)):
             raise pickle.UnpicklingError("it calls what has no name")
         if called.name == "bytes" and not arguments:
             self.push(b"")
@@ -159,44 +220,30 @@ class _Pickle:
             if encoding != b"latin1" or self.encoded > self.size:
                 raise pickle.UnpicklingError("it has bytes that pickle does not write so")
             self.push(string)
-        elif called.name in ("array", "buffer", "dtype") and called.arguments is None:
-            self.push(_StandIn(called.name, arguments))
+        elif called.name == "dict" and not arguments:
+            self.push({})
+        elif called.name in _MADE and called.arguments is None:
+            self.push(StandIn(called.name, arguments))
         else:
             raise pickle.UnpicklingError(f"it calls {called.name}")
 
 
-def _dict(values: list[Any]) -> dict[bytes, Any]:
-    """Return a dict of keys and values that take turns; refuse keys before they are hashed."""
-    for key in values[::2]:
-        if not isinstance(key, bytes):
-            raise pickle.UnpicklingError(
-                f"a key of its dict is no text but a value of type {type(key).__name__}"
-            )
-    return dict(zip(values[::2], values[1::2], strict=True))
-
-
-def _named(parts: list[Any]) -> _StandIn:
-    """Return what stands in for a name, of which the module and the rest are passed."""
-    if not all(isinstance(part, bytes) for part in parts):
-        raise pickle.UnpicklingError("it asks for a name that is no text")
-    module, name = (part.decode("utf-8", "replace") for part in parts)
-    if (module, name) not in _NAMES:
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:100])
-    return _StandIn(_NAMES[module, name])
-
-
-def _as_array(value: Any) -> Any:
-    """Turn the stand-in of a uint8 array into the array; leave other values alone."""
-    if not isinstance(value, _StandIn):
+def as_array(value: Any) -> Any:
+    """Turn the stand-in of an array of numbers or text into it; leave other values alone."""
+    if not isinstance(value, StandIn):
         return value
     if value.name == "buffer":
         content, dtype, shape, order = value.arguments or ()
     else:
         _, shape, dtype, column_major, content = value.state
         order = b"F" if column_major else b"C"
-    if dtype.arguments[0] != b"u1":
-        raise pickle.UnpicklingError("its array has another type than uint8")
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape, order=order.decode())
+    kind = dtype.arguments[0]
+    if not (isinstance(kind, bytes) and re.fullmatch(rb"[biufUS]\d{1,9}", kind)):
+        raise pickle.UnpicklingError("its array has another type than numbers and text")
+    kind = np.dtype(kind.decode())
+    if dtype.state is not None:
+        kind = kind.newbyteorder(dtype.state[1].decode())
+    return np.frombuffer(content, kind).reshape(shape, order=order.decode())
 
 
 _OPCODES = {opcode.code.encode("latin1"): opcode for opcode in pickletools.opcodes}
@@ -219,15 +266,17 @@ _STEPS: dict[str, Callable[[_Pickle, Any], object]] = {
     "TUPLE1": lambda p, _: p.push(tuple(p.take(1))),
     "TUPLE2": lambda p, _: p.push(tuple(p.take(2))),
     "TUPLE3": lambda p, _: p.push(tuple(p.take(3))),
-    "DICT": lambda p, _: p.push(_dict(p.take_all())),
-    "GLOBAL": lambda p, names: p.push(_named(names.encode().split(b" ", 1))),
-    "STACK_GLOBAL": lambda p, _: p.push(_named(p.take(2))),
+    "DICT": lambda p, _: p.push(p.paired(p.take_all())),
+    "GLOBAL": lambda p, names: p.push(p.named(names.encode().split(b" ", 1))),
+    "STACK_GLOBAL": lambda p, _: p.push(p.named(p.take(2))),
     "REDUCE": lambda p, _: p.reduce(),
     "MARK": lambda p, _: p.mark(),
     "MEMOIZE": lambda p, _: p.put(len(p.memo)),
     **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Pickle.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda p, index: p.push(p.memo[index])),
-    **dict.fromkeys(("APPEND", "BUILD"), lambda p, _: p.add(p.take(1))),
+    "BINPERSID": lambda p, _: p.push(StandIn("storage", *p.take(1))),
+    "APPEND": lambda p, _: p.add(p.take(1)),
+    "BUILD": lambda p, _: p.build(),
     "SETITEM": lambda p, _: p.add(p.take(2)),
     **dict.fromkeys(("APPENDS", "SETITEMS"), lambda p, _: p.add(p.take_all())),
 }

@@ -1,0 +1,193 @@
+"""Sparse files against scipy and scikit-learn, and what each says that cannot be read."""
+
+import bz2
+import gzip
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.datasets import dump_svmlight_file, load_svmlight_file
+
+from data import machine
+from data.errors import InputError
+from data.files import matrices
+from data.files.matrices import read_sparse_npz, read_svmlight
+
+
+@pytest.fixture
+def matrix():
+    X = sparse.csr_array(sparse.random(40, 30, density=0.2, random_state=0))
+    X.data -= 0.5
+    return sparse.csr_array((X.data, X.indices.astype(np.int32), X.indptr.astype(np.int32)))
+
+
+@pytest.mark.parametrize("container", [sparse.csr_array, sparse.csc_array, sparse.coo_array])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int8, np.int64, bool])
+def test_a_matrix_of_scipy_is_the_one_that_was_saved(container, dtype, matrix, tmp_path):
+    matrix.data = (10 * matrix.data).astype(dtype)
+    sparse.save_npz(tmp_path / "x.npz", container(matrix))
+    with np.load(tmp_path / "x.npz") as file:
+        arrays = dict(file)
+    y = np.arange(40) % 3
+    np.savez(tmp_path / "xy.npz", **arrays, labels=y, other=np.arange(3))
+    for name, labels in (("x", {}), ("xy", {"labels": y})):
+        rows, found = read_sparse_npz(str(tmp_path / f"{name}.npz"))
+        np.testing.assert_array_equal(np.asarray(rows), matrix.toarray().astype(rows.dtype))
+        assert rows.dtype == (np.float32 if np.dtype(dtype).itemsize < 8 else np.float64)
+        np.testing.assert_equal(found, labels)
+        assert {array.dtype for array in rows.arrays[1:]} == {np.dtype(np.int32)}
+
+
+def test_double_and_unsorted_entries_are_their_sum_in_order(tmp_path):
+    parts = {"data": [1.0, 2, 4, 8], "indices": [2, 0, 2, 1], "indptr": [0, 3, 4]}
+    np.savez(tmp_path / "x.npz", format=b"csr", shape=[2, 3], **parts)
+    rows, _ = read_sparse_npz(str(tmp_path / "x.npz"))
+    np.testing.assert_array_equal(np.asarray(rows), [[2, 0, 5], [0, 8, 0]])
+    assert rows.matrix.has_canonical_format
+
+
+GOOD = {
+    "data": np.ones(4),
+    "indices": np.array([0, 2, 1, 0], np.int32),
+    "indptr": np.array([0, 2, 4], np.int32),
+    "shape": np.array([2, 3]),
+    "format": np.array(b"csr"),
+}
+COO = {"row": np.array([0, 1, 1, 5]), "col": np.zeros(4, int), "format": np.array(b"coo")}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"indices": np.array([0, 3, 1, 0])}, "damaged .*must be < 3"),
+        ({"indices": np.array([0, -1, 1, 0])}, "damaged .*must be >= 0"),
+        ({"indices": np.array([0, 2**32, 1, 0])}, "damaged .*must be < 3"),
+        ({"indptr": np.array([0, 5, 4])}, "damaged"),
+        ({"indptr": np.array([0, 2, 9])}, "damaged"),
+        ({"indptr": np.array([1, 2, 4])}, "damaged"),
+        ({"indptr": np.array([0, 2, 3, 4])}, "damaged"),
+        ({"shape": np.array([3, 3])}, "damaged"),
+        ({"shape": np.array([2, -3])}, "damaged"),
+        ({"shape": np.array([2, 3, 1])}, "damaged"),
+        ({"shape": np.array([2, 2**40])}, "more than"),
+        ({"data": np.ones(3)}, "damaged"),
+        ({"data": np.array(["a"] * 4)}, "damaged .*it holds <U1"),
+        ({"indices": np.ones(4)}, "damaged .*float64 as indices"),
+        ({"format": np.array(b"bsr")}, "of format bsr; scipy.sparse.save_npz"),
+        ({"format": np.array([1, 2])}, "of format ; scipy"),
+        ({"indptr": None}, "no array named indptr"),
+        (COO, "damaged"),
+        ({**COO, "row": np.zeros(4, int), "shape": np.array([2**30 - 3, 9])}, "free for that"),
+    ],
+)
+def test_a_matrix_that_lies_is_refused_in_one_line(changes, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "memory", lambda: 2**30)
+    arrays = {name: a for name, a in {**GOOD, **changes}.items() if a is not None}
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(InputError, match=words) as refused:
+        read_sparse_npz(str(tmp_path / "x.npz"))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("base", [0, 1])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
+def test_svmlight_is_read_as_scikit_learn_does(base, pack, matrix, tmp_path, monkeypatch):
+    monkeypatch.setattr(matrices, "BLOCK", 300)  # lines are cut
+    text, path = tmp_path / "x.txt", tmp_path / "x.svm"
+    y, queries = np.arange(40) % 5 - 2, np.arange(40) // 7
+    # Several of one query, a comment in front, and after some lines.
+    dump_svmlight_file(matrix, y, str(text), zero_based=base == 0, comment="made", query_id=queries)
+    lines = text.read_bytes().replace(b" 3:", b"\t3:").replace(b"\n", b" \r\n", 9).splitlines(True)
+    lines[20] = lines[20].rstrip() + b" # 1:2 a,b: comment\n"
+    lines.insert(7, b"\n")
+    path.write_bytes(pack(b"".join(lines).rstrip()))
+    rows, labels = read_svmlight(str(path))
+    expected, of_sklearn = load_svmlight_file(str(text), zero_based=True)
+    np.testing.assert_allclose(np.asarray(rows), expected.toarray(), rtol=1e-6)
+    np.testing.assert_array_equal(labels, of_sklearn)
+    assert (rows.dtype, labels.dtype) == (np.float32, np.int64)
+    wider, _ = read_svmlight(str(path), 77)
+    assert wider.shape == (40, 77)
+    narrower, _ = read_svmlight(str(path), 5)  # what training never saw
+    np.testing.assert_array_equal(np.asarray(narrower), np.asarray(rows)[:, :5])
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["1", "+2", "-3.0"], [1, 2, -3]),
+        (["cat", "1", "naïve"], ["cat", "1", "naïve"]),
+        (["1.5", "2", "nan"], ["1.5", "2", "nan"]),
+    ],
+)
+def test_labels_are_whole_numbers_or_text(names, expected, tmp_path):
+    (tmp_path / "x.svm").write_text("".join(f"{n} 1:1\n" for n in names), encoding="utf-8")
+    assert read_svmlight(str(tmp_path / "x.svm"))[1].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("1 3:1 2:1", "index 2 does not ascend"),
+        ("1 3:1 3:1", "index 3 does not ascend"),
+        ("1 -3:1 2:1", "index -3 is out of range"),
+        ("1 4294967296:1", "index 4294967296 is out of range"),
+        ("1 1.5:1", "index 1.5 is no whole number"),
+        ("1 1:nan", "the value of index 1 is not finite"),
+        ("1 1:1 2:inf", "the value of index 2 is not finite"),
+        ("1 1:1e39", "the value of index 1 is not finite in float32"),
+        ("1 1:x", "'1:x' is not of the form index:value"),
+        ("1 1:2:3 4", "'1:2:3' is not of the form"),
+        ("1 1: 2", "'1:' is not of the form"),
+        ("1 1 2:3", "'1' is not of the form"),
+        ("1 1::2", "'1::2' is not of the form"),
+        ("1,2 1:1", r"several labels \('1,2'\)"),
+        ("1:1 2:1", r"no label \('1:1'\)"),
+        ("é" * 200 + " 1:1", "no label"),
+    ],
+)
+@pytest.mark.parametrize("before", ["", "1 1:1 2:2\n# comment\n\n0 2:2\n"])
+def test_a_line_that_is_no_example_is_named(line, words, before, tmp_path):
+    path = tmp_path / "x.svm"
+    path.write_text(f"{before}{line}\n1 1:1\n", encoding="utf-8")
+    with pytest.raises(InputError, match=words) as refused:
+        read_svmlight(str(path))
+    assert str(refused.value).startswith(f"{path}, line {before.count(chr(10)) + 1}: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (gzip.compress(b"1 1:1\n" * 100, mtime=0)[:-9], "damaged"),
+        (bz2.compress(b"1 1:1\n" * 100)[:-9], "damaged"),
+        (b"\x1f\x8bno", "damaged"),
+        (gzip.compress(b"#" * 2**21, mtime=0), "a line of more than"),
+        (gzip.compress(b"\n" * 2**22, mtime=0), "unpacks to more than 100 times"),
+        (bz2.compress(b"# 1 1:1\n" * 2**19), "unpacks to more than 100 times"),
+        (b"1 1:1\n" * 2**18, "needs .* MiB for its values"),
+    ],
+)
+def test_packed_text_is_measured_as_it_grows(content, words, tmp_path, monkeypatch):
+    for name, size in {"LINE": 2**20, "FREE": 2**21, "BLOCK": 2**16}.items():
+        monkeypatch.setattr(matrices, name, size)
+    monkeypatch.setattr(machine, "memory", lambda: machine.RESERVE + 2**20)
+    monkeypatch.setattr(machine, "ASKED_FROM", 0)
+    (tmp_path / "x.svm.gz").write_bytes(content)
+    with pytest.raises(InputError, match=words) as refused:
+        read_svmlight(str(tmp_path / "x.svm.gz"))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"indices": [0, 2**30]}, {"indices": [0, -5]}, {"indptr": [0, 2**30, 2, 2]}]
+)
+def test_columns_that_lie_are_refused_before_they_become_rows(wrong, tmp_path):
+    arrays = {
+        "indices": [0, 1],
+        "indptr": [0, 1, 2, 2],
+        "data": [1.0, 2.0],
+        "shape": [2, 3],
+    } | wrong
+    np.savez(tmp_path / "x.npz", format=b"csc", **{n: np.array(a) for n, a in arrays.items()})
+    with pytest.raises(InputError, match="x.npz: a damaged"):
+        read_sparse_npz(str(tmp_path / "x.npz"))

@@ -1,0 +1,415 @@
+"""The columns of a table as features, against pandas and scikit-learn."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+from data import encoding as module
+from data.encoding import Encoding
+from data.errors import InputError
+from data.files import table as files
+from data.files.table import open_table
+
+pd = pytest.importorskip("pandas")
+
+N = 400
+WORDS = "the of and refund late broken parcel colour Größe thanks 10 x".split()
+
+
+def made(seed=0, n=N):
+    """Return a table of each kind, with gaps."""
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({
+        "age": rng.integers(18, 90, n).astype(float),
+        "income": rng.lognormal(10, 1, n),
+        "zip": [f"{code:05d}" for code in rng.integers(0, 30, n)],
+        "city": rng.choice(["Oslo", "Bergen", "None", "São Tomé"], n, p=[0.6, 0.3, 0.09, 0.01]),
+        "day": pd.date_range("2023-11-01", periods=n).strftime("%Y-%m-%d"),
+        "note": [" ".join(rng.choice(WORDS, rng.integers(2, 9))) for _ in range(n)],
+        "id": [f"u{number}" for number in range(n)],
+        "country": "NO",
+        "y": rng.choice(["yes", "no"], n),
+    })  # fmt: skip
+    for place, column in enumerate(["age", "zip", "day"]):
+        frame.loc[place :: 7 + place, column] = None
+    return frame
+
+
+def saved(tmp_path, frame, name="mine.csv", **settings):
+    frame.to_csv(tmp_path / name, index=False, **settings)
+    return open_table([tmp_path / name])
+
+
+def rows_of(encoding, table):
+    return np.vstack([np.asarray(encoding.transform(batch)) for batch in table.batches()])
+
+
+def fitted(tmp_path, content, kinds=None, without=("y",), training=None):
+    """Return the encoding of a text, and its rows."""
+    (tmp_path / "mine.csv").write_text(content, encoding="utf-8")
+    table = open_table([tmp_path / "mine.csv"])
+    training = np.ones(table.n_rows, bool) if training is None else training
+    encoding = Encoding.fit(table, kinds or {}, training, without)
+    return encoding, rows_of(encoding, table)
+
+
+def lines(*cells, name="x"):
+    """Return a text of one column, beside one of numbers."""
+    return f"{name},other\n" + "".join(f"{cell},{i}\n" for i, cell in enumerate(cells))
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind"),
+    [
+        (["1", "2.5", "NA", "n/a", "", "?", "None"], "number"),
+        (["01234", *["98765"] * 20], "category"),
+        (["2024-01-31", "null", "2024-01-31T10:00:00Z"], "date"),
+        (["2024-02-30", "2024-01-31"] * 9, "category"),
+        (["a", "b", "NA", "1"] * 9, "category"),
+        (["one two three", "one two four", "and so on and on"], "text"),
+        (["machine operator inspector", "farming and fishing"] * 9, "category"),
+    ],
+)
+def test_a_kind_is_decided_by_all_cells(tmp_path, monkeypatch, cells, kind):
+    monkeypatch.setattr(files, "BLOCK", 8)
+    encoding, _ = fitted(tmp_path, lines(*cells))
+    assert encoding.columns[0].kind == kind
+
+
+def test_features_are_those_of_scikit_learn(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "BLOCK", 2**12)  # several batches
+    frame = made()
+    table = saved(tmp_path, frame)
+    is_training = np.random.default_rng(1).random(N) < 0.7
+    encoding = Encoding.fit(table, {}, is_training, ["y"])
+    X = rows_of(encoding, table)
+    assert X.shape == (N, len(encoding.names))
+    by_name = dict(zip(encoding.names, X.T, strict=True))
+    training = frame[is_training]
+
+    imputer = SimpleImputer(add_indicator=True).fit(training[["age"]])
+    expected = imputer.transform(frame[["age"]])
+    np.testing.assert_allclose(by_name["age"], expected[:, 0], rtol=1e-12)
+    np.testing.assert_array_equal(by_name["age is missing"], expected[:, 1])
+    np.testing.assert_array_equal(by_name["income"], frame["income"])
+
+    least = max(2, min(10, is_training.sum() // 100))
+    for column in ("zip", "city"):
+        one_hot = OneHotEncoder(
+            min_frequency=int(least), handle_unknown="infrequent_if_exist", sparse_output=False
+        )
+        one_hot.fit(training[[column]].dropna())
+        names = [
+            str(name).removeprefix(f"{column}_") for name in one_hot.get_feature_names_out([column])
+        ]
+        present = frame[column].notna()
+        values = one_hot.transform(frame[[column]][present])
+        for name, feature in zip(names, values.T, strict=True):
+            wanted = "(other)" if name == "infrequent_sklearn" else name
+            assert (by_name[f"{column} = {wanted}"][present] == feature).all()
+            assert (by_name[f"{column} = {wanted}"][~present] == 0).all()
+        assert sum(name.startswith(f"{column} = ") for name in by_name) >= len(names)
+    np.testing.assert_array_equal(by_name["zip is missing"], frame["zip"].isna())
+
+    days = pd.to_datetime(frame["day"])
+    for part, feature in (("year", days.dt.year), ("month", days.dt.month)):
+        filled = feature.fillna(feature[is_training].mean())
+        np.testing.assert_allclose(by_name[f"day: {part}"], filled, rtol=1e-12)
+    present = days.notna()
+    np.testing.assert_array_equal(
+        by_name["day: weekday"][present], [day.isoweekday() for day in days[present]]
+    )
+
+    vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True).fit(training["note"])
+    words = [f'note: "{word}"' for word in vectorizer.get_feature_names_out()]
+    np.testing.assert_allclose(
+        np.stack([by_name[word] for word in words], 1),
+        vectorizer.transform(frame["note"]).toarray(),
+        atol=1e-12,
+    )
+    assert len([name for name in by_name if name.startswith("note")]) == len(words)
+    assert encoding.left_out == {
+        "id": "holds no value that is in 2 training rows or more",
+        "country": "holds one value in training",
+    }
+    assert encoding.others(X)["city"] == by_name["city = (other)"].sum()
+
+
+def test_sparse_rows_are_the_dense_ones_with_standardised_numbers(tmp_path, monkeypatch):
+    table = saved(tmp_path, made())
+    training = np.arange(N) < 300
+    dense = Encoding.fit(table, {}, training, ["y"])
+    monkeypatch.setattr(module, "DENSE", 0)
+    sparse = Encoding.fit(table, {"zip": "ignore"}, training, ["y"])
+    assert (sparse.is_sparse, sparse.dtype) == (False, np.float32)  # a third of it is not zero
+    monkeypatch.setattr(module, "DOCUMENTS", 1)
+    sparse = Encoding.fit(table, {"id": "text"}, training, ["y"])
+    assert sparse.is_sparse
+    rows = sparse.transform(next(table.batches()))
+    assert (rows.matrix.indices.dtype, rows.dtype) == (np.int32, np.float32)
+    monkeypatch.setattr(files, "BLOCK", 2**12)
+    X, Z = (
+        rows_of(dense, table),
+        rows_of(Encoding.fit(table, {"id": "text"}, training, ["y"]), table),
+    )
+    scaler = StandardScaler().fit(X[training])
+    numbers = [*range(3), *[i for i, name in enumerate(dense.names) if name.startswith("day:")]]
+    for place, name in enumerate(dense.names):
+        expected = X[:, place]
+        if place in numbers and "missing" not in name:
+            expected = (expected - scaler.mean_[place]) / scaler.scale_[place]
+        np.testing.assert_allclose(Z[:, sparse.names.index(name)], expected, atol=2e-6)
+    assert sparse.others(rows) == dense.others(X)
+
+
+@pytest.mark.parametrize("dense", [2**28, 0])
+def test_a_row_is_encoded_alike_alone_anywhere_and_after_a_round_trip(tmp_path, monkeypatch, dense):
+    monkeypatch.setattr(module, "DENSE", dense)
+    monkeypatch.setattr(module, "DOCUMENTS", 1)
+    table = saved(tmp_path, made())
+    encoding = Encoding.fit(table, {"id": "text"}, np.ones(N, bool), ["y"])
+    assert encoding.is_sparse == (dense == 0)
+    file = io.BytesIO()
+    np.savez(file, **encoding.to_arrays())
+    file.seek(0)
+    with np.load(file) as arrays:
+        again = Encoding.from_arrays(arrays, "model.npz")
+    assert (again.names, again.left_out) == (encoding.names, encoding.left_out)
+    other = made(1)[lambda frame: sorted(frame.columns)].assign(extra=1)
+    X = rows_of(encoding, saved(tmp_path, other))
+    for row in range(0, N, 37):
+        one = rows_of(again, saved(tmp_path, other[row : row + 1]))
+        np.testing.assert_array_equal(one, X[row : row + 1])
+
+
+def test_rows_that_are_not_trained_on_fit_nothing(tmp_path):
+    frame, training = made(), np.arange(N) % 3 > 0
+    changed = frame.copy()
+    changed.loc[~training, "age"] = 1e6
+    changed.loc[~training, ["city", "note"]] = "a word that is new"
+    encodings = [Encoding.fit(saved(tmp_path, f), {}, training, ["y"]) for f in (frame, changed)]
+    one, other = [encoding.to_arrays() for encoding in encodings]
+    np.testing.assert_equal(one, other)
+    new = rows_of(encodings[0], saved(tmp_path, changed[~training]))
+    assert encodings[0].others(new)["city"] == (~training).sum()
+
+
+def test_a_gap_or_a_value_that_training_never_saw(tmp_path):
+    encoding, X = fitted(tmp_path, "n,c,y\n" + "1,a,0\n3,b,0\n1,a,0\n3,b,0\n,,0\nNA,new,0\n",
+                         training=np.arange(6) < 4)  # fmt: skip
+    assert encoding.names == ["n", "c = a", "c = b", "c = (other)"]
+    np.testing.assert_array_equal(X[3:], [[3, 0, 1, 0], [2, 0, 0, 1], [2, 0, 0, 1]])
+
+
+def test_kinds_that_the_user_gives(tmp_path):
+    text = "zip,code,day,name,id,y\n" + "".join(
+        f"{i % 3},n{i % 2},2024-01-0{i % 5 + 1},a {i % 2}1,{i},0\n" for i in range(30)
+    )
+    kinds = {"zip": "category", "code": "text", "day": "category", "name": "text", "id": "ignore"}
+    encoding, _ = fitted(tmp_path, text, kinds)
+    kinds = {column.name: column.kind for column in encoding.columns}
+    assert kinds == {"zip": "category", "code": "text", "day": "category", "name": "text"}
+    assert encoding.left_out["id"] == "is to be ignored"
+    assert "zip = 0" in encoding.names
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("number", [1e100, 1e38, 1e-200, 1.1e100, 1e160, -1e307, 1.7e308])
+@pytest.mark.parametrize("dense", [2**28, 0])
+def test_large_numbers_are_used_or_refused(tmp_path, monkeypatch, number, dense):
+    monkeypatch.setattr(module, "DENSE", dense)
+    content = lines(1, repr(number), "", repr(-number), 2)
+    if abs(number) > 1e100:
+        with pytest.raises(InputError, match=r"^x: a number of 1\S+ in a row \(\S+, line 3\), and"):
+            fitted(tmp_path, content)
+        return
+    encoding, X = fitted(tmp_path, content)
+    assert np.isfinite(X).all()
+    assert Encoding.from_arrays(encoding.to_arrays(), "m.npz").names == encoding.names
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_row_that_float32_cannot_hold_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DENSE", 0)
+    encoding, X = fitted(tmp_path, lines(1, 2, 3))
+    assert X.dtype == np.float32
+    (tmp_path / "mine.csv").write_text(lines(1, 1e39))
+    with pytest.raises(InputError, match=r"^x: a number of 1e\+39 in .*line 3\), and 1.7e\+38 is"):
+        rows_of(encoding, open_table([tmp_path / "mine.csv"]))
+
+
+def test_numbers_keep_the_digits_by_which_they_differ(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "DENSE", 0)
+    seconds = 1.7e9 + np.arange(50)
+    _, X = fitted(tmp_path, lines(*map(repr, seconds.tolist())))
+    assert X.dtype == np.float64
+    np.testing.assert_array_equal(X[:, 0], seconds)
+    _, X = fitted(tmp_path, lines(*map(repr, np.linspace(-1, 1, 50).tolist())))
+    assert X.dtype == np.float32
+
+
+def test_columns_of_types(tmp_path):
+    pl = pytest.importorskip("polars")
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((60, 4))
+    frame = pl.DataFrame(
+        {
+            "vector": [None if i == 5 else vector.tolist() for i, vector in enumerate(vectors)],
+            "flag": rng.random(60) < 0.5,
+            "day": pl.datetime_range(
+                pl.datetime(2024, 1, 1), pl.datetime(2024, 2, 29), "1d", eager=True
+            ),
+            "blob": [b"0"] * 60,
+            "n": np.arange(60),
+        }
+    )
+    frame.write_parquet(tmp_path / "a.parquet")
+    table = open_table([tmp_path / "a.parquet"])
+    encoding = Encoding.fit(table, {"n": "category"}, np.ones(60, bool))
+    X = rows_of(encoding, table)
+    kinds = {column.name: column.kind for column in encoding.columns}
+    assert kinds == {"vector": "list", "flag": "category", "day": "date"}
+    assert encoding.left_out == {
+        "blob": "is of a type that is not read",
+        "n": "holds no value that is in 2 training rows or more",
+    }
+    assert encoding.names[:6] == [*[f"vector[{i}]" for i in range(4)], "vector is missing",
+                                  "flag = false"]  # fmt: skip
+    vectors[5] = np.delete(vectors, 5, axis=0).mean(axis=0)
+    np.testing.assert_allclose(X[:, :4], vectors, rtol=1e-12, atol=1e-15)
+
+
+def test_lists_that_are_missing_in_the_first_batch(tmp_path):
+    pl = pytest.importorskip("polars")
+    vectors = [None] * 64 + [[float(i), 1.0] for i in range(9)]
+    pl.DataFrame({"v": vectors}).write_parquet(tmp_path / "a.parquet")
+    table = open_table([tmp_path / "a.parquet"])
+    assert len(next(table.batches())["v"]) == 64
+    encoding = Encoding.fit(table, {}, np.ones(73, bool))
+    assert encoding.names == ["v[0]", "v[1]", "v is missing"]
+    np.testing.assert_array_equal(rows_of(encoding, table)[63:65], [[4, 1, 1], [0, 1, 0]])
+
+
+@pytest.mark.parametrize("plain", [2**22, -1])
+def test_bools_are_the_same_categories_in_each_kind_of_file(tmp_path, monkeypatch, plain):
+    pl = pytest.importorskip("polars")
+    monkeypatch.setattr(files, "PLAIN", plain)
+    flags = [True, False, None, True] * 5
+    pl.DataFrame({"flag": flags, "n": range(20)}).write_parquet(tmp_path / "a.parquet")
+    table = open_table([tmp_path / "a.parquet"])
+    encoding = Encoding.fit(table, {}, np.ones(20, bool))
+    assert encoding.names[:3] == ["flag = false", "flag = true", "flag = (other)"]
+    for change in (str.lower, str.upper, str.title):
+        cells = ["" if flag is None else change(str(flag)) for flag in flags]
+        other, X = fitted(tmp_path, lines(*cells, name="flag").replace("other", "n", 1))
+        assert other.names == encoding.names
+        np.testing.assert_array_equal(X, rows_of(encoding, table))
+
+
+def test_what_is_refused_of_types(tmp_path):
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"v": [[1, 2], [3, 4]], "n": [1.0, np.inf], "b": [b"0", b"1"]})
+    frame.write_parquet(tmp_path / "a.parquet")
+    table = open_table([tmp_path / "a.parquet"])
+    for kinds, message in (
+        ({"v": "category"}, r"a.parquet, row 1: v is List\(Int64\), and no text or number"),
+        ({"b": "text", "n": "ignore"}, r"a.parquet, row 1: b is Binary, and no text or number"),
+        (
+            {"v": "number"},
+            r'n: is no number in a row \("inf", .*a.parquet, row 2\); clear the cell',
+        ),
+    ):
+        with pytest.raises(InputError, match=message):
+            Encoding.fit(table, kinds, np.ones(2, bool))
+    kinds = {"v": "number", "n": "ignore"}
+    assert Encoding.fit(table, kinds, np.ones(2, bool)).names == ["v[0]", "v[1]"]
+
+
+NUMBERS = [*map(str, range(200))]
+REFUSED = [
+    (lines(*NUMBERS, "oops", "x", "oops"), {}, r'^x: text in 3 of 203 rows \(first "oops", '
+     r'\S+mine.csv, line 202\); clear these cells, or add data.kinds={x: category}$'),
+    (lines(*NUMBERS, "inf"), {}, r'^x: text in 1 of 201 rows \(first "inf", '),
+    (lines(*NUMBERS, "1e999"), {}, r'^x: text in 1 of 201 rows \(first "1e999", '),
+    (lines(*NUMBERS, "\x1b[31m" * 50), {}, r'^x: text in 1 .*\(first "(\\x1b\[31m){5}\.\.\.", '),
+    (lines(*["2024-01-31"] * 30, "soon"), {}, r'^x: no date in 1 of 31 rows \(first "soon", '),
+    (lines("a", "b"), {"x": "number"}, r'^x: text in 2 of 2 rows \(first "a", .*line 2\)'),
+    (lines("1", "b"), {"x": "date"}, r'^x: no date in 2 of 2 rows \(first "1", '),
+    (lines("1"), {"x": "numeric"}, r"^data.kinds: x=numeric: must be one of number, category, "
+     r"date, text, ignore$"),
+    (lines("1"), {"z": "date"}, r"^data.kinds: there is no column z; the columns are x, other$"),
+    ("x\n1\n1\n", {}, r"mine.csv: no column is left to learn from \(x holds one value in training"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("content", "kinds", "message"), REFUSED)
+def test_what_is_refused_of_columns(tmp_path, content, kinds, message):
+    with pytest.raises(InputError, match=message) as caught:
+        fitted(tmp_path, content, kinds)
+    assert "\n" not in str(caught.value)
+
+
+ODD = ("null", "True", "1a", "12", "-a", "50 %")
+
+
+@pytest.mark.parametrize("name", [
+    *ODD, "x", "my name", "a,b", "a: b=c", "a{b}", "a[0] (kg/m)", "it's", 'say "x"', "é",
+    "${x}", "a\\b", "a\\", "a#b", "_", "a%|@?+*-.b",
+])  # fmt: skip
+def test_advice_is_what_hydra_reads(tmp_path, name):
+    text = lines(*NUMBERS, "oops", name='"' + name.replace('"', '""') + '"')
+    with pytest.raises(InputError) as caught:
+        fitted(tmp_path, text)
+    advice = str(caught.value).split(" add ")[1]
+    parser = OverridesParser.create()
+    told = "NAME" if "rename the column and add" in str(caught.value) else name
+    assert parser.parse_override(advice).value() == {told: "category"}
+    assert told == name or not set("'\"é$\\#").isdisjoint(name) or name in ODD
+
+
+def test_what_is_refused_of_rows_to_predict(tmp_path):
+    encoding, _ = fitted(tmp_path, "n,day,y\n1,2024-01-01,0\n2,2025-01-01,0\n")
+    for content, message in (
+        ("n,other\n1,2\n", r"^there is no column day, which .* the columns are n, other$"),
+        ("day,n\n2024-01-01,oops\n", r'^n: is no number in a row \("oops", .*line 2\); clear the'),
+        ("day,n\n3,1\n", r'^day: is no date in a row \("3", .*mine.csv, line 2\)'),
+    ):
+        (tmp_path / "mine.csv").write_text(content)
+        with pytest.raises(InputError, match=message):
+            rows_of(encoding, open_table([tmp_path / "mine.csv"]))
+
+
+DAMAGES = [
+    *[{key: value} for key, value in (("columns", []), ("columns", [3]), ("columns", "a"),
+      ("dtype", "object"), ("left_out", 3))],
+    *[
+        {"columns": {key: value}}
+        for key, value in (
+            ("name", 3), ("kind", "pickle"), ("kind", []), ("has_gap", "yes"), ("mean", [1e999]),
+            ("mean", [1.0, 2.0]), ("mean", "text"), ("mean", []), ("spread", [0.0]), ("share", []),
+            ("values", 7), ("values", [1]), ("weights", [1.0]),
+        )
+    ],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_encoding_is_refused(tmp_path, damage):
+    encoding = Encoding.fit(saved(tmp_path, made()), {}, np.ones(N, bool), ["y"])
+    settings = json.loads(encoding.to_arrays()["encoding"].tobytes())
+    changed = damage.get("columns")
+    if isinstance(changed, dict):
+        damage = {"columns": [{**column, **changed} for column in settings["columns"]]}
+    texts = [json.dumps(settings | damage).encode(), b"", b"[" * 10**5, b"\xff", b"[]"]
+    texts.append(json.dumps(settings | {"columns": 2 * settings["columns"]}).encode())
+    for text in texts:
+        array = np.frombuffer(text, np.uint8)
+        with pytest.raises(InputError, match=r"^m.npz: its encoding of a table is damaged \(") as e:
+            Encoding.from_arrays({"encoding": array}, "m.npz")
+        assert "\n" not in str(e.value)
