@@ -11,11 +11,13 @@ Optimization, 2004, section 1.2.3). L is estimated on a sample of the examples.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from classifier import blas
 from data.dataset import Examples
+from data.sparse import SparseRows
 
 SAMPLE = 2048  # rows that the figures are estimated from
 ITERATIONS = 50
@@ -72,26 +74,30 @@ def measure_scale(
     n = len(design)
     rows = slice(None) if n <= SAMPLE else np.sort(rng.choice(n, SAMPLE, replace=False))
     X = design[rows]
+    is_sparse = isinstance(X, SparseRows)
+    X = X.matrix if is_sparse else X
     unit = float(max(X.max(), -X.min()))
     X = X / X.dtype.type(unit)
     counts = None if weights is None else weights[rows]
-    l1_norms = np.abs(X).sum(axis=1, dtype=np.float64)
+    l1_norms = abs(X).sum(axis=1, dtype=np.float64)
     l1_norm = unit * float(np.average(l1_norms, weights=counts))
     if counts is not None:
-        X *= np.sqrt(counts / counts.mean())[:, None]
-    square_norm = float(np.einsum("nd,nd->n", X, X).mean(dtype=np.float64))
+        roots = np.sqrt(counts / counts.mean())[:, None].astype(X.dtype)
+        X = X.multiply(roots).tocsr() if is_sparse else X * roots
+    squares = X.power(2).sum(axis=1) if is_sparse else np.einsum("nd,nd->n", X, X)
+    square_norm = float(squares.mean(dtype=np.float64))
     with blas.one_thread():  # short products
         eigenvalue = _largest_eigenvalue(X, rng)
     return Scale(unit * unit * eigenvalue, l1_norm, unit * unit * square_norm, n)
 
 
-def _largest_eigenvalue(X: np.ndarray, rng: np.random.Generator) -> float:
-    """Return lambda_max(X^T X) / N by power iteration."""
+def _largest_eigenvalue(X: Any, rng: np.random.Generator) -> float:
+    """Return lambda_max(X^T X) / N by power iteration; X (N, D) may be sparse."""
     vector: np.ndarray = rng.standard_normal((X.shape[1],)).astype(X.dtype)
     estimate = 0.0
     for _ in range(ITERATIONS):
         vector /= float(np.linalg.norm(vector))
-        vector = X.T @ (X @ vector) / len(X)
+        vector = X.T @ (X @ vector) / X.shape[0]
         previous = estimate
         estimate = float(np.linalg.norm(vector))
         if abs(estimate - previous) <= TOLERANCE * estimate:

@@ -20,6 +20,7 @@ from data.dataset import Split
 from data.errors import InputError, one_line
 from data.labels import check_exact, class_indices
 from data.options import option
+from data.sparse import SparseRows
 
 EPOCHS, BATCH_SIZE, MOMENTUM, SCHEDULE = 100, 64, 0.9, "cosine"  # of minibatches, unless given
 ASKING = ("lr", "batch_size", "momentum", "schedule", "early_stopping")  # for minibatches
@@ -52,7 +53,8 @@ class SoftmaxClassifier(LinearEstimator):
         it, and end after `patience` epochs without a better one.
     patience, validation_fraction : of early stopping; the fraction is above 0 and below 1.
     label_smoothing : share of a label that is spread over all classes.
-    preprocessing : 'standardize', 'center', 'scale' or 'none'.
+    preprocessing : 'standardize', 'center', 'scale' or 'none'; of a sparse X the first is 'scale',
+        as by scikit-learn's MaxAbsScaler, and the second 'none', for a shift would fill the zeros.
     fit_intercept : whether there is a bias. Without one the preprocessing does not shift features
         either, which would be a bias of the features as they come: it scales them only.
     class_weight : None, 'balanced', or a dict from classes to weights.
@@ -101,6 +103,11 @@ class SoftmaxClassifier(LinearEstimator):
         is_warm = self.warm_start and hasattr(self, "coef_")
         X, y, weights = self._check(X, y, sample_weight, reset=not is_warm)
         optimizer = self._find_optimizer()
+        if optimizer is not None and isinstance(X, SparseRows):
+            raise InputError(
+                "X is sparse: minibatches take dense examples; use optimizer='lbfgs', and leave "
+                f"out {', '.join(ASKING)}"
+            )
         classes, labels = np.unique(y, return_inverse=True)
         if is_warm and not np.array_equal(classes, self.classes_):
             raise InputError(f"warm_start: y holds the classes {classes}, not {self.classes_}")
@@ -144,7 +151,7 @@ class SoftmaxClassifier(LinearEstimator):
         classes : every label there will be; needed in the first call.
         """
         is_first = not hasattr(self, "coef_")
-        X, y, weights = self._check(X, y, sample_weight, reset=is_first)
+        X, y, weights = self._check(X, y, sample_weight, reset=is_first, accept_sparse=False)
         if self.early_stopping:
             raise InputError("early_stopping=True: partial_fit holds nothing out; set it to False")
         if self.class_weight == "balanced":

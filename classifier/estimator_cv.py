@@ -16,7 +16,7 @@ from classifier.linear_estimator import LinearEstimator, generator
 from classifier.penalties import NUMBER, STRONGEST, WEAKEST, Path, search
 from classifier.shards import evaluate_folds
 from classifier.solver import Training
-from data.dataset import Split
+from data.dataset import Examples, Split
 from data.errors import InputError, one_line
 from data.options import option
 
@@ -142,7 +142,7 @@ class SoftmaxClassifierCV(LinearEstimator):
         return size * np.geomspace(STRONGEST, WEAKEST, int(self.reg))
 
 
-def _folds(cv: Any, X: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _folds(cv: Any, X: Examples, y: np.ndarray) -> np.ndarray:
     """Return the fold that each example is left out in, (N,)."""
     rows, folds, wholes, tests = np.arange(len(y)), np.full(len(y), -1), [], [np.empty(0, int)]
     try:

@@ -20,12 +20,14 @@ from data.dataset import Examples
 from data.errors import InputError
 from data.machine import row_parts
 from data.preprocessing import check_rows, flatten
+from data.sparse import SparseRows, row_size
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names
 MISTAKES = 12  # of the most confident ones that a report shows
 BINS = 15  # of confidence, equally wide; bin k is (k / 15, (k + 1) / 15]
 AT_ONCE = 2**23  # features of the examples that are asked again at a time
+NAMED, STRONGEST = 10, 10  # classes whose features a report names, and features on either side
 KEPT = 200_000  # examples of a split whose predictions are kept, at most
 MODELS = 256  # scores of an example that are made at a time, of as many models as that is
 SCORES, FEATURES = 2**18, 2**21  # of the examples that are asked about at a time
@@ -69,8 +71,8 @@ class Evaluation(NamedTuple):
 
     Attributes
     ----------
-    figures : as `evaluate` returns them, with weighted_loss (the loss with class weights, where
-        there are any) and smoothed_loss (the last with smoothed labels, where they are).
+    figures : as `evaluate` returns them, with weighted_loss (the loss with weights, where there are
+        any) and smoothed_loss (the last with smoothed labels, where they are).
     predicted : (N,) int32, the predicted class of each example; empty where N is above `KEPT`.
     log_p : (N,) float32, the log-probability of the right class of each, likewise.
     """
@@ -117,7 +119,7 @@ def evaluate_stack(
     stack: Sequence[Measured],
     X: Examples,
     y: np.ndarray,
-    class_weights: np.ndarray | None = None,
+    weights: np.ndarray | None = None,
     after_block: Callable[[], None] = lambda: None,
     block_scores: int = SCORES,
 ) -> list[Evaluation | InputError | None]:
@@ -127,7 +129,7 @@ def evaluate_stack(
     ----------
     stack : what is measured, at least one.
     X, y : as of `evaluate`.
-    class_weights : (C,) of `weighted_loss`, or None.
+    weights : (N,) of `weighted_loss`, or None.
     after_block : called after each block of examples, by whichever thread; what it raises ends the
         evaluation.
     block_scores : scores of a block at most.
@@ -140,26 +142,31 @@ def evaluate_stack(
     if len(y) == 0:
         return [None] * len(stack)
     X, (n_features, n_classes) = stack[0].model.examples(X), stack[0].model.W.shape
+    features = stack[0].model.features
     stack = [one._replace(top_k=max(1, min(one.top_k, n_classes - 1))) for one in stack]
     tops = np.array([measured.top_k for measured in stack])
     answers: Answers = {name: np.zeros((len(stack), len(y)), kind) for name, kind in TYPES.items()}
     groups = row_parts(len(stack), max(1, MODELS // n_classes))
-    weights = [_weights_and_reach(stack[group]) for group in groups]
+    thetas = [_weights_and_reach(stack[group]) for group in groups]
     n_scores = n_classes * groups[0].stop
-    blocks = row_parts(len(y), max(1, min(block_scores // n_scores, FEATURES // n_features)))
+    blocks = row_parts(len(y), max(1, min(block_scores // n_scores, FEATURES // row_size(X))))
 
     def ask(rows: slice) -> None:
         """Ask about a block of examples in float32."""
         raw, labels = X[rows], y[rows].astype(np.int64)
-        design = np.ones((len(raw), n_features + 1), dtype=np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            stack[0].model.features.fill(flatten(raw), design[:, :-1])
-            norms = np.sqrt(np.einsum("bd,bd->b", design, design))
-            for group, (theta, reach) in zip(groups, weights, strict=True):
+            if isinstance(raw, SparseRows):
+                design: Any = features.sparse_design(raw)
+                norms, n_terms = np.sqrt(design.squares()), design.longest
+            else:
+                design, n_terms = np.ones((len(raw), n_features + 1), np.float32), n_features + 1
+                features.fill(flatten(raw), design[:, :-1])
+                norms = np.sqrt(np.einsum("bd,bd->b", design, design))
+            for group, (theta, reach) in zip(groups, thetas, strict=True):
                 scores = Kernel(theta.shape, len(raw)).scores(theta, design)
                 # No score is larger than this, and none is rounded by more than a part of it.
                 bound = reach[:, None] * norms
-                error = 2 * UNIT * (design.shape[1] + 12) * bound  # of a difference of two scores
+                error = 2 * UNIT * (n_terms + 12) * bound  # of a difference of two scores
                 answer = _answer(scores, labels, tops[group], error)
                 answer["is_sure"] &= bound < LARGE
                 for name, values in answer.items():
@@ -170,7 +177,7 @@ def evaluate_stack(
         answer = {name: values[g] for name, values in answers.items()}
         try:
             _ask_again(stack[g], X, y, answer, after_block)
-            figures = _figures(stack[g], y, answer, class_weights)
+            figures = _figures(stack[g], y, answer, weights)
         except InputError as error:
             return error
         kept = slice(len(y) if len(y) <= KEPT else 0)
@@ -193,7 +200,7 @@ def _ask_again(
 ) -> None:
     """Ask a model about the examples of which float32 was not sure, in float64."""
     unsure = np.flatnonzero(~answer["is_sure"])
-    for part in row_parts(len(unsure), max(1, AT_ONCE // len(measured.model.W))):
+    for part in row_parts(len(unsure), max(1, AT_ONCE // row_size(X))):
         places = unsure[part]
         examples = X[places]
         check_rows(examples, X, places)  # float32 is sure of none that is not finite
@@ -253,6 +260,32 @@ def _probabilities(scores: np.ndarray, right: np.ndarray, best: np.ndarray) -> A
     return {"confidence": np.exp(-log_sum), "log_p": right - best - log_sum, "ahead": ahead}
 
 
+def strongest_features(
+    model: LinearModel, names: Sequence[str], counts: np.ndarray
+) -> dict[str, dict[str, list[tuple[str, float]]]]:
+    """Return the features with the largest weights of each class, for it and against it.
+
+    They are weights of the preprocessed features, before any temperature, the strongest first. A
+    weight of 0 speaks neither for a class nor against it, and is left out.
+
+    Parameters
+    ----------
+    names : (D,) of the features.
+    counts : (C,) examples of each class: those classes with the most are shown, in their order.
+    """
+    strongest = {}
+    for c in np.sort(np.argsort(-counts, kind="stable")[:NAMED]):
+        sides = strongest[str(model.classes[c])] = dict[str, list[tuple[str, float]]]()
+        for side, sign in (("for", 1), ("against", -1)):
+            weights = sign * model.W[:, c]
+            # Only those that may be among them are sorted: words of texts are many.
+            least = np.partition(weights, -STRONGEST)[-STRONGEST] if len(weights) > STRONGEST else 0
+            rows = np.flatnonzero((weights > 0) & (weights >= least))
+            rows = rows[np.argsort(-weights[rows], kind="stable")][:STRONGEST]
+            sides[side] = [(names[d], float(model.W[d, c])) for d in rows.tolist()]
+    return strongest
+
+
 def minimised(split: dict[str, Any]) -> float:
     """Return the loss of a split as training counts it: weighted and smoothed, if it was."""
     names = ("smoothed_loss", "weighted_loss", "loss")
@@ -260,13 +293,12 @@ def minimised(split: dict[str, Any]) -> float:
 
 
 def _figures(
-    measured: Measured, y: np.ndarray, answer: Answers, class_weights: np.ndarray | None
+    measured: Measured, y: np.ndarray, answer: Answers, weights: np.ndarray | None
 ) -> dict[str, Any]:
     """Return the figures of an `Evaluation`, of answers for examples of classes y."""
     n_classes, names = len(measured.model.classes), measured.model.classes.astype(str)
     labels, predicted, confidence = y.astype(np.int64), answer["predicted"], answer["confidence"]
     right = predicted == labels
-    weights = None if class_weights is None else class_weights.astype(np.float64)[labels]
     support, n_predicted, hits = (
         np.bincount(some, minlength=n_classes) for some in (labels, predicted, labels[right])
     )

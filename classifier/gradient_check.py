@@ -97,7 +97,8 @@ def check_stacked_gradient(
     of the largest being measured against that; below `LIMIT` unless the gradient is wrong.
     """
     rows = rng.choice(len(y), size=min(EXAMPLES, len(y)), replace=False)
-    examples, labels = design[rows], y[rows].astype(np.int64)  # a file keeps labels in few bytes
+    examples = np.asarray(design[rows])
+    labels = y[rows].astype(np.int64)  # a file keeps them in few bytes
     # Features that are zero in all of them are left out, the others are made of order one.
     used = np.flatnonzero(np.abs(examples[:, :-1]).max(axis=0, initial=0) > 0)
     X = examples[:, rng.permutation(used)[:FEATURES]].astype(np.float64)

@@ -23,22 +23,25 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.blas import cut_helps
+from data.machine import row_parts
+from data.sparse import SparseRows
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
 FEW = 1200  # scores up to which it does not, where they are products of rows with rows
 WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
+TURNED = 2**10  # features of a sparse product that are turned at a time: the cache holds them
 LONG = 512  # features from which a packed product of few rows of theta is faster turned round
 
 
 class Rows(NamedTuple):
     """Some rows of a design matrix, in memory.
 
-    X is (B, D + 1), y (B,) class indices; weights is what each row counts, (B,) or for each model
-    (G, B), or None where all count one.
+    X is (B, D + 1), dense or sparse, y (B,) class indices; weights is what each row counts, (B,) or
+    for each model (G, B), or None where all count one.
     """
 
-    X: np.ndarray
+    X: np.ndarray | SparseRows
     y: np.ndarray
     weights: np.ndarray | None = None
 
@@ -107,19 +110,21 @@ class Kernel:
         elif n_scores < WIDE and n_columns >= LONG:
             self._rows = 0
 
-    def scores(self, theta: np.ndarray, X: np.ndarray) -> np.ndarray:
+    def scores(self, theta: np.ndarray, X: np.ndarray | SparseRows) -> np.ndarray:
         """Return f (C, G, B) = theta X^T, in a buffer that the next call overwrites."""
         n_classes, n_models, n_columns = self.shape
         theta = theta.reshape(-1, n_columns)
         scores = self._buffer[: len(theta) * len(X)].reshape(-1, len(X))
-        if self._rows < min(CUT, len(X)):  # the other way round BLAS takes up to twice as long
+        if isinstance(X, SparseRows):
+            scores[...] = (X.matrix @ np.ascontiguousarray(theta.T)).T
+        elif self._rows < min(CUT, len(X)):  # the other way round BLAS takes up to twice as long
             scores[...] = (X @ theta.T).T
         else:
             _multiply(theta, X.T, scores, self._rows)
         return scores.reshape(n_classes, n_models, len(X))
 
     def forward(
-        self, theta: np.ndarray, X: np.ndarray, y: np.ndarray
+        self, theta: np.ndarray, X: np.ndarray | SparseRows, y: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the losses of the rows, and whether the class is right, both (G, B).
 
@@ -147,7 +152,7 @@ class Kernel:
 
     def backward(
         self,
-        X: np.ndarray,
+        X: np.ndarray | SparseRows,
         weights: np.ndarray | None,
         total: float | np.ndarray,
         out: np.ndarray,
@@ -176,6 +181,12 @@ class Kernel:
             S -= share * self._smoothing / len(S)
             S.reshape(-1)[self._places] -= share * (1 - self._smoothing)
         n_columns = self.shape[2]
+        if isinstance(X, SparseRows):
+            sums = X.matrix.T @ np.ascontiguousarray(S.reshape(-1, len(X)).T)
+            # Numbers that stand side by side in one stand far apart in the other.
+            for part in row_parts(n_columns, TURNED):
+                out.reshape(-1, n_columns)[:, part] = sums[part].T
+            return
         size = self._columns if self._columns >= CUT else n_columns
         _multiply(S.reshape(-1, len(X)), X, out.reshape(-1, n_columns), size)
 
@@ -202,7 +213,8 @@ class Kernel:
             if with_gradient:
                 self.backward(X, weights, len(y), gradient, spread)
             # The gradient is a mean, in theta's type, whose digits a sum of many rows would use up.
-            sums.merge(Sums(figures.sum(axis=2), gradient * len(y), spread * np.float64(len(y))))
+            gradient *= len(y)
+            sums.merge(Sums(figures.sum(axis=2), gradient, spread * np.float64(len(y))))
         return sums
 
 
@@ -230,7 +242,7 @@ def _cut(A: np.ndarray, size: int) -> np.ndarray:
 def penalty(theta: np.ndarray, reg: np.ndarray) -> np.ndarray:
     """Return reg_g * sum(W_g ** 2), (G,), without the bias."""
     W = theta[..., :-1]
-    penalties: np.ndarray = reg * np.einsum("cgd,cgd->g", W, W)
+    penalties: np.ndarray = reg * np.einsum("cgd,cgd->g", W, W, dtype=np.float64)
     return penalties
 
 

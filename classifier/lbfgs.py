@@ -1,9 +1,9 @@
 """L-BFGS for a stack of models: what is known of each search, as one dict of arrays.
 
 Models stand on the last axis but one of every array: theta, gradient and direction (G, P), the
-P = C (D + 1) numbers of a model class by class; the last `MEMORY` differences of weights s and of
-gradients y (MEMORY, G, P); scales (G, C (K + 2)) of the coordinates; the inverse of R, below,
-(MEMORY, G, MEMORY); curvature s . y and projections s . gradient (G, MEMORY); and numbers (G, 1).
+P = C (D + 1) numbers of a model class by class; the last M differences of weights s and of
+gradients y (M, G, P); scales (G, C (K + 2)) of the coordinates, which say what M is; the inverse of
+R, below, (M, G, M); curvature s . y and projections s . gradient (G, M); and numbers (G, 1).
 So one index takes some of the models. A pair that a model does not have is zero. Whoever minimises
 computes the objective at the trials of all models, in one pass.
 
@@ -21,7 +21,6 @@ import numpy as np
 from classifier.coordinates import Coordinates
 from data.machine import Team, row_parts
 
-MEMORY = 10  # pairs kept
 DECREASE = 1e-4  # share of the decrease along the slope that a step must bring
 ROUNDING = 1e-6  # of the value: differences below it say nothing in float32
 TINY = float(np.finfo(np.float32).tiny)  # products below it are zero, or have lost their digits
@@ -36,20 +35,21 @@ COUNTS = ("shortened", "stale", "n_pairs", "passes")
 NUMBERS = {"value": np.inf, "slope": -np.finfo(np.float64).max, "step": 0.0, "lowest": np.inf}
 
 
-def init(theta: np.ndarray, n_scales: int) -> State:
+def init(theta: np.ndarray, coordinates: Coordinates) -> State:
     """Return models (C, G, D + 1) that have not made a pass yet."""
     n_classes, n_models, n_columns = theta.shape
     one, dtype = (n_models, n_classes * n_columns), theta.dtype
+    memory, n_scales = coordinates.memory, coordinates.n_scales
     return {
         "theta": _flat(theta),
         "gradient": np.zeros(one, dtype),
         "direction": np.zeros(one, dtype),
         "scales": np.zeros((n_models, n_classes * n_scales), dtype),
-        "s": np.zeros((MEMORY, *one), dtype),
-        "y": np.zeros((MEMORY, *one), dtype),
-        "inverse": np.zeros((MEMORY, n_models, MEMORY)),
-        "curvature": np.zeros((n_models, MEMORY)),
-        "projections": np.zeros((n_models, MEMORY)),
+        "s": np.zeros((memory, *one), dtype),
+        "y": np.zeros((memory, *one), dtype),
+        "inverse": np.zeros((memory, n_models, memory)),
+        "curvature": np.zeros((n_models, memory)),
+        "projections": np.zeros((n_models, memory)),
         **{name: np.full((n_models, 1), start) for name, start in NUMBERS.items()},
         **{name: np.zeros((n_models, 1), np.int64) for name in COUNTS},
     }
@@ -181,7 +181,7 @@ def _remember(
     ----------
     gradient, slope : (G, P) and (G, 1) where the models have moved to.
     """
-    step, before, places = state["step"], state["slope"], state["n_pairs"] % MEMORY
+    step, before, places = state["step"], state["slope"], state["n_pairs"] % len(state["s"])
     curvature = step * (slope - before)  # s . y
     is_pair = moved & (curvature >= TINY)
     paired = np.flatnonzero(is_pair).tolist()
@@ -212,7 +212,7 @@ def _forget(state: State, models: np.ndarray) -> None:
 def _two_loops(state: State, coordinates: Coordinates) -> np.ndarray:
     """Return the inverse Hessian's approximation times the gradient, (G, P)."""
     S, Y, gradient, team = state["s"], state["y"], state["gradient"], coordinates.team
-    models, newest = np.arange(len(gradient)), (state["n_pairs"][:, 0] - 1) % MEMORY
+    models, newest = np.arange(len(gradient)), (state["n_pairs"][:, 0] - 1) % len(state["s"])
     inverse = state["inverse"].transpose(1, 0, 2)
     a = (inverse @ state["projections"][..., None])[..., 0]
     y = Y[newest, models]
@@ -233,7 +233,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _dots(pairs: np.ndarray, vectors: np.ndarray, team: Team) -> np.ndarray:
-    """Return the products of all pairs with a vector (G, P) of each model, (G, MEMORY)."""
+    """Return the products of all pairs with a vector (G, P) of each model, (G, M)."""
 
     def products(part: slice) -> np.ndarray:
         of_part = pairs[..., part].transpose(1, 0, 2) @ vectors[:, part, None]
@@ -243,7 +243,7 @@ def _dots(pairs: np.ndarray, vectors: np.ndarray, team: Team) -> np.ndarray:
 
 
 def _combine(pairs: np.ndarray, factors: np.ndarray, team: Team) -> np.ndarray:
-    """Return the sums of all pairs by factors (G, MEMORY), (G, P)."""
+    """Return the sums of all pairs by factors (G, M), (G, P)."""
     rows = factors.astype(pairs.dtype)[:, None]
 
     def combined(part: slice) -> np.ndarray:

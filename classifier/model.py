@@ -5,7 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,7 +15,11 @@ from data.errors import InputError, one_line
 from data.files.arrays import NpyRows, read_sealed, write_sealed
 from data.labels import check_labels
 from data.machine import row_parts
-from data.preprocessing import AffineMap, check_features, check_kind
+from data.preprocessing import AffineMap, check_finite, check_kind
+from data.sparse import SparseRows, row_size
+
+if TYPE_CHECKING:  # of which most runs have none: its import costs start-up
+    from data.encoding import Encoding
 
 FORMAT = 3  # of model.npz; another number is another layout
 BLOCK_BYTES = 2**22  # of float64 features or scores at a time: what the cache holds
@@ -36,6 +40,7 @@ class LinearModel:
     image_shape : shape of an example where examples are images, else None.
     config : the configuration of the run it comes from.
     temperature : what calibration divides the scores by; 1 without.
+    encoding : what made features of the columns of a table, where examples were that.
     """
 
     W: np.ndarray
@@ -45,6 +50,7 @@ class LinearModel:
     image_shape: tuple[int, ...] | None
     config: dict[str, Any]
     temperature: float = 1.0
+    encoding: "Encoding | None" = None
 
     def score_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (rows, scores (len(rows), C)) of raw examples X (N, ...), as `score_blocks` does.
@@ -56,8 +62,8 @@ class LinearModel:
             not finite or too large.
         """
         X = self.examples(X)
-        if isinstance(X, np.ndarray):
-            check_features(X, "X")
+        if isinstance(X, np.ndarray | SparseRows):
+            check_finite(X)
         return score_blocks(self.features, self.theta(), X)
 
     def log_probability_blocks(self, X: Examples) -> Iterator[tuple[slice, np.ndarray]]:
@@ -85,7 +91,7 @@ class LinearModel:
         InputError
             When they have not, or are not numbers.
         """
-        X = X if isinstance(X, NpyRows) else np.asarray(X)
+        X = X if isinstance(X, NpyRows | SparseRows) else np.asarray(X)
         check_kind(X, "X")
         n_features = math.prod(X.shape[1:])
         if n_features != len(self.W):
@@ -104,6 +110,8 @@ class LinearModel:
             "config": np.array(json.dumps(self.config)),
             "temperature": np.array(self.temperature),
         }
+        if self.encoding is not None:
+            arrays |= self.encoding.to_arrays()
         write_sealed(path, FORMAT, arrays)
 
     @classmethod
@@ -144,7 +152,14 @@ class LinearModel:
         if not 0 < temperature < math.inf:
             raise ValueError("its temperature is not a positive number")
         features = AffineMap(shift, scale)
-        return cls(W, b, classes, features, image_shape, config, temperature)
+        encoding = None
+        if "encoding" in arrays:
+            from data.encoding import Encoding
+
+            encoding = Encoding.from_arrays(arrays, "the model")
+        if encoding is not None and len(encoding.names) != len(W):
+            raise ValueError("its encoding makes another number of features")
+        return cls(W, b, classes, features, image_shape, config, temperature, encoding)
 
 
 def score_blocks(
@@ -165,17 +180,20 @@ def score_blocks(
     InputError
         When values are too large for any score.
     """
-    size = max(1, BLOCK_BYTES // (8 * max(theta.shape)))
+    size = max(1, BLOCK_BYTES // (8 * max(len(theta), row_size(X) + 1)))
     kernel = Kernel((len(theta), 1, theta.shape[1]), min(size, len(X)), np.float64)
-    design = np.ones((kernel.size, theta.shape[1]))
+    design = np.ones((0 if isinstance(X, SparseRows) else kernel.size, theta.shape[1]))
     for rows in row_parts(len(X), size):
         raw = X[rows]
-        x = design[: len(raw)]
-        features.transform(raw, x[:, :-1])
+        if isinstance(raw, SparseRows):
+            x: Any = features.design_matrix(raw, np.float64)
+        else:
+            x = design[: len(raw)]
+            features.transform(raw, x[:, :-1])
         with np.errstate(over="ignore", invalid="ignore"):
             scores = kernel.scores(theta, x)[:, 0].T
         if not np.isfinite(scores).all():
-            value = np.abs(raw).max()
+            value = abs(getattr(raw, "matrix", raw)).max()
             raise InputError(f"X holds values (up to {value:.1e}) too large for any score")
         yield rows, scores
 

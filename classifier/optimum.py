@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from classifier import blas, lbfgs
-from classifier.coordinates import Coordinates
+from classifier.coordinates import find_coordinates
 from classifier.fit import DIVERGED, DONE, SKIPPED, STUCK, Certificate, Epoch, Fit, PerModel
 from classifier.optimizers import Lbfgs
 from classifier.shards import Objective, evaluate_held_out
@@ -53,7 +53,7 @@ class FullBatchTraining(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         with blas.team() as team:
-            self._coordinates = Coordinates(self.train, self.rng, team)
+            self._coordinates = find_coordinates(self.train, self.rng, team)
         self._waiting = set(range(len(self.fits)))  # models that have not begun
         self._judged: dict[int, tuple[float, float]] = {}
         self.begin([], self.init(self._stacked([])))
@@ -71,7 +71,7 @@ class FullBatchTraining(Training):
     def init(self, theta: np.ndarray) -> dict[str, np.ndarray]:
         """Return what is known of searches that begin with weights (C, G, D + 1)."""
         # The loss does not depend on what all classes have in common, nor do directions have it.
-        return lbfgs.init(theta - theta.mean(axis=0), self._coordinates.n_scales)
+        return lbfgs.init(theta - theta.mean(axis=0), self._coordinates)
 
     def begin(self, stack: Sequence[int], arrays: dict[str, np.ndarray]) -> None:
         """Make these the models in the stack, with what is known of their searches."""
@@ -126,7 +126,7 @@ class FullBatchTraining(Training):
         shares = np.bincount(self.train.y, self.train.weights, self.n_classes)[:, None]
         e = self.models.label_smoothing[models]
         shares = (1 - e) * shares / shares.sum() + e / self.n_classes
-        theta[..., -1] = np.log(np.maximum(shares, RAREST)) * self.train.X[:1][0, -1]
+        theta[..., -1] = np.log(np.maximum(shares, RAREST)) * np.asarray(self.train.X[:1])[0, -1]
         return theta
 
     def run_epoch(self, stop: Callable[[], str]) -> bool:

@@ -20,11 +20,14 @@ from classifier.fit import Certificate, PerModel
 from classifier.kernel import Kernel, Rows, Sums, penalty, with_penalty_gradient
 from data.dataset import Split
 from data.machine import Team, row_parts
+from data.sparse import SparseRows, row_size
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
 ROWS = 2**10  # examples that a block has at least: with fewer, products are slower
 LONG = 2**22  # multiplications from which work is cut into shards at all
 SHARDS = 64  # at most
+SPARSE = 2**24  # scores of a block of sparse examples, at most
+MANY = 20  # times as many values as features in a shard of these
 READ = 2**22  # bytes of prepared examples that are read of a file at a time
 
 
@@ -99,36 +102,49 @@ def sum_up(
     stop : asked after each shard for a reason to stop.
     team : threads that share the shards; None: as many as the BLAS has now.
     """
-    n, total = len(examples), Sums.zeros(theta.shape, with_gradient=with_gradient)
+    n, total, is_sparse = len(examples), None, isinstance(examples.X, SparseRows)
     smoothing = models.label_smoothing if models is not None and with_gradient else None
     fold = models.fold if models is not None and (models.fold >= 0).any() else None
-    size = max(1, min(max(BLOCK // max(1, theta[..., 0].size), ROWS), n))
+    n_scores = max(1, theta[..., 0].size)
+    size, fewest, longest = max(BLOCK // n_scores, ROWS), ROWS, n
+    if is_sparse:
+        # The gradient of a block is dense and takes its time: a shard is one block, and has several
+        # times as many values as there are features.
+        size = longest = max(SPARSE // n_scores, ROWS)
+        fewest = max(ROWS, MANY * examples.X.shape[1] // row_size(examples.X))
+    n_parts = n_shards(n, n * n_scores * row_size(examples.X), fewest, SHARDS)
+    length = max(1, min(-(-n // n_parts), longest))
+    size = min(size, length)
 
     def sum_shard(shard: slice) -> Sums:
         kernel = Kernel(theta.shape, size, theta.dtype.type, smoothing)
         blocks = _blocks(examples, shard, size, fold, held_out=held_out)
         return kernel.sums(theta, blocks, with_gradient=with_gradient)
 
-    shards = row_parts(n, max(1, -(-n // n_shards(n, n * theta.size, ROWS, SHARDS))))
+    shards = row_parts(n, length)
     with contextlib.nullcontext(team) if team else blas.team(len(shards)) as threads:
         for sums in threads.map(sum_shard, shards):
-            total.merge(sums)
+            if total is None:
+                total = sums
+            else:
+                total.merge(sums)
             if stop():
                 return None
-    return total
+    return total or Sums.zeros(theta.shape, with_gradient=with_gradient)
 
 
 def _blocks(
     examples: Split, shard: slice, size: int, fold: np.ndarray | None, *, held_out: bool
 ) -> Iterator[Rows]:
     """Yield the rows of a shard, `size` at a time; they are read of a file some more at once."""
-    row_bytes = examples.X.shape[1] * examples.X.dtype.itemsize
+    row_bytes = row_size(examples.X) * examples.X.dtype.itemsize
     for window in row_parts(shard.stop, max(size, READ // row_bytes), shard.start):
         read = examples.select(window)
         for part in row_parts(len(read), size):
             rows = read.select(part)
             weights = row_weights(rows, fold, held_out=held_out)
-            yield Rows(np.asarray(rows.X), rows.y.astype(np.int64, copy=False), weights)
+            X = rows.X if isinstance(rows.X, SparseRows) else np.asarray(rows.X)
+            yield Rows(X, rows.y.astype(np.int64, copy=False), weights)
 
 
 class Objective:
@@ -186,7 +202,7 @@ class Objective:
         _, loss, accuracy, _ = sums.figures / self._totals
         spread, mean_gradient = sums.spread / self._totals, sums.gradient / self._totals[:, None]
         gradient = with_penalty_gradient(mean_gradient, theta, 2 * reg[:, None])
-        objective = loss + penalty(theta.astype(np.float64), reg)
+        objective = loss + penalty(theta, reg)
         if self._smoothed is not None:
             added = np.einsum("cgd,cgd->g", self._smoothed, theta, dtype=np.float64)
             objective += smoothing * added

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from classifier.coordinates import Coordinates
 from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.fit import PerModel
 from classifier.gradient_check import LIMIT, check_stacked_gradient
-from classifier.lbfgs import MEMORY
 from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
 from classifier.optimum import FullBatchTraining
@@ -27,13 +27,15 @@ from data.labels import class_weights, scaled
 from data.machine import STREAMED, check_room, memory
 from data.preprocessing import AffineMap, PreparedRows, Statistics, check_finite, measure
 from data.sources import SeededSource
+from data.sparse import SparseRows, row_size
 from data.splits import stratified_folds
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
 UNIT, ROUNDED = 2.0**-24, 1e-3  # what float32 rounds, relatively; of a spread, what is told
 # Arrays of a model's size: weights, gradient, best weights, up to two moments, scratch;
 MINIBATCH = 6
-FULL_BATCH = 16 + 2 * MEMORY  # or the pairs of L-BFGS, and the sums of a pass in float64.
+# or the pairs of L-BFGS, and the sums of a pass in float64.
+FULL_BATCH = 16 + 2 * Coordinates.memory
 COPIED = 1.5  # times as many while a checkpoint is written
 KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
 FLOAT32 = np.finfo(np.float32)
@@ -110,17 +112,19 @@ def prepare(
     config, train, val = configs[0], dataset.train, dataset.val
     _log_dataset(dataset)
     class_weights = check_dataset(dataset, config)
+    if isinstance(train.X, SparseRows):
+        _check_sparse(dataset, config)
     is_late = _is_prepared_late(dataset)
     _check_room(dataset, configs, is_late=is_late)
     with timed(seconds, "preprocessing"):
-        statistics = measure(train.X)
+        statistics = measure(train.X, train.weights)
         for held_out in (val.X, dataset.test.X):
             if isinstance(held_out, NpyRows):  # others were checked when they were read
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
         design_of_val = PreparedRows(features, val.X) if is_late else features.design_matrix(val.X)
         train, val = (
-            Split(X, split.y, None if class_weights is None else class_weights[split.y])
+            Split(X, split.y, example_weights(split, class_weights))
             for X, split in ((features.design_matrix(train.X), train), (design_of_val, val))
         )
         if config.cv is not None:
@@ -144,6 +148,20 @@ def prepare(
             )
     measured = features, train, val, scale, mean_square
     return Prepared(dataset, *measured, gradient_error, class_weights)
+
+
+def _check_sparse(dataset: Dataset, config: Config) -> None:
+    """Refuse what would make sparse rows, or the gradients of a few of them, dense."""
+    misfit = ""
+    if not isinstance(config.optimizer, Lbfgs):
+        misfit = f"optimizer={type(config.optimizer).__name__.lower()}: minibatches need dense rows"
+    elif config.preprocessing.shifts:
+        misfit = f"preprocessing={config.preprocessing.method}: a shift would fill every zero"
+    if misfit:
+        raise InputError(
+            f"{misfit}, and those of {dataset.origin} are sparse; add experiment=text, which is "
+            "optimizer=lbfgs preprocessing=none reg=1e-5, or preprocessing=scale"
+        )
 
 
 def penalties_of(config: Config, mean_square: float) -> np.ndarray:
@@ -191,7 +209,9 @@ def _is_prepared_late(dataset: Dataset) -> bool:
 
 def _check_room(dataset: Dataset, configs: Sequence[Config], *, is_late: bool) -> None:
     """Refuse what would not fit once the data are prepared and the models are made."""
-    row = 4 * (dataset.n_features + 1)
+    row = of_example = 4 * (dataset.n_features + 1)
+    if isinstance(dataset.train.X, SparseRows):
+        of_example = 8 * (row_size(dataset.train.X) + 2)  # value and column
     splits, n_train = dataset.splits().values(), len(dataset.train)
     labels = 2 * 8 * sum(map(len, splits))  # and the order of an epoch
     n_models = sum(config.reg_path["n"] if config.reg == AUTO else 1 for config in configs)
@@ -202,10 +222,10 @@ def _check_room(dataset: Dataset, configs: Sequence[Config], *, is_late: bool) -
         prepared, window = [dataset.val] * kept, 2 * window_bytes()
     arrays = copies(full_batch=isinstance(configs[0].optimizer, Lbfgs), cv=configs[0].cv)
     training = window + row * size + int(COPIED * arrays) * row * n_rows + 4 * n_rows * size
-    sample = 2 * row * min(SAMPLE, n_train)  # twice, and gone before there are models
+    sample = 2 * of_example * min(SAMPLE, n_train)  # twice, and gone before there are models
     parts = {
         "the examples": dataset.nbytes + labels,
-        "their prepared copies": row * sum(map(len, prepared)),
+        "their prepared copies": of_example * sum(map(len, prepared)),
         "training": max(sample, training),
     }
     fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
@@ -225,7 +245,8 @@ def find_class_weights(wanted: Any, dataset: Dataset) -> np.ndarray | None:
         if len(texts) < len(wanted):
             raise InputError(f"class_weight={dict(wanted)}: a class has two weights")
         wanted = texts
-    counts = class_counts(dataset.train.y, len(dataset.classes))
+    y, n_classes = dataset.train.y.astype(np.int64), len(dataset.classes)
+    counts = np.bincount(y, dataset.train.weights, n_classes)
     weights = scaled(class_weights(wanted, dataset.classes, counts))[0].astype(np.float32)
     if not weights.all():
         name = class_name(dataset.classes[int(np.argmin(weights))])
@@ -234,6 +255,14 @@ def find_class_weights(wanted: Any, dataset: Dataset) -> np.ndarray | None:
             "largest weight; let the largest be at most 1e38 times the smallest"
         )
     return weights
+
+
+def example_weights(split: Split, class_weights: np.ndarray | None) -> np.ndarray | None:
+    """Return what each example of a split counts, (N,): its own weight times that of its class."""
+    if class_weights is None:
+        return split.weights
+    of_class: np.ndarray = class_weights[split.y]
+    return of_class if split.weights is None else of_class * split.weights
 
 
 def _check_size(statistics: Statistics, features: AffineMap, hint: str) -> None:
@@ -273,6 +302,8 @@ def _log_dataset(dataset: Dataset) -> None:
     shape, n_classes = dataset.train.X.shape[1:], len(dataset.classes)
     axes = f" ({' x '.join(map(str, shape))})" if len(shape) > 1 else ""
     name, features = printable(dataset.name), f"{dataset.n_features} features{axes}"
+    for note in dataset.notes:
+        log.info("%s", note)
     log.info("%s: %s examples, %s, %d classes", name, sizes, features, n_classes)
     if len(dataset.val) + len(dataset.test) == 0:
         log.warning("no example is held out: the figures say nothing of new examples")

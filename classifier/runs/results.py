@@ -23,18 +23,24 @@ import numpy as np
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from classifier.evaluation import Measured, evaluate_stack, minimised
+from classifier.evaluation import Measured, evaluate_stack, minimised, strongest_features
 from classifier.fit import DIVERGED, DONE, Fit, PerModel
 from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
 from classifier.optimizers import Lbfgs
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
-from classifier.runs.config import CONFIGS, Job, by_folds, schemas, without_validation
+from classifier.runs.config import Job, by_folds, schemas, without_validation
 from classifier.runs.folder import locked, needed_report, read_received
 from classifier.runs.log import log, timed
-from classifier.runs.preparation import Prepared, find_class_weights, load_dataset, step_figures
+from classifier.runs.preparation import (
+    Prepared,
+    example_weights,
+    find_class_weights,
+    load_dataset,
+    step_figures,
+)
 from classifier.shards import certify_weights, evaluate_folds
-from data.dataset import Dataset, Split
+from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError, one_line
 
 CERTIFIED = 2**24  # weights whose gradients are summed up in one pass
@@ -106,7 +112,8 @@ def judge(
         n_halfway += to_optimum and any(one.ended == DONE for one in without)
         are_known = _end_with_folds(fit, without, [loss for loss, _ in folds])
         model = LinearModel(
-            fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain
+            *(fit.W, fit.b, dataset.classes, prepared.features, dataset.image_shape, job.plain),
+            encoding=dataset.encoding,
         )
         trained.append(Trained(job, fit, model, folds if are_known else []))
     if n_halfway:
@@ -175,21 +182,21 @@ def evaluate_models(
     after_block : called after each block of examples; what it raises ends the evaluation.
     of_sweep : whether they are the jobs of a sweep.
     """
-    dataset, weights = prepared.dataset, prepared.class_weights
+    dataset, class_weights = prepared.dataset, prepared.class_weights
     splits = {name: s for name, s in dataset.splits().items() if name != "test" or not of_sweep}
     held_out = any(len(split) for name, split in splits.items() if name != "train")
     calibrate = stack[0].job.config.calibrate
     certified = all(one.fit.certificate is not None for one in stack)
-    if held_out and certified and not calibrate and weights is None:
+    if held_out and certified and not calibrate and prepared.train.weights is None:
         del splits["train"]
     models, parts = [one.model for one in stack], dict[str, float]()
     with timed(parts, "evaluation"):
-        after = before = _evaluate(models, stack, splits, weights, after_block)
+        after = before = _evaluate(models, stack, splits, class_weights, after_block)
     if calibrate:
         with timed(parts, "calibration"):
             X, y = dataset.val.X, dataset.val.y
             models = [dataclasses.replace(m, temperature=fit_temperature(m, X, y)) for m in models]
-            after = _evaluate(models, stack, splits, weights, after_block)
+            after = _evaluate(models, stack, splits, class_weights, after_block)
     seconds = seconds | {name: value / len(stack) for name, value in parts.items()}
     results: list[Contents | InputError] = []
     for trained, model, cold, warm in zip(stack, models, before, after, strict=True):
@@ -214,7 +221,9 @@ def _evaluate(
     settings = [(config.report.top_k, config.label_smoothing) for config in configs]
     measured = [Measured(model, *own) for model, own in zip(models, settings, strict=True)]
     columns = [
-        evaluate_stack(measured, split.X, split.y, class_weights, after_block)
+        evaluate_stack(
+            measured, split.X, split.y, example_weights(split, class_weights), after_block
+        )
         for split in splits.values()
     ]
     return [dict(zip(splits, row, strict=True)) for row in zip(*columns, strict=True)]
@@ -269,6 +278,9 @@ def _report(
         "machine": {"host": platform.node(), "process": os.getpid()},
         "versions": _versions(),
     }
+    if dataset.encoding is not None:
+        counts = class_counts(dataset.train.y, len(dataset.classes))
+        report["features"] = strongest_features(model, dataset.encoding.names, counts)
     if (folds := trained.cross_validation) is not None:
         report["cross_validation"] = folds
     if trained.path is not None:
@@ -369,8 +381,9 @@ def open_test(folder: Path) -> None:
             models.append(dataclasses.replace(model, temperature=1.0))
         settings = config["report"]["top_k"], config["label_smoothing"]
         stack = [Measured(one, *settings) for one in models]
-        weights = find_class_weights(config["class_weight"], dataset)
-        evaluations: Sequence[Any] = evaluate_stack(stack, dataset.test.X, dataset.test.y, weights)
+        test = dataset.test
+        weights = example_weights(test, find_class_weights(config["class_weight"], dataset))
+        evaluations: Sequence[Any] = evaluate_stack(stack, test.X, test.y, weights)
         if errors := [one for one in evaluations if isinstance(one, InputError)]:
             raise errors[0]
         warm, cold = evaluations[0], evaluations[-1]
@@ -387,13 +400,15 @@ def open_test(folder: Path) -> None:
 
 def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
     """Load the data of a run as its config says, which may come from anyone."""
-    path = CONFIGS / "data" / f"{config['choices']['data']}.yaml"
+    keys = {*config["data"]}
+    kinds = [
+        k for k in schemas()["data"].values() if keys == {f.name for f in dataclasses.fields(k)}
+    ]
+    if not kinds:
+        raise InputError(f"{folder}: its data are of no source that there is")
     try:
-        defaults = OmegaConf.load(path)
-        (schema, _) = defaults.pop("defaults")  # type: ignore[arg-type]
-        kind = schemas()["data"][next(iter(schema.values()))]
         source: Any = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(kind), defaults, config["data"])
+            OmegaConf.merge(OmegaConf.structured(kinds[0]), config["data"])
         )
         is_whole = by_folds(config.get("reg"), config.get("cv"))
         return load_dataset(without_validation(source) if is_whole else source)

@@ -23,6 +23,7 @@ from classifier.estimator import BATCH_SIZE, EPOCHS, MOMENTUM, SCHEDULE
 from classifier.optimizers import OPTIMIZERS, Sgd
 from classifier.runs.config import Config
 from classifier.schedules import SCHEDULES
+from data.sparse import sparse_rows
 
 BOTH = pytest.mark.parametrize("optimizer", ["lbfgs", "sgd"])
 
@@ -100,6 +101,59 @@ def test_it_reaches_the_optimum_of_logistic_regression(
         assert reached / lowest - 1 < model.excess_ + 1e-8 <= tol + 1e-8
     np.testing.assert_allclose(model.predict_proba(X), best.predict_proba(Z), atol=2e-4)
     assert fit_intercept or not model.intercept_.any()
+
+
+@pytest.mark.parametrize(
+    ("container", "fit_intercept"), [(sparse.csr_matrix, True), (sparse.coo_array, False)]
+)
+def test_sparse_examples_are_learned_as_dense_ones(container, fit_intercept):
+    X, y = load_digits(return_X_y=True)
+    X, y = X[::6] * (X[::6] > 6), y[::6]
+    weights = np.random.default_rng(0).integers(0, 3, len(y))
+    rows = container(X)
+    for given, equal in {"standardize": "scale", "center": "none"}.items():
+        settings = {"reg": 1e-1, "tol": 1e-8, "fit_intercept": fit_intercept}
+        model = SoftmaxClassifier(**settings, preprocessing=given).fit(rows, y, weights)
+        dense = SoftmaxClassifier(**settings, preprocessing=equal).fit(X, y, weights)
+        same(model, dense, 1e-3)
+        assert model.objective_ == pytest.approx(dense.objective_, rel=1e-8)
+        for one in (model, dense):  # whichever it was fitted to
+            np.testing.assert_allclose(one.predict_proba(rows), one.predict_proba(X), atol=1e-12)
+    shifted = SoftmaxClassifier(fit_intercept=fit_intercept).fit(X, y)
+    np.testing.assert_allclose(shifted.predict_proba(rows), shifted.predict_proba(X), atol=1e-9)
+    reg, total = 1e-1, weights.sum()
+    best = LogisticRegression(
+        C=1 / (2 * reg * total), tol=1e-10, max_iter=10_000, fit_intercept=fit_intercept
+    )
+    model = SoftmaxClassifier(reg=reg, tol=1e-8, preprocessing="none", fit_intercept=fit_intercept)
+    best.fit(rows.tocsr(), y, weights), model.fit(rows, y, weights)
+    lowest = objective(best.coef_, best.intercept_, X, y, reg, weights)
+    assert model.objective_ == pytest.approx(lowest, rel=1e-6)
+    chosen = [SoftmaxClassifierCV(reg=4, cv=3, preprocessing="scale").fit(Z, y) for Z in (rows, X)]
+    np.testing.assert_allclose(*(one.scores_ for one in chosen), rtol=1e-2)
+    assert chosen[0].reg_ == pytest.approx(chosen[1].reg_)
+
+
+def test_sparse_matrices_may_have_long_indices_and_are_left_alone():
+    X, y = load_iris(return_X_y=True)
+    rows = sparse.csr_array(X)
+    doubled = sparse.csr_array(
+        (
+            np.repeat(rows.data / 2, 2),
+            np.repeat(rows.indices.astype(np.int64), 2),
+            2 * rows.indptr.astype(np.int64),
+        ),
+        shape=X.shape,
+    )
+    model, copy = SoftmaxClassifier(tol=1e-8).fit(doubled, y), doubled.data.copy()
+    same(model, SoftmaxClassifier(tol=1e-8).fit(rows, y), 1e-9)
+    np.testing.assert_array_equal(doubled.data, copy)
+    np.testing.assert_allclose(np.asarray(sparse_rows(doubled)), X)
+    np.testing.assert_array_equal(doubled.data, copy)
+    doubled.indices[5] = 2**40
+    for use in (model.predict, lambda X: SoftmaxClassifier().fit(X, y)):
+        with pytest.raises(ValueError, match="must be < 4"):
+            use(doubled)
 
 
 def test_minibatches_come_near_the_optimum_too(wine):
@@ -408,7 +462,8 @@ def test_parameters_of_minibatches_ask_for_them_or_are_refused(iris):
         (lambda m, X, y: in_parts(m, X, y, MERGED), {}, r"classes: .* as float64 below 2\*\*53"),
         (lambda m, X, y: in_parts(m, X, y, ["red", "rose"]), {}, "label white is not a class"),
         (lambda m, X, y: in_parts(in_parts(m, X, y), X, y, ["a", "b"]), {}, "not those of the fi"),
-        (lambda m, X, y: fit(m, sparse.csr_array(X), y), {}, "[Ss]parse"),
+        (lambda m, X, y: fit(m, sparse.csr_array(X), y), {"lr": 0.1}, "X is sparse: minibatches"),
+        (lambda m, X, y: in_parts(m, sparse.csr_array(X), y), {}, "[Ss]parse"),
         (lambda m, X, y: fit(m, 1e-310 * X, y), {}, r"spread of .*e-3\d+ have coefficients that"),
     ],
 )

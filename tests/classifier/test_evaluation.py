@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize_scalar
+from scipy.sparse import csr_array
 from scipy.special import log_softmax
 from sklearn import metrics
 
@@ -18,6 +19,7 @@ from classifier.uncertainty import accuracy_interval, standard_error
 from data.dataset import Split
 from data.errors import InputError
 from data.preprocessing import AffineMap
+from data.sparse import sparse_rows
 
 
 def model_of(n_features, n_classes, seed=0):
@@ -36,6 +38,30 @@ def log_probabilities(model, X):
     Z = np.column_stack([(X - model.features.shift) / model.features.scale, np.ones(len(X))])
     scores = Z @ np.vstack([model.W, model.b]).astype(float)
     return log_softmax(scores / model.temperature, axis=1)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e30])
+def test_sparse_examples_have_the_figures_of_dense_ones(unit):
+    model = model_of(40, 5)
+    model = dataclasses.replace(model, features=AffineMap(np.zeros(40), model.features.scale))
+    rng = np.random.default_rng(1)
+    X = unit * rng.standard_normal((2000, 40)) * (rng.random((2000, 40)) < 0.1)
+    X[5], X[6] = X[7], 0
+    y, rows = rng.integers(0, 5, 2000), sparse_rows(csr_array(X))
+    one, other = (evaluate(model, examples, y, 3) for examples in (rows, X))
+    assert one.pop("mistakes")[0] == other.pop("mistakes")[0]
+    one.pop("reliability"), other.pop("reliability")
+    for name, value in one.items():
+        assert value == (
+            pytest.approx(other[name], rel=1e-6) if np.ndim(value) == 0 else other[name]
+        )
+    np.testing.assert_allclose(
+        fit_temperature(model, rows, y), fit_temperature(model, X, y), rtol=1e-6
+    )
+    with pytest.raises(InputError, match="X is sparse: features that are shifted"):
+        evaluate(model_of(40, 5), rows, y, 3)
+    with pytest.raises(InputError, match="X has 40 features an example, the model has 5"):
+        evaluate(model_of(5, 5), rows, y, 3)
 
 
 @pytest.mark.parametrize("n_classes", [2, 7, 130])
@@ -148,7 +174,7 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(n_classes, n_models,
             model_of(4, n_classes, g), features=features, temperature=rng.uniform(0.5, 2)
         )
         stack.append(Measured(model, int(rng.integers(1, n_classes)), 0.3 * (g % 2)))
-    for weights in (None, of_class):
+    for weights in (None, of_class[y]):
         with blas.loaded().limit(limits=threads):
             results = evaluate_stack(stack, X, y, weights, block_scores=255 * 40)
         for (model, top_k, e), result in zip(stack, results, strict=True):
@@ -157,8 +183,9 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(n_classes, n_models,
             assert figures["accuracy"] == np.mean(log_p.argmax(axis=1) == y)
             assert figures["top_k_accuracy"] == np.mean((log_p > right[:, None]).sum(axis=1) < k)
             losses = -((1 - e) * right + e * log_p.mean(axis=1))
-            w = None if weights is None else weights[y]
-            assert minimised(figures) == pytest.approx(np.average(losses, weights=w), rel=1e-6)
+            assert minimised(figures) == pytest.approx(
+                np.average(losses, weights=weights), rel=1e-6
+            )
             np.testing.assert_array_equal(result.predicted, log_p.argmax(axis=1))
             np.testing.assert_allclose(result.log_p, right, rtol=1e-5, atol=1e-6)
             assert ("weighted_loss" in figures) == (weights is not None)

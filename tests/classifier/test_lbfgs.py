@@ -3,12 +3,14 @@
 import functools
 
 import numpy as np
+from scipy.sparse import csr_array
 
-from classifier import lbfgs
+from classifier import coordinates, lbfgs
 from classifier.coordinates import Coordinates
 from classifier.solver import take_models
 from data.dataset import Split
 from data.machine import Team
+from data.sparse import sparse_rows
 
 C, G, D = 3, 2, 7
 
@@ -46,9 +48,9 @@ def test_directions_are_the_textbooks_and_some_models_are_what_they_were_among_o
     relative = np.kron(np.eye(C) - 1 / C, np.eye(D + 1))  # as the loss, of classes alone
     A = relative @ A @ A.transpose(0, 2, 1) @ relative / 40
     coordinates, reg = coordinates_of(D), np.array([0.1, 0.01])
-    state = lbfgs.init(rng.standard_normal((C, G, D + 1)), coordinates.n_scales)
+    state = lbfgs.init(rng.standard_normal((C, G, D + 1)), coordinates)
     pairs, before = [[], []], None
-    for _ in range(lbfgs.MEMORY + 5):  # the oldest pairs are replaced by then
+    for _ in range(coordinates.memory + 5):  # the oldest pairs are replaced by then
         trial = lbfgs.trial(state, coordinates)
         step, along = state["step"].copy(), state["direction"].reshape(G, C, D + 1)
         moved = lbfgs.tell(state, trial, *quadratic(trial, A), coordinates)
@@ -57,7 +59,7 @@ def test_directions_are_the_textbooks_and_some_models_are_what_they_were_among_o
         if before is not None:
             for g in np.flatnonzero(moved):
                 pair = (step[g] * along[g], gradient[g] - before[g])
-                pairs[g] = [*pairs[g], pair][-lbfgs.MEMORY :]
+                pairs[g] = [*pairs[g], pair][-coordinates.memory :]
         before = gradient
         lbfgs.aim(state, coordinates, reg)
         scales = state["scales"].reshape(G, C, -1)
@@ -67,7 +69,7 @@ def test_directions_are_the_textbooks_and_some_models_are_what_they_were_among_o
                 expected = -textbook(pairs[g], gradient[g].copy(), H0)
                 direction = state["direction"][g].reshape(C, D + 1)
                 np.testing.assert_allclose(direction, expected, rtol=1e-5)
-    assert min(map(len, pairs)) == lbfgs.MEMORY
+    assert min(map(len, pairs)) == coordinates.memory
     one = take_models(state, [1])
     take_models(state, [0])["s"][...] = 0
     for name, array in state.items():
@@ -100,6 +102,29 @@ def test_scales_are_one_over_the_curvature_of_each_direction():
     np.testing.assert_allclose(applied, expected, rtol=1e-3)
 
 
+def test_the_diagonal_of_sparse_examples_is_one_over_the_curvature_of_each_feature(monkeypatch):
+    monkeypatch.setattr(coordinates, "LARGEST", 3)
+    rng = np.random.default_rng(2)
+    X, weights, theta = rng.standard_normal((300, 4)) + 2, rng.random(300), np.zeros((3, 1, 5))
+    theta[:] = rng.standard_normal(theta.shape) / 3
+    w, design = weights / weights.sum(), np.column_stack([X, np.ones(300)])
+    rows = sparse_rows(csr_array(design))
+    found = coordinates.find_coordinates(Split(rows, np.zeros(300, int), weights), rng, Team(1))
+    p = np.exp(design @ theta[:, 0].T)
+    p /= p.sum(axis=1, keepdims=True)
+    q = w[:, None] * p * (1 - p)
+    v = (q.T @ design**2 + q.sum(axis=0)[:, None] * (w @ design**2)) / 2
+    expected = (v + 2 * 0.05 * np.array([1, 1, 1, 1, 0])) ** -0.7
+    scales = found.scales(theta, np.array([0.05]))
+    np.testing.assert_allclose(scales[:, 0], expected, rtol=1e-9)
+    gradient = rng.standard_normal((1, 3, 5))
+    applied = found.apply(scales.transpose(1, 0, 2), gradient)
+    np.testing.assert_allclose(applied[0], gradient[0] * expected, rtol=1e-9)
+    np.testing.assert_allclose(
+        found.centred(gradient)[..., :-1], gradient[..., :-1] - gradient[..., -1:] * (w @ X)
+    )
+
+
 @np.errstate(over="ignore", divide="ignore", invalid="ignore")  # as in a training
 def test_the_number_of_threads_changes_no_bit():
     gradients = 1e-5 * np.random.default_rng(4).standard_normal((3, 500, 1, 601))
@@ -107,7 +132,7 @@ def test_the_number_of_threads_changes_no_bit():
     for n_threads in (1, 2, 3):
         with Team(n_threads) as team:
             coordinates = coordinates_of(600, team, np.float32)
-            state = lbfgs.init(np.zeros((500, 1, 601), np.float32), coordinates.n_scales)
+            state = lbfgs.init(np.zeros((500, 1, 601), np.float32), coordinates)
             for k, gradient in enumerate(gradients):
                 tried = lbfgs.trial(state, coordinates)
                 lbfgs.tell(state, tried, np.array([-float(k)]), gradient, coordinates)

@@ -4,14 +4,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
+from classifier import shards
 from classifier.fit import PerModel
 from classifier.shards import Objective, evaluate_held_out, n_shards, sum_up
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
+from data.sparse import sparse_rows
 
 C = 5
 MODELS = PerModel(
@@ -93,6 +96,35 @@ def test_examples_of_a_file_give_the_bits_of_those_in_memory(tmp_path):
     )
     assert one == other
     np.testing.assert_array_equal(gradient, of_file)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 1e-6)])
+def test_sparse_examples_give_the_sums_of_dense_ones(dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(shards, "ROWS", 500)
+    monkeypatch.setattr(shards, "LONG", 2**15)
+    examples, theta = make(9000, 40, dtype)
+    examples.X[:, :-1] *= np.random.default_rng(1).random((9000, 40)) < 0.1
+    rows = dataclasses.replace(examples, X=sparse_rows(csr_array(examples.X)))
+    results = []
+    for n in (1, 2, 5):
+        with threadpool_limits(n):
+            results.append(Objective(rows, MODELS)(theta))
+    for certificates, gradient in results[1:]:
+        assert certificates == results[0][0]
+        np.testing.assert_array_equal(gradient, results[0][1])
+    certificates, gradient = Objective(examples, MODELS)(theta)
+    np.testing.assert_allclose(results[0][1], gradient, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(results[0][0], certificates, rtol=10 * tolerance)
+    monkeypatch.setattr(shards, "SPARSE", 15 * 100)  # blocks that few scores fill
+    np.testing.assert_allclose(Objective(rows, MODELS)(theta)[1], gradient, rtol=0, atol=tolerance)
+    held_out = (
+        evaluate_held_out(split, theta, MODELS.select([1, 2, 2])) for split in (rows, examples)
+    )
+    np.testing.assert_allclose(*held_out, rtol=10 * tolerance)
+    assert sum_up(rows, theta, stop=lambda: "stopped") is None
+    nothing = sum_up(rows.select(slice(0, 0)), theta, with_gradient=True)
+    assert not nothing.gradient.any()
+    assert nothing.gradient.shape == theta.shape
 
 
 def test_held_out_figures_are_those_of_the_fold_alone():
