@@ -8,7 +8,7 @@ from pathlib import Path
 if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, without a traceback
     signal.signal(signal.SIGINT, lambda *_: os._exit(130))
 
-from classifier.export.formats import FORMATS
+from classifier.export.formats import FORMATS, examples_of
 from classifier.model import LinearModel
 from classifier.runs.prediction import find_model, incomplete_status
 from data.errors import InputError, Parser, console, one_line, printable
@@ -46,7 +46,7 @@ def export(run: str, to: str, output: str | None = None) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, lambda file: file.write(content))
     D, C = model.W.shape
-    use = form.use.format(path=repr(str(path)), shape=f"(N, {D})", D=D, C=C)
+    use = form.use.format(path=repr(str(path)), shape=examples_of(model, to), D=D, C=C)
     what = f"{path}: the {to} export of {source}, {D} features, {C} classes"
     lines = [printable(what), f"Use it: {use}"]
     warnings = incomplete_status(source), form.beware(model)

@@ -10,14 +10,20 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from classifier.model import LinearModel, fold
+from data.errors import InputError, printable
+
+if TYPE_CHECKING:  # of which most models have none: its import costs start-up
+    from data.encoding import Encoding
 
 FOLDED = "the features lie far from zero for their spread (--to sklearn keeps all digits)"
 ROUNDED = "features are rounded to float32 (--to sklearn takes them as they are)"
 TOLERANCES = {FOLDED: 1e-6, ROUNDED: 1e-3}  # of a probability; most features are no float32 numbers
+LISTED = 10  # columns of a table that are named
 PROBES, PROBED = 64, 2**22  # examples that an export is measured on; features of them, at most
 
 
@@ -73,10 +79,10 @@ def to_onnx(model: LinearModel) -> bytes:
 
 
 def to_sklearn(model: LinearModel) -> bytes:
-    """Return a fitted scikit-learn Pipeline of flat examples, saved with skops.
+    """Return a fitted scikit-learn Pipeline of flat examples, or of tables, saved with skops.
 
     The first step makes the examples float64, for StandardScaler leaves float32 as it is, which
-    has too few digits for large means.
+    has too few digits for large means. Where the model has an encoding, the first step is that.
     """
     import skops.io
     from sklearn.linear_model import LogisticRegression
@@ -87,17 +93,45 @@ def to_sklearn(model: LinearModel) -> bytes:
     intercept = model.b.astype(np.float64) / model.temperature
     if len(model.classes) == 2:  # scikit-learn keeps one score: by how much the second is larger
         coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
-    to_float64 = FunctionTransformer(np.positive, validate=True, kw_args={"dtype": "float64"})
-    scaler = StandardScaler()
-    scaler.mean_, scaler.scale_ = model.features.shift, model.features.scale
+    order, encoding = np.arange(len(model.W)), model.encoding
+    if encoding is None:
+        first = FunctionTransformer(np.positive, validate=True, kw_args={"dtype": "float64"})
+        first.n_features_in_ = len(model.W)
+    else:
+        from classifier.export.columns import to_transformer
+
+        first, order = to_transformer(encoding)
+    scaler = StandardScaler(with_mean=encoding is None or not encoding.is_sparse)
+    scaler.mean_, scaler.scale_ = np.zeros(len(order)), model.features.scale[order]
+    features, first_of = np.unique(order, return_index=True)  # only one of a feature's has the mean
+    scaler.mean_[first_of] = model.features.shift[features]
     with np.errstate(over="ignore"):  # of features of 1e300, as in scikit-learn
         scaler.var_ = scaler.scale_**2
     linear = LogisticRegression()
-    linear.coef_, linear.intercept_, linear.classes_ = coef, intercept, model.classes
-    for step in (to_float64, scaler, linear):
-        step.n_features_in_ = len(model.W)
-    steps = [("float64", to_float64), ("preprocessing", scaler), ("classifier", linear)]
-    return bytes(skops.io.dumps(Pipeline(steps)))
+    linear.coef_, linear.intercept_, linear.classes_ = coef[:, order], intercept, model.classes
+    scaler.n_features_in_ = linear.n_features_in_ = len(order)
+    name = "float64" if encoding is None else "encoding"
+    pipeline = Pipeline([(name, first), ("preprocessing", scaler), ("classifier", linear)])
+    if encoding is not None:
+        _try(pipeline, model, encoding)
+    return bytes(skops.io.dumps(pipeline))
+
+
+def _try(pipeline: Any, model: LinearModel, encoding: "Encoding") -> None:
+    """Raise InputError where a pipeline gives rows of a table other probabilities than a model."""
+    import pandas as pd
+
+    from classifier.export.columns import tried
+
+    tolerance = TOLERANCES[ROUNDED if encoding.dtype == np.float32 else FOLDED]
+    cells, frame = tried(encoding)
+    expected = model.predict_proba(np.asarray(encoding.transform(cells)))
+    error = np.abs(pipeline.predict_proba(pd.DataFrame(frame)) - expected).max()
+    if not error <= tolerance:
+        raise InputError(
+            f"scikit-learn's transformers give probabilities that differ by {error:.0e}; the other "
+            "formats take encoded features"
+        )
 
 
 def to_torch(model: LinearModel) -> bytes:
@@ -110,7 +144,8 @@ def to_torch(model: LinearModel) -> bytes:
 
     tensors = {name: torch.from_numpy(array) for name, array in _folded(model).items()}
     state = collections.OrderedDict(tensors)
-    vars(state)["_metadata"] = {"": {"version": 1, "classes": model.classes.tolist()}}
+    names = {"classes": model.classes.tolist(), **_features(model)}
+    vars(state)["_metadata"] = {"": {"version": 1, **names}}
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
@@ -130,6 +165,7 @@ def to_json(model: LinearModel) -> bytes:
         "formula": "p = softmax(coef x + intercept), of an example x as it comes, flattened",
         "classes": model.classes.tolist(),
         "image_shape": model.image_shape,
+        **_features(model),
         "intercept": folded["bias"].tolist(),
         "coef": folded["weight"].tolist(),
     }
@@ -213,6 +249,18 @@ FORMATS = {
 }
 
 
+def examples_of(model: LinearModel, to: str) -> str:
+    """Return of what kind the examples are that an export is given, in words."""
+    if model.encoding is None or to != "sklearn":
+        encoded = ", features as the model's encoding makes them" * (model.encoding is not None)
+        return f"(N, {len(model.W)}){encoded}"
+    from classifier.export.columns import CELLS
+
+    columns = [f"{printable(c.name)}: {CELLS[c.kind]}" for c in model.encoding.columns]
+    more = ["..."] * (len(columns) > LISTED)
+    return f"a pandas DataFrame ({'; '.join(columns[:LISTED] + more)})"
+
+
 def _folded(model: LinearModel) -> dict[str, np.ndarray]:
     """Return what torch.nn.Linear calls the weight (C, D) and the bias (C,)."""
     advice = "--to sklearn keeps the preprocessing apart"
@@ -221,6 +269,11 @@ def _folded(model: LinearModel) -> dict[str, np.ndarray]:
 
 
 def _names(model: LinearModel) -> dict[str, str]:
-    """Return what metadata say of the classes and of the shape of an image, in JSON."""
+    """Return what metadata say of classes, features and the shape of an image, in JSON."""
     names = {"classes": model.classes.tolist(), "image_shape": model.image_shape}
-    return {key: json.dumps(value) for key, value in names.items()}
+    return {key: json.dumps(value) for key, value in (names | _features(model)).items()}
+
+
+def _features(model: LinearModel) -> dict[str, list[str]]:
+    """Return the names of the features, where an encoding made them."""
+    return {} if model.encoding is None else {"features": [*model.encoding.names]}

@@ -40,9 +40,10 @@ def rgb(colour: str) -> np.ndarray:
 
 
 def room(text: str, letter: float = LETTER) -> float:
-    """Return about the width of a text, for which Chinese letters are twice as wide as others."""
+    """Return about the width of a text: capitals are wider than others, Chinese letters twice."""
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    return letter * (0.58 * len(text) + 0.4 * wide)
+    capitals = sum(letter.isupper() + (letter in "MWmw") for letter in text)
+    return letter * (0.58 * len(text) + 0.4 * wide + 0.2 * capitals)
 
 
 def one_line(text: str) -> str:
@@ -65,7 +66,8 @@ class Axis:
     ----------
     label : what is written beside it.
     named : (value, text) of its ticks; round values where it is None.
-    values : of a category: these have no order, and stand at 0, 1, ...; long names are turned.
+    values : of a category: these have no order, and stand at 0, 1, ...; long names are turned
+        below x, and beside y each has a line of its own.
     zero : the number that stands for 0 on a logarithmic axis of values that may be 0.
     """
 
@@ -255,11 +257,15 @@ class Chart:
     ) -> Drawing:
         """Return where all stands in so much room, more of it below for long names of ticks.
 
+        Where y is a category, the height is that of its values.
+
         Parameters
         ----------
         name_y : whether the label of y stands beside its axis.
         """
         x_ticks, y_ticks = self.x.ticks(), self.y.ticks()
+        if self.y.values:
+            height = ABOVE + 36 + (LETTER + 4) * len(self.y.values)
         left = 10 + max([38.0, *(room(text) for _, text in y_ticks)]) + (LETTER + 4) * name_y
         end = width - max([8.0, *(room(text) / 2 + 2 for _, text in x_ticks[-1:])])
         wanted = max([0.0, *(room(text) + 6 for _, text in x_ticks)]) * len(x_ticks)

@@ -21,6 +21,7 @@ from classifier.report.chart import (
     Shade,
     loss_axis,
     rgb,
+    room,
     short,
     span,
 )
@@ -29,6 +30,8 @@ from classifier.report.settings import reported_split
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 LETTERS = 28  # of a name in each of ten thousand cells, half of them from its end
 STRIPES = 400  # to point at, at most: a drawing has about as many pixels
+LONGEST = 200  # of the name of a feature that is pointed at, or in a table
+BESIDE = 190.0  # a chart of weights: room for the names of features, at most
 SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most
 FOR, AGAINST = np.array([178, 24, 43]), np.array([33, 102, 172])  # red and blue
 NATS, PERCENT = "cross-entropy (nats per example)", "accuracy (% of examples)"
@@ -205,6 +208,57 @@ def template_images(templates: np.ndarray) -> list[np.ndarray]:
     return [255 + np.abs(image) * (np.where(image > 0, FOR, AGAINST) - 255) for image in size]
 
 
+def features(report: dict[str, Any]) -> list[Chart]:
+    """Return a chart of each class that has any: its strongest features and their weights.
+
+    The charts are on one scale. What speaks most for a class is on top, and most against it below.
+    """
+    classes = {
+        name: sorted(
+            ((weight, side, feature) for side, pairs in sides.items() for feature, weight in pairs),
+            key=lambda bar: bar[0],
+        )
+        for name, sides in report.get("features", {}).items()
+    }
+    x = span([0.0, *(weight for bars in classes.values() for weight, *_ in bars)])
+    charts = []
+    for name, bars in classes.items():
+        named = [(k, beside(feature)) for k, (*_, feature) in enumerate(bars)]
+        own = dataclasses.replace(x, label=f"weight, for class {short(name)}")
+        y = Axis(-0.5, len(bars) - 0.5, label="feature", named=named, values=named)
+        chart = Chart(f"Class {short(name, LETTERS)}", own, y)
+        chart.add_reference(0.0, "", "")
+        for k, (weight, side, feature) in enumerate(bars):
+            text = f"{short(feature, LONGEST)}: {weight:+.4g}"
+            chart.marks.append(Box(min(weight, 0), k - 0.35, abs(weight), 0.7, side, text))
+        charts += [chart] * bool(bars)
+    return charts
+
+
+def beside(name: str) -> str:
+    """Return a name, cut so that there is room for it beside a chart."""
+    cut = (short(name, length) for length in range(LETTERS, 3, -1))
+    return next(text for text in cut if room(text) <= BESIDE)
+
+
+def about_features(report: dict[str, Any]) -> list[str]:
+    """Return what weights of named features mean, and which classes are shown where not all are."""
+    if "features" not in report:
+        return []
+    method, n_classes = report["config"]["preprocessing"]["method"], report["data"]["n_classes"]
+    unit = " (by one standard deviation)" * (method == "standardize")
+    sentences = [
+        "Red speaks for the class, blue against it. A weight is what the score of the class gains "
+        f"where an encoded feature grows by one after preprocessing={method}{unit}."
+    ]
+    if (shown := len(report["features"])) < n_classes:
+        most = f"the {shown} of {n_classes:,} classes with the most training examples"
+        sentences.append(f"Shown are {most}.")
+    if not features(report):
+        sentences.append("All weights are 0: nothing was learned.")
+    return sentences
+
+
 def templates(model: LinearModel) -> tuple[str, Pictures]:
     """Return a heading, and the weights of each class as images, all on one scale about zero."""
     assert model.image_shape is not None
@@ -267,9 +321,10 @@ def regions(model: LinearModel, shown: Shown, size: int) -> Chart:
     model, shown : the model, and raw examples.
     size : of the image across in pixels; its height is 3/5 of that.
     """
+    names = model.encoding.names if model.encoding else ("feature 1", "feature 2")
     x, y = (
-        span([float(value) for value in column], f"feature {d}")
-        for d, column in enumerate(shown.X.T, 1)
+        span([float(value) for value in column], beside(name))
+        for name, column in zip(names, shown.X.T, strict=True)
     )
     W, features = model.W.astype(np.float64), model.features
     scores = []

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from classifier.fit import nearness
-from classifier.report.chart import DASHES, LETTER, Box, Chart, Dot, Line, Mark, Text
+from classifier.report.chart import DASHES, LETTER, Box, Chart, Dot, Line, Mark, Text, short
 from classifier.report.settings import near_optimum, reported_split
 from classifier.uncertainty import accuracy_interval
 from data.errors import class_name, printable
@@ -135,10 +135,13 @@ def _environment() -> Environment:
         "chart": chart_html,
         "interval": lambda split: accuracy_interval(split["accuracy"], split["n"]),
         "reported_split": reported_split,
+        "strongest": lambda sides: sorted(
+            sides["for"] + sides["against"], key=lambda named: -abs(named[1])
+        ),
         "percent": "{:.2%}".format,
         "td": td,
         "tr": tr,
     }
     environment.filters |= {"at": at, "class_name": class_name, "printable": printable}
-    environment.filters |= {"near_optimum": near_optimum, "nearness": nearness}
+    environment.filters |= {"short": short, "near_optimum": near_optimum, "nearness": nearness}
     return environment

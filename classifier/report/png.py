@@ -83,6 +83,8 @@ STYLES = {
     "skipped": Style("soft", 1, dash="dashed"),
     "framed": Style("bad", 2.5),
     "plain": Style("", 0, "soft"),
+    "for": Style("", 0, "bad", 0.75),
+    "against": Style("", 0, "train", 0.75),
     "plain held-out": Style("ink", 1, "soft"),
     **{f"class-{c}": Style("", 0, hue) for c, hue in enumerate(HUES)},
     **{f"class-{c} held-out": Style("ink", 1, hue) for c, hue in enumerate(HUES)},

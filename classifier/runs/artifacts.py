@@ -37,6 +37,7 @@ HISTORY, TEXT, REPORT = "history.csv", "report.txt", "report.json"
 MISTAKES = "mistakes.npz"  # the images of the most confident mistakes
 EXAMPLES = "examples.npz"  # of two features: those that a picture shows
 PAGE, REGIONS, TEMPLATES = "report.html", "decision_regions.png", "weights.png"
+FEATURES = "features.png"  # where features have names
 PATH = "reg_path.png"  # of a run with a path of penalties, and of a sweep over them
 PLOTS = (  # of every run; where examples are images, TEMPLATES too
     "accuracy_curve.png",
@@ -426,6 +427,9 @@ FILES = (  # in the order in which those of a stage are written; written from da
         lambda _, it, to: write_text(to / TEXT, text_of("report_text", it.report) + "\n"),
     ),
     Artifact(REPORT, RESULTS, BOTH, lambda _, it, to: write_json(to / REPORT, it.report)),
-    *(Artifact(name, ("show",), BOTH) for name in (PAGE, *PLOTS, TEMPLATES, REGIONS, PATH)),
+    *(
+        Artifact(name, ("show",), BOTH)
+        for name in (PAGE, *PLOTS, TEMPLATES, FEATURES, REGIONS, PATH)
+    ),
     Artifact("status.json", ("end",), (TRACKER,)),
 )

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import textwrap
 import threading
 import types
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from classifier.report.png import ALONE, SQUARE, Plot
 from classifier.report.sweep_figures import SWEEP_PLOT, path_charts, path_of, sweep_panels
 from classifier.runs.artifacts import (
     EXAMPLES,
+    FEATURES,
     PAGE,
     PATH,
     REGIONS,
@@ -38,6 +40,7 @@ from data.files.store import from_here, read_plain, write_whole
 log = logging.getLogger(__name__)
 
 Kind = Literal["page", "run", "sweep"]  # a run's page, its plots, those of a sweep
+WRAPPED = 100  # letters of a line of a heading, where it has several
 LAST = "loss_curve.png"  # of the plots of a run: where it stands, all do
 Plots = dict[str, Callable[[], Plot]]  # what makes each plot, by its name
 
@@ -76,6 +79,10 @@ def _of_run(folder: Path) -> Plots:
         heading, pictures = figures.templates(LinearModel.load(folder / "model.npz"))
         return Plot(heading, [pictures])
 
+    def features() -> Plot:
+        about = textwrap.wrap(" ".join(figures.about_features(report)), WRAPPED)
+        return Plot("\n".join([accuracy, *about]), figures.features(report))
+
     def regions() -> Plot:
         model, shown = LinearModel.load(folder / "model.npz"), read_examples(folder / EXAMPLES)
         return Plot(accuracy, [figures.regions(model, shown, size=500)], ALONE)
@@ -91,6 +98,7 @@ def _of_run(folder: Path) -> Plots:
         return Plot(figures.heading(report, name) + settings, [chart], ALONE)
 
     plots: Plots = {TEMPLATES: templates} if report["data"]["image_shape"] else {}
+    plots |= {FEATURES: features} if "features" in report else {}
     plots |= {REGIONS: regions} if (folder / EXAMPLES).exists() else {}
     plots |= {"confusion_matrix.png": confusions, "reliability_diagram.png": reliability}
     if path := path_of(report):

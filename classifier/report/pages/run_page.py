@@ -15,6 +15,7 @@ from classifier.report.sweep_figures import path_of
 from classifier.report.text import flags, text_of
 from classifier.runs.artifacts import (
     EXAMPLES,
+    FEATURES,
     MISTAKES,
     MODEL,
     PAGE,
@@ -61,6 +62,8 @@ def write_run_page(folder: Path) -> None:
         confused=confused_pairs(split["confusion_classes"], split["confusion_matrix"]),
         reliability=figures.reliability(report),
         path=path_of(report),
+        features=figures.features(report),
+        about_features=figures.about_features(report),
         class_ends=ends_of_classes(split["per_class"]),
         config_rows=flatten(report["config"]).items(),
         details=flatten(near | {key: report[key] for key in DETAILS}).items(),
@@ -109,6 +112,7 @@ def _files(folder: Path, report: dict[str, Any]) -> list[str]:
     if report["config"]["report"]["plots"] == "all":  # soon, by another process
         names |= {*PLOTS, *([TEMPLATES] if report["data"]["image_shape"] else [])}
         names |= {REGIONS} if EXAMPLES in names else set()
+        names |= {FEATURES} if "features" in report else set()
     return sorted(name for name in names if not name.startswith("."))
 
 

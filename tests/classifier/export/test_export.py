@@ -1,7 +1,9 @@
 """Exports, each loaded by its own ecosystem's library and compared with the model itself."""
 
+import csv
 import dataclasses
 import json
+import math
 import re
 import sys
 from pathlib import Path
@@ -9,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.special import softmax
+from sklearn.impute import KNNImputer
 from sklearn.utils.validation import check_is_fitted
 
 from classifier.export.__main__ import export, main
 from classifier.export.formats import FORMATS
 from classifier.model import LinearModel
+from data.encoding import Encoding
 from data.errors import InputError
+from data.files.table import Cells, open_table
 from data.preprocessing import AffineMap
 
 EXPORT = "classifier/export/__main__.py"
@@ -92,7 +97,7 @@ def in_torch(path, model, X):
     linear = torch.nn.Linear(*model.W.shape, dtype=torch.float64)
     linear.load_state_dict(state, strict=True)
     p = linear(torch.from_numpy(X.astype(np.float64))).softmax(1).detach().numpy()
-    return p, None, {"classes": state._metadata[""]["classes"]}
+    return p, None, {k: v for k, v in state._metadata[""].items() if k != "version"}
 
 
 def in_safetensors(path, _, X):
@@ -183,6 +188,111 @@ def test_mistakes_are_one_line_and_leave_all_as_it_is(arguments, words, tmp_path
     assert words in str(ended.value)
     assert "\n" not in str(ended.value)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files
+
+
+WORDS = "the quick brown fox jumps over a lazy dog while nobody is looking".split()
+
+
+def table_of(n=300):
+    rng = np.random.default_rng(3)
+    gap, k4 = rng.random((2, n)) < 0.1, rng.integers(0, 4, n)
+    return {
+        "age": [math.nan if g else x for g, x in zip(gap[0], rng.normal(40, 9, n), strict=True)],
+        "a__time": rng.normal(1.7e9, 1, n).tolist(),
+        "city": [
+            "" if g else "Oslo Bergen Roma Bern".split()[k] for g, k in zip(gap[1], k4, strict=True)
+        ],
+        "<b>": ["ab"[k] for k in rng.integers(0, 2, n)],
+        "note": [" ".join(rng.choice(WORDS, 8).tolist()) for _ in range(n)],
+        "when": [f"2024-0{k}-11" for k in rng.integers(1, 9, n)],
+    }
+
+
+@pytest.fixture
+def tabular(tmp_path, monkeypatch):
+    """Make a model of a table of some columns, and a function of its own probabilities."""
+
+    def make(columns, n_classes, *, is_sparse=False):
+        with (tmp_path / "t.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            writer.writerows(zip(*columns.values(), strict=True))
+        n = len(columns["age"])
+        encoding = Encoding.fit(open_table([tmp_path / "t.csv"]), {}, np.ones(n, bool))
+        encoding = dataclasses.replace(encoding, is_sparse=is_sparse)
+
+        def encode(cells):
+            texts = {k: Cells([str(v or "") for v in vs], str) for k, vs in cells.items()}
+            return np.asarray(encoding.transform(texts))
+
+        X = encode(columns).astype(float)
+        features = AffineMap(X.mean(axis=0) * (not is_sparse), X.std(axis=0) + (np.ptp(X, 0) == 0))
+        model = model_of(X.shape[1], range(n_classes), features, temperature=1.5)
+        model.save(tmp_path / "model.npz")
+        model = dataclasses.replace(model, encoding=encoding)
+        monkeypatch.setattr(LinearModel, "load", lambda path: model)
+        return model, lambda cells: model.predict_proba(encode(cells))
+
+    return make
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("is_sparse", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_scikit_learn_takes_the_table_itself(n_classes, is_sparse, tabular, tmp_path):
+    io, pd = pytest.importorskip("skops.io"), pytest.importorskip("pandas")
+    table = table_of()
+    del table["when"]
+    _, own = tabular(table, n_classes, is_sparse=is_sparse)
+    told = export(str(tmp_path), "sklearn")
+    assert "a pandas DataFrame (age: a number or nan; a__time: a number or nan; city: text," in told
+    assert io.get_untrusted_types(file=tmp_path / "model.skops") == []
+    pipeline = io.load(tmp_path / "model.skops")
+    expected = own(table)
+    assert np.ptp(expected, axis=0).min() > 0.5
+    read = pd.read_csv(tmp_path / "t.csv")
+    for frame in (read, read[read.columns[::-1]].assign(more=1), pd.DataFrame(table)):
+        np.testing.assert_allclose(pipeline.predict_proba(frame), expected, rtol=0, atol=1e-6)
+    odd = {name: values[:6] for name, values in table.items()}
+    odd["<b>"] = ["a", "c", "", " ", "A", "b"]  # a gap that training never saw is another value
+    odd["note"] = ["", "THE the; the", "unheard of", "fox-fox", "é", "a"]
+    odd["city"] = [*odd["city"][:3], "Genova", "", ""]
+    expected = own(odd)
+    odd["city"][4:], odd["<b>"][2] = [None, math.nan], math.nan
+    frame = pd.DataFrame(odd, dtype=object)
+    frame = frame.astype({"age": float, "a__time": float})
+    np.testing.assert_allclose(pipeline.predict_proba(frame), expected, rtol=0, atol=1e-6)
+    for name, wrong in (("city", 1), ("<b>", True), ("age", "x"), ("note", None), ("city", 1.5)):
+        with pytest.raises((TypeError, ValueError, AttributeError)):
+            pipeline.predict_proba(frame.assign(**{name: wrong}))
+    with pytest.raises(ValueError, match="city"):
+        pipeline.predict_proba(frame.drop(columns="city"))
+
+
+def test_what_scikit_learn_cannot_encode_is_refused_in_one_line(tabular, tmp_path, monkeypatch):
+    pytest.importorskip("skops")
+    pytest.importorskip("pandas")
+    tabular(table_of(), 3)
+    words = "has no transformer for when, a column of kind date; the other formats take encoded"
+    with pytest.raises(InputError, match=words):
+        export(str(tmp_path), "sklearn")
+    tabular({"age": table_of()["age"]}, 3)
+    monkeypatch.setattr(KNNImputer, "transform", lambda self, X: np.c_[X, X].astype(bool) * 1.0)
+    with pytest.raises(InputError, match="give probabilities that differ by 1e"):
+        export(str(tmp_path), "sklearn")
+    assert not (tmp_path / "model.skops").exists()
+
+
+@pytest.mark.parametrize("to", sorted({*FORMATS} - {"sklearn"}))
+def test_other_formats_name_the_features_that_an_encoding_made(to, tabular, tmp_path):
+    pytest.importorskip(to)
+    model, own = tabular(table_of(), 3)
+    assert "features as the model's encoding makes them" in export(str(tmp_path), to)
+    X = np.asarray(model.encoding.transform({k: Cells([""] * 9, str) for k in table_of()}))
+    read = dict(zip(FORMATS, READERS, strict=True))[to]
+    p, _, names = read(str(tmp_path / "model") + FORMATS[to].suffix, model, X)
+    np.testing.assert_allclose(p, own({k: [""] * 9 for k in table_of()}), rtol=0, atol=1e-3)
+    assert names["features"] == model.encoding.names
 
 
 ODD = {

@@ -27,6 +27,7 @@ CONFIG = {
     "data": {"n": 300},
     "report": {"plots": "best"},
     "choices": {"data": "mine"},
+    "preprocessing": {"method": "standardize"},
 }
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,10 +11,10 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn import metrics
 
-from classifier.evaluation import evaluate
+from classifier.evaluation import evaluate, strongest_features
 from classifier.fit import Epoch
 from classifier.model import LinearModel
-from classifier.report.chart import HUES, Box, Dot, Line, Picture, Text, rgb, shades
+from classifier.report.chart import HUES, Box, Dot, Line, Picture, Text, one_line, rgb, shades
 from classifier.report.figures import (
     AGAINST,
     FOR,
@@ -21,6 +22,7 @@ from classifier.report.figures import (
     confusions,
     curve,
     example_images,
+    features,
     heading,
     part_of_classes,
     regions,
@@ -30,6 +32,7 @@ from classifier.report.figures import (
 from classifier.report.pages.draw import draw
 from classifier.report.png import drawing_of
 from classifier.report.text import text_of
+from data.files.store import write_json
 
 ERROR = "expected_calibration_error"
 NAMES = ["$^$", "${$", "a$\\foo$", "$\\mathrm{K}^{0}_{L}$", "_b", "日本語", "", "two\nlines"]
@@ -168,6 +171,52 @@ def test_templates_share_one_symmetric_scale(image_shape, n_classes, run_of):
     assert "nothing was learned" in templates(nothing)[0]
 
 
+FEATURES = [
+    *("age", "age is missing", "city = (other)", 'note: "refund"', "<b>&amp;", "$x^2$", "a_b", ""),
+    *(
+        "city = אוסלו",
+        "name = محمد",
+        "日本 = 東京都千代田区" * 3,
+        "MARITAL STATUS = NEVER MARRIED",
+        "W" * 90,
+        "🐈‍⬛ = 猫",
+        "two\nlines\u202e",
+    ),
+    *(f"column {d} = a value that is as long as {d} others" for d in range(39)),
+]
+
+
+@pytest.mark.parametrize(("n_classes", "n_features"), [(2, 4), (3, 14), (10, 54), (20, 54)])
+def test_the_strongest_features_have_the_largest_weights_of_either_sign(
+    n_classes, n_features, run_of, check_room
+):
+    run = run_of(n_classes=n_classes, image_shape=(n_features,))
+    run.model.W[1] = 0  # says nothing of any class
+    counts = np.random.default_rng(5).permutation(n_classes)
+    strongest = strongest_features(run.model, FEATURES[:n_features], counts)
+    assert [*strongest] == [f"class {c}" for c in range(n_classes) if counts[c] >= n_classes - 10]
+    charts = features(run.report | {"features": json.loads(json.dumps(strongest))})
+    for chart, (name, sides) in zip(charts, strongest.items(), strict=True):
+        own = sorted(zip(run.model.W[:, int(name.split()[1])], FEATURES, strict=False))
+        ends = [(float(w), f) for w, f in own if w > 0][:-11:-1], [p for p in own if p[0] < 0][:10]
+        told = [[(weight, feature) for feature, weight in sides[s]] for s in ("for", "against")]
+        assert told == [*map(list, ends)]
+        boxes, bars = of_kind(chart, Box), sorted(ends[0] + ends[1])  # the higher the more for it
+        assert [box.y for box in boxes] == pytest.approx(np.arange(len(bars)) - 0.35)
+        for box, (weight, feature), (_, beside) in zip(boxes, bars, chart.y.named, strict=True):
+            assert (box.x, box.width) == (min(weight, 0), abs(weight))
+            assert box.kind == ("for" if weight > 0 else "against")
+            named, (begin, *end) = one_line(feature) or '""', beside.split("…")
+            assert box.text == f"{named}: {weight:+.4g}"
+            assert named.startswith(begin)
+            assert named.endswith("".join(end))
+            assert bool(end) == (len(named) > 27)
+        assert name in chart.title
+        assert name in chart.x.label
+        assert (chart.x.low, chart.x.high) == (charts[0].x.low, charts[0].x.high)
+        check_room(drawing_of(chart))
+
+
 @pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (2, 3, 3)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int16])
 def test_examples_share_one_scale_from_black_to_white(shape, dtype):
@@ -198,9 +247,13 @@ def test_a_place_has_the_class_that_the_model_predicts_there(n_classes, run_of):
         told = f"{'validation' if held else 'training'}, class {n_classes - 1}"
         assert dot.text == told + f", taken for class {guess}" * bool(guess != n_classes - 1)
     assert [text for _, text in chart.keys[2:]] == [*model.classes] * (n_classes <= len(HUES))
+    assert (chart.x.label, chart.y.label) == ("feature 1", "feature 2")
+    model = dataclasses.replace(model, encoding=SimpleNamespace(names=["age", "$ = <b>"]))
+    chart = regions(model, Shown(X, np.full(50, 0), is_val), 40)
+    assert (chart.x.label, chart.y.label) == ("age", "$ = <b>")
 
 
-@pytest.mark.parametrize("kind", ["images", "two features"])
+@pytest.mark.parametrize("kind", ["images", "two features", "named features"])
 def test_every_plot_can_be_drawn_again_from_the_files(kind, leave, monkeypatch):
     """Whatever the names of the classes and of the data, which are drawn as they are."""
     written = []
@@ -216,9 +269,13 @@ def test_every_plot_can_be_drawn_again_from_the_files(kind, leave, monkeypatch):
     if kind == "two features":
         y = np.arange(80) % 8
         np.savez(run.folder / "examples.npz", X=rng.normal(size=(80, 2)), y=y, is_val=y == 0)
+    if kind == "named features":
+        strongest = strongest_features(run.model, ["$x_1$", "<b>"], np.ones(8))
+        write_json(run.folder / "report.json", run.report | {"features": strongest})
     draw("run", run.folder)
     names = {"accuracy_curve", "confusion_matrix", "loss_curve", "reliability_diagram"}
-    names |= {"weights" if kind == "images" else "decision_regions"}
+    own = {"images": "weights", "two features": "decision_regions", "named features": "features"}
+    names |= {own[kind]}
     assert {path.stem for path in run.folder.glob("*.png")} == names
     for path in run.folder.glob("*.png"):
         pixels = np.asarray(Image.open(path))
@@ -227,7 +284,11 @@ def test_every_plot_can_be_drawn_again_from_the_files(kind, leave, monkeypatch):
     # In the legend of the regions or over its template, and at both sides of the matrix.
     cut = ["$\\mathrm{…{0}_{L}$", '""', "two\N{REPLACEMENT CHARACTER}lines"]
     shown = [*NAMES[:3], *NAMES[4:6], *cut]
-    assert {text: written.count(text) for text in shown} == dict.fromkeys(shown, 3)
+    times = dict.fromkeys(shown, 3)
+    if kind == "named features":  # a chart names its class in a sentence
+        times = dict.fromkeys(shown, 2) | {f"weight, for class {name}": 1 for name in shown}
+        times |= dict.fromkeys(["$x_1$", "<b>"], 8)
+    assert {text: written.count(text) for text in times} == times
 
 
 def test_a_picture_that_fails_costs_no_other(leave):

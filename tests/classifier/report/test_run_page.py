@@ -1,11 +1,13 @@
 """What the page of a run shows, read back from its HTML."""
 
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from classifier.evaluation import strongest_features
 from classifier.report.page import td, tr
 from classifier.report.pages.run_page import (
     command,
@@ -13,9 +15,11 @@ from classifier.report.pages.run_page import (
     ends_of_classes,
     write_run_page,
 )
+from classifier.report.text import text_of
 from classifier.runs.artifacts import DRAWN, read_examples, write_examples
 from data.dataset import Dataset, Split
 from data.errors import InputError
+from data.files.store import write_json
 
 ERROR = "expected_calibration_error"
 
@@ -177,6 +181,46 @@ def test_the_page_of_many_classes_says_what_it_leaves_out_and_stays_small(page_o
     assert page.html.count("<img") == 0  # they are no images
     assert '<a href="model.npz">' in page.html
     assert "weights.png" not in page.html
+
+
+def test_named_features_are_a_chart_a_table_and_lines_of_text(leave, read):
+    names = ["<b>bold</b>", "$x$", "two\nlines", "long," * 99]
+    run = leave(n_classes=30, image_shape=(4,))
+    counts = np.r_[np.ones(25), np.full(5, 2)]
+    strongest = strongest_features(run.model, names, counts)
+    write_json(run.folder / "report.json", run.report | {"features": strongest})
+    write_run_page(run.folder)
+    page = read(run.folder / "report.html")
+    shown = [*range(5), *range(25, 30)]
+    rows = page.tables["The strongest features of each class"][1:]
+    assert [*dict.fromkeys(row[0] for row in rows)] == [f"class {c}" for c in shown]
+    told = [(row[0], row[1][:6].strip(), row[2]) for row in rows]
+    assert {*told} == {
+        (f"class {c}", name[:6].replace("\n", "�").strip(), f"{run.model.W[d, c]:.4g}")
+        for c in shown
+        for d, name in enumerate(names)
+    }
+    assert max(len(row[1]) for row in rows) == 200
+    assert "Shown are the 10 of 30 classes with the most training examples." in page.text
+    assert "grows by one after preprocessing=standardize (by one standard deviation)." in page.text
+    assert "<b>bold" not in page.html
+    assert [figure.count("<rect") for figure in page.html.split("<figcaption>Class ")[1:]] == [
+        4
+    ] * 10
+    text = text_of("features_text", strongest).splitlines()
+    assert len(text) == 11
+    for line, c in zip(text[1:], shown, strict=True):
+        largest = np.argsort(-np.abs(run.model.W[:, c]))[:3]
+        weights = re.findall(r"\(([+-][0-9.e-]+)\)", line)
+        assert line.startswith(f"  class {c}: ")
+        assert [float(w) for w in weights] == pytest.approx(run.model.W[largest, c], rel=5e-3)
+    nothing = dataclasses.replace(run.model, W=0 * run.model.W)
+    report = run.report | {"features": strongest_features(nothing, names, counts)}
+    write_json(run.folder / "report.json", report)
+    write_run_page(run.folder)
+    page = read(run.folder / "report.html")
+    assert "All weights are 0: nothing was learned." in page.text
+    assert "The strongest features of each class" not in page.tables
 
 
 def test_the_command_is_that_of_the_overrides_but_for_what_is_secret(leave):
