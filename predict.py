@@ -1,4 +1,4 @@
-"""Apply a trained run to new examples: python predict.py run=latest input=PATH.npz."""
+"""Apply a trained run to new examples: python predict.py run=latest input=FILE."""
 
 import os
 import signal

@@ -127,7 +127,7 @@ def probe(rounds: int, quick: bool) -> Table:
     problem = problems.embeddings(quick=quick)
     with tempfile.TemporaryDirectory() as place:
         np.savez(f"{place}/probe.npz", X=problem.X, y=problem.y)
-        train = _train("data=arrays", f"data.train={place}/probe.npz", "epochs=3", "batch_size=256")
+        train = _train("data=files", f"data.train={place}/probe.npz", "epochs=3", "batch_size=256")
         named = {"a probe, 1,000 classes, 3 epochs": train}
         return _table("A whole command on embeddings", named, rounds, _training)
 
@@ -202,7 +202,7 @@ def streamed(rounds: int, quick: bool) -> Table:
             part[:] = problem.X
         X.flush()
         np.save(place / "y.npy", np.tile(problem.y, times))
-        train = _train("data=arrays", "epochs=4", "batch_size=256", "report.plots=false")
+        train = _train("data=files", "epochs=4", "batch_size=256", "report.plots=false")
         pair = [f"data.train_X={place / 'X.npy'}", f"data.train_y={place / 'y.npy'}"]
         named = {"in memory": [*train, f"data.train={place / 'mine.npz'}"]}
         named[f"from a file of {X.nbytes / 1e9:.1f} GB"] = [*train, *pair]

@@ -17,7 +17,7 @@ def train(command, tmp_path):
     def run(X, y, *arguments):
         folder = tmp_path / str(len([*tmp_path.iterdir()]))
         np.savez(tmp_path / "x.npz", X=X, y=y)
-        options = ["data=arrays", "data.train=x.npz", "epochs=2", "report.plots=false"]
+        options = ["data=files", "data.train=x.npz", "epochs=2", "report.plots=false"]
         done = command("train.py", *options, f"hydra.run.dir={folder.name}", *arguments)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))["metrics"]

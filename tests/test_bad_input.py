@@ -39,8 +39,11 @@ ARRAYS = {
     "NaN label": ({"y": np.where(Y, Y, np.nan)}, r"y\[0\]=nan: labels must be whole"),
     "dates in X": ({"X": X.astype("datetime64[s]")}, "X is datetime64"),
     "object labels": ({"y": Y.astype(object)}, "y holds Python objects; save text as y.astype"),
-    "no X": ({"X": None}, "no array named X; it holds y"),
-    "a column of labels": ({"y": Y[:, None]}, r"y is int64 of shape \(60, 1\)"),
+    "no X": (
+        {"X": None},
+        r"nothing in it has a name of the features .*; it holds y: give data.features=",
+    ),
+    "two labels each": ({"y": np.c_[Y, Y]}, r"y is int64 of shape \(60, 2\)"),
 }
 
 
@@ -99,10 +102,10 @@ FILES = {
     "cut.npz": "an .npz file cut short",
     "empty.npz": "not an .npz file; numpy.savez",
     "pickled.npz": "X holds Python objects",
-    "folder.npz": "not a file but a folder",
+    "folder.npz": "no pictures .* in the folder or in its sub-folders",
     "none.npz": "no such file",
     "huge.npz": r"a damaged .npz file \(X says 7199999999928 bytes and has 0",
-    "lines.npz": r"no array named X; it holds two\\nlines",
+    "lines.npz": "X is int64 of shape",
     "twice.npz": r"a damaged .npz file \(it holds y twice",
 }
 
@@ -143,7 +146,7 @@ def test_places_without_permission(powerless, tmp_path):
     (tmp_path / "readonly").mkdir(mode=0o555)
     train, predict, report = ["train.py"], ["predict.py"], ["-m", "classifier.report"]
     for program, arguments, words in (
-        (train, ["data=arrays", "data.train=closed/x.npz"], "closed/x.npz: Permission denied"),
+        (train, ["data=files", "data.train=closed/x.npz"], "closed/x.npz: Permission denied"),
         (train, ["data=cifar10", "data.root=closed/run"], "closed/run: Permission denied"),
         (train, ["resume=closed/run"], "closed/run.*: Permission denied"),
         (train, ["resume=latest", "outputs=closed"], "closed/latest.txt: Permission denied"),
@@ -248,7 +251,7 @@ ODD = {
 def test_what_is_odd_but_can_be_used(row, command, tmp_path):
     changes, words = ODD[row]
     save(tmp_path / "x.npz", changes)
-    arguments = ["data=arrays", "data.train=x.npz", "report.plots=false", "epochs=9"]
+    arguments = ["data=files", "data.train=x.npz", "report.plots=false", "epochs=9"]
     done = command("train.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -259,7 +262,7 @@ def test_what_is_odd_but_can_be_used(row, command, tmp_path):
 def test_ten_thousand_classes(command, tmp_path):
     y = np.arange(12_000) % 10_000
     np.savez(tmp_path / "x.npz", X=np.random.default_rng(0).normal(size=(12_000, 3)), y=y)
-    arguments = ["data=arrays", "data.train=x.npz", "epochs=1", "batch_size=1000"]
+    arguments = ["data=files", "data.train=x.npz", "epochs=1", "batch_size=1000"]
     done = command("train.py", *arguments, "report.plots=false")
     assert done.returncode == 0, done.stderr
     assert done.memory < GIB // 2  # the scores of all examples of training are 320 MiB
@@ -268,7 +271,7 @@ def test_ten_thousand_classes(command, tmp_path):
 @pytest.mark.parametrize("size", [1e6, 1e-6, 1e-50])
 def test_features_that_one_step_cannot_suit_are_told(size, command, tmp_path):
     save(tmp_path / "x.npz", {"X": size * X})
-    arguments = ["data=arrays", "data.train=x.npz", "report.plots=false", "epochs=9"]
+    arguments = ["data=files", "data.train=x.npz", "report.plots=false", "epochs=9"]
     done = command("train.py", *arguments, "preprocessing=none")
     assert "use preprocessing=standardize" in done.stdout + done.stderr
     if size == 1e-50:

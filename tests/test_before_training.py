@@ -10,7 +10,7 @@ from classifier.model import LinearModel
 from classifier.runs.folder import read_status
 from data.sources.files import Source as Arrays
 
-QUICK = ["data=arrays", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
+QUICK = ["data=files", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
 
 
 def write_files(folder, splits, n_classes=3, n_features=4):

@@ -24,7 +24,7 @@ def newest(tmp_path):
 
 
 def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
-    bad = ["data=arrays", "data.train=no"]
+    bad = ["data=files", "data.train=no"]
     assert command("train.py", "hydra.run.dir=failed", *bad).returncode == 1
     assert read_status(tmp_path / "failed")["status"] == "failed"
     assert not (tmp_path / "outputs/latest.txt").exists()
@@ -56,7 +56,7 @@ def test_a_run_that_is_killed_is_the_newest_once_there_is_something_to_go_on_wit
     number, start, command, newest, tmp_path
 ):
     assert command("train.py", "hydra.run.dir=earlier", *QUICK).returncode == 0
-    assert command("train.py", "hydra.run.dir=refused", "data=arrays", "data.train=none").returncode
+    assert command("train.py", "hydra.run.dir=refused", "data=files", "data.train=none").returncode
     assert newest() == "earlier"
     program = start("train.py", "hydra.run.dir=killed", *LONG)
     link = tmp_path / "outputs/latest"  # is made after the file

@@ -37,7 +37,7 @@ def job_of(probe, repository, tmp_path, monkeypatch):
 
     def make(name, *overrides):
         with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-            composed = compose("train", overrides=["data=arrays", *probe, *QUIET, *overrides])
+            composed = compose("train", overrides=["data=files", *probe, *QUIET, *overrides])
         config = make_config(composed)
         refuse_unused(config, overrides)
         choices = {"optimizer": type(config.optimizer).__name__.lower()}
@@ -93,7 +93,7 @@ def test_a_path_with_a_folder_for_each_penalty(command, probe, tmp_path):
     arguments = [
         "-m",
         "sweep=reg_path",
-        "data=arrays",
+        "data=files",
         *probe,
         *QUIET,
         "data.val_fraction=0",
@@ -169,7 +169,7 @@ def test_a_probe_is_one_run(command, probe, tmp_path):
 
 @pytest.mark.slow
 def test_a_finished_run_stays_finished_where_going_on_is_refused(command, probe, tmp_path):
-    own = [*probe, "data=arrays", *QUIET, "cv=3"]
+    own = [*probe, "data=files", *QUIET, "cv=3"]
     done = command("train.py", *own, "hydra.run.dir=r")
     assert done.returncode == 0, done.stderr
     status = (tmp_path / "r/status.json").read_bytes()
@@ -230,7 +230,7 @@ def test_a_path_of_streamed_examples_whatever_their_labels_are_kept_in(job_of, t
 def test_weights_that_are_zero_have_a_place_in_the_pictures(command, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "n.npz", X=np.ones((90, 3)), y=rng.integers(0, 3, 90))
-    own = ["data=arrays", "data.train=n.npz", *QUIET, "reg=1e3,1e2,10,1,1e-1"]
+    own = ["data=files", "data.train=n.npz", *QUIET, "reg=1e3,1e2,10,1,1e-1"]
     done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "s/reg_path.png").exists()
@@ -241,7 +241,7 @@ def test_weights_that_are_zero_have_a_place_in_the_pictures(command, tmp_path):
 def test_seeds_of_a_cross_validation_are_repetitions_and_what_is_not_proven_is_said(
     command, probe, tmp_path
 ):
-    own = ["data=arrays", *probe, *QUIET, "seed=0,1", "cv=3", "epochs=2"]
+    own = ["data=files", *probe, *QUIET, "seed=0,1", "cv=3", "epochs=2"]
     done = command("train.py", "-m", *own, "hydra.sweep.dir=s")
     assert done.returncode == 0, done.stderr
     (setting,) = read(tmp_path / "s", "sweep.json")["settings"]

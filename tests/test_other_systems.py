@@ -63,7 +63,7 @@ def test_the_commands_where_links_and_fcntl_are_missing_and_files_are_in_use(rep
         assert (done.returncode, done.stderr) == (0, b""), done.stderr.decode("cp1252")
         assert b"does not point to this run" not in done.stdout
 
-    data = ["data=arrays", "data.train='猫.npz'", "epochs=5"]
+    data = ["data=files", "data.train='猫.npz'", "epochs=5"]
     run("train.py", *data)
     run("train.py", "resume=latest", "epochs=7")
     run("train.py", "-m", "lr_scale=0.5,1", *data, "hydra.sweep.dir=sweep")

@@ -40,12 +40,12 @@ def place(tmp_path_factory, command_in):
         return SimpleNamespace(code=done.returncode, out=done.stdout, error=done.stderr)
 
     outputs = folder / "outputs"
-    odd = ["data=arrays", "data.train=odd.npz", "report.plots=false", "schedule=constant"]
+    odd = ["data=files", "data.train=odd.npz", "report.plots=false", "schedule=constant"]
     named = ["data=blobs", "epochs=3", "report.plots=false", f"name='{NAME}'", "tags=[a b,'<i>c']"]
     for code, *arguments in (
         (0, "epochs=5", "calibrate=true", "hydra.run.dir=outputs/digits"),
         (0, *odd, "epochs=3", "hydra.run.dir='outputs/<b>odd #2'"),
-        (1, "data=arrays", "data.train=none.npz", "hydra.run.dir=outputs/lost"),
+        (1, "data=files", "data.train=none.npz", "hydra.run.dir=outputs/lost"),
         (1, *SWEEP, "hydra.sweep.dir=outputs/sweep"),
         (0, *named, "hydra.run.dir=named"),
     ):
@@ -170,7 +170,7 @@ def test_a_page_is_made_again_from_the_files_whatever_stands_beside_them(place, 
 
 def test_the_test_split_of_a_job_is_looked_at_where_that_is_typed_on_its_own_data(place, tmp_path):
     shutil.copy(place.folder / "odd.npz", tmp_path)
-    data = ["data=arrays", f"data.train={tmp_path}/odd.npz", "report.plots=false", "epochs=2"]
+    data = ["data=files", f"data.train={tmp_path}/odd.npz", "report.plots=false", "epochs=2"]
     sweep = tmp_path / "sweep"
     assert place.call("train.py", "-m", *data, "reg=1e-4,1", f"hydra.sweep.dir={sweep}").code == 0
     best = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["best"]["folder"]

@@ -16,7 +16,7 @@ from data.labels import class_indices
 from data.preprocessing import AffineMap
 
 NAMES = np.array(["ant", "bee", "cat"])
-QUICK = ["data=arrays", "epochs=5", "report.plots=false"]
+QUICK = ["data=files", "epochs=5", "report.plots=false"]
 
 
 @pytest.fixture(scope="module")

@@ -249,7 +249,7 @@ def test_a_file_name_that_is_no_text_is_escaped_wherever_it_is_shown(command, tm
         path = tmp_path / os.fsdecode(name)
         np.savez(path, X=X, y=np.repeat(["a", "b", "c"], 30))
     tracker = "none" if importlib.util.find_spec("tensorboardX") is None else "tensorboard"
-    given = ["data=arrays", "epochs=2", f"tracker={tracker}"]
+    given = ["data=files", "epochs=2", f"tracker={tracker}"]
     done = command("train.py", *given, 'data.train="a\udcff.npz"', "hydra.run.dir=r")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("a\\udcff: ")

@@ -368,7 +368,7 @@ def test_a_model_that_is_used(edit, words, top, ends):
 def test_class_names_and_paths_with_control_characters_are_escaped(top, ends):
     X = np.random.default_rng(0).normal(size=(90, 3))
     np.savez(top / "x\x1b[31m.npz", X=X, y=NAMES[np.arange(90) % 3])
-    own = ["data=arrays", "data.train='x\x1b[31m.npz'", "epochs=1", "report.plots=false"]
+    own = ["data=files", "data.train='x\x1b[31m.npz'", "epochs=1", "report.plots=false"]
     said = ends(None, "train.py", *own, "hydra.run.dir='new\x1b]0;x\x07'")
     assert r"new\x1b]0;x\x07" in said
     (folder,) = top.glob("new*")

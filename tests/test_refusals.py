@@ -48,7 +48,6 @@ def write_arrays(folder):
     y = np.repeat(["a", "b", "c"], 30)
     X = rng.normal(size=(90, 4)) + 3 * np.eye(3, 4).repeat(30, axis=0)
     np.savez(folder / "good.npz", X=X, y=y)
-    np.savez(folder / "features.npz", features=X, y=y)
     np.savez(folder / "narrow.npz", X=X[:, :3], y=y)
     np.savez(folder / "labels.npz", X=X, y=np.repeat(["a", "b", "z"], 30))
     np.savez(folder / "large.npz", X=1e25 * X, y=y)
@@ -61,7 +60,7 @@ def write_arrays(folder):
 @pytest.mark.parametrize(("given", "line"), [*(REFUSED["data"] | REFUSED["prepared"]).items()])
 def test_data_that_cannot_be_used_fail_a_run_and_make_no_job(given, line, command, tmp_path):
     write_arrays(tmp_path)
-    given = ["data=arrays", "epochs=1", "report.plots=false", *given.split()]
+    given = ["data=files", "epochs=1", "report.plots=false", *given.split()]
     if given[3].startswith("data="):
         del given[0]
     done = command("train.py", *given, "hydra.run.dir=r")

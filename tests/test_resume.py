@@ -34,7 +34,7 @@ FULL_BATCH = "optimizer=lbfgs epochs=3000 report.plots=false reg=1e-6".split()
 FULL_BATCH += ["optimizer.tol=1e-12"]  # which float32 never reaches
 PATH = ["-m", "optimizer=lbfgs", "reg=1e-2,3e-3,1e-3,3e-4,1e-4", "cv=3", "optimizer.tol=1e-4"]
 ONE_PATH = "reg=auto reg_path.from=1e-1 reg_path.to=1e-2 reg_path.n=4 report.plots=false".split()
-STREAMED = "data=arrays data.train_X=X.npy data.train_y=y.npy".split()
+STREAMED = "data.train_X=X.npy data.train_y=y.npy".split()
 STREAMED += ["class_weight={0: 2, 2: 0.5}"]
 KINDS = {
     "sgd": (1, [*LONG, "momentum=0.5"]),

@@ -63,7 +63,7 @@ def save(path, n, d):
     np.savez_compressed(path, X=X, y=(np.arange(n) % 50 == 0).astype(np.uint8))
 
 
-ARRAYS = ["data=arrays", "data.train=x.npz", "epochs=1", "hydra.run.dir=run"]
+ARRAYS = ["data=files", "data.train=x.npz", "epochs=1", "hydra.run.dir=run"]
 
 
 def test_what_does_not_fit_is_refused_before_it_is_read_or_made(small, tmp_path):
@@ -96,7 +96,7 @@ def test_a_pair_of_files_larger_than_the_memory_is_streamed(small, tmp_path):
     assert X.nbytes > memory
     del X
     np.save(tmp_path / "y.npy", (np.arange(n) % 1000 == 0).astype(np.int64))
-    files = ["data=arrays", "data.train_X=X.npy", "data.train_y=y.npy", "hydra.run.dir=run"]
+    files = ["data=files", "data.train_X=X.npy", "data.train_y=y.npy", "hydra.run.dir=run"]
     quick = ["epochs=1", "batch_size=1024", "data.val_fraction=0.05", "data.test_fraction=0.05"]
     done = small("train.py", *files, *quick, limit=memory)
     assert (done.returncode, done.stderr) == (0, "")

@@ -99,7 +99,7 @@ def test_the_winner_alone_is_looked_at_on_the_test_split(command, tmp_path):
 def test_bad_jobs_never_stop_the_others_and_failed_ones_are_run_again(launcher, command, tmp_path):
     X = np.random.default_rng(0).normal(size=(90, 3))
     np.savez(tmp_path / "mine.npz", X=X, y=np.arange(90) % 3)
-    sweep = ("train.py", "-m", "data=arrays", "data.train=none.npz,mine.npz", "lr=0.1,1e9,fast")
+    sweep = ("train.py", "-m", "data=files", "data.train=none.npz,mine.npz", "lr=0.1,1e9,fast")
     options = ("hydra.sweep.dir=t", "epochs=5", "report.plots=false")
     done = command(*sweep, *options, f"hydra/launcher={launcher}")
     assert done.returncode == 1

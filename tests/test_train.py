@@ -129,7 +129,7 @@ def test_a_pair_of_files_is_trained_on_as_the_same_data_in_memory(command, tmp_p
         np.savez(tmp_path / f"{name}.npz", X=X[rows], y=y[rows])
         np.save(tmp_path / f"{name}_X.npy", X[rows].astype(np.float32))
         np.save(tmp_path / f"{name}_y.npy", y[rows])
-    common = ["data=arrays", "data.val_fraction=0", "batch_size=500", "epochs=50", "lr_scale=5"]
+    common = ["data=files", "data.val_fraction=0", "batch_size=500", "epochs=50", "lr_scale=5"]
     files = ["data.train=train.npz", "data.test=test.npz"]
     pairs = [f"data.{n}_{a}={n}_{a}.npy" for n in ("train", "test") for a in "Xy"]
     for folder, places in (("memory", files), ("files", pairs)):

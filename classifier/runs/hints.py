@@ -93,8 +93,8 @@ def _no_override(arguments: Sequence[str], place: int, fields: Fields) -> str | 
     argument, before = arguments[place], arguments[place - 1] if place else ""
     if before.endswith("=") and before[:-1] in fields:
         return _meant(argument, before[:-1], argument, fields, ", without spaces")
-    if re.fullmatch(r"[^=]+\.npz", argument):
-        key = "input" if "input" in fields else "data=arrays data.train"
+    if re.fullmatch(r"[^=]+\.(npz|npy|csv|tsv|parquet|arrow|safetensors|pt|h5|svm)", argument):
+        key = "input" if "input" in fields else "data.train"
         return f"{argument}: a file is given as {key}={argument}"
     parts = re.fullmatch(r"([\w.-]+)(?:(?::|==)(.*))?", argument)
     if parts is None:

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,12 +17,17 @@ from classifier.report.text import text_of
 from classifier.runs.artifacts import BEST, MODEL
 from classifier.runs.config import PredictConfig
 from classifier.runs.folder import NOT_BEGUN, kind_of, latest_run, read_report, read_status
+from data.dataset import Examples
 from data.errors import InputError, printable
-from data.files.arrays import read_npz
 from data.files.store import is_folder, is_replaceable, is_there, write_whole
-from data.labels import NUMBER, check_labels, class_indices
-from data.preprocessing import check_features
+from data.files.table import Table
+from data.labels import NUMBER, Coded, class_indices
+from data.machine import row_parts
 from data.sources.cifar import LAYOUTS
+from data.sources.own.examples import Wanted, find_files, open_examples
+from data.sources.own.loading import encode
+
+COUNTED = 2**16  # rows whose rare values are counted at a time
 
 
 @blas.within_cores()
@@ -46,13 +52,14 @@ def predict(config: PredictConfig) -> str:
     if wrong:
         raise InputError(f"output={output}: {wrong}; name another file")
     model = LinearModel.load(path)
-    X, y = _read_examples(config.input, model)
+    X, y, notes = _read_examples(config, model)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, lambda file: _write_csv(file, model, X, y))
     except InputError as error:
         raise InputError(f"{config.input}: {error} ({path})") from error
-    summary = f"{printable(config.output)}: {len(X)} predictions with {printable(path)}"
+    notes.append(f"{printable(config.output)}: {len(X)} predictions with {printable(path)}")
+    summary = "\n".join(notes)
     if status := incomplete_status(path):
         summary += f"\nBeware: {status}"
     if y is None or (metrics := evaluate(model, X, y, config.top_k)) is None:
@@ -61,24 +68,51 @@ def predict(config: PredictConfig) -> str:
     return "\n\n".join([table, text_of("split_text", "input", metrics), summary])
 
 
-def _read_examples(path: str, model: LinearModel) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return X, and the class indices of y where the file has labels.
+def _read_examples(
+    config: PredictConfig, model: LinearModel
+) -> tuple[Examples, np.ndarray | None, list[str]]:
+    """Return X, the class indices of y where each example has a label, and what there is to say.
 
     A label is the name of a class. The official files of CIFAR alone number their classes.
     """
-    arrays = read_npz(path, ["X"], optional=["y"])
-    X = check_features(arrays["X"], path)
-    if "y" not in arrays:
-        return X, None
-    labels, classes = check_labels(arrays["y"], path), model.classes
-    if len(labels) != len(X):
-        raise InputError(f"{path}: X holds {len(X)} examples and y {len(labels)} labels")
     source = model.config.get("data") if isinstance(model.config, dict) else None
-    is_cifar = isinstance(source, dict) and str(source.get("version")) in LAYOUTS
+    source = source if isinstance(source, dict) else {}
+    label, features = (source.get(k) and str(source[k]) for k in ("label", "features"))
+    shape, cache = model.image_shape or (1, 1), Path(config.outputs) / "cache"
+    files, classes = find_files(config.input, "input"), model.classes
+    found = open_examples(
+        files,
+        None,
+        Wanted(
+            *(label, features, None, shape[0], cache, (*shape, 1)[2], len(model.W)),
+            needs_label=False,
+        ),
+    )
+    X, y, notes = found.X, found.y, [*found.notes]
+    if isinstance(X, Table):
+        if model.encoding is None:
+            raise InputError(f"{files[0]}: a table, and the model was trained on other features")
+        X = encode(X, model.encoding, np.arange(len(X)), cache)
+        others = Counter[str]()
+        for part in row_parts(len(X), COUNTED):
+            others.update(model.encoding.others(X[part]))
+        notes += [
+            f"{printable(name)}: {n} of {len(X)} rows hold a value that is rare or new: (other)"
+            for name, n in others.items()
+            if n
+        ]
+    elif model.encoding is not None:
+        raise InputError(f"{files[0]}: no table, and the model was trained on the columns of one")
+    n_missing = int((y.codes < 0).sum()) if isinstance(y, Coded) else 0
+    if 0 < n_missing < len(X):
+        notes.append(f"{n_missing} of {len(X)} examples have no label: no accuracy is reported")
+    if y is None or n_missing:
+        return X, None, notes
+    is_cifar = str(source.get("version")) in LAYOUTS
     are_names = any(map(NUMBER.fullmatch, map(str, classes)))  # some numbers
-    if is_cifar and labels.dtype.kind in "iu" and not are_names:
+    if is_cifar and isinstance(y, np.ndarray) and y.dtype.kind in "iu" and not are_names:
         classes = np.arange(len(classes))
-    return X, class_indices(labels, classes, path)
+    return X, class_indices(y, classes, str(files[0])), notes
 
 
 def find_model(run: str, outputs: Path) -> Path:
@@ -125,7 +159,7 @@ def incomplete_status(model: Path) -> str:
     return printable(f"the run's status is {status['status']}: {status['reason']}")
 
 
-def _write_csv(file: BinaryIO, model: LinearModel, X: np.ndarray, y: np.ndarray | None) -> None:
+def _write_csv(file: BinaryIO, model: LinearModel, X: Examples, y: np.ndarray | None) -> None:
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     names = [str(name) for name in model.classes]

@@ -1,6 +1,7 @@
 """The shell's side of the program: one line for a mistake, a folder of its own for a run."""
 
 import contextlib
+import dataclasses
 import itertools
 import logging
 import os
@@ -13,7 +14,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.config import CONFIGS, Config, make_config, settle_values
+from classifier.runs.config import CONFIGS, Config, make_config, schemas, settle_values
 from classifier.runs.folder import STACKED, SWEEP, Kind, claim, write_status
 from classifier.runs.hints import explain, refuse_arguments
 from classifier.runs.log import SweepStopped, exit_code, said_when_long, stop_at_once
@@ -51,7 +52,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     try:
         with stop_at_once(), lazy_help():
             if schema is Config:
-                sys.argv[1:] = resumed_arguments(sys.argv[1:])
+                sys.argv[1:] = with_files(resumed_arguments(sys.argv[1:]))
             try:
                 main()
             except SweepStopped as stop:
@@ -68,6 +69,24 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
         if wanted:
             raise
         sys.exit(explain(error, schema, sys.argv[1:]))
+
+
+def with_files(arguments: list[str]) -> list[str]:
+    """Return the arguments, with data=files where a key of it is given and no data are chosen."""
+    keys = {
+        name: {f"data.{field.name}" for field in dataclasses.fields(source)}
+        for name, source in schemas()["data"].items()
+    }
+    ours = keys.pop("files").difference(*keys.values())
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    experiment = CONFIGS / "experiment" / f"{given.get('experiment')}.yaml"
+    # An experiment of the user's own may choose the data too, and is not looked into.
+    is_chosen = "experiment" in given and (
+        not experiment.is_file() or "/data:" in experiment.read_text(encoding="utf-8")
+    )
+    if ours.isdisjoint(given) or is_chosen or not {"data", "resume"}.isdisjoint(given):
+        return arguments
+    return [*arguments, "data=files"]
 
 
 def _stopped(stop: KeyboardInterrupt) -> str:

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import importlib
+import os
 import pkgutil
 
 import numpy as np
@@ -29,6 +30,10 @@ class SeededSource(Options, abc.ABC):
     @abc.abstractmethod
     def load(self, rng: np.random.Generator) -> Dataset:
         """Return the examples; what is drawn, and what is held out, comes from rng."""
+
+
+# Folders of the user's own, with modules that have sources as those here have.
+__path__ += [folder for folder in os.environ.get("SOFTMAX_SOURCES", "").split(os.pathsep) if folder]
 
 
 def sources() -> dict[str, type[SeededSource]]:

@@ -145,7 +145,7 @@ def test_a_command_that_fails_is_not_timed(tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning")
 def test_every_kind_of_case_prints_its_table(monkeypatch, capsys):
-    kinds = "stacks optimum_mnist path_digits path_folds streamed sweep".split()
+    kinds = "stacks optimum_mnist path_digits path_folds streamed".split()
     monkeypatch.setattr("sys.argv", ["benchmarks", "--quick", "--only", *kinds])
     main()
     printed = capsys.readouterr().out

@@ -17,7 +17,7 @@ from classifier.runs.prediction import find_model
 from classifier.runs.run import run
 from data.errors import InputError
 
-TRAIN = ["data=arrays", "data.train=x.npz", "epochs=4", "lr=0.3", "calibrate=true"]
+TRAIN = ["data=files", "data.train=x.npz", "epochs=4", "lr=0.3", "calibrate=true"]
 # Multiples of 64, which float16 and int16 hold exactly, and float32 also at a distance of 1e9.
 GRID = 64
 VARIANTS = {

@@ -36,7 +36,7 @@ def files(tmp_path, monkeypatch):
 
 
 def given(*names):
-    return ["data=arrays", *(f"data.{name}={name}.npz" for name in names)]
+    return ["data=files", *(f"data.{name}={name}.npz" for name in names)]
 
 
 def logistic_regression(X, y, reg):

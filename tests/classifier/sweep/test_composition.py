@@ -115,11 +115,11 @@ report={plots:false} report.top_k=3 | report.top_k=4 report={top_k:2} | report={
 ++lr=1 lr=2 | lr=2 ++lr=1 | lr=3 ++lr=1 | +optimizer.more=1 lr=2 | ~tracker seed=0 | seed=1
 outputs=a mlflow.experiment=x | outputs=b mlflow.experiment=${outputs} | outputs=b
 outputs=${mlflow.experiment} | experiment=cs231n_softmax epochs=3 | hydra.job.name=x seed=1
-preprocessing=none early_stopping.patience=null | data=arrays data.train=???
+preprocessing=none early_stopping.patience=null | data.train=???
 """
 TEXTS = ["data.train", "outputs", "mlflow.experiment"]
 ODD_JOBS = [
-    ["data=arrays", *(f"{key}={quoted(text)}" for key, text in zip(TEXTS, texts, strict=True))]
+    ["data=files", *(f"{key}={quoted(text)}" for key, text in zip(TEXTS, texts, strict=True))]
     for texts in zip(ODD[::3], ODD[1::3], ODD[2::3], strict=True)
 ]
 

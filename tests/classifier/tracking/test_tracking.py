@@ -138,7 +138,7 @@ def test_mlflow_says_nothing_leaves_nothing_elsewhere_and_takes_odd_names(
     place.mkdir()
     X = np.random.default_rng(0).normal(size=(90, 3)) + 4 * np.eye(3).repeat(30, 0)
     np.savez(place / "odd.npz", X=X, y=np.repeat(["ä", "<b>", LONG], 30))
-    arguments = ["train.py", "tracker=mlflow", "data=arrays", "epochs=3"]
+    arguments = ["train.py", "tracker=mlflow", "data=files", "epochs=3"]
     failing = [*arguments, "data.train=no", "hydra.run.dir=failed", "name='the lost <é>'"]
     failed = mlflow_server.start(failing, place, said)
     arguments += ["data.train=odd.npz", "hydra.run.dir=single", f"class_weight={{{LONG}: 2}}"]

@@ -8,6 +8,7 @@ from data import machine
 from data.errors import InputError
 from data.files.arrays import NpyRows
 from data.sources.files import Source
+from data.sources.own import loading
 from data.splits import MOVED
 
 X = np.arange(120.0).reshape(40, 3)
@@ -153,8 +154,7 @@ def test_the_largest_values_are_finite_and_others_are_placed(save):
         (X, Y[:7], "X holds 40 examples and .*y(.npy)? 7 labels"),
         (X, Y + 0.5, r"y\[0\]=0.5: labels must be whole numbers or text"),
         (X, 1e19 * Y, r"y\[1\]=1e\+19: labels must be whole numbers or text"),
-        (X, Y[:, None], r"y is int64 of shape \(40, 1\)"),
-        (X, np.eye(4)[Y], r"y is float64 of shape .*y.argmax\(axis=1\) of one-hot rows"),
+        (X, np.eye(4)[Y] + 1, r"y is float64 of shape .*y.argmax\(axis=1\) of one-hot rows"),
         (X, np.array([b"\xff", b"a"])[Y % 2], "y holds text that is not UTF-8"),
         (X, np.array(["\ud800", "a"])[Y % 2], "y holds text that is not UTF-8"),
         (X, np.array([97, 0x110000], "<u4").view("<U1")[Y % 2], "y holds text that is not UTF-8"),
@@ -179,15 +179,15 @@ def test_files_that_make_no_splits_are_told(save):
     X, y = pair["train_X"], pair["train_y"]
     same = "data.{}=.*is the file of data.train_X too; {}"
     for files, words in (
-        ({"train_X": X}, "train_X: give data.train=FILE.npz, or both files of a pair"),
-        ({"train_y": y}, "train_y: give data.train=FILE.npz, or both files of a pair"),
-        (pair | one, "train: give data.train=FILE.npz, or both files of a pair"),
-        ({}, "train: not given; add data.train=FILE.npz, or"),
+        ({"train_X": X}, "train_X: give one data.train=FILE, or both files of a pair"),
+        ({"train_y": y}, "train_y: give one data.train=FILE, or both files of a pair"),
+        (pair | one, "train: give one data.train=FILE, or both files of a pair"),
+        ({}, "train: not given; add data.train=FILE"),
         ({"train_X": X, "train_y": X}, same.format("train_y", "data.train_y names the file of")),
         (pair | {"val_X": X, "val_y": y}, same.format("val_X", "leave data.val_X and data.val_y ")),
         (pair | {"val": X}, same.format("val", "leave data.val out, and examples are held out")),
         ({"train": X}, "one array, an .npy file; give data.train_X=FILE.npy and data.train_y=FILE"),
-        (pair | {"train_y": one["train"]}, f"a zip file.*give data.train={one['train']} in the"),
+        (pair | {"train_y": one["train"]}, "not an .npy file; give data.train=FILE in the"),
     ):
         with pytest.raises(InputError, match=words):
             load(files)
@@ -205,11 +205,11 @@ def test_other_files_are_told_apart(tmp_path, save):
     for name, words in (
         ("cut.npz", "cut.npz: an .npz file cut short"),
         ("text.npz", "text.npz: not an .npz file"),
-        (".", "not a file but a folder or a device"),
+        (".", "holds files of several kinds; name those of one kind"),
         ("pipe", "pipe: not a file but a folder or a device"),
-        ("e.pt", r"e.pt: a file of torch.save; numpy.savez\(path, X=X.numpy"),
+        ("e.pt", "e.pt: it ends early; torch.save"),
         ("e.xlsx", "e.xlsx: a zip file without arrays, of xl/a.xml; numpy.sav"),
-        ("y.npz", "no array named X; it holds y"),
+        ("y.npz", "nothing in it has a name of the features .*; it holds y: give data"),
         ("none.npz", "no such file"),
     ):
         with pytest.raises((InputError, FileNotFoundError), match=words):
@@ -241,3 +241,228 @@ def test_files_that_would_not_fit_are_refused_before_they_are_read(
     free(needed)
     # And what zip files and headers take.
     assert peak_of(lambda: load(files)) < needed + MOVED + 2**19
+
+
+def table(folder, text, name="mine.csv"):
+    (folder / name).write_text(text, encoding="utf-8")
+    return str(folder / name)
+
+
+ROWS = "".join(f"{k % 3}.5,{k % 7},{'ab'[k % 2]}\n" for k in range(40))
+
+
+def test_what_is_the_label_is_found_by_its_name_and_told(tmp_path):
+    for name in ("y", "Label", "target", "class"):
+        dataset = load({"train": table(tmp_path, f"p,q,{name}\n{ROWS}")})
+        assert dataset.encoding.names == ["p", "q"]
+        assert dataset.classes.tolist() == ["a", "b"]
+        assert any(f"reads the label from {name};" in note for note in dataset.notes) == (
+            name != "y"
+        )
+    dataset = load({"train": table(tmp_path, f"p,q,kind\n{ROWS}"), "label": "kind"})
+    assert dataset.classes.tolist() == ["a", "b"]
+    assert dataset.encoding.names == ["p", "q"]
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "words"),
+    [
+        (f"p,q,kind\n{ROWS}", {}, r"nothing in it has a name of the label .*; it holds p, q, kind"),
+        (
+            f"p,q,kind\n{ROWS}",
+            {"label": "z"},
+            "there is no z; it holds p, q, kind: give data",
+        ),
+        (
+            f"p,target,class\n{ROWS}",
+            {},
+            "target and class could be the label; give data.",
+        ),
+        (f"p,q,y\n{ROWS}", {"weight": "w"}, "there is no w; it holds p, q, y: give data.weight="),
+        (f"p,q,y\n{ROWS}", {"weight": "y"}, "mine.csv, line 2: the weight a is no number"),
+        ("p,y\n1,\n2,\n", {}, "no row has a label: y is empty"),
+        (f"p,q,y\n{ROWS}", {"classes": ["a", "c"]}, r"there is no class c \(a, b\)"),
+        (f"p,q,y\n{ROWS}", {"classes": ["a"]}, "at least two classes, found only a"),
+        (f"p,q,y\n{ROWS}", {"kinds": {"z": "text"}}, "data.kinds: there is no column z"),
+        (f"p,q,y\n{ROWS}", {"kinds": {"p": "words"}}, "data.kinds: p=words: must be one of"),
+        (f"p,q,y\n{ROWS}", {"kinds": "p"}, "kinds=p: must be kinds by column, as {zip: category}"),
+        (
+            f"p,q,y\n{ROWS}",
+            {"classes": "a"},
+            r"classes=a: must be a list of classes, as \[",
+        ),
+        (f"p,q,y\n{ROWS}", {"val": "X.npz"}, "one of it and data.train is a table"),
+    ],
+)
+def test_a_table_that_is_not_what_is_asked_for_is_refused(text, settings, words, tmp_path, save):
+    if "val" in settings:
+        settings = save(y=np.array(["a", "b"])[Y % 2], split="val")
+    with pytest.raises(InputError, match=words) as refused:
+        load({"train": table(tmp_path, text), **settings})
+    assert "\n" not in str(refused.value)
+
+
+def test_rows_without_a_label_and_of_other_classes_are_left_out(tmp_path, save):
+    text = f"p,q,y\n{ROWS}7.5,1,\n8.5,2,c\n9.5,3,c\n"
+    for settings, n, classes in (({}, 42, "abc"), ({"classes": ["b", "a"]}, 40, "ab")):
+        dataset = load({"train": table(tmp_path, text), **settings})
+        assert dataset.classes.tolist() == [*classes]
+        assert sum(len(split) for split in dataset.splits().values()) == n
+        assert any(f"{43 - n} examples" in note for note in dataset.notes)
+    for form in ("one file", "a pair"):
+        whole, part = (load(save(form=form) | more) for more in ({}, {"classes": [3, "1"]}))
+        found, names = everything(part)
+        assert part.classes.tolist() == [1, 3]
+        everyone, all_names = everything(whole)
+        kept = np.isin(all_names, [1, 3])
+        np.testing.assert_array_equal(found, everyone[kept])
+        np.testing.assert_array_equal(names, all_names[kept])
+
+
+@FORMS
+def test_one_hot_labels_are_their_classes(form, save):
+    for y in (np.eye(4)[Y], Y[:, None]):
+        _, names = everything(load(save(y=y, form=form)))
+        np.testing.assert_array_equal(names, Y)
+    dataset = load(save(y=np.eye(4, dtype=bool)[Y], form=form))
+    assert any("its rows are one-hot" in note for note in dataset.notes)
+
+
+def test_parts_are_one_data_set_in_the_order_of_their_names(tmp_path):
+    for number, rows in enumerate((slice(25), slice(25, 40))):
+        np.savez(tmp_path / f"part-{number}.npz", X=X[rows], y=Y[rows])
+        np.save(tmp_path / f"X{number}.npy", X[rows])
+        np.save(tmp_path / f"y{number}.npy", Y[rows])
+    np.savez(tmp_path / "whole.npz", X=X, y=Y)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "y.npy", Y)
+    (tmp_path / "parts").mkdir()
+    for number in range(2):
+        (tmp_path / f"part-{number}.npz").rename(tmp_path / f"parts/{number}.npz")
+    at = str(tmp_path)
+    ways = [
+        [{"train": f"{at}/parts/*.npz"}, {"train": f"{at}/parts"}],
+        [{"train_X": f"{at}/X[01].npy", "train_y": [f"{at}/y0.npy", f"{at}/y1.npy"]}],
+    ]
+    wholes = {"train": f"{at}/whole.npz"}, {"train_X": f"{at}/X.npy", "train_y": f"{at}/y.npy"}
+    for whole, parts in zip(wholes, ways, strict=True):
+        for part in parts:
+            assert load(part).fingerprint == load(whole).fingerprint
+    with pytest.raises(InputError, match="X holds 40 examples and .* 25 labels"):
+        load({"train_X": f"{at}/X[01].npy", "train_y": f"{at}/y0.npy"})
+    with pytest.raises(FileNotFoundError, match=r"data.train=.*z\*.npz: no file has such a name"):
+        load({"train": f"{at}/z*.npz"})
+
+
+def test_a_weight_of_two_is_a_row_given_twice(tmp_path):
+    text = "p,q,y,w\n" + "".join(
+        f"{k % 5},{k * k % 11},{'ab'[k % 2]},{1 + k % 2}\n" for k in range(40)
+    )
+    dataset = load({"train": table(tmp_path, text), "weight": "w"}, 0.0, 0.0)
+    assert dataset.encoding.names == ["p", "q"]
+    np.testing.assert_array_equal(dataset.train.weights, 1 + np.arange(40) % 2)
+    held = load({"train": table(tmp_path, text), "weight": "w"})
+    for split in held.splits().values():
+        np.testing.assert_array_equal(split.weights, 1 + split.y)
+
+
+def test_a_table_that_is_large_is_streamed_from_a_cache_that_is_made_once(tmp_path, monkeypatch):
+    text = "p,q,y\n" + ROWS * 9
+    expected = load({"train": table(tmp_path, text)})
+    monkeypatch.setattr(loading, "ASKED_FROM", 0)
+    monkeypatch.setattr(loading, "IN_MEMORY", 0)
+    cache = tmp_path / "cache"
+    dataset = load({"train": table(tmp_path, text), "cache": str(cache)})
+    (file,) = cache.iterdir()
+    assert isinstance(dataset.train.X, NpyRows)
+    for split, own in dataset.splits().items():
+        np.testing.assert_array_equal(own.X[:], expected.splits()[split].X)
+    before = file.stat().st_mtime_ns
+    load({"train": table(tmp_path, text[:-8]), "cache": str(cache)})
+    assert len(list(cache.iterdir())) == 2
+    load({"train": table(tmp_path, text), "cache": str(cache)})
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_cache_is_never_that_of_other_data(tmp_path, monkeypatch):
+    """Neither of an encoding that other training rows fit, nor one that was replaced."""
+    monkeypatch.setattr(loading, "ASKED_FROM", 0)
+    monkeypatch.setattr(loading, "IN_MEMORY", 0)
+    cache, test = tmp_path / "cache", table(tmp_path, f"p,q,y\n{ROWS}", "test.csv")
+    rows = [f"{'uvw'[k % 3]},{k},{'ab'[k % 2]}\n" for k in range(40)]
+    for names in ("uvw", "vwu"):
+        text = "p,q,y\n" + "".join(row.translate(str.maketrans("uvw", names)) for row in rows)
+        train = table(tmp_path, text, "train.csv")
+        test = table(tmp_path, "p,q,y\n" + "".join(rows), "test.csv")
+        files = {"train": train, "test": test}
+        for _ in range(2):
+            dataset, fresh = (
+                load(files | {"cache": str(folder)}) for folder in (cache, tmp_path / names)
+            )
+            np.testing.assert_array_equal(dataset.test.X[:], fresh.test.X[:])
+            for file in cache.iterdir():
+                np.save(file, np.zeros((3, 2)))
+
+
+def test_folders_are_what_their_files_say(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "pictures").mkdir()
+    for kind in "ab":
+        (tmp_path / f"pictures/{kind}").mkdir()
+        for number in range(4):
+            pixels = np.full((5, 5), 100 * (kind == "a") + number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"pictures/{kind}/{number}.png")
+    (tmp_path / "pictures/a/loop.png").symlink_to("loop.png")
+    table(tmp_path / "pictures", f"p,q,y\n{ROWS}", "metadata.csv")
+    files = {"train": str(tmp_path / "pictures"), "image_size": 5, "cache": str(tmp_path / "c")}
+    assert load(files, 0.0, 0.0).image_shape == (5, 5, 1)
+    (tmp_path / "colour/a").mkdir(parents=True)
+    Image.new("RGB", (9, 9), (200, 0, 0)).save(tmp_path / "colour/a/x.png")
+    dataset = load(files | {"test": str(tmp_path / "colour")}, 0.0, 0.0)
+    assert dataset.test.X.shape == (1, 5, 5, 1)  # as training has them
+    (tmp_path / "shards").mkdir()
+    table(tmp_path / "shards", f"p,q,y\n{ROWS}", "0.csv")
+    (tmp_path / "shards/1.csv").symlink_to("nowhere")
+    with pytest.raises(FileNotFoundError, match=r"1.csv: no such file"):
+        load({"train": str(tmp_path / "shards")})
+
+
+def test_labels_that_are_no_names_and_files_without_arrays_are_told(tmp_path):
+    text = f"p,q,y\n{ROWS}1,2,{'long ' * 99}\n"
+    with pytest.raises(InputError, match=r"y holds a label of 494 characters \(long long"):
+        load({"train": table(tmp_path, text)})
+    with pytest.raises(InputError, match="weight=y: is the label; give another, or leave it out"):
+        load({"train": table(tmp_path, text), "label": "y", "weight": "y"})
+    (tmp_path / "none.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    with pytest.raises(
+        InputError, match="nothing in it has a name of the features .*; it holds no"
+    ):
+        load({"train": str(tmp_path / "none.safetensors")})
+
+
+def test_a_number_that_is_measured_is_no_label(tmp_path):
+    text = "p,y\n" + "".join(f"{k % 7},{k % 25 + 0.5}\n" for k in range(40))
+    with pytest.raises(InputError, match="25 different labels for 40 examples; .*use a regression"):
+        load({"train": table(tmp_path, text)})
+    text = "p,y\n" + "".join(f"{k % 7},{k % 5 + 0.5}\n" for k in range(40))
+    assert load({"train": table(tmp_path, text)}).classes.tolist() == [
+        "0.5",
+        "1.5",
+        "2.5",
+        "3.5",
+        "4.5",
+    ]
+
+
+@pytest.mark.parametrize(("row", "column", "value"), [(0, 2, np.nan), (1, 1, np.inf)])
+def test_a_sparse_value_that_is_not_finite_is_placed(row, column, value, tmp_path):
+    from scipy.sparse import csr_array, save_npz
+
+    dense = np.eye(40, 3)
+    dense[row, column] = value
+    save_npz(tmp_path / "x.npz", csr_array(dense))
+    np.save(tmp_path / "y.npy", Y)
+    words = rf"x.npz: example {row} holds {value}: .* \(at \[{row}, {column}\]\)"
+    with pytest.raises(InputError, match=words):
+        load({"train_X": str(tmp_path / "x.npz"), "train_y": str(tmp_path / "y.npy")})

@@ -1,0 +1,1 @@
+"""The user's own files, of any kind, as a `Dataset`."""
