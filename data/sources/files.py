@@ -9,7 +9,7 @@ import numpy as np
 
 from data.dataset import Dataset
 from data.errors import InputError
-from data.options import option
+from data.options import PLACE, REPORTING, option
 from data.sources import SeededSource
 
 
@@ -36,7 +36,7 @@ class Source(SeededSource):
     kinds: Any = None
     classes: Any = None
     image_size: int = option(minimum=1, maximum=4096, default=32)
-    cache: str = "outputs/cache"
+    cache: str = option(roles=(REPORTING, PLACE), default="outputs/cache")
     val_fraction: float = option(minimum=0, below=1)
     test_fraction: float = option(minimum=0, below=1)
 
