@@ -202,8 +202,9 @@ class Kernel:
 
     def sums(self, theta: np.ndarray, blocks: Iterable[Rows], *, with_gradient: bool) -> Sums:
         """Return the sums over blocks of rows: products in theta's type, their sums in float64."""
-        sums = Sums.zeros(self.shape, with_gradient=with_gradient)
-        gradient, spread = (np.empty(s.shape, theta.dtype) for s in (sums.gradient, sums.spread))
+        shapes = (self.shape, self.shape[:2]) if with_gradient else (0, 0)
+        gradient, spread = (np.empty(shape, theta.dtype) for shape in shapes)
+        total: Sums | None = None
         for X, y, weights in blocks:
             losses, right = self.forward(theta, X, y)
             figures = np.array([np.ones_like(losses), losses, right, losses], np.float64)
@@ -214,8 +215,12 @@ class Kernel:
                 self.backward(X, weights, len(y), gradient, spread)
             # The gradient is a mean, in theta's type, whose digits a sum of many rows would use up.
             gradient *= len(y)
-            sums.merge(Sums(figures.sum(axis=2), gradient, spread * np.float64(len(y))))
-        return sums
+            sums = Sums(figures.sum(axis=2), gradient, spread * np.float64(len(y)))
+            if total is None:
+                total = sums._replace(gradient=gradient.astype(np.float64))
+            else:
+                total.merge(sums)
+        return total or Sums.zeros(self.shape, with_gradient=with_gradient)
 
 
 def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
