@@ -29,7 +29,7 @@ from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
 from classifier.optimizers import Lbfgs
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
-from classifier.runs.config import Job, by_folds, schemas, without_validation
+from classifier.runs.config import CONFIGS, Job, by_folds, schemas, without_validation
 from classifier.runs.folder import locked, needed_report, read_received
 from classifier.runs.log import log, timed
 from classifier.runs.preparation import (
@@ -42,6 +42,7 @@ from classifier.runs.preparation import (
 from classifier.shards import certify_weights, evaluate_folds
 from data.dataset import Dataset, Split, class_counts
 from data.errors import InputError, one_line
+from data.options import PLACE
 
 CERTIFIED = 2**24  # weights whose gradients are summed up in one pass
 BOUNDS = ("objective", "gradient_norm", "excess", "relative")  # of a certificate, as reported
@@ -400,15 +401,20 @@ def open_test(folder: Path) -> None:
 
 def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
     """Load the data of a run as its config says, which may come from anyone."""
-    keys = {*config["data"]}
-    kinds = [
-        k for k in schemas()["data"].values() if keys == {f.name for f in dataclasses.fields(k)}
-    ]
+    keys, kinds = {*config["data"]}, []
+    for kind in schemas()["data"].values():
+        roles = {f.name: f.metadata.get("roles", ()) for f in dataclasses.fields(kind)}
+        if {name for name in roles if PLACE not in roles[name]} <= keys <= roles.keys():
+            kinds.append(kind)
     if not kinds:
         raise InputError(f"{folder}: its data are of no source that there is")
+    # Where something is put is not kept with a run: it is as the program's own file has it.
+    path = CONFIGS / "data" / f"{config['choices']['data']}.yaml"
     try:
+        places: Any = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
+        places.pop("defaults", None)
         source: Any = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(kinds[0]), config["data"])
+            OmegaConf.merge(OmegaConf.structured(kinds[0]), places, config["data"])
         )
         is_whole = by_folds(config.get("reg"), config.get("cv"))
         return load_dataset(without_validation(source) if is_whole else source)
