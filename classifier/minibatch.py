@@ -15,7 +15,7 @@ from classifier.fit import DIVERGED, EarlyStopping, Epoch, Fit, PerModel
 from classifier.kernel import Kernel, with_penalty_gradient
 from classifier.optimizers import MinibatchOptimizer, State
 from classifier.schedules import Schedule
-from classifier.shards import kept_share, n_shards, of_mean_one, row_weights, sum_up
+from classifier.shards import kept_share, n_shards, row_weights, sum_up
 from classifier.solver import Training
 from data.batches import Minibatch, Minibatches
 from data.machine import Team, row_parts
@@ -122,7 +122,7 @@ class MinibatchTraining(Training):
 
     Attributes
     ----------
-    train, val : as of `Training`. Weights of the examples count relative to their mean.
+    train, val : as of `Training`.
     rng : draws the order of the examples, and nothing else draws from it.
     optimizer, schedule, early_stopping : shared by the stack.
     batch_size : rows of a minibatch.
@@ -135,7 +135,6 @@ class MinibatchTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.train, self.val = of_mean_one(self.train), of_mean_one(self.val)
         self.batches = Minibatches(self.train, self.batch_size)
         self._kept = kept_share(self.train, self.models.fold)
         self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way

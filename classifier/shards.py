@@ -28,6 +28,7 @@ LONG = 2**22  # multiplications from which work is cut into shards at all
 SHARDS = 64  # at most
 SPARSE = 2**24  # scores of a block of sparse examples, at most
 MANY = 20  # times as many values as features in a shard of these
+UNEVEN = 1e-6  # by which the mean of weights may differ from one
 READ = 2**22  # bytes of prepared examples that are read of a file at a time
 
 
@@ -40,11 +41,16 @@ class HeldOut(NamedTuple):
 
 
 def of_mean_one(split: Split) -> Split:
-    """Return a split whose weights, where it has any, have the mean one and the type of X."""
+    """Return a split whose weights, where it has any, have the mean one and the type of X.
+
+    A split that has such weights is returned itself: who keeps them elsewhere knows them again.
+    """
     if split.weights is None or len(split) == 0:
         return split
-    weights = (split.weights / split.weights.mean()).astype(split.X.dtype)
-    return dataclasses.replace(split, weights=weights)
+    mean, dtype = split.weights.mean(), split.X.dtype
+    if split.weights.dtype == dtype and abs(mean - 1) <= UNEVEN:
+        return split
+    return dataclasses.replace(split, weights=(split.weights / mean).astype(dtype))
 
 
 def kept_share(examples: Split, fold: np.ndarray) -> np.ndarray:

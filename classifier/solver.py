@@ -14,6 +14,7 @@ import numpy as np
 
 from classifier import blas
 from classifier.fit import Fit, PerModel, arrays_of_fits, fits_of_arrays
+from classifier.shards import of_mean_one
 from data.dataset import Split
 from data.machine import Team
 
@@ -28,6 +29,7 @@ class Training(abc.ABC):
     ----------
     train, val : design matrices (N, D + 1), whose type is that of the weights learned, class
         indices, weights, and the folds of train where models leave one out; val may be empty.
+        Weights count relative to their mean.
     n_classes : C.
     models : the numbers of each model.
     epochs : passes over the training data, at most.
@@ -48,6 +50,7 @@ class Training(abc.ABC):
     rng: np.random.Generator
 
     def __post_init__(self) -> None:
+        self.train, self.val = of_mean_one(self.train), of_mean_one(self.val)
         self.epoch, self.order = 0, self.rng.bit_generator.state
         shape, dtype = (self.n_classes, self.train.X.shape[1]), self.train.X.dtype
         self.fits = [Fit(np.zeros(shape, dtype), float(lr)) for lr in self.models.lr]

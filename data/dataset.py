@@ -1,5 +1,6 @@
 """What every data source returns: examples, labels and where they came from."""
 
+import abc
 import dataclasses
 import functools
 import hashlib
@@ -38,6 +39,34 @@ class Examples(Protocol):
 
     def __getitem__(self, rows: slice | np.ndarray, /) -> Any:
         """Return some rows, in memory: an array or `SparseRows`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Elsewhere(abc.ABC):
+    """Rows that stand with workers or on a device: whoever passes over all of them does so there.
+
+    Attributes
+    ----------
+    rows : the same rows, as they are read here, where a few of them are wanted.
+    """
+
+    rows: Examples
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...)."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of the values."""
+        return self.rows.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: slice | np.ndarray) -> Any:
+        return self.rows[rows]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,7 @@ from classifier.penalties import STRONGEST, WEAKEST
 from classifier.report.text import settings_flags
 from classifier.runs.config import AUTO, LARGEST, Config, Job, by_folds, check_ends
 from classifier.runs.log import RunError, log, timed
+from classifier.shards import of_mean_one
 from classifier.solver import Training
 from data.batches import window_bytes
 from data.dataset import Dataset, Split, class_counts
@@ -124,7 +125,7 @@ def prepare(
         features = config.preprocessing.fit(statistics)
         design_of_val = PreparedRows(features, val.X) if is_late else features.design_matrix(val.X)
         train, val = (
-            Split(X, split.y, example_weights(split, class_weights))
+            of_mean_one(Split(X, split.y, example_weights(split, class_weights)))
             for X, split in ((features.design_matrix(train.X), train), (design_of_val, val))
         )
         if config.cv is not None:

@@ -18,7 +18,7 @@ from classifier.runs.config import Job
 from classifier.runs.log import Noted, log
 from classifier.runs.preparation import Prepared, make_trainer, penalties_of
 from classifier.runs.results import Trained
-from classifier.shards import evaluate_held_out, of_mean_one
+from classifier.shards import evaluate_held_out
 from classifier.solver import Training
 
 KNOWN = ("completed", "interrupted")  # statuses of models that are worth a figure
@@ -121,7 +121,7 @@ def _rows(trained: Sequence[Trained], prepared: Prepared) -> list[dict[str, Any]
                 held_out[g] = tuple(folds[name] for name in FIGURES)
     elif known:
         theta = np.stack([trained[g].fit.theta for g in known], axis=1)
-        val = of_mean_one(prepared.val)
+        val = prepared.val
         loss, accuracy, error = evaluate_held_out(val, theta)
         # Weights that differ are worth fewer examples (L. Kish, Survey Sampling, 1965, 11.7).
         effective = (
