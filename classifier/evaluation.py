@@ -5,10 +5,14 @@ are made in float32, as training makes them. What float32 rounds away changes a 
 than 1e-6, but it could change which of two classes is predicted. A bound of the rounding says of
 which examples it cannot; the few others, and those of scores so large that their probabilities
 suffer, are asked again in float64.
+
+All figures are those of sums, which are added up part by part of the examples.
 """
 
+import dataclasses
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +20,7 @@ import numpy as np
 from classifier import blas
 from classifier.kernel import Kernel
 from classifier.model import LinearModel
-from data.dataset import Examples
+from data.dataset import Examples, Sharded
 from data.errors import InputError
 from data.machine import row_parts
 from data.preprocessing import check_rows, flatten
@@ -31,6 +35,7 @@ NAMED, STRONGEST = 10, 10  # classes whose features a report names, and features
 KEPT = 200_000  # examples of a split whose predictions are kept, at most
 MODELS = 256  # scores of an example that are made at a time, of as many models as that is
 SCORES, FEATURES = 2**18, 2**21  # of the examples that are asked about at a time
+PART = 2**12  # examples that are summed up at a time, at least
 LARGE = 256.0  # scores from which float32 rounds probabilities too much
 UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
 
@@ -67,7 +72,7 @@ class Measured(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """What was found of a model on a split of N examples.
+    """How good a model is on a split of N examples.
 
     Attributes
     ----------
@@ -141,18 +146,49 @@ def evaluate_stack(
     """
     if len(y) == 0:
         return [None] * len(stack)
-    X, (n_features, n_classes) = stack[0].model.examples(X), stack[0].model.W.shape
-    features = stack[0].model.features
+    X, n_classes = stack[0].model.examples(X), len(stack[0].model.b)
     stack = [one._replace(top_k=max(1, min(one.top_k, n_classes - 1))) for one in stack]
+    arguments = stack, len(y) <= KEPT, block_scores
+
+    def stop() -> str:
+        after_block()
+        return ""
+
+    if isinstance(X, Sharded):
+        tallies: Tallies = X.total(_tally_shard, (y, weights), *arguments, stop=stop)
+    else:
+        tallies = _tally_shard(X, y, weights, *arguments, stop)
+    return [
+        one if isinstance(one, InputError) else one.evaluation(measured)
+        for one, measured in zip(tallies.models, stack, strict=True)
+    ]
+
+
+def _tally_shard(
+    X: Examples,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    stack: Sequence[Measured],
+    keep: bool,
+    block_scores: int,
+    stop: Callable[[], str],
+) -> "Tallies":
+    """Sum up what models say of some examples; parameters are as of `evaluate_stack`.
+
+    Parameters
+    ----------
+    keep : whether the predictions themselves are wanted.
+    stop : called after each block.
+    """
+    n_features, n_classes = stack[0].model.W.shape
+    features = stack[0].model.features
     tops = np.array([measured.top_k for measured in stack])
-    answers: Answers = {name: np.zeros((len(stack), len(y)), kind) for name, kind in TYPES.items()}
     groups = row_parts(len(stack), max(1, MODELS // n_classes))
     thetas = [_weights_and_reach(stack[group]) for group in groups]
-    n_scores = n_classes * groups[0].stop
-    blocks = row_parts(len(y), max(1, min(block_scores // n_scores, FEATURES // row_size(X))))
+    size = max(1, min(block_scores // (n_classes * groups[0].stop), FEATURES // row_size(X)))
 
-    def ask(rows: slice) -> None:
-        """Ask about a block of examples in float32."""
+    def ask(rows: slice) -> Answers:
+        """Ask about a block of examples in float32; return arrays (G, B)."""
         raw, labels = X[rows], y[rows].astype(np.int64)
         with np.errstate(over="ignore", invalid="ignore"):
             if isinstance(raw, SparseRows):
@@ -162,53 +198,61 @@ def evaluate_stack(
                 design, n_terms = np.ones((len(raw), n_features + 1), np.float32), n_features + 1
                 features.fill(flatten(raw), design[:, :-1])
                 norms = np.sqrt(np.einsum("bd,bd->b", design, design))
+            answers = list[Answers]()
             for group, (theta, reach) in zip(groups, thetas, strict=True):
                 scores = Kernel(theta.shape, len(raw)).scores(theta, design)
                 # No score is larger than this, and none is rounded by more than a part of it.
                 bound = reach[:, None] * norms
                 error = 2 * UNIT * (n_terms + 12) * bound  # of a difference of two scores
-                answer = _answer(scores, labels, tops[group], error)
-                answer["is_sure"] &= bound < LARGE
-                for name, values in answer.items():
-                    answers[name][group, rows] = values
+                answers.append(_answer(scores, labels, tops[group], error))
+                answers[-1]["is_sure"] &= bound < LARGE
+        return {name: np.concatenate([one[name] for one in answers]) for name in TYPES}
 
-    def finish(g: int) -> Evaluation | InputError:
-        """Ask again where float32 was not sure, and sum up."""
-        answer = {name: values[g] for name, values in answers.items()}
-        try:
-            _ask_again(stack[g], X, y, answer, after_block)
-            figures = _figures(stack[g], y, answer, weights)
-        except InputError as error:
-            return error
-        kept = slice(len(y) if len(y) <= KEPT else 0)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
-            log_p = answer["log_p"][kept].astype(np.float32)
-        return Evaluation(figures, answer["predicted"][kept].copy(), log_p)
+    def tally(part: slice) -> Tallies:
+        """Ask about a part of the examples, again where float32 was not sure, and sum up."""
+        blocks = list[Answers]()
+        for rows in row_parts(part.stop, size, part.start):
+            blocks.append(ask(rows))
+            stop()
+        answers: Answers = {
+            name: np.concatenate([block[name] for block in blocks], axis=1).astype(kind, copy=False)
+            for name, kind in TYPES.items()
+        }
+        counts = None if weights is None else weights[part]
+        models: list[Tally | InputError] = []
+        for g, measured in enumerate(stack):
+            answer = {name: values[g] for name, values in answers.items()}
+            try:
+                _ask_again(measured, X, y, part.start, answer, stop)
+                models.append(_tally(measured, y[part], answer, counts, keep=keep))
+            except InputError as error:
+                models.append(error)
+        return Tallies(models)
 
-    with blas.team(len(blocks)) as team:
-        for _ in team.map(ask, blocks):
-            after_block()
-        return list(team.map(finish, range(len(stack))))
+    parts = row_parts(len(y), size * -(-PART // size))
+    with blas.team(len(parts)) as team:
+        return functools.reduce(Tallies.merge, team.map(tally, parts))
 
 
 def _ask_again(
     measured: Measured,
     X: Examples,
     y: np.ndarray,
+    start: int,
     answer: Answers,
-    after_block: Callable[[], None],
+    stop: Callable[[], str],
 ) -> None:
-    """Ask a model about the examples of which float32 was not sure, in float64."""
+    """Ask a model about examples, from `start` on, of which float32 was not sure, in float64."""
     unsure = np.flatnonzero(~answer["is_sure"])
     for part in row_parts(len(unsure), max(1, AT_ONCE // row_size(X))):
-        places = unsure[part]
+        places = start + unsure[part]
         examples = X[places]
         check_rows(examples, X, places)  # float32 is sure of none that is not finite
         for rows, scores in measured.model.score_blocks(examples):
             labels = y[places[rows]].astype(np.int64)
             for name, values in _exact_answer(scores.T, labels, measured.top_k).items():
-                answer[name][places[rows]] = values
-            after_block()
+                answer[name][unsure[part][rows]] = values
+            stop()
 
 
 def _weights_and_reach(stack: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
@@ -292,20 +336,115 @@ def minimised(split: dict[str, Any]) -> float:
     return float(next(split[name] for name in names if name in split))
 
 
-def _figures(
-    measured: Measured, y: np.ndarray, answer: Answers, weights: np.ndarray | None
-) -> dict[str, Any]:
-    """Return the figures of an `Evaluation`, of answers for examples of classes y."""
-    n_classes, names = len(measured.model.classes), measured.model.classes.astype(str)
-    labels, predicted, confidence = y.astype(np.int64), answer["predicted"], answer["confidence"]
-    right = predicted == labels
-    support, n_predicted, hits = (
-        np.bincount(some, minlength=n_classes) for some in (labels, predicted, labels[right])
+@dataclasses.dataclass(frozen=True)
+class Tally:
+    """What a model says of some examples, summed up.
+
+    Attributes
+    ----------
+    sums : of the examples, (), of each class, (C,), or of each bin of confidence, (3, BINS).
+    pairs : (2, K) numbers C true + predicted of pairs of classes that occur, and how often.
+    mistakes : (n, 4) place, true and predicted class, and probability of the most confident ones.
+    predicted, log_p : of each example, as of `Evaluation`; or empty.
+    """
+
+    sums: Mapping[str, np.ndarray]
+    pairs: np.ndarray
+    mistakes: np.ndarray
+    predicted: np.ndarray
+    log_p: np.ndarray
+
+    def merge(self, other: "Tally") -> "Tally":
+        """Return that of these examples and those of another, which come after them."""
+        numbers, places = np.unique(
+            np.concatenate([self.pairs[0], other.pairs[0]]), return_inverse=True
+        )
+        counts = np.bincount(places, np.concatenate([self.pairs[1], other.pairs[1]]))
+        moved = other.mistakes + np.array([self.sums["n"], 0, 0, 0])
+        return Tally(
+            {name: self.sums[name] + more for name, more in other.sums.items()},
+            np.stack([numbers, counts.astype(np.int64)]),
+            _worst(np.concatenate([self.mistakes, moved])),
+            np.concatenate([self.predicted, other.predicted]),
+            np.concatenate([self.log_p, other.log_p]),
+        )
+
+    def evaluation(self, measured: Measured) -> Evaluation | InputError:
+        """Return the figures of a split, or why there are none."""
+        try:
+            return Evaluation(_figures(measured, self), self.predicted, self.log_p)
+        except InputError as error:
+            return error
+
+
+class Tallies(NamedTuple):
+    """The tally of each model of a stack, or why it cannot be measured."""
+
+    models: list[Tally | InputError]
+
+    def merge(self, other: "Tallies") -> "Tallies":
+        """Return those of these examples and those of others, which come after them."""
+        merged: list[Tally | InputError] = []
+        for one, more in zip(self.models, other.models, strict=True):
+            if isinstance(one, Tally) and isinstance(more, Tally):
+                merged.append(one.merge(more))
+            else:
+                merged.append(one if isinstance(one, InputError) else more)
+        return Tallies(merged)
+
+
+def _worst(mistakes: np.ndarray) -> np.ndarray:
+    """Return those of the highest probability, the first of equal ones first."""
+    worst: np.ndarray = mistakes[np.argsort(-mistakes[:, 3], kind="stable")[:MISTAKES]]
+    return worst
+
+
+def _tally(
+    measured: Measured, y: np.ndarray, answer: Answers, weights: np.ndarray | None, *, keep: bool
+) -> Tally:
+    """Sum up answers for examples of classes y."""
+    n_classes, labels = len(measured.model.classes), y.astype(np.int64)
+    predicted, right = answer["predicted"], answer["predicted"] == labels
+    wrong = np.flatnonzero(~right)
+    mistakes = wrong, labels[wrong], predicted[wrong], answer["confidence"][wrong]
+    of_class = {
+        name: np.bincount(some, minlength=n_classes)
+        for name, some in (("support", labels), ("predicted", predicted), ("hits", labels[right]))
+    }
+    losses = -answer["log_p"]
+    counts = np.ones(1) if weights is None else weights.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = losses - math.log(n_classes)  # of a model that guesses, whose losses are all equal
+        smoothed = losses + measured.label_smoothing * answer["ahead"]
+        of_losses = {
+            "apart": apart.sum(),
+            "squares": np.square(apart).sum(),
+            "weight": len(y) if weights is None else counts.sum(),
+            "smoothed": (counts * smoothed).sum(),
+        }
+        if weights is not None:
+            of_losses["weighted"] = (counts * losses).sum()
+        log_p = answer["log_p"].astype(np.float32)  # what it cannot hold is infinite there
+    sums = of_class | of_losses
+    sums |= {"n": len(y), "right": right.sum(), "in_top": answer["in_top"].sum()}
+    return Tally(
+        {name: np.asarray(value) for name, value in sums.items()}
+        | {"bins": bins_of(answer["confidence"], right)},
+        np.stack(np.unique(labels * n_classes + predicted, return_counts=True)),
+        _worst(np.stack(mistakes, axis=1).astype(np.float64)),
+        predicted[: len(y) * keep].copy(),
+        log_p[: len(y) * keep],
     )
+
+
+def _figures(measured: Measured, tally: Tally) -> dict[str, Any]:
+    """Return the figures of an `Evaluation`."""
+    n_classes, names = len(measured.model.classes), measured.model.classes.astype(str)
+    sums, n = tally.sums, int(tally.sums["n"])
+    support, n_predicted, hits = (sums[name] for name in ("support", "predicted", "hits"))
     f1 = 2 * hits / np.maximum(support + n_predicted, 1)
     precision, recall = hits / np.maximum(n_predicted, 1), hits / np.maximum(support, 1)
-    # The pairs of true and predicted classes, and how often each occurs.
-    pairs, counts = np.unique(labels * n_classes + predicted, return_counts=True)
+    pairs, counts = tally.pairs
     true, guess = np.divmod(pairs, n_classes)
     errors = support + n_predicted - 2 * hits
     shown = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
@@ -314,16 +453,15 @@ def _figures(
     matrix[tuple(np.searchsorted(shown, side[inside]) for side in (true, guess))] = counts[inside]
     confused = np.flatnonzero(true != guess)
     confused = confused[np.argsort(-counts[confused], kind="stable")[:CONFUSIONS]]
-    mistakes = np.flatnonzero(~right)
-    mistakes = mistakes[np.argsort(-confidence[mistakes], kind="stable")[:MISTAKES]]
+    index, wrong, taken_for = tally.mistakes[:, :3].astype(np.int64).T
     return {
-        "n": len(y),
-        **_losses(answer, weights, measured.label_smoothing),
-        "accuracy": float(right.mean()),
+        "n": n,
+        **_losses(measured, sums),
+        "accuracy": float(sums["right"] / n),
         "top_k": measured.top_k,
-        "top_k_accuracy": float(answer["in_top"].mean()),
+        "top_k_accuracy": float(sums["in_top"] / n),
         "macro_f1": float(f1[(support + n_predicted) > 0].mean()),
-        **reliability(confidence, right),
+        **reliability(sums["bins"]),
         "per_class": _table(
             **{"class": names}, precision=precision, recall=recall, f1=f1, support=support
         ),
@@ -333,10 +471,10 @@ def _figures(
             true=names[true[confused]], predicted=names[guess[confused]], count=counts[confused]
         ),
         "mistakes": _table(
-            index=mistakes,
-            true=names[labels[mistakes]],
-            predicted=names[predicted[mistakes]],
-            probability=confidence[mistakes],
+            index=index,
+            true=names[wrong],
+            predicted=names[taken_for],
+            probability=tally.mistakes[:, 3],
         ),
     }
 
@@ -347,40 +485,57 @@ def _table(**columns: np.ndarray) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _losses(answer: Answers, weights: np.ndarray | None, smoothing: float) -> dict[str, float]:
+def _losses(measured: Measured, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return loss and its error, and weighted_loss and smoothed_loss where there are such."""
-    losses = -answer["log_p"]
+    n, weight = float(sums["n"]), float(sums["weight"])
     with np.errstate(over="ignore", invalid="ignore"):
-        error = losses.std(ddof=min(1, len(losses) - 1)) / math.sqrt(len(losses))
-        means = {"loss": losses.mean(), "loss_error": error}
-        if weights is not None:
-            means["weighted_loss"] = np.average(losses, weights=weights)
-        if smoothing:
-            smoothed = losses + smoothing * answer["ahead"]
-            means["smoothed_loss"] = np.average(smoothed, weights=weights)
+        mean = sums["apart"] / n
+        square = np.maximum(sums["squares"] - n * mean * mean, 0) / max(1, n - 1)
+        means = {
+            "loss": math.log(len(measured.model.classes)) + mean,
+            "loss_error": np.sqrt(square / n),
+        }
+        if "weighted" in sums:
+            means["weighted_loss"] = sums["weighted"] / weight
+        if measured.label_smoothing:
+            means["smoothed_loss"] = sums["smoothed"] / weight
     if not np.isfinite([*means.values()]).all():
         raise InputError("X holds values too large for a mean of losses")
     return {name: float(mean) for name, mean in means.items()}
 
 
-def reliability(confidence: np.ndarray, right: np.ndarray) -> dict[str, Any]:
-    """Return how often a model is right, beside how often it claims to be, by bins of confidence.
+def bins_of(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Return, for each bin of confidence, examples, their confidence, and how many are right.
 
     Parameters
     ----------
     confidence : (N,) the probability of the predicted class.
     right : (N,) whether it is the right one.
+    """
+    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
+    return np.stack([np.bincount(bins, weights, BINS) for weights in (None, confidence, right)])
+
+
+def reliability(bins: np.ndarray) -> dict[str, Any]:
+    """Return how often a model is right, beside how often it claims to be, by bins of confidence.
+
+    Parameters
+    ----------
+    bins : (3, BINS) as `bins_of` returns them.
 
     Returns
     -------
     reliability (n, mean confidence and accuracy of each bin; None where there is no example), and
     expected_calibration_error, the mean over examples of the gap between the two in their bin.
     """
-    bins = np.clip(np.ceil(confidence * BINS).astype(int) - 1, 0, BINS - 1)
-    n, *sums = (np.bincount(bins, weights, BINS) for weights in (None, confidence, right))
+    n, *sums = bins
     gaps = np.abs(sums[0] - sums[1])
     means = [[float(a / b) if b else None for a, b in zip(sum_, n, strict=True)] for sum_ in sums]
     return {
-        "reliability": {"n": n.tolist(), "confidence": means[0], "accuracy": means[1]},
-        "expected_calibration_error": float(gaps.sum() / len(confidence)),
+        "reliability": {
+            "n": n.astype(int).tolist(),
+            "confidence": means[0],
+            "accuracy": means[1],
+        },
+        "expected_calibration_error": float(gaps.sum() / n.sum()),
     }

@@ -66,10 +66,11 @@ class Sums(NamedTuple):
         shapes = (shape, shape[:2]) if with_gradient else (0, 0)
         return cls(np.zeros((4, shape[1])), *map(np.zeros, shapes))
 
-    def merge(self, other: "Sums") -> None:
-        """Add those of other rows."""
+    def merge(self, other: "Sums") -> "Sums":
+        """Add those of other rows to these, and return them."""
         for total, more in zip(self, other, strict=True):
             np.add(total, more, out=total)
+        return self
 
 
 class Kernel:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.kernel import Kernel
-from data.dataset import Examples
+from data.dataset import Elsewhere, Examples
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows, read_sealed, write_sealed
 from data.labels import check_labels
@@ -91,7 +91,7 @@ class LinearModel:
         InputError
             When they have not, or are not numbers.
         """
-        X = X if isinstance(X, NpyRows | SparseRows) else np.asarray(X)
+        X = X if isinstance(X, NpyRows | SparseRows | Elsewhere) else np.asarray(X)
         check_kind(X, "X")
         n_features = math.prod(X.shape[1:])
         if n_features != len(self.W):

@@ -18,7 +18,7 @@ import numpy as np
 from classifier import blas
 from classifier.fit import Certificate, PerModel
 from classifier.kernel import Kernel, Rows, Sums, penalty, with_penalty_gradient
-from data.dataset import Split
+from data.dataset import Examples, Sharded, Split
 from data.machine import Team, row_parts
 from data.sparse import SparseRows, row_size
 
@@ -108,6 +108,11 @@ def sum_up(
     stop : asked after each shard for a reason to stop.
     team : threads that share the shards; None: as many as the BLAS has now.
     """
+    if isinstance(examples.X, Sharded):
+        columns = examples.y, examples.weights, examples.folds
+        options = theta, models, held_out, with_gradient
+        sums: Sums | None = examples.X.total(_sum_shard, columns, *options, stop=stop)
+        return sums
     n, total, is_sparse = len(examples), None, isinstance(examples.X, SparseRows)
     smoothing = models.label_smoothing if models is not None and with_gradient else None
     fold = models.fold if models is not None and (models.fold >= 0).any() else None
@@ -137,6 +142,22 @@ def sum_up(
             if stop():
                 return None
     return total or Sums.zeros(theta.shape, with_gradient=with_gradient)
+
+
+def _sum_shard(
+    X: Examples,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    folds: np.ndarray | None,
+    theta: np.ndarray,
+    models: PerModel | None,
+    held_out: bool,
+    with_gradient: bool,
+    stop: Callable[[], str],
+) -> Sums | None:
+    """Return the sums over a shard of examples, where it stands; parameters as of `sum_up`."""
+    rows = Split(X, y, weights, folds)
+    return sum_up(rows, theta, models, held_out=held_out, with_gradient=with_gradient, stop=stop)
 
 
 def _blocks(

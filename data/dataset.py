@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -67,6 +68,33 @@ class Elsewhere(abc.ABC):
 
     def __getitem__(self, rows: slice | np.ndarray) -> Any:
         return self.rows[rows]
+
+
+class Sharded(Elsewhere):
+    """Rows that stand with workers, a shard each."""
+
+    @abc.abstractmethod
+    def total(
+        self,
+        do: Callable[..., Any],
+        columns: Sequence[np.ndarray | None],
+        *arguments: Any,
+        stop: Callable[[], str] = lambda: "",
+    ) -> Any:
+        """Return what `do` gives of all shards, merged in their order, or None where stopped.
+
+        It is called as do(X, *columns, *arguments, stop), with the rows of a shard and what the
+        columns say of them. What it returns has a method `merge`, or is None.
+
+        Parameters
+        ----------
+        columns : (N, ...) each, or None.
+        stop : asked now and then for a reason to stop.
+        """
+
+    @abc.abstractmethod
+    def prepared(self, features: Any) -> "Sharded":
+        """Return the design matrix of these rows, by a map of the features."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,10 @@ def memory(root: Path = ROOT) -> int:
 
 
 def cores(root: Path = ROOT) -> int:
-    """Return the cores that this process may use, by its affinity and its share of their time."""
+    """Return the cores that this process may use, by its affinity and its share of their time.
+
+    A process that `limit_cores` was called in, for it shares the machine, may not use more.
+    """
     if hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     else:
@@ -54,7 +57,15 @@ def cores(root: Path = ROOT) -> int:
         allowed = len(affinity()) if affinity else os.cpu_count() or 1
     times = _limits("cpu.max", root)  # of a quota, and of its period
     quotas = [time[0] / time[1] for time in times if len(time) == 2 and min(time) > 0]
-    return max(1, math.ceil(min([allowed, *quotas])))
+    return max(1, math.ceil(min([allowed, *quotas, *_limit])))
+
+
+_limit: list[int] = []  # of the cores of this process, where there is one
+
+
+def limit_cores(n: int) -> None:
+    """Let this process use so many cores at most, from now on."""
+    _limit[:] = [n]
 
 
 def processes(each: int) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data.dataset import Examples
+from data.dataset import Examples, Sharded
 from data.errors import InputError
 from data.files.arrays import NpyRows
 from data.machine import do_all, in_order, row_parts
@@ -44,7 +44,9 @@ def check_features(X: np.ndarray, where: str) -> np.ndarray:
 
 def check_finite(X: Examples, where: str = "X") -> None:
     """Look at all values of X (N, ...) once; raises as `check_rows` does."""
-    if X.dtype.kind == "f":
+    if isinstance(X, Sharded):
+        X.total(lambda rows, *_: check_finite(rows), ())
+    elif X.dtype.kind == "f":
         size = max(1, CHECKED_BYTES // (row_size(X) * X.dtype.itemsize))
         parts = row_parts(len(X), size)
         do_all(lambda rows: check_rows(X[rows], X, np.r_[rows], where), parts)
@@ -141,6 +143,17 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
     InputError
         When a value is not finite.
     """
+    whole: Statistics
+    if isinstance(X, Sharded):
+        whole = X.total(_measure_shard, (weights,))
+    else:
+        whole = _measure_shard(X, weights)
+    rounding = 10 * np.finfo(float).eps * np.maximum(whole.high, -whole.low)
+    spread = np.where(whole.spread <= rounding, 0.0, whole.spread)
+    return dataclasses.replace(whole, spread=spread, exponent=exponent)
+
+
+def _measure_shard(X: Examples, weights: np.ndarray | None, *_: Any) -> Statistics:
     size = max(1, BLOCK_BYTES // (8 * row_size(X)))
     measure_block = _measure_block
     if isinstance(X, SparseRows):
@@ -156,10 +169,7 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
 
     parts = row_parts(len(X), max(PART_ROWS, PART * size))
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses it reports what overflows
-        whole = functools.reduce(Statistics.merge, in_order(measure_part, parts))
-    rounding = 10 * np.finfo(float).eps * np.maximum(whole.high, -whole.low)
-    spread = np.where(whole.spread <= rounding, 0.0, whole.spread)
-    return dataclasses.replace(whole, spread=spread, exponent=exponent)
+        return functools.reduce(Statistics.merge, in_order(measure_part, parts))
 
 
 def _measure_block(X: Examples, rows: slice, weights: np.ndarray | None) -> Statistics:
@@ -300,6 +310,8 @@ class AffineMap:
         """
         if isinstance(X, NpyRows):
             return PreparedRows(self, X)
+        if isinstance(X, Sharded):
+            return X.prepared(self)
         if isinstance(X, SparseRows):
             prepared = self.sparse_design(X, dtype)
             is_finite = np.isfinite(prepared.matrix.data)

@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from classifier.engine import Engine
 from classifier.fit import RULES, EarlyStopping
 from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
@@ -117,6 +118,7 @@ class Config(Options):
     class_weight: Any  # None, balanced, or a number for each class
     calibrate: bool = option(roles=(REPORTING,))
     data: Any  # a data.*.Source, typed by its own schema
+    engine: Engine = option(roles=(REPORTING,))
     optimizer: Optimizer
     schedule: Schedule
     preprocessing: Preprocessing
@@ -139,6 +141,11 @@ class Config(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_path(self.reg_path)
+        if self.engine.kind != "local" and not isinstance(self.optimizer, Lbfgs):
+            raise InputError(
+                "engine=ray: a step of minibatches is shorter than an exchange between machines; "
+                "add optimizer=lbfgs, or leave out engine"
+            )
         if self.name is not None and not _fits(self.name):
             name = printable(self.name)
             raise InputError(f"name={name}: must be one line of at most {LONGEST} letters")
@@ -242,7 +249,8 @@ class PredictConfig(Options):
 
 def schemas() -> dict[str, Mapping[str, type[Options]]]:
     """Return the dataclasses that each config group chooses from, by group and name."""
-    return {"data": sources(), "optimizer": OPTIMIZERS, "schedule": SCHEDULES}
+    groups: dict[str, Mapping[str, type[Options]]] = {"data": sources(), "optimizer": OPTIMIZERS}
+    return groups | {"schedule": SCHEDULES, "engine": {"engine": Engine}}
 
 
 def fields_of(schema: type[Options]) -> Fields:

@@ -9,6 +9,7 @@ import numpy as np
 
 from classifier.coordinates import Coordinates
 from classifier.curvature import SAMPLE, Scale, measure_scale
+from classifier.engine import Spread
 from classifier.fit import PerModel
 from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.minibatch import MinibatchTraining
@@ -21,7 +22,7 @@ from classifier.runs.log import RunError, log, timed
 from classifier.shards import of_mean_one
 from classifier.solver import Training
 from data.batches import window_bytes
-from data.dataset import Dataset, Split, class_counts
+from data.dataset import Dataset, Sharded, Split, class_counts
 from data.errors import InputError, class_name, printable
 from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
@@ -46,12 +47,14 @@ FLOAT32 = np.finfo(np.float32)
 class Prepared:
     """What all models of a stack share, ready for training.
 
+    splits are those of the data set, whose rows stand where the engine has them, as they come;
     train and val hold design matrices; mean_square is that of their features;
     gradient_error is the figure of the check, None where it was left out; class_weights (C,) are
     what an example of each class counts, None where all do.
     """
 
     dataset: Dataset
+    splits: dict[str, Split]
     features: AffineMap
     train: Split
     val: Split
@@ -95,6 +98,7 @@ def prepare(
     configs: Sequence[Config],
     seconds: dict[str, float],
     gradient_error: float | None = None,
+    spread: Spread = dict,
 ) -> Prepared:
     """Fit the preprocessing, measure the data and check the gradient.
 
@@ -104,23 +108,26 @@ def prepare(
     configs : of the models of a stack; the first stands for what they share.
     seconds : is given what the parts of the preparation took.
     gradient_error : what the check of the gradient gave, where it was checked before.
+    spread : puts the rows where the engine has them.
 
     Raises
     ------
     InputError, RunError
         When the data cannot be prepared, or the gradient is wrong.
     """
-    config, train, val = configs[0], dataset.train, dataset.val
+    config = configs[0]
     _log_dataset(dataset)
     class_weights = check_dataset(dataset, config)
-    if isinstance(train.X, SparseRows):
+    if isinstance(dataset.train.X, SparseRows):
         _check_sparse(dataset, config)
     is_late = _is_prepared_late(dataset)
     _check_room(dataset, configs, is_late=is_late)
     with timed(seconds, "preprocessing"):
+        splits = spread(dataset.splits())
+        train, val = splits["train"], splits["val"]
         statistics = measure(train.X, train.weights)
-        for held_out in (val.X, dataset.test.X):
-            if isinstance(held_out, NpyRows):  # others were checked when they were read
+        for held_out in (val.X, splits["test"].X):
+            if isinstance(held_out, NpyRows | Sharded):  # others were checked when they were read
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
         design_of_val = PreparedRows(features, val.X) if is_late else features.design_matrix(val.X)
@@ -148,7 +155,7 @@ def prepare(
                 "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
             )
     measured = features, train, val, scale, mean_square
-    return Prepared(dataset, *measured, gradient_error, class_weights)
+    return Prepared(dataset, splits, *measured, gradient_error, class_weights)
 
 
 def _check_sparse(dataset: Dataset, config: Config) -> None:

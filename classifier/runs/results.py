@@ -184,7 +184,7 @@ def evaluate_models(
     of_sweep : whether they are the jobs of a sweep.
     """
     dataset, class_weights = prepared.dataset, prepared.class_weights
-    splits = {name: s for name, s in dataset.splits().items() if name != "test" or not of_sweep}
+    splits = {name: s for name, s in prepared.splits.items() if name != "test" or not of_sweep}
     held_out = any(len(split) for name, split in splits.items() if name != "train")
     calibrate = stack[0].job.config.calibrate
     certified = all(one.fit.certificate is not None for one in stack)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from classifier import blas
+from classifier.engine import Spread, open_engine
 from classifier.fit import SKIPPED, STUCK, Fit
 from classifier.report.text import figures_flags, settings_flags, text_of
 from classifier.runs.artifacts import (
@@ -91,7 +92,8 @@ def run(
             log.error("%s", one_line(error))
             raise
         with failures_recorded(folders):
-            prepared, models, training = _begin(jobs, path, dataset, seconds)
+            spread = exits.enter_context(open_engine(jobs[0].config.engine))
+            prepared, models, training = _begin(jobs, path, dataset, seconds, spread)
             for folder in folders:
                 write_status(folder, "running")
             # From here on a signal lets the minibatch end, and the results be written.
@@ -112,7 +114,11 @@ def run(
 
 
 def _begin(
-    jobs: Sequence[Job], path: Path, dataset: Dataset | None, seconds: dict[str, float]
+    jobs: Sequence[Job],
+    path: Path,
+    dataset: Dataset | None,
+    seconds: dict[str, float],
+    spread: Spread,
 ) -> tuple[Prepared, Sequence[Job], Training]:
     """Prepare a training, and put it where its checkpoint says it was, if there is one.
 
@@ -124,7 +130,7 @@ def _begin(
         with timed(seconds, "data"):
             dataset = load_dataset(configs[0].source)
     error = None if earlier is None else earlier.gradient_error
-    prepared = prepare(dataset, configs, seconds, error)
+    prepared = prepare(dataset, configs, seconds, error, spread)
     log_plan(jobs, prepared.scale)
     models = first_models(jobs[0], prepared, earlier) if configs[0].reg == AUTO else jobs
     training = make_trainer(models, prepared)

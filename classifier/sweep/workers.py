@@ -6,7 +6,6 @@ import itertools
 import logging
 import os
 import pickle
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
+from classifier.engine import ANSWER, check_files, open_ray
 from classifier.sweep.stacks import Stack, SweepProgress, end_stack, train_stack
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
@@ -21,7 +21,6 @@ from data.machine import cores
 
 log = logging.getLogger(__name__)
 ROOT = Path(__file__).parents[2]  # of the program
-ANSWER = 60  # seconds that a cluster, and then each of its workers, may take to answer
 EVERY = 0.5  # seconds between two looks at the process that a worker ends with
 
 Answer = tuple[int, str]  # the number of a stack, and why it has no result
@@ -101,34 +100,11 @@ def open_workers(
     if backend == "loky":
         yield functools.partial(_in_loky, n_jobs)
         return
-    try:
-        import ray
-    except ImportError:
-        raise InputError(
-            "hydra.launcher.backend=ray: ray is not installed: "
-            "pip install -r requirements-extras.txt"
-        ) from None
     option = "backend=ray" if address is None else f"address={address}"
-    try:
-        _reach(address)
-        ray.init(
-            address or "local",
-            runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else {"num_cpus": n_jobs, "include_dashboard": False}),
-        )
-    except Exception as error:
-        where, advice = "no ray cluster can be started here", ""
-        if address is not None:
-            where = "no ray cluster answers there"
-            advice = "; see that `ray start --head` runs there, and that no firewall is between"
-        raise InputError(f"hydra.launcher.{option}: {where} ({one_line(error)}){advice}") from error
-    try:
+    group = "hydra.launcher"
+    with open_ray(group, f"{group}.backend=ray", address, n_jobs) as ray:
         _check(ray, option, stacks)
         yield functools.partial(_in_ray, ray, n_jobs)
-    finally:
-        ray.shutdown()
 
 
 def _in_loky(n_jobs: int, calls: Sequence[Any]) -> Iterator[Answer]:
@@ -195,18 +171,9 @@ def _check(ray: Any, option: str, stacks: Sequence[Stack]) -> None:
 
 
 def look(folder: Path, sizes: dict[str, int]) -> None:
-    """Raise OSError or InputError where this worker does not see a folder or the same files."""
+    """Raise OSError where this worker does not see a folder or the same files."""
     os.chdir(folder)
-    for path, size in sizes.items():
-        if Path(path).stat().st_size != size:
-            raise InputError(f"{path}: is another file there")
-
-
-def _reach(address: str | None) -> None:
-    """Raise OSError where nothing listens at HOST:PORT: Ray itself tries for many minutes."""
-    host, _, port = str(address).rpartition("://")[2].rpartition(":")
-    if port.isdecimal():  # it is no word of Ray's, such as auto
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+    check_files(sizes)
 
 
 def _end_with(parent: int) -> None:

@@ -242,12 +242,14 @@ class NpyRows:
     shape : of the rows that there are to read, (N, ...).
     dtype : of their values.
     without : sorted indices in the files of rows that are passed over.
+    first : rows that are passed over before the first, besides those.
     """
 
     shards: tuple[Shard, ...]
     shape: tuple[int, ...]
     dtype: np.dtype
     without: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    first: int = 0
 
     @functools.cached_property
     def _starts(self) -> np.ndarray:
@@ -275,6 +277,16 @@ class NpyRows:
                         raise InputError(f"{shard.path}: was cut short while it was read")
         return rows
 
+    def part(self, rows: slice) -> "NpyRows":
+        """Return the rows from one to another, as rows of their own."""
+        shape = (rows.stop - rows.start, *self.shape[1:])
+        return dataclasses.replace(self, shape=shape, first=self.first + rows.start)
+
+    def paths(self) -> list[Path]:
+        """Return the files that these rows stand in."""
+        first, last = self._places(np.array([0, len(self) - 1]))[1].tolist()
+        return [shard.path for shard in self.shards[first : last + 1]]
+
     def leave_out(self, places: np.ndarray) -> "NpyRows":
         """Return these rows but for those at some sorted places."""
         without = np.union1d(self.without, self.in_files(places))
@@ -284,6 +296,7 @@ class NpyRows:
     def in_files(self, places: np.ndarray) -> np.ndarray:
         """Return the indices in the files of rows: each has skipped what is left out before it."""
         before = self.without - np.arange(len(self.without))
+        places = places + self.first
         numbers: np.ndarray = places + np.searchsorted(before, places, side="right")
         return numbers
 

@@ -12,7 +12,14 @@ from scipy.special import log_softmax
 from sklearn import metrics
 
 from classifier import blas
-from classifier.evaluation import Measured, evaluate, evaluate_stack, minimised, reliability
+from classifier.evaluation import (
+    Measured,
+    bins_of,
+    evaluate,
+    evaluate_stack,
+    minimised,
+    reliability,
+)
 from classifier.model import LinearModel, fit_temperature
 from classifier.shards import evaluate_held_out
 from classifier.uncertainty import accuracy_interval, standard_error
@@ -279,7 +286,7 @@ def test_a_temperature_is_that_of_examples_spread_evenly(sampled):
 def test_the_calibration_error_of_known_gaps():
     # 10 examples at 0.95 of which 8 are right, 30 at 0.55 of which 15 are right; a bin's own edge.
     right = np.r_[np.arange(10) < 8, np.arange(30) < 15, True, True]
-    figures = reliability(np.repeat([0.95, 0.55, 1.0, 3 / 15], [10, 30, 1, 1]), right)
+    figures = reliability(bins_of(np.repeat([0.95, 0.55, 1.0, 3 / 15], [10, 30, 1, 1]), right))
     gaps = (10.5 - 9) + (16.5 - 15) + (1 - 0.2)
     assert figures["expected_calibration_error"] == pytest.approx(gaps / 42)
     columns = zip(*figures["reliability"].values(), strict=True)

@@ -1,0 +1,371 @@
+"""Rows that stand with the workers of a Ray cluster, each of which passes over its own shard.
+
+The driver, which trains, sends weights and gets sums. Shards are as many as the user says, and what
+they give is added in their order: the bits depend on the data and the settings alone. A worker that
+dies is started again by Ray, reads its rows again, and makes its part of the pass again.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import functools
+import logging
+import math
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import count, repeat
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classifier import blas
+from data.dataset import Examples, Sharded, Split
+from data.errors import InputError, one_line
+from data.files.arrays import NpyRows
+from data.machine import limit_cores, memory, row_parts
+from data.options import PLACE, REPORTING, Options, option
+from data.preprocessing import AffineMap, PreparedRows
+from data.sparse import SparseRows
+
+ANSWER = 60  # seconds that a cluster, and then each of its workers, may take to answer
+SILENT = 30  # seconds after which a worker that says nothing is lost
+SHOWN = 200  # characters of a reason that are shown
+COME = 45  # seconds that the workers of an engine may take to come
+ASKED = 0.2  # seconds between two questions whether to stop
+RETRIES = 3  # times that a worker which died is asked again for the same part of a pass
+AT_ONCE = 8  # results that the driver merges itself; of more, tasks merge pairs where they stand
+HELD = 2  # one part in so many of a machine's memory is for the rows that its workers hold
+READ = 2**24  # bytes of rows that are prepared at a time
+
+Spread = Callable[[Mapping[str, Split]], dict[str, Split]]  # puts the rows of splits elsewhere
+
+
+@dataclasses.dataclass
+class Engine(Options):
+    """Where the rows stand while a model is trained on all of them at once.
+
+    kind is local, this process, or ray: `shards` workers of `threads` threads each, on the cluster
+    that answers at `address`, or on one that is started on this machine.
+    """
+
+    kind: str = option(choices=("local", "ray"))
+    shards: int = option(minimum=1, maximum=10_000)
+    threads: int = option(minimum=1, maximum=1024)
+    address: str | None = option(roles=(REPORTING, PLACE))
+
+
+@contextlib.contextmanager
+def open_engine(engine: Engine) -> Iterator[Spread]:
+    """Yield what puts the rows of splits where the engine has them; end what was started for it.
+
+    Raises
+    ------
+    InputError
+        When Ray is not installed, no cluster answers, or its workers do not come or do not see the
+        files of their rows.
+    """
+    if engine.kind == "local":
+        yield dict
+        return
+    n_cpus = engine.shards * engine.threads
+    with open_ray("engine", "engine=ray", engine.address, n_cpus) as ray:
+        yield lambda splits: Workers(ray, engine).spread(splits)
+
+
+@contextlib.contextmanager
+def open_ray(group: str, choice: str, address: str | None, n_cpus: int) -> Iterator[Any]:
+    """Yield the module `ray`, connected to a cluster; one that was started here ends with it.
+
+    Parameters
+    ----------
+    group, choice : the config group, and what chooses ray there, for messages.
+    address : HOST:PORT of a cluster, or None: start one of so many CPUs here.
+
+    Raises
+    ------
+    InputError
+        When the package is missing, or no cluster answers at the address.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise InputError(
+            f"{choice}: ray is not installed: pip install -r requirements-extras.txt"
+        ) from None
+    where = choice if address is None else f"{group}.address={address}"
+    try:
+        _reach(address)
+        ended_by = signal.getsignal(signal.SIGTERM)
+        ray.init(
+            address or "local",
+            runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else {"num_cpus": n_cpus, "include_dashboard": False}),
+        )
+    except Exception as error:
+        reason, advice = "no ray cluster can be started here", ""
+        if address is not None:
+            reason = "no ray cluster answers there"
+            advice = "; see that `ray start --head` runs there, and that no firewall is between"
+        raise InputError(f"{where}: {reason} ({one_line(error)}){advice}") from error
+    try:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, ended_by)  # Ray sets its own
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _reach(address: str | None) -> None:
+    """Raise OSError where nothing listens at HOST:PORT: Ray itself tries for many minutes."""
+    host, _, port = str(address).rpartition("://")[2].rpartition(":")
+    if port.isdecimal():  # it is no word of Ray's, such as auto
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+
+
+def check_files(sizes: Mapping[str, int]) -> None:
+    """Raise OSError where files are not there, or not of these sizes."""
+    for path, size in sizes.items():
+        if Path(path).stat().st_size != size:
+            raise OSError(f"{path}: is another file there")
+
+
+class Worker:
+    """Some of the rows of each split, and what is computed of them: an actor of Ray."""
+
+    def __init__(self, threads: int, n_here: int) -> None:
+        limit_cores(threads)
+        blas.loaded().limit(limits=threads)
+        self._room = memory() // HELD // n_here
+        self._held: dict[int, Examples] = {}
+        self._stopped = -1
+
+    def look(self, sizes: Mapping[str, int]) -> None:
+        """Raise OSError where the files of its rows are not those of the driver."""
+        check_files(sizes)
+
+    def stop(self, number: int) -> None:
+        """End the passes up to this one; also says that this worker is there."""
+        self._stopped = max(self._stopped, number)
+
+    def run(
+        self,
+        number: int,
+        do: Callable[..., Any],
+        rows: Examples,
+        prepared: tuple[int, AffineMap] | None,
+        arguments: tuple[Any, ...],
+        *columns: np.ndarray | None,
+    ) -> Any:
+        """Return what `do` gives of some rows, as `Sharded.total` says.
+
+        Parameters
+        ----------
+        number : of the pass.
+        rows : as they come.
+        prepared : the map of their features, and the number by which rows that are prepared with
+            it are held, where there is room.
+        """
+        if prepared is not None:
+            key, features = prepared
+            if key not in self._held:
+                self._held[key] = self._prepare(features, rows)
+            rows = self._held[key]
+
+        def stop() -> str:
+            return "stopped" * (number <= self._stopped)
+
+        return do(rows, *columns, *arguments, stop)
+
+    def _prepare(self, features: AffineMap, rows: Examples) -> Examples:
+        """Return the design matrix of rows, in memory where there is room."""
+        design = PreparedRows(features, rows)
+        size = math.prod(design.shape) * design.dtype.itemsize
+        if size > self._room:
+            return design
+        self._room -= size
+        held = np.empty(design.shape, design.dtype)
+        for part in row_parts(len(held), max(1, READ // held[:1].nbytes)):
+            held[part] = design[part]
+        return held
+
+
+class Workers:
+    """The workers of an engine, as the driver sees them."""
+
+    def __init__(self, ray: Any, engine: Engine) -> None:
+        self.ray, self.engine, self.passes = ray, engine, count()
+        self._columns: dict[int, tuple[np.ndarray, list[Any]]] = {}
+        self.merge = ray.remote(num_cpus=0, max_retries=-1)(_merged)
+        options = {"num_cpus": engine.threads, "max_restarts": -1, "max_task_retries": RETRIES}
+        groups = {"concurrency_groups": {"stop": 1}, "scheduling_strategy": "SPREAD"}
+        start = ray.remote(**options, **groups)(Worker).remote
+        n_here = -(-engine.shards // max(1, sum(node["Alive"] for node in ray.nodes())))
+        self.actors = [start(engine.threads, n_here) for _ in range(engine.shards)]
+
+    def spread(self, splits: Mapping[str, Split]) -> dict[str, Split]:
+        """Return splits whose rows stand with the workers; raises as `open_engine` does."""
+        spread = dict(splits)
+        for name, split in splits.items():
+            if isinstance(split.X, SparseRows):
+                raise InputError(
+                    "engine=ray: sparse rows stand in the memory of one process; leave it out"
+                )
+            if len(split):
+                X = split.X
+                if isinstance(X, NpyRows):  # workers have working directories of their own
+                    shards = tuple(s._replace(path=s.path.absolute()) for s in X.shards)
+                    X = dataclasses.replace(X, shards=shards)
+                spread[name] = dataclasses.replace(split, X=self._shard(X))
+        self._wait_for_all([split.X for split in spread.values()])
+        return spread
+
+    def cut(self, n: int) -> list[slice]:
+        """Return the rows of each shard; of few rows there are fewer shards."""
+        n_parts = min(n, self.engine.shards)
+        return [slice(n * k // n_parts, n * (k + 1) // n_parts) for k in range(n_parts)]
+
+    def _shard(self, X: Examples) -> "ShardedRows":
+        parts = [X.part(rows) if isinstance(X, NpyRows) else X[rows] for rows in self.cut(len(X))]
+        return ShardedRows(X, self, [self.ray.put(part) for part in parts])
+
+    def _wait_for_all(self, rows: Sequence[Examples]) -> None:
+        """Wait for the workers, and let each look at the files of its rows."""
+        files: list[dict[str, int]] = [{} for _ in self.actors]
+        for X in rows:
+            if isinstance(X, ShardedRows) and isinstance(X.rows, NpyRows):
+                for sizes, part in zip(files, self.cut(len(X)), strict=False):
+                    paths = X.rows.part(part).paths()
+                    sizes.update({str(path): path.stat().st_size for path in paths})
+        answers = [a.look.remote(sizes) for a, sizes in zip(self.actors, files, strict=True)]
+        ready, _ = self.ray.wait(answers, num_returns=len(answers), timeout=COME)
+        if len(ready) < len(answers):
+            n, threads = self.engine.shards, self.engine.threads
+            has = self.ray.cluster_resources().get("CPU", 0)
+            raise InputError(
+                f"engine.shards={n}: only {len(ready)} of {n} workers came within {COME} s: the "
+                f"cluster has {has:g} CPUs, and they take {threads} each; use fewer shards, or add "
+                "machines"
+            )
+        self.raise_first(answers)
+
+    def raise_first(self, answers: Sequence[Any]) -> None:
+        """Raise InputError, or what went wrong with the data, where a worker has no answer."""
+        exceptions = self.ray.exceptions
+        for shard, answer in enumerate(answers):
+            place = f"engine=ray: worker {shard} of {self.engine.shards}"
+            try:
+                self.ray.get(answer)
+            except exceptions.RayActorError as error:
+                raise InputError(
+                    f"{place} died {RETRIES + 1} times in one pass over its rows "
+                    f"({one_line(error)[:SHOWN]}); give it more memory, or use more shards"
+                ) from error
+            except exceptions.RayError as error:
+                cause = getattr(error, "cause", None)
+                if isinstance(cause, InputError | MemoryError):
+                    raise cause from error
+                reason = f"{place}: {one_line(cause or error)[:SHOWN]}"
+                if isinstance(cause, OSError):
+                    reason += "; all machines need the data under the same paths"
+                raise InputError(reason) from error
+
+    def wait(self, calls: Sequence[Any], number: int, stop: Callable[[], str]) -> bool:
+        """Wait until a pass has ended; return False where there was a reason to stop it.
+
+        Raises
+        ------
+        InputError
+            When a worker is not there any more, and none comes in its place.
+        """
+        wait, actors = self.ray.wait, self.actors[: len(calls)]
+        asked, since = list[Any](), time.monotonic()
+        while len(wait(calls, num_returns=len(calls), timeout=ASKED, fetch_local=False)[0]) < len(
+            calls
+        ):
+            if stop():
+                self._tell(actors, number)
+                return False
+            if time.monotonic() - since > SILENT:
+                silent = [k for k, answer in enumerate(asked) if not wait([answer], timeout=0)[0]]
+                if silent:
+                    raise InputError(
+                        f"engine=ray: worker {silent[0]} of {self.engine.shards} has not been "
+                        f"there for {SILENT} s, and no machine has room for another; add one, and "
+                        "go on with resume"
+                    )
+                asked, since = self._tell(actors, -1), time.monotonic()
+        return True
+
+    def _tell(self, actors: Sequence[Any], number: int) -> list[Any]:
+        """Tell workers to stop the passes up to this one; return their answers."""
+        return [a.stop.options(concurrency_group="stop").remote(number) for a in actors]
+
+    def columns(self, column: np.ndarray | None) -> list[Any]:
+        """Return the parts of a column, one for each shard; they are sent once."""
+        if column is None:
+            return [None] * self.engine.shards
+        if id(column) not in self._columns:  # which is kept, so that no other array has its number
+            parts = [self.ray.put(column[rows]) for rows in self.cut(len(column))]
+            self._columns[id(column)] = column, parts
+        return self._columns[id(column)][1]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardedRows(Sharded):
+    """Rows of which each worker has a shard, as they come or prepared.
+
+    Attributes
+    ----------
+    workers : all of them.
+    parts : references to the rows of each shard, as they come, which Ray keeps while they are here.
+    features : a reference to what prepares them, and a number; None: they are as they come.
+    """
+
+    workers: Workers
+    parts: Sequence[Any]
+    features: Any = None
+
+    def prepared(self, features: AffineMap) -> "ShardedRows":
+        """Return the design matrix of these rows."""
+        reference = self.workers.ray.put((next(self.workers.passes), features))
+        rows = PreparedRows(features, self.rows)
+        return dataclasses.replace(self, rows=rows, features=reference)
+
+    def total(
+        self,
+        do: Callable[..., Any],
+        columns: Sequence[np.ndarray | None],
+        *arguments: Any,
+        stop: Callable[[], str] = lambda: "",
+    ) -> Any:
+        """Return what `do` gives of all shards, as `Sharded.total` says."""
+        ray, number = self.workers.ray, next(self.workers.passes)
+        shared, actors = ray.put(arguments), self.workers.actors
+        own = zip(*map(self.workers.columns, columns), strict=True) if columns else repeat(())
+        calls = [
+            actor.run.remote(number, do, part, self.features, shared, *of_shard)
+            for actor, part, of_shard in zip(actors, self.parts, own, strict=False)
+        ]
+        if not self.workers.wait(calls, number, stop):
+            return None  # what they still do is not used
+        results, merge = calls, self.workers.merge.remote
+        while len(results) > AT_ONCE:
+            pairs = [results[i : i + 2] for i in range(0, len(results), 2)]
+            results = [merge(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+        try:
+            return functools.reduce(_merged, map(ray.get, results))
+        except ray.exceptions.RayError:
+            self.workers.raise_first(calls)
+            raise
+
+
+def _merged(one: Any, other: Any) -> Any:
+    """Return a new sum of two results: what comes from Ray's store cannot be written to."""
+    return None if one is None else copy.deepcopy(one).merge(other)
