@@ -25,22 +25,25 @@ import numpy as np
 
 from classifier import blas
 from data.dataset import Examples, Sharded, Split
-from data.errors import InputError, one_line
+from data.errors import InputError, one_line, printable
 from data.files.arrays import NpyRows
 from data.machine import limit_cores, memory, row_parts
 from data.options import PLACE, REPORTING, Options, option
 from data.preprocessing import AffineMap, PreparedRows
 from data.sparse import SparseRows
 
+ROOT = Path(__file__).parents[1]  # of the program
 ANSWER = 60  # seconds that a cluster, and then each of its workers, may take to answer
 SILENT = 30  # seconds after which a worker that says nothing is lost
 SHOWN = 200  # characters of a reason that are shown
 COME = 45  # seconds that the workers of an engine may take to come
 ASKED = 0.2  # seconds between two questions whether to stop
-RETRIES = 3  # times that a worker which died is asked again for the same part of a pass
+RESTARTS = 10  # of a worker, at most: one whose rows kill it is named within a minute
 AT_ONCE = 8  # results that the driver merges itself; of more, tasks merge pairs where they stand
 HELD = 2  # one part in so many of a machine's memory is for the rows that its workers hold
 READ = 2**24  # bytes of rows that are prepared at a time
+
+DIED = "died again and again ({}); give it more memory, or use more shards"
 
 Spread = Callable[[Mapping[str, Split]], dict[str, Split]]  # puts the rows of splits elsewhere
 
@@ -74,7 +77,7 @@ def open_engine(engine: Engine) -> Iterator[Spread]:
         return
     n_cpus = engine.shards * engine.threads
     with open_ray("engine", "engine=ray", engine.address, n_cpus) as ray:
-        yield lambda splits: Workers(ray, engine).spread(splits)
+        yield Workers(ray, engine).spread
 
 
 @contextlib.contextmanager
@@ -91,6 +94,8 @@ def open_ray(group: str, choice: str, address: str | None, n_cpus: int) -> Itera
     InputError
         When the package is missing, or no cluster answers at the address.
     """
+    # Of a worker that dies Ray tells the terminal at length, past its own log.
+    os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", "^")
     try:
         import ray
     except ImportError:
@@ -100,10 +105,11 @@ def open_ray(group: str, choice: str, address: str | None, n_cpus: int) -> Itera
     where = choice if address is None else f"{group}.address={address}"
     try:
         _reach(address)
+        paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         ended_by = signal.getsignal(signal.SIGTERM)
         ray.init(
             address or "local",
-            runtime_env={"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}},
+            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}},
             log_to_driver=False,
             logging_level=logging.ERROR,
             **({} if address else {"num_cpus": n_cpus, "include_dashboard": False}),
@@ -197,13 +203,22 @@ class Worker:
 
 
 class Workers:
-    """The workers of an engine, as the driver sees them."""
+    """The workers of an engine, as the driver sees them.
 
-    def __init__(self, ray: Any, engine: Engine) -> None:
-        self.ray, self.engine, self.passes = ray, engine, count()
+    Parameters
+    ----------
+    ray : the module, connected.
+    restarts : of each worker, at most.
+    come : seconds that they may take to come.
+    """
+
+    def __init__(
+        self, ray: Any, engine: Engine, restarts: int = RESTARTS, come: float = COME
+    ) -> None:
+        self.ray, self.engine, self.passes, self.come = ray, engine, count(), come
         self._columns: dict[int, tuple[np.ndarray, list[Any]]] = {}
         self.merge = ray.remote(num_cpus=0, max_retries=-1)(_merged)
-        options = {"num_cpus": engine.threads, "max_restarts": -1, "max_task_retries": RETRIES}
+        options = {"num_cpus": engine.threads, "max_restarts": restarts, "max_task_retries": -1}
         groups = {"concurrency_groups": {"stop": 1}, "scheduling_strategy": "SPREAD"}
         start = ray.remote(**options, **groups)(Worker).remote
         n_here = -(-engine.shards // max(1, sum(node["Alive"] for node in ray.nodes())))
@@ -222,7 +237,10 @@ class Workers:
                 if isinstance(X, NpyRows):  # workers have working directories of their own
                     shards = tuple(s._replace(path=s.path.absolute()) for s in X.shards)
                     X = dataclasses.replace(X, shards=shards)
-                spread[name] = dataclasses.replace(split, X=self._shard(X))
+                cut = self.cut(len(X))
+                parts = [X.part(rows) if isinstance(X, NpyRows) else X[rows] for rows in cut]
+                sharded = ShardedRows(X, self, [self.put(part) for part in parts])
+                spread[name] = dataclasses.replace(split, X=sharded)
         self._wait_for_all([split.X for split in spread.values()])
         return spread
 
@@ -231,9 +249,18 @@ class Workers:
         n_parts = min(n, self.engine.shards)
         return [slice(n * k // n_parts, n * (k + 1) // n_parts) for k in range(n_parts)]
 
-    def _shard(self, X: Examples) -> "ShardedRows":
-        parts = [X.part(rows) if isinstance(X, NpyRows) else X[rows] for rows in self.cut(len(X))]
-        return ShardedRows(X, self, [self.ray.put(part) for part in parts])
+    def put(self, value: Any) -> Any:
+        """Return a reference to a value, which Ray keeps while the reference is here.
+
+        What an actor is made from it loses when it starts it again: its issue 53727.
+        """
+        try:
+            return self.ray.put(value)
+        except self.ray.exceptions.RayError as error:
+            raise InputError(
+                f"engine=ray: the cluster cannot hold the rows ({_last_line(error)}); give files "
+                "that are streamed, or `ray start` a larger --object-store-memory"
+            ) from error
 
     def _wait_for_all(self, rows: Sequence[Examples]) -> None:
         """Wait for the workers, and let each look at the files of its rows."""
@@ -244,34 +271,37 @@ class Workers:
                     paths = X.rows.part(part).paths()
                     sizes.update({str(path): path.stat().st_size for path in paths})
         answers = [a.look.remote(sizes) for a, sizes in zip(self.actors, files, strict=True)]
-        ready, _ = self.ray.wait(answers, num_returns=len(answers), timeout=COME)
+        ready, _ = self.ray.wait(answers, num_returns=len(answers), timeout=self.come)
         if len(ready) < len(answers):
             n, threads = self.engine.shards, self.engine.threads
             has = self.ray.cluster_resources().get("CPU", 0)
             raise InputError(
-                f"engine.shards={n}: only {len(ready)} of {n} workers came within {COME} s: the "
-                f"cluster has {has:g} CPUs, and they take {threads} each; use fewer shards, or add "
-                "machines"
+                f"engine.shards={n}: only {len(ready)} of {n} workers came within {self.come} s: "
+                f"the cluster has {has:g} CPUs, and they take {threads} each; use fewer shards, or "
+                "add machines"
             )
-        self.raise_first(answers)
+        needed = f"all machines need the program as {ROOT}, with the same packages"
+        self.raise_first(answers, "cannot start ({}); " + needed)
 
-    def raise_first(self, answers: Sequence[Any]) -> None:
-        """Raise InputError, or what went wrong with the data, where a worker has no answer."""
+    def raise_first(self, answers: Sequence[Any], died: str = DIED) -> None:
+        """Raise InputError, or what went wrong with the data, where a worker has no answer.
+
+        Parameters
+        ----------
+        died : what is said of a worker that is not there any more; {} stands for the reason.
+        """
         exceptions = self.ray.exceptions
         for shard, answer in enumerate(answers):
             place = f"engine=ray: worker {shard} of {self.engine.shards}"
             try:
                 self.ray.get(answer)
             except exceptions.RayActorError as error:
-                raise InputError(
-                    f"{place} died {RETRIES + 1} times in one pass over its rows "
-                    f"({one_line(error)[:SHOWN]}); give it more memory, or use more shards"
-                ) from error
+                raise InputError(f"{place} {died.format(_last_line(error))}") from error
             except exceptions.RayError as error:
                 cause = getattr(error, "cause", None)
                 if isinstance(cause, InputError | MemoryError):
                     raise cause from error
-                reason = f"{place}: {one_line(cause or error)[:SHOWN]}"
+                reason = f"{place}: {one_line(cause) if cause else _last_line(error)}"
                 if isinstance(cause, OSError):
                     reason += "; all machines need the data under the same paths"
                 raise InputError(reason) from error
@@ -312,7 +342,7 @@ class Workers:
         if column is None:
             return [None] * self.engine.shards
         if id(column) not in self._columns:  # which is kept, so that no other array has its number
-            parts = [self.ray.put(column[rows]) for rows in self.cut(len(column))]
+            parts = [self.put(column[rows]) for rows in self.cut(len(column))]
             self._columns[id(column)] = column, parts
         return self._columns[id(column)][1]
 
@@ -334,7 +364,7 @@ class ShardedRows(Sharded):
 
     def prepared(self, features: AffineMap) -> "ShardedRows":
         """Return the design matrix of these rows."""
-        reference = self.workers.ray.put((next(self.workers.passes), features))
+        reference = self.workers.put((next(self.workers.passes), features))
         rows = PreparedRows(features, self.rows)
         return dataclasses.replace(self, rows=rows, features=reference)
 
@@ -347,7 +377,7 @@ class ShardedRows(Sharded):
     ) -> Any:
         """Return what `do` gives of all shards, as `Sharded.total` says."""
         ray, number = self.workers.ray, next(self.workers.passes)
-        shared, actors = ray.put(arguments), self.workers.actors
+        shared, actors = self.workers.put(arguments), self.workers.actors
         own = zip(*map(self.workers.columns, columns), strict=True) if columns else repeat(())
         calls = [
             actor.run.remote(number, do, part, self.features, shared, *of_shard)
@@ -364,6 +394,12 @@ class ShardedRows(Sharded):
         except ray.exceptions.RayError:
             self.workers.raise_first(calls)
             raise
+
+
+def _last_line(error: BaseException) -> str:
+    """Return the last line of an error of Ray, which begins with the stacks of all processes."""
+    line: str = printable(str(error).strip().rpartition("\n")[2])
+    return line.partition(" Some common causes")[0][:SHOWN]
 
 
 def _merged(one: Any, other: Any) -> Any:

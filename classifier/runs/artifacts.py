@@ -23,7 +23,7 @@ from classifier.optimizers import Lbfgs
 from classifier.report.figures import Shown
 from classifier.report.settings import reported_split
 from classifier.report.text import text_of
-from classifier.runs.config import AUTO, Config, Job, refuse_changes
+from classifier.runs.config import AUTO, Config, Job, flatten, refuse_changes
 from classifier.solver import Training
 from data.dataset import Dataset
 from data.errors import InputError, one_line
@@ -50,6 +50,7 @@ STATE_FORMAT = 10  # of checkpoint.npz; another number is another layout
 STATE = "training."  # in checkpoint.npz, before the names of the training's own arrays
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
+WHERE = ("engine.kind", "engine.shards")  # keys that say where sums are made: they round otherwise
 WAY_OUT = "delete it, and the training begins anew"
 DRAWN = 400  # examples that are kept to be drawn, half of them for validation, at most
 
@@ -349,6 +350,13 @@ class Checkpoint:
                 f"models had ended, so that they are not trained on; leave out epochs ({before}), "
                 "or start a new run"
             )
+
+    def moved(self, job: Job) -> str:
+        """Say where the rows of a job stand now, where they stood elsewhere; or nothing."""
+        before, now = (flatten(config) for config in (self.configs[0], job.plain))
+        keys = [key for key in WHERE if before.get(key, now[key]) != now[key]]
+        told = [f"{key}={now[key]} (the run had {before[key]})" for key in keys]
+        return f"{', '.join(told)}: equal within rounding" if told else ""
 
     def restore(self, training: Training, jobs: Sequence[Job], fingerprint: str) -> None:
         """Put a training of these jobs where the checkpoint was written.

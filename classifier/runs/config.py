@@ -312,6 +312,9 @@ def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
     unused = [name for name in names if name.split(".")[0] in ("reg_path", "reg_choice")]
     if unused and config.reg != AUTO:
         raise InputError(f"{unused[0]}: is for reg=auto; add that, or leave it out")
+    unused = [name for name in names if name.startswith("engine.")]
+    if unused and config.engine.kind == "local":
+        raise InputError(f"{unused[0]}: is for engine=ray; add that, or leave it out")
     if "data.val_fraction" in names and by_folds(config.reg, config.cv):
         raise InputError(
             "data.val_fraction: with reg=auto the folds of cv choose the penalty, and all examples "

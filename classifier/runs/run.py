@@ -137,6 +137,8 @@ def _begin(
     if earlier is not None:
         earlier.restore(training, models, dataset.trained_on)
         log.info("resumes after step %d, in epoch %d", training.step, training.epoch + 1)
+        if moved := earlier.moved(models[0]):
+            log.info("%s", moved)
     elif read_status(jobs[0].folder)["status"] != NOT_BEGUN:
         log.info("there is no %s to go on from: the training begins anew", CHECKPOINT)
     return prepared, models, training

@@ -13,14 +13,13 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from classifier.engine import ANSWER, check_files, open_ray
+from classifier.engine import ANSWER, ROOT, check_files, open_ray
 from classifier.sweep.stacks import Stack, SweepProgress, end_stack, train_stack
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
 from data.machine import cores
 
 log = logging.getLogger(__name__)
-ROOT = Path(__file__).parents[2]  # of the program
 EVERY = 0.5  # seconds between two looks at the process that a worker ends with
 
 Answer = tuple[int, str]  # the number of a stack, and why it has no result
@@ -97,6 +96,10 @@ def open_workers(
         When the package is missing, or no cluster answers at the address; when a worker cannot
         import the program or does not see the files of these stacks.
     """
+    if any(stack.jobs[0].config.engine.kind != "local" for stack in stacks):
+        raise InputError(
+            "engine=ray: one process starts its workers; leave out hydra.launcher.backend"
+        )
     if backend == "loky":
         yield functools.partial(_in_loky, n_jobs)
         return
@@ -166,7 +169,7 @@ def _check(ray: Any, option: str, stacks: Sequence[Stack]) -> None:
                 reason = one_line(getattr(error, "cause", error))
                 raise InputError(
                     f"hydra.launcher.{option}: worker {node} cannot take part: {reason}; it needs "
-                    f"this folder and the data under the same paths, and PYTHONPATH={ROOT}"
+                    f"this folder and the data under the same paths, and the program as {ROOT}"
                 ) from error
 
 

@@ -1,0 +1,329 @@
+"""Passes that the workers of a real Ray cluster make, beside those of one process."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import psutil
+import pytest
+
+from classifier.engine import Engine, ShardedRows, Workers, open_ray
+from classifier.evaluation import Measured, evaluate_stack
+from classifier.fit import PerModel
+from classifier.model import LinearModel
+from classifier.shards import sum_up
+from data.dataset import Split
+from data.errors import InputError
+from data.files.arrays import join_rows, open_npy
+from data.preprocessing import AffineMap, Preprocessing, check_finite, measure
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+    pytest.mark.skipif(sys.platform != "linux", reason="signals of Linux"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning"),
+]
+C, D = 3, 7
+FEW = 2  # examples, fewer than there are workers
+BARE = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+OWN = {"RAY_AUTH_MODE": "disabled"}
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with open_ray("engine", "engine=ray", None, 4) as ray:
+        yield ray
+
+
+@pytest.fixture(scope="module")
+def spread(ray):
+    return Workers(ray, Engine(kind="ray", shards=3, threads=1, address=None)).spread
+
+
+def examples_of(n, seed=0):
+    rng = np.random.default_rng(seed)
+    X = (rng.standard_normal((n, D)) + np.arange(D)).astype(np.float32)
+    folds = rng.integers(0, 4, n).astype(np.int16)
+    return Split(X, rng.integers(0, C, n), rng.uniform(0.5, 2, n), folds)
+
+
+def in_files(split, folder):
+    """The same examples in files of several lengths, and others between them that are left out."""
+    places = np.sort(np.random.default_rng(1).choice(len(split) + 90, len(split), replace=False))
+    stored = np.full((len(split) + 90, D), np.nan, np.float32)
+    stored[places] = split.X
+    for number, part in enumerate(np.split(stored, [40, 41, 2000])):
+        np.save(folder / f"{number}.npy", part)
+    rows = join_rows([open_npy(str(folder / f"{number}.npy")) for number in range(4)])
+    out = np.setdiff1d(np.arange(len(stored)), places)
+    return dataclasses.replace(split, X=rows.leave_out(out))
+
+
+def workers_of_rays():
+    """The processes of the workers, those of other tests' clusters not among them."""
+    children = psutil.Process().children(recursive=True)
+    named = [(child, " ".join(child.cmdline())) for child in children if child.is_running()]
+    return [child for child, line in named if line.startswith("ray::Worker")]
+
+
+@pytest.mark.parametrize("place", ["memory", "files", "few"])
+def test_workers_sum_what_one_process_sums(place, spread, tmp_path):
+    local = examples_of(FEW if place == "few" else 5000)
+    if place == "files":
+        local = in_files(local, tmp_path)
+    shared = spread({"train": local, "val": local.select(slice(0, 0))})
+    assert isinstance(shared["train"].X, ShardedRows)
+    assert len(shared["val"]) == 0
+    rng = np.random.default_rng(2)
+    theta = rng.standard_normal((C, 4, D + 1)).astype(np.float32)
+    zeros = np.zeros(4)
+    models = PerModel(zeros, zeros, zeros, np.array([0, 0.1, 0, 0.3]), np.array([-1, -1, 0, 2]))
+    statistics = [measure(one.X, one.weights) for one in (local, shared["train"])]
+    for one, other in zip(*map(dataclasses.astuple, statistics), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+    check_finite(shared["train"].X)
+    features = Preprocessing(method="standardize").fit(statistics[0])
+    sides = [
+        dataclasses.replace(one, X=features.design_matrix(one.X))
+        for one in (local, shared["train"])
+    ]
+    np.testing.assert_array_equal(*(one.X[np.array([1, 0])] for one in sides))
+    for held_out, gradient, weighted in itertools.product((False, True), repeat=3):
+        parts = [one if weighted else dataclasses.replace(one, weights=None) for one in sides]
+        here, there = (
+            sum_up(one, theta, models, held_out=held_out, with_gradient=gradient) for one in parts
+        )
+        for one, other in zip(here, there, strict=True):
+            np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-5 * len(local))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_workers_evaluate_as_one_process_does(weighted, spread, tmp_path):
+    local = in_files(examples_of(5000), tmp_path)
+    shared = spread({"test": local})["test"]
+    rng = np.random.default_rng(3)
+    stack = [
+        Measured(
+            LinearModel(
+                rng.standard_normal((D, C)), np.zeros(C), np.array(["a", "b", "c"]),
+                AffineMap(np.arange(D) * 1.0, np.ones(D)), None, {},
+            ),
+            top_k=2,
+            label_smoothing=smoothing,
+        )
+        for smoothing in (0.0, 0.1)
+    ]  # fmt: skip
+    weights = local.weights if weighted else None
+    here, there = (evaluate_stack(stack, one.X, one.y, weights) for one in (local, shared))
+    for one, other in zip(here, there, strict=True):
+        for name, value in one.figures.items():
+            if isinstance(value, float):
+                assert other.figures[name] == pytest.approx(value, rel=1e-12)
+            elif name != "reliability":
+                assert other.figures[name] == value
+        np.testing.assert_array_equal(one.predicted, other.predicted)
+        np.testing.assert_array_equal(one.log_p, other.log_p)
+
+
+def test_whatever_dies_the_sums_have_the_same_bits_and_a_stopped_pass_is_not_waited_for(spread):
+    X, y = np.random.default_rng(4).standard_normal((60_000, 300)), np.arange(60_000) % C
+    rows = spread({"train": Split(X, y)})["train"]
+    theta = np.random.default_rng(5).standard_normal((C, 9, 300))
+    first = sum_up(rows, theta, with_gradient=True)
+    for kill in (1, 2, 1):
+        sums = []
+        thread = threading.Thread(
+            target=lambda kept=sums: kept.append(sum_up(rows, theta, with_gradient=True))
+        )
+        thread.start()
+        for worker in workers_of_rays()[:kill]:
+            worker.kill()
+        thread.join(60)
+        for one, other in zip(first, sums[0], strict=True):
+            np.testing.assert_array_equal(one, other)
+    began = time.monotonic()
+    sleep = lambda X, seconds, stop: [time.sleep(0.05) for _ in range(seconds * 20) if not stop()]  # noqa: E731
+    assert rows.X.total(sleep, (), 30, stop=lambda: "stopped") is None
+    sums = sum_up(rows, theta, with_gradient=True)  # which waits for the end of that
+    assert time.monotonic() - began < 15
+    np.testing.assert_array_equal(first.gradient, sums.gradient)
+
+
+def test_what_is_wrong_with_a_shard_is_told_in_one_line(ray, spread, tmp_path):
+    X = np.ones((900, D), np.float32)
+    X[700, 3] = np.inf
+    np.save(tmp_path / "X.npy", X)
+    rows = spread({"train": Split(open_npy(str(tmp_path / "X.npy")), np.arange(900) % 2)})["train"]
+    with pytest.raises(InputError, match=r"X\.npy: example 700 holds inf: it is not finite"):
+        measure(rows.X)
+    np.save(tmp_path / "X.npy", X[:, :2])
+    with pytest.raises(InputError, match=r"X\.npy: was cut short while it was read"):
+        measure(rows.X)
+    (tmp_path / "X.npy").unlink()
+    with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 3: .*X\.npy.*; all machines"):
+        measure(rows.X)
+    many = Workers(ray, Engine(kind="ray", shards=3, threads=2, address=None), come=2)
+    words = r"^engine.shards=3: only 0 of 3 workers came within 2 s: .* has 4 CPUs, and they take 2"
+    with pytest.raises(InputError, match=words):
+        many.spread({"train": Split(X, np.zeros(900, int))})
+    del many
+    lone = Workers(ray, Engine(kind="ray", shards=1, threads=1, address=None), restarts=1)
+    rows = lone.spread({"train": Split(np.ones((9, D)), np.zeros(9, int))})["train"]
+    with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 1 died again and again \("):
+        rows.X.total(lambda *_: os._exit(1), ())
+
+
+def end_with_children(program):
+    for process in [*psutil.Process(program.pid).children(recursive=True), program]:
+        process.kill()
+    program.wait(30)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """A head with two CPUs, started elsewhere, that sees an empty folder `hidden`; its address."""
+    util = pytest.importorskip("ray.util")
+    folder = tmp_path_factory.mktemp("cluster")
+    for name in ("hidden", "other"):
+        (folder / name).mkdir()
+    before = []
+    if not subprocess.run(["unshare", "-rm", "true"], check=False, capture_output=True).returncode:
+        mount = f'mount --bind "{folder}/other" "{folder}/hidden"; exec "$@"'
+        before = ["unshare", "-rm", "sh", "-c", mount, "sh"]
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    program = shutil.which("ray", path=os.path.dirname(sys.executable)) or "ray"  # noqa: PTH120
+    start = [
+        *(*before, program, "start", "--head", "--block", f"--port={port}", "--num-cpus=2"),
+        *("--include-dashboard=false", "--object-store-memory=80000000", "--disable-usage-stats"),
+    ]
+    silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    head = subprocess.Popen(start, cwd="/", env=BARE | OWN, **silent)
+    try:
+        end = time.monotonic() + 90
+        while True:
+            with contextlib.suppress(ConnectionRefusedError):
+                socket.create_connection((util.get_node_ip_address(), port)).close()
+                break
+            assert time.monotonic() < end, "waited in vain"
+            time.sleep(0.05)
+        yield f"{util.get_node_ip_address()}:{port}", folder / "hidden" if before else None, head
+    finally:
+        end_with_children(head)
+
+
+def write_shards(folder, n_files=16):
+    """16 pairs of files, and the same rows in one pair."""
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(6)
+    y = rng.integers(0, 4, 4000)
+    X = (rng.standard_normal((4, 30))[y] + rng.standard_normal((4000, 30))).astype(np.float32)
+    for number, rows in enumerate(np.array_split(np.arange(4000), n_files)):
+        np.save(folder / f"X-{number:02d}.npy", X[rows])
+        np.save(folder / f"y-{number:02d}.npy", y[rows])
+    np.save(folder / "all_X.npy", X)
+    np.save(folder / "all_y.npy", y)
+    return [f"data.train_X={folder}/X-*.npy", f"data.train_y={folder}/y-*.npy"]
+
+
+RUN = ["train.py", "optimizer=lbfgs", "optimizer.tol=1e-7", "reg=1e-5", "report.plots=none"]
+
+
+def report_of(folder):
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def test_a_cluster_trains_as_one_process_does_whatever_dies(
+    cluster, command_in, fork_server, tmp_path
+):
+    address, _, head = cluster
+    files = write_shards(tmp_path / "emb")
+    ray = ["engine=ray", f"engine.address={address}"]
+    joined = [f"data.train_X={tmp_path}/emb/all_X.npy", f"data.train_y={tmp_path}/emb/all_y.npy"]
+    for name, arguments in (("one", joined), ("two", [*files, *ray])):
+        done = command_in(tmp_path, *RUN, *arguments, f"hydra.run.dir={name}", **OWN)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        assert "ray" not in done.stdout
+    one, two = (report_of(tmp_path / name) for name in ("one", "two"))
+    assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
+    for split in ("train", "val", "test"):
+        assert two["metrics"][split]["loss"] == pytest.approx(one["metrics"][split]["loss"], 1e-3)
+    # Workers are killed now and then, each while others work or it is being started.
+    again = [*RUN, *files, *ray, "hydra.run.dir=three"]
+    program = fork_server.start(again, tmp_path, tmp_path / "outputs", **OWN)
+    kills = 0
+    while program.poll() is None and kills < 4:
+        for process in psutil.Process(head.pid).children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if process.cmdline()[0].startswith("ray::Worker"):
+                    process.kill()
+                    kills += 1
+                    break
+        time.sleep(0.4)
+    program.poll(block=True)
+    assert program.returncode == 0, program.stderr
+    assert program.stderr == ""
+    assert kills > 1
+    with np.load(tmp_path / "two/model.npz") as two, np.load(tmp_path / "three/model.npz") as three:
+        for name in ("W", "b", "shift", "scale"):
+            np.testing.assert_array_equal(two[name], three[name])
+
+
+def test_a_stopped_run_goes_on_with_other_shards_and_is_told_so(
+    cluster, command_in, fork_server, tmp_path
+):
+    address, _, _ = cluster
+    files = write_shards(tmp_path / "emb")
+    ray = ["engine=ray", f"engine.address={address}"]
+    long = [*RUN, *files, *ray, "optimizer.tol=1e-12", "epochs=1000", "hydra.run.dir=run"]
+    printed = tmp_path / "printed"
+    printed.mkdir()
+    program = fork_server.start(long, tmp_path, printed, **OWN)
+    end = time.monotonic() + 60
+    while not (tmp_path / "run/checkpoint.npz").exists():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    program.send_signal(signal.SIGINT)
+    program.poll(block=True)
+    assert program.returncode == 130
+    done = command_in(tmp_path, "train.py", "resume=run", *ray, "engine.shards=1", **OWN)
+    assert done.returncode == 0, done.stderr
+    assert "engine.shards=1 (the run had 2): equal within rounding" in done.stdout
+    done = command_in(tmp_path, *RUN, *files, "optimizer.tol=1e-9", "hydra.run.dir=one")
+    ends = [report_of(tmp_path / name)["objective"] for name in ("run", "one")]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-6)
+
+
+def test_a_cluster_that_cannot_take_part_says_why(cluster, command_in, tmp_path):
+    address, hidden, head = cluster
+    ray = ["engine=ray", f"engine.address={address}"]
+    if hidden is not None:
+        done = command_in(tmp_path, *RUN, *write_shards(hidden), *ray, **OWN)
+        assert done.returncode == 1
+        assert re.match(
+            r"engine=ray: worker 0 of 2: .*X-00\.npy.*; all machines need the data under the same",
+            done.stderr,
+        )
+        assert done.stderr.count("\n") == 1
+    # Rows that the object store has no room for stand on disk.
+    rng = np.random.default_rng(7)
+    y = rng.integers(0, 2, 30_000)
+    X = rng.standard_normal((30_000, 900), dtype=np.float32) + y[:, None]
+    np.savez(tmp_path / "large.npz", X=X, y=y)
+    done = command_in(tmp_path, *RUN, "data.train=large.npz", "epochs=2", *ray, **OWN)
+    assert done.returncode == 0, done.stderr
+    assert head.poll() is None
