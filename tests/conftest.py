@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -191,6 +192,50 @@ def command_in(fork_server, tmp_path_factory):
 def command(command_in, tmp_path):
     """Run a program of the repository in an empty folder."""
     return lambda *arguments, cwd=tmp_path: command_in(cwd, *arguments)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Return a headless chromium; what it fetches and what it complains of is kept."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        if "CI" in os.environ:
+            pytest.fail("CI has no chromium with its chromedriver")
+        pytest.skip("chromium or chromedriver is not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    quiet = "no-sandbox disable-gpu disable-background-networking disable-component-update"
+    for switch in f"headless=new {quiet} disable-sync no-first-run".split():
+        options.add_argument(f"--{switch}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture
+def open_page(browser):
+    """Open a page for a reader who prefers something; complaints and fetching fail the test."""
+
+    def open_it(address, width=1100, scheme="light", motion="no-preference"):
+        preferred = {"prefers-color-scheme": scheme, "prefers-reduced-motion": motion}
+        features = [{"name": name, "value": value} for name, value in preferred.items()]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get(address)
+        return browser
+
+    browser.get_log("browser")
+    browser.get_log("performance")
+    yield open_it
+    assert browser.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    addresses = [request["request"]["url"] for request in sent]
+    assert addresses
+    assert {address.partition(":")[0] for address in addresses} <= {"file", "data"}
 
 
 @pytest.fixture(scope="session")

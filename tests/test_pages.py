@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -218,47 +217,10 @@ def test_mistakes_are_one_line(place, arguments, words):
     assert words in done.error
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Return a headless chromium; what it fetches and what it complains of is kept."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        if "CI" in os.environ:
-            pytest.fail("CI has no chromium with its chromedriver")
-        pytest.skip("chromium or chromedriver is not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    quiet = "no-sandbox disable-gpu disable-background-networking disable-component-update"
-    for switch in f"headless=new {quiet} disable-sync no-first-run".split():
-        options.add_argument(f"--{switch}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield chrome
-    chrome.quit()
-
-
 @pytest.fixture
-def show(browser, place):
-    """Open a page by its name, of a width and in a colour scheme; complaints fail the test."""
-
-    def open_page(name, width=1100, scheme="light"):
-        feature = {"name": "prefers-color-scheme", "value": scheme}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        browser.get(place.pages[name].as_uri())
-        return browser
-
-    browser.get_log("browser")
-    browser.get_log("performance")
-    yield open_page
-    assert browser.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    addresses = [request["request"]["url"] for request in sent]
-    assert addresses
-    assert {address.partition(":")[0] for address in addresses} <= {"file", "data"}
+def show(open_page, place):
+    """Open a page by its name."""
+    return lambda name, *arguments: open_page(place.pages[name].as_uri(), *arguments)
 
 
 def column(browser, key):
