@@ -14,7 +14,7 @@ Both functions take W (D, C), X (N, D), integer labels y (N,) and reg >= 0, leav
 and return the loss as a float and dW in W's shape and dtype. Training uses a third form of the
 same mathematics, `classifier.kernel`, which has a bias and many models.
 
-Derived step by step in docs/derivation.md, and with numbers in docs/softmax.ipynb.
+Derived step by step in docs/derivation.md, and with numbers in docs/lesson.
 """
 
 import numpy as np

@@ -33,7 +33,9 @@ def repository():
 @pytest.fixture(scope="session")
 def note():
     """The arrays and the printed results of the teaching note, in float32 as it had them."""
-    numbers = json.loads((REPOSITORY / "docs/notebook_numbers.json").read_text(encoding="utf-8"))
+    numbers = json.loads(
+        (REPOSITORY / "docs/lesson/notebook_numbers.json").read_text(encoding="utf-8")
+    )
     return SimpleNamespace(
         W=np.array(numbers["W"], dtype=np.float32),
         X=np.array(numbers["X"], dtype=np.float32),
