@@ -12,7 +12,7 @@ from pathlib import Path
 
 from threadpoolctl import threadpool_info
 
-from benchmarks import commands, problems, training
+from benchmarks import commands, problems, scale, training
 from benchmarks.measure import Table
 from classifier.blas import n_threads
 from data.machine import cores, memory
@@ -39,6 +39,7 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "commands": commands.commands,
     "commands_images": commands.images,
     "commands_probe": commands.probe,
+    "scale": scale.scale,
     "sweep": commands.sweep,
     "sweep_thousand": commands.thousand,
 }

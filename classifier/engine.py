@@ -53,12 +53,14 @@ class Engine(Options):
     """Where the rows stand while a model is trained on all of them at once.
 
     kind is local, this process, or ray: `shards` workers of `threads` threads each, on the cluster
-    that answers at `address`, or on one that is started on this machine.
+    that answers at `address`, or on one that is started on this machine. Each holds its rows where
+    `memory` GiB are enough for them, or their share of half of the machine's memory.
     """
 
     kind: str = option(choices=("local", "ray"))
     shards: int = option(minimum=1, maximum=10_000)
     threads: int = option(minimum=1, maximum=1024)
+    memory: float | None = option(minimum=0)
     address: str | None = option(roles=(REPORTING, PLACE))
 
 
@@ -145,10 +147,11 @@ def check_files(sizes: Mapping[str, int]) -> None:
 class Worker:
     """Some of the rows of each split, and what is computed of them: an actor of Ray."""
 
-    def __init__(self, threads: int, n_here: int) -> None:
-        limit_cores(threads)
-        blas.loaded().limit(limits=threads)
-        self._room = memory() // HELD // n_here
+    def __init__(self, engine: Engine, n_here: int) -> None:
+        limit_cores(engine.threads)
+        blas.loaded().limit(limits=engine.threads)
+        share = memory() / HELD / n_here
+        self._room = share if engine.memory is None else engine.memory * 2**30
         self._held: dict[int, Examples] = {}
         self._stopped = -1
 
@@ -222,7 +225,7 @@ class Workers:
         groups = {"concurrency_groups": {"stop": 1}, "scheduling_strategy": "SPREAD"}
         start = ray.remote(**options, **groups)(Worker).remote
         n_here = -(-engine.shards // max(1, sum(node["Alive"] for node in ray.nodes())))
-        self.actors = [start(engine.threads, n_here) for _ in range(engine.shards)]
+        self.actors = [start(engine, n_here) for _ in range(engine.shards)]
 
     def spread(self, splits: Mapping[str, Split]) -> dict[str, Split]:
         """Return splits whose rows stand with the workers; raises as `open_engine` does."""

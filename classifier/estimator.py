@@ -36,7 +36,8 @@ class SoftmaxClassifier(LinearEstimator):
 
     Parameters
     ----------
-    reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N).
+    reg : weight of the penalty, without a 1/2; `LogisticRegression`'s C is 1 / (2 * reg * N), and
+        of two classes 1 / (reg * N).
     tol : of 'lbfgs': how far above its lowest value the objective may be, relative to that.
     epochs : passes over the training data, at most; None is 1,000 of 'lbfgs', 100 of minibatches.
     optimizer : 'lbfgs' goes to the optimum, with nothing to tune; 'sgd', 'adam', or an object of

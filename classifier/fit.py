@@ -39,13 +39,14 @@ class PerModel:
 
 
 class Certificate(NamedTuple):
-    """What a pass over the training examples proves of one model.
+    """What a pass over the training examples says of one model.
 
     Attributes
     ----------
-    objective : L, where the model stands.
-    gradient_norm : |dL/d(W, b)|.
-    excess : the most that L is above its lowest value; inf without a penalty.
+    objective : J, where the model stands.
+    gradient_norm : |dJ/d(W, b)|.
+    excess : the most that J is above its lowest value, proved where the bias is at its optimum and
+        else estimated (`classifier.shards.Objective`); inf without a penalty.
     loss, accuracy : of the training examples, by their weights, without penalty and smoothing.
     """
 

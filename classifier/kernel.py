@@ -9,12 +9,12 @@ runs over the leading axis, where numpy stays vectorised.
 The mathematics is that of `classifier.loss`, with a bias that is never penalised and optional
 weights w_i of the rows:
 
-    L_g  = sum_i w_i (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_i  +  reg_g * sum(W_g ** 2)
+    J_g  = sum_i w_i (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_i  +  reg_g * sum(W_g ** 2)
 
-Label smoothing puts (1 - e) Y + e / C in the place of the one-hot labels Y (C. Szegedy et al.,
-Rethinking the Inception Architecture, 2016). That adds a term linear in the scores:
+Label smoothing puts (1 - smoothing) Y + smoothing / C in the place of the one-hot labels Y (C.
+Szegedy et al., Rethinking the Inception Architecture, 2016). That adds a term linear in the scores:
 
-    e_g sum_i w_i (f_gi[y_i] - mean_c f_gi[c]) / sum_i w_i
+    smoothing_g sum_i w_i (f_gi[y_i] - mean_c f_gi[c]) / sum_i w_i
 """
 
 from collections.abc import Iterable
@@ -32,6 +32,7 @@ WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
 TURNED = 2**10  # features of a sparse product that are turned at a time: the cache holds them
 LONG = 512  # features from which a packed product of few rows of theta is faster turned round
+PAIRED = 32  # classes up to which the curvature in each pair of biases is summed: NOTES.md
 
 
 class Rows(NamedTuple):
@@ -53,7 +54,8 @@ class Sums(NamedTuple):
     ----------
     figures : (4, G) of one (the weights), loss, whether the class is right, and squared loss.
     gradient : (C, G, D + 1) of the gradient of the loss, without the penalty; or empty.
-    spread : (C, G) of p (1 - p), what the loss curves by in each bias alone; or empty.
+    spread : what the loss curves by in the biases: of few classes (C, G, C) of p_c p_k, of many,
+        where that takes its time, (C, G, 1) of p_c (1 - p_c); or empty.
     """
 
     figures: np.ndarray
@@ -63,7 +65,7 @@ class Sums(NamedTuple):
     @classmethod
     def zeros(cls, shape: tuple[int, ...], *, with_gradient: bool) -> "Sums":
         """Return those of no rows, for weights of this shape (C, G, D + 1)."""
-        shapes = (shape, shape[:2]) if with_gradient else (0, 0)
+        shapes = (shape, spread_shape(shape)) if with_gradient else (0, 0)
         return cls(np.zeros((4, shape[1])), *map(np.zeros, shapes))
 
     def merge(self, other: "Sums") -> "Sums":
@@ -71,6 +73,12 @@ class Sums(NamedTuple):
         for total, more in zip(self, other, strict=True):
             np.add(total, more, out=total)
         return self
+
+
+def spread_shape(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Return the shape of `Sums.spread`, for weights of this shape (C, G, D + 1)."""
+    n_classes, n_models, _ = shape
+    return n_classes, n_models, n_classes if n_classes <= PAIRED else 1
 
 
 class Kernel:
@@ -81,7 +89,7 @@ class Kernel:
     shape : (C, G, D + 1) of theta.
     size : the most rows that come at a time.
     dtype : of theta, of the design matrix and of every buffer.
-    label_smoothing : (G,) e of each model, or None; of the gradient, losses are without it.
+    label_smoothing : (G,), of each model, or None; of the gradient, losses are without it.
     """
 
     def __init__(
@@ -167,7 +175,7 @@ class Kernel:
         weights : as of `Rows`.
         total : what the sum is divided by; with weights it may be (G, 1), a number a model.
         out : (C, G, D + 1), C-contiguous.
-        spread : (C, G), or None: for the sums of w p (1 - p) / total.
+        spread : as of `Sums`, or None: for these sums, divided by total.
         """
         S = self._S
         share: float | np.ndarray = 1.0 / total
@@ -192,18 +200,20 @@ class Kernel:
         _multiply(S.reshape(-1, len(X)), X, out.reshape(-1, n_columns), size)
 
     def _measure_spread(self, share: float | np.ndarray, spread: np.ndarray) -> None:
-        """Put the sums of share * p (1 - p) into `spread`, where S (C, G, B) is share * p."""
+        """Put the sums over the rows into `spread`, where S (C, G, B) is share * p."""
         S = self._S
-        if isinstance(share, float):
-            squares = np.einsum("cgb,cgb->cg", S, S) / share
-        else:
-            inverse = 1 / np.maximum(share, np.finfo(S.dtype).tiny)
-            squares = np.einsum("cgb,cgb,gb->cg", S, S, np.broadcast_to(inverse, S.shape[1:]))
-        np.subtract(S.sum(axis=2), squares, out=spread)
+        P = S / np.maximum(share, np.finfo(S.dtype).tiny)
+        if spread.shape[2] == 1:
+            np.subtract(S.sum(axis=2), np.einsum("cgb,cgb->cg", S, P), out=spread[..., 0])
+            return
+        spread[...] = 0
+        for part in row_parts(S.shape[2], SMALL // len(S) ** 2):
+            products = np.matmul(S[..., part].transpose(1, 0, 2), P[..., part].transpose(1, 2, 0))
+            spread += products.transpose(1, 0, 2)
 
     def sums(self, theta: np.ndarray, blocks: Iterable[Rows], *, with_gradient: bool) -> Sums:
         """Return the sums over blocks of rows: products in theta's type, their sums in float64."""
-        shapes = (self.shape, self.shape[:2]) if with_gradient else (0, 0)
+        shapes = (self.shape, spread_shape(self.shape)) if with_gradient else (0, 0)
         gradient, spread = (np.empty(shape, theta.dtype) for shape in shapes)
         total: Sums | None = None
         for X, y, weights in blocks:

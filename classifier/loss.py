@@ -3,12 +3,13 @@
 For examples x_i in R^D with labels y_i in 0..C-1, weights W (D, C) and N examples
 
     f_i = x_i W
-    L   = sum_i (logsumexp(f_i) - f_i[y_i]) / N  +  reg * sum(W ** 2)
+    J   = sum_i (logsumexp(f_i) - f_i[y_i]) / N  +  reg * sum(W ** 2)
     dW  = X^T (S - Y) / N  +  2 * reg * W          S = softmax(f), Y = one-hot labels
 
-There is no 1/2 before reg (the convention of Stanford's cs231n). The log-probability is taken
-as f - logsumexp(f) after the largest logit of a row has been subtracted, never as the log of a
-softmax, so logits of 1e4 give a finite and exact loss.
+There is no 1/2 before reg, as in the notes of Stanford's cs231n (its case study has one). The
+log-probability is taken as f - logsumexp(f) after the largest logit of a row has been subtracted,
+never as the log of a softmax, so logits of 1e4 give a finite loss. It is as exact as the logits
+are: float32 keeps three decimals of 1e4.
 
 Both functions take W (D, C), X (N, D), integer labels y (N,) and reg >= 0, leave them unchanged,
 and return the loss as a float and dW in W's shape and dtype. Training uses a third form of the

@@ -86,11 +86,11 @@ class Sgd(MinibatchOptimizer):
     nesterov: bool = False
 
     def auto_lr(self, scale: Scale, reg: float) -> float:
-        """Return 1 / L, half the largest stable step."""
+        """Return 1 / L, half of what is known to be stable."""
         return 1 / scale.smoothness(reg)
 
     def stable_lr(self, scale: Scale, reg: float) -> float:
-        """Return 2 / L: full gradient steps converge below it, with momentum well beyond too."""
+        """Return 2 / L: full gradient steps converge below it, and often beyond."""
         return 2 / scale.smoothness(reg)
 
     def bold_lr(self, scale: Scale, reg: float, momentum: float, batch_size: int) -> float:

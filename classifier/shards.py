@@ -30,6 +30,8 @@ SPARSE = 2**24  # scores of a block of sparse examples, at most
 MANY = 20  # times as many values as features in a shard of these
 UNEVEN = 1e-6  # by which the mean of weights may differ from one
 READ = 2**22  # bytes of prepared examples that are read of a file at a time
+LEAST = 1e-14  # mean p_c p_k that any two classes are taken to have at least
+TINY = np.finfo(np.float64).tiny
 
 
 class HeldOut(NamedTuple):
@@ -177,15 +179,15 @@ def _blocks(
 class Objective:
     """The objective of G models over all examples, its gradient, and how far the optimum is.
 
-        L_g = sum_i w_gi (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_gi  +  reg_g * sum(W_g ** 2)
+        J_g = sum_i w_gi (logsumexp(f_gi) - f_gi[y_i]) / sum_i w_gi  +  reg_g * sum(W_g ** 2)
 
-    L is 2 reg strongly convex in W. With the bias at its optimum, therefore,
+    J is 2 reg strongly convex in W. With the bias at its optimum, therefore,
 
-        L - L* <= |dL/dW|^2 / (4 reg)
+        J - J* <= |dJ/dW|^2 / (4 reg)
 
-    (Y. Nesterov, Introductory Lectures on Convex Optimization, 2004, theorem 2.1.10). What a bias
-    is short of its optimum is added to second order, class by class:
-    (dL/db_c)^2 / (2 mean p_c (1 - p_c)). Without a penalty there is no such bound.
+    (Y. Nesterov, Introductory Lectures on Convex Optimization, 2004, theorem 2.1.10). For what the
+    bias is short of its optimum an estimate is added, to second order: `_bias_excess`.
+    Without a penalty there is no such bound.
 
     Parameters
     ----------
@@ -217,8 +219,8 @@ class Objective:
             sum_up, self.examples, models=self.models, with_gradient=True, stop=stop, team=team
         )
         if smoothing.any() and self._smoothed is None:
-            # At zero the gradient of the loss is X^T (1 / C - (1 - e) Y - e / C) / N, and what
-            # smoothing adds to the loss is linear: e times theta's product with X^T (Y - 1 / C).
+            # At zero the gradient of the loss is (1 - smoothing) X^T (1 / C - Y) / N, and what
+            # is added to the loss is linear: smoothing times theta's product with X^T (Y - 1 / C).
             start = pass_at(np.zeros_like(theta))
             if start is None:
                 return None
@@ -227,20 +229,44 @@ class Objective:
         if sums is None:
             return None
         _, loss, accuracy, _ = sums.figures / self._totals
-        spread, mean_gradient = sums.spread / self._totals, sums.gradient / self._totals[:, None]
+        mean_gradient = sums.gradient / self._totals[:, None]
         gradient = with_penalty_gradient(mean_gradient, theta, 2 * reg[:, None])
         objective = loss + penalty(theta, reg)
         if self._smoothed is not None:
             added = np.einsum("cgd,cgd->g", self._smoothed, theta, dtype=np.float64)
             objective += smoothing * added
-        W, squares_b = gradient[..., :-1], gradient[..., -1] ** 2
-        squares = np.einsum("cgd,cgd->g", W, W)
-        norms = np.sqrt(squares + squares_b.sum(axis=0))
-        of_bias = (squares_b / np.maximum(2 * spread, np.finfo(np.float64).tiny)).sum(axis=0)
+        of_W = gradient[..., :-1]
+        squares = np.einsum("cgd,cgd->g", of_W, of_W)
+        norms = np.sqrt(squares + (gradient[..., -1] ** 2).sum(axis=0))
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            of_bias = _bias_excess(gradient[..., -1], sums.spread / self._totals[:, None])
             excess = np.where(reg > 0, squares / (4 * reg) + of_bias, math.inf)
         figures = np.array([objective, norms, excess, loss, accuracy]).T
         return [Certificate(*row) for row in figures.tolist()], gradient
+
+
+def _bias_excess(slopes: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Return g^T H^+ g of each model, (G,), where H is the Hessian of the loss in the bias.
+
+    That is twice what Newton's step in the bias would gain, to second order, since a step in the
+    bias also changes the gradient in W, which is not computed.
+
+    Parameters
+    ----------
+    slopes : g = dJ/db, (C, G); its sum over the classes is zero.
+    spread : mean p_c p_k, whose negatives are H but for its diagonal, (C, G, C); or that alone,
+        (C, G, 1), in the place of H.
+    """
+    if spread.shape[2] == 1:
+        excess: np.ndarray = (slopes**2 / np.maximum(2 * spread[..., 0], TINY)).sum(axis=0)
+        return excess
+    # The rows of H have the sum zero, as one bias for all classes changes nothing: the last class
+    # is left out. The diagonal is computed from these sums, which float32 alone would not keep.
+    products = spread.transpose(1, 0, 2) + LEAST
+    H = np.eye(len(slopes)) * products.sum(axis=2, keepdims=True) - products
+    g = slopes[:-1].T[..., None]
+    twice: np.ndarray = (g * np.linalg.solve(H[:, :-1, :-1], g)).sum(axis=(1, 2))
+    return twice
 
 
 def certify_weights(

@@ -22,7 +22,7 @@ def test_warnings_and_mistakes_of_a_quiet_run_are_on_stderr(command):
     done = command("train.py", *QUICK, "lr=1e9", "hydra.run.dir=run")
     assert [done.returncode, done.stdout] == [1, "run\n"]
     warned, failed, *_ = done.stderr.splitlines()
-    assert warned.startswith("The step of lr=1e+09 is ")
+    assert warned.startswith("lr=1e+09 is ")
     assert failed.startswith("diverged in epoch 1")
     done = command("train.py", "quiet=true", "data=files", "data.train=no", "hydra.run.dir=r2")
     assert [done.returncode, done.stdout, done.stderr] == [1, "r2\n", "no: no such file\n"]

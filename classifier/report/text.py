@@ -10,7 +10,8 @@ from classifier.report.settings import OPTIMUM, reported_split
 from data.errors import printable
 
 CALIBRATION = 0.1  # an expected calibration error from which it is flagged
-# Momentum m makes steps stable up to (1 + m) times 2 / L, which is less than this times 2 / L.
+# Times 2 / L, from where a step is flagged. Momentum makes full-batch steps stable beyond, which is
+# no help against the noise of minibatches; these can curve several times as much as all examples.
 UNSTABLE = 2.0
 FAR = 100  # times lr=auto, or the curvature of the data: what lies beyond is flagged
 ROUNDING = 1e-6  # relative; what a loss that is equal to that of guessing may be below it
@@ -42,9 +43,8 @@ def settings_flags(report: dict[str, Any]) -> list[str]:
     lr, stable, auto = (report.get(key) for key in ("lr", "largest_stable_lr", "auto_lr"))
     if lr is not None and stable is not None and lr > UNSTABLE * stable:
         flags.append(
-            f"The step of lr={lr:.4g} is {lr / stable:.2g} times the largest that is sure to be "
-            f"stable ({stable:.4g}): the loss may jump about, or diverge. Use lr=auto, or a "
-            "smaller lr."
+            f"lr={lr:.4g} is {lr / stable:.2g} times 2/L = {stable:.4g}, up to which full-batch "
+            "steps are stable: the loss may jump about, or diverge. Use lr=auto, or a smaller lr."
         )
     elif lr is not None and auto is not None and not auto / FAR**2 <= lr <= auto * FAR:
         size, end = ("large", "diverge or stay bad") if lr > auto else ("small", "hardly move")

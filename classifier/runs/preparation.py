@@ -384,7 +384,7 @@ def log_plan(jobs: Sequence[Job], scale: Scale) -> None:
 def _log_step(job: Job, step: dict[str, float | None]) -> None:
     lr, stable = step["lr"], step["largest_stable_lr"]
     if lr is not None:
-        bound = "" if stable is None else f", sure to be stable up to 2/L = {stable:.4g}"
+        bound = "" if stable is None else f", full-batch steps are stable up to 2/L = {stable:.4g}"
         is_auto = " (auto)" * (job.config.lr == AUTO)
         log.info("lr %.4g%s%s", lr, is_auto, bound, extra={"folder": job.folder})
     for sentence in settings_flags(step):  # what the page of the run says of it

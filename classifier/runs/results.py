@@ -317,7 +317,7 @@ def _advice(fit: Fit, step: dict[str, float | None]) -> str:
     if fit.status != DIVERGED or step["auto_lr"] is None:
         return ""
     stable = step["largest_stable_lr"]
-    bound = "" if stable is None else f"the largest step sure to be stable is 2/L = {stable:.4g}: "
+    bound = "" if stable is None else f"full-batch steps are stable up to 2/L = {stable:.4g}: "
     return (
         f" with lr={fit.lr:.4g}; {bound}use lr=auto ({step['auto_lr']:.4g} here) or less; the best "
         f"weights so far, of epoch {fit.best_epoch}, are kept"

@@ -49,7 +49,7 @@ def ray():
 
 @pytest.fixture(scope="module")
 def spread(ray):
-    return Workers(ray, Engine(kind="ray", shards=3, threads=1, address=None)).spread
+    return Workers(ray, Engine(kind="ray", shards=3, threads=1, memory=None, address=None)).spread
 
 
 def examples_of(n, seed=0):
@@ -174,12 +174,14 @@ def test_what_is_wrong_with_a_shard_is_told_in_one_line(ray, spread, tmp_path):
     (tmp_path / "X.npy").unlink()
     with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 3: .*X\.npy.*; all machines"):
         measure(rows.X)
-    many = Workers(ray, Engine(kind="ray", shards=3, threads=2, address=None), come=2)
+    many = Workers(ray, Engine(kind="ray", shards=3, threads=2, memory=None, address=None), come=2)
     words = r"^engine.shards=3: only 0 of 3 workers came within 2 s: .* has 4 CPUs, and they take 2"
     with pytest.raises(InputError, match=words):
         many.spread({"train": Split(X, np.zeros(900, int))})
     del many
-    lone = Workers(ray, Engine(kind="ray", shards=1, threads=1, address=None), restarts=1)
+    lone = Workers(
+        ray, Engine(kind="ray", shards=1, threads=1, memory=None, address=None), restarts=1
+    )
     rows = lone.spread({"train": Split(np.ones((9, D)), np.zeros(9, int))})["train"]
     with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 1 died again and again \("):
         rows.X.total(lambda *_: os._exit(1), ())

@@ -81,3 +81,14 @@ def test_known_values(form, dtype, note):
     value, dW = form(W, X, np.array([0, 1, 0]))
     assert value == pytest.approx(1e4, rel=1e-6)
     np.testing.assert_allclose(dW, [[2 / 3, -1 / 3, -1 / 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("form", [*LESSONS, stacked_loss])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_loss_is_as_exact_as_its_logits_are(form, dtype):
+    """Of 10,000.3 float32 keeps three decimals; from there on nothing is lost."""
+    W, one = np.array([[10_000.3, 10_000.0]]), np.ones((1, 1), dtype)
+    value, _ = form(W.astype(dtype), one, np.array([1]))
+    kept = W.astype(dtype).astype(np.float64) - 10_000
+    assert value == pytest.approx(logsumexp(kept), rel=TOLERANCE[dtype] / 10)
+    assert (abs(value - logsumexp(W - 10_000)) > 1e-4) == (dtype is np.float32)

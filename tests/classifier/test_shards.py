@@ -4,11 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import log_softmax
 from threadpoolctl import threadpool_limits
 
-from classifier import shards
+from classifier import kernel, shards
 from classifier.fit import PerModel
 from classifier.shards import Objective, evaluate_held_out, n_shards, sum_up
 from data.dataset import Split
@@ -31,12 +32,16 @@ def make(n=403, n_features=6, dtype=np.float64):
     return examples, theta.astype(dtype)
 
 
-def test_an_objective_its_gradient_and_its_bound_are_what_scipy_and_differences_say():
+@pytest.mark.parametrize("paired", [C, C - 1])
+def test_an_objective_its_gradient_and_its_bound_are_what_scipy_and_differences_say(
+    paired, monkeypatch
+):
+    monkeypatch.setattr(kernel, "PAIRED", paired)
     examples, theta = make()
     certificates, gradient = Objective(examples, MODELS)(theta)
 
     def parts(theta, g):
-        """Return the objective, the loss and the accuracy, and the means of p (1 - p)."""
+        """Return the objective, the loss, the accuracy, and the Hessian of the loss in the bias."""
         kept = examples.weights * (examples.folds != MODELS.fold[g])
         log_p = log_softmax(examples.X @ theta[:, g].T, axis=1)
         e, rows, p = MODELS.label_smoothing[g], np.arange(len(examples)), np.exp(log_p)
@@ -45,10 +50,12 @@ def test_an_objective_its_gradient_and_its_bound_are_what_scipy_and_differences_
         objective += MODELS.reg[g] * (theta[:, g, :-1] ** 2).sum()
         loss = np.average(-log_p[rows, examples.y], weights=kept)
         right = np.average(log_p.argmax(axis=1) == examples.y, weights=kept)
-        return objective, loss, right, np.average(p * (1 - p), axis=0, weights=kept)
+        products = np.einsum("ic,ik->ick", p, p)
+        H = np.average(p[..., None] * np.eye(C) - products, axis=0, weights=kept)
+        return objective, loss, right, H
 
     for g, certificate in enumerate(certificates):
-        objective, loss, right, spread = parts(theta, g)
+        objective, loss, right, H = parts(theta, g)
         assert certificate.objective == pytest.approx(objective, rel=1e-12)
         assert (certificate.loss, certificate.accuracy) == pytest.approx((loss, right))
         slopes = np.zeros((C, theta.shape[2]))
@@ -62,11 +69,43 @@ def test_an_objective_its_gradient_and_its_bound_are_what_scipy_and_differences_
             assert certificate.relative == certificate.excess == np.inf
             continue
         excess = (slopes[:, :-1] ** 2).sum() / (4 * MODELS.reg[g])
-        excess += (slopes[:, -1] ** 2 / (2 * spread)).sum()
+        inverse = np.linalg.pinv(H) if paired == C else np.diag(1 / np.diag(2 * H))
+        excess += slopes[:, -1] @ inverse @ slopes[:, -1]
         assert certificate.excess == pytest.approx(excess, rel=1e-5)
         lowest = objective - excess
         relative = excess / lowest if lowest > 0 else np.inf
         assert certificate.relative == pytest.approx(relative, rel=1e-4)
+
+
+def test_biases_that_are_flat_together_and_steep_alone_are_certified():
+    """Each half of the examples has two classes, and next to nothing of the other two."""
+    x, y, weights = np.repeat([1.0, -1.0], 400), np.arange(800) % 2, np.ones(800)
+    y[400:] += 2
+    y[[0, 1, 400, 401]], weights[[0, 1, 400, 401]] = (2, 3, 0, 1), 0.1
+    examples = Split(np.column_stack([x, np.ones(800)]), y, weights, None)
+    reg, none = 1e-4, np.zeros(1)
+    models = PerModel(none, np.array([reg]), none, none, fold=np.array([-1]))
+
+    def probabilities(theta):
+        return np.exp(log_softmax(examples.X @ theta.T, axis=1))
+
+    def objective(flat):
+        theta = flat.reshape(4, 2)
+        p = probabilities(theta)
+        slopes = (weights[:, None] * (p - np.eye(4)[y])).T @ examples.X / weights.sum()
+        slopes[:, 0] += 2 * reg * theta[:, 0]
+        loss = np.average(-np.log(p[np.arange(800), y]), weights=weights)
+        return loss + reg * (theta[:, 0] ** 2).sum(), slopes.ravel()
+
+    optimum = minimize(objective, np.zeros(8), jac=True, tol=1e-14)
+    theta = optimum.x.reshape(4, 1, 2) + 0.03 * np.array([[[0.0, c]] for c in (1, 1, -1, -1)])
+    (certificate,), gradient = Objective(examples, models)(theta)
+    true, p = objective(theta.ravel())[0] - optimum.fun, probabilities(theta[:, 0])
+    assert 1.95 * true <= certificate.excess <= 2.05 * true  # twice Newton's gain
+    spread = np.average(p * (1 - p), axis=0, weights=weights)
+    one_by_one = (gradient[:, 0, 0] ** 2).sum() / (4 * reg)
+    one_by_one += (gradient[:, 0, 1] ** 2 / (2 * spread)).sum()
+    assert one_by_one < true / 40
 
 
 def test_shards_add_up_and_no_bit_depends_on_the_number_of_threads():

@@ -46,8 +46,8 @@ SURE = ", while the accuracy is 83.00%: the model is far too sure where it is wr
         ({"lr": 7.0, "stable": None}, None),  # as of Adam, whose stable step is not known
         ({"lr": 7.0, "stable": None, "auto": None}, None),
         ({"lr": 0.4}, None),  # momentum can make it stable
-        ({"lr": 3.0}, "lr=3 is 15 times the largest that is sure to be stable (0.2)"),
-        ({"lr": 0.41}, "(0.2)"),
+        ({"lr": 3.0}, "lr=3 is 15 times 2/L = 0.2, up to which full-batch steps are stable"),
+        ({"lr": 0.41}, "2/L = 0.2,"),
         ({"lr": 9.9, "stable": None}, None),
         ({"lr": 10.1, "stable": None}, "lr=10.1 " + LR.format("large")),
         ({"lr": 1.1e-5, "stable": None}, None),

@@ -1,0 +1,189 @@
+"""Cases of more than one process: a pass over files by this one, by Ray's workers and on a device.
+
+What an ImageNet's probe takes on many machines is not measured here but predicted from these, by the
+formula of docs/scale.md; on a GPU that holds it, it is trained.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.measure import Prepare, Row, Table, take_turns, time_once
+from classifier import lbfgs
+from classifier.blas import n_threads, team
+from classifier.coordinates import Coordinates
+from classifier.engine import Engine, open_engine
+from classifier.fit import PerModel
+from classifier.kernel import Sums
+from classifier.optimizers import Lbfgs
+from classifier.optimum import FullBatchTraining
+from classifier.shards import on_device, sum_up
+from data.dataset import OnDevice, Split
+from data.files.arrays import join_rows, open_npy
+from data.preprocessing import AffineMap
+
+FILES = 16
+IMAGENET = 1_281_167, 2_048, 1_000  # examples, features, classes
+PASSES = 39  # that a penalty of an ImageNet's probe is reckoned to take, to 0.1 %
+MACHINES = ((1, 32), (8, 32), (64, 32))  # how many, and their cores
+NETWORK = 1.25e9  # bytes a second between two machines
+
+
+def scale(rounds: int, quick: bool) -> Table:
+    """Time passes, the driver's own work and the exchange; predict an ImageNet's probe."""
+    n, n_features, n_classes = (2_000, 30, 5) if quick else (200_000, 1_024, 100)
+    rng = np.random.default_rng(0)
+    theta = rng.standard_normal((n_classes, 1, n_features + 1)).astype(np.float32) / n_features
+    features = AffineMap(np.zeros(n_features), np.ones(n_features))
+    notes = []
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{number:02d}.npy" for number in range(FILES)]
+        for path in paths:
+            np.save(path, rng.standard_normal((n // FILES, n_features), dtype=np.float32))
+        examples = Split(join_rows([open_npy(str(p)) for p in paths]), rng.integers(n_classes, size=n))
+
+        def passes(split: Split) -> Prepare[Any]:
+            design = Split(features.design_matrix(split.X), split.y)
+            return lambda: partial(sum_up, design, theta, with_gradient=True)
+
+        contenders = {f"one process, {n_threads()} threads": passes(examples)}
+        if find_spec("torch") is None:
+            notes.append("on a device: not measured here, PyTorch is not installed")
+        else:
+            design = Split(features.design_matrix(examples.X), examples.y)
+            on_cpu = on_device(design, "cpu")
+            contenders["PyTorch on the CPU"] = lambda: partial(
+                sum_up, on_cpu, theta, with_gradient=True
+            )
+        rows = []
+        if find_spec("ray") is None:
+            notes.append("Ray's workers: not measured here, Ray is not installed")
+            timings = take_turns(contenders, rounds)
+        else:
+            with open_engine(Engine(kind="ray", shards=n_threads(), threads=1, memory=None, address=None)) as put:
+                split = put({"train": examples})["train"]
+                contenders[f"{n_threads()} workers of Ray, a thread each"] = passes(split)
+                contenders["their exchange: weights there, sums back"] = lambda: partial(
+                    split.X.total, lambda _, shape, stop: Sums.zeros(shape, with_gradient=True), (),
+                    theta.shape,
+                )
+                timings = take_turns(contenders, rounds)
+    flops = 4.0 * n * n_features * n_classes
+    for name, timing in timings.items():
+        rate = "" if "exchange" in name else f"{flops / timing.median / 1e9:.0f} GFLOP/s"
+        rows.append(Row(name, timing, rate))
+    size = (30, 20) if quick else IMAGENET[1:]
+    driver = time_once(partial(_driver, *size))
+    rows.append(Row(f"the driver's own work, {size[0]:,} x {size[1]:,}", driver, "of one model"))
+    per_core = flops / rows[0].timing.median / n_threads()
+    notes += [_predicted(per_core, driver.median, *machines) for machines in MACHINES]
+    notes += _on_gpu(quick=quick)
+    title = f"A pass over {FILES} files: {n:,} x {n_features:,}, {n_classes:,} classes"
+    return Table(title, "float32; loss and gradient of one model.", rows, notes)
+
+
+def _driver(n_features: int, n_classes: int) -> Callable[[], None]:
+    """Return what a pass takes beside the sums: directions, scales and a trial, with ten pairs."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((4096, n_features + 1), dtype=np.float32)
+    X[:, -1] = 1
+    with team() as threads:
+        coordinates = Coordinates(Split(X, np.zeros(len(X), int)), rng, threads)
+    state = lbfgs.init(np.zeros((n_classes, 1, n_features + 1), np.float32), coordinates)
+    reg, slopes = np.array([1e-4]), rng.standard_normal((n_classes, 1, n_features + 1))
+
+    def step(number: int) -> None:
+        lbfgs.aim(state, coordinates, reg)
+        tried = lbfgs.trial(state, coordinates)
+        # Of a quadratic, whose gradient is its weights: each step is taken.
+        value = np.array([float(np.sum(tried * tried)) + 1 / number])
+        lbfgs.tell(state, tried, value, tried + slopes / number, coordinates)
+
+    def run() -> None:
+        with team() as coordinates.team:
+            step(n_steps + 1)
+
+    n_steps = 2 * Coordinates.memory
+    with team() as coordinates.team:
+        for number in range(1, n_steps + 1):
+            step(number)
+    return run
+
+
+def _predicted(per_core: float, driver: float, machines: int, cores: int) -> str:
+    """Say what an ImageNet's probe is predicted to take, by the formula of docs/scale.md."""
+    n, n_features, n_classes = IMAGENET
+    products = 4.0 * n * n_features * n_classes / (per_core * machines * cores)
+    # Weights in float32 to each machine by a tree, and sums in float64 back likewise.
+    hops = int(np.ceil(np.log2(machines)))
+    exchange = hops * 12 * n_features * n_classes / NETWORK
+    seconds = PASSES * (products + exchange + driver)
+    return (
+        f"predicted for {n:,} x {n_features:,}, {n_classes:,} classes, one penalty of {PASSES} "
+        f"passes on {machines} x {cores} cores like these: {seconds:.0f} s"
+    )
+
+
+class _Made:
+    """Rows (N, D + 1) that a device made itself: classes apart in all features, and the bias."""
+
+    def __init__(self, n: int, n_features: int, n_classes: int, device: str) -> None:
+        import torch
+
+        random = torch.Generator(device).manual_seed(0)
+        like: dict[str, Any] = {"generator": random, "device": device}
+        self.dtype = np.dtype(np.float32)
+        self.shape, self.y = (n, n_features + 1), torch.randint(n_classes, (n,), **like)
+        self.tensor = torch.empty(self.shape, device=device)
+        means = 3 * torch.randn((n_classes, n_features), **like) / n_features**0.5
+        for start in range(0, n, 2**16):
+            part = slice(start, start + 2**16)
+            rows = self.tensor[part, :-1]
+            rows.normal_(generator=random)
+            rows += means[self.y[part]]
+        self.tensor[:, -1] = 1
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
+        rows: np.ndarray = self.tensor[place].cpu().numpy()
+        return rows
+
+
+def _on_gpu(*, quick: bool) -> list[str]:
+    """Train an ImageNet's probe on a GPU, of rows made there, or say that it is not measured."""
+    what = "an ImageNet's probe on a GPU"
+    if find_spec("torch") is None:
+        return [f"{what}: not measured here, PyTorch is not installed"]
+    import torch
+
+    device, sizes = ("cpu", (3_000, 20, 10)) if quick else ("cuda", IMAGENET)
+    needed = 6 * sizes[0] * sizes[1]  # rows, and half as much for the blocks of a pass
+    if not quick and not (torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > needed):
+        return [f"{what}: not measured here, there is none with {needed / 1e9:.0f} GB"]
+    from classifier.torch_kernel import DeviceRows
+
+    made = _Made(*sizes, device)
+    rows = OnDevice(made, DeviceRows(made, device, made.tensor).sum_up)
+    train, lines = Split(rows, made.y.cpu().numpy()), []
+    for n_models in (1, 45):
+        zeros = np.zeros(n_models)
+        numbers = PerModel(zeros, np.geomspace(1e-4, 1e-8, n_models), zeros, zeros, zeros.astype(int) - 1)
+        begun = time.perf_counter()
+        fits = FullBatchTraining(
+            *(train, train.select(slice(0, 0)), sizes[2], numbers),
+            optimizer=Lbfgs(tol=1e-3, all_penalties=True),
+            epochs=1000,
+            rng=np.random.default_rng(0),
+        ).run()
+        seconds = time.perf_counter() - begun
+        worst = max(fit.certificate.relative for fit in fits if fit.certificate)
+        lines.append(f"{what}, {n_models} penalties: {seconds:.1f} s, at most {worst:.2%} above")
+    return lines
