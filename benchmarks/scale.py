@@ -1,9 +1,10 @@
-"""Cases of more than one process: a pass over files by this one, by Ray's workers and on a device.
+"""A case of more than one process: passes over files by this one, by Ray's workers, on a device.
 
-What an ImageNet's probe takes on many machines is not measured here but predicted from these, by the
-formula of docs/scale.md; on a GPU that holds it, it is trained.
+What ImageNet's probe takes on many machines is predicted from these, by the formula of
+docs/scale.md; on a GPU that holds it, it is trained.
 """
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from classifier.kernel import Sums
 from classifier.optimizers import Lbfgs
 from classifier.optimum import FullBatchTraining
 from classifier.shards import on_device, sum_up
-from data.dataset import OnDevice, Split
+from data.dataset import Sharded, Split
 from data.files.arrays import join_rows, open_npy
 from data.preprocessing import AffineMap
 
@@ -32,60 +33,64 @@ FILES = 16
 IMAGENET = 1_281_167, 2_048, 1_000  # examples, features, classes
 PASSES = 39  # that a penalty of an ImageNet's probe is reckoned to take, to 0.1 %
 MACHINES = ((1, 32), (8, 32), (64, 32))  # how many, and their cores
+GRADIENT: dict[str, Any] = {"with_gradient": True}
 NETWORK = 1.25e9  # bytes a second between two machines
 
 
 def scale(rounds: int, quick: bool) -> Table:
-    """Time passes, the driver's own work and the exchange; predict an ImageNet's probe."""
+    """Time passes, the exchange and the driver's own work; predict an ImageNet's probe."""
     n, n_features, n_classes = (2_000, 30, 5) if quick else (200_000, 1_024, 100)
-    rng = np.random.default_rng(0)
+    n_workers, notes, rng = n_threads(), list[str](), np.random.default_rng(0)
     theta = rng.standard_normal((n_classes, 1, n_features + 1)).astype(np.float32) / n_features
     features = AffineMap(np.zeros(n_features), np.ones(n_features))
-    notes = []
-    with tempfile.TemporaryDirectory() as folder:
+    ray = Engine(kind="ray", shards=n_workers, threads=1, memory=None, address=None)
+    engine = dataclasses.replace(ray, kind="ray" if find_spec("ray") else "local")
+    with tempfile.TemporaryDirectory() as folder, open_engine(engine) as spread:
         paths = [Path(folder) / f"{number:02d}.npy" for number in range(FILES)]
         for path in paths:
             np.save(path, rng.standard_normal((n // FILES, n_features), dtype=np.float32))
-        examples = Split(join_rows([open_npy(str(p)) for p in paths]), rng.integers(n_classes, size=n))
-
-        def passes(split: Split) -> Prepare[Any]:
-            design = Split(features.design_matrix(split.X), split.y)
-            return lambda: partial(sum_up, design, theta, with_gradient=True)
-
-        contenders = {f"one process, {n_threads()} threads": passes(examples)}
-        if find_spec("torch") is None:
-            notes.append("on a device: not measured here, PyTorch is not installed")
+        rows = join_rows([open_npy(str(path)) for path in paths])
+        here = Split(features.design_matrix(rows), rng.integers(n_classes, size=n))
+        there = spread({"train": Split(rows, here.y)})["train"]
+        contenders: dict[str, Prepare[Any]] = {
+            f"one process, {n_workers} threads": lambda: partial(sum_up, here, theta, **GRADIENT)
+        }
+        if isinstance(there.X, Sharded):
+            design = there.X.prepared(features)
+            held, nothing = Split(design, here.y), partial(design.total, _nothing, (), theta.shape)
+            contenders |= {
+                f"{n_workers} workers of Ray, rows held": lambda: partial(
+                    sum_up, held, theta, **GRADIENT
+                ),
+                "their exchange: weights there, sums back": lambda: nothing,
+            }
         else:
-            design = Split(features.design_matrix(examples.X), examples.y)
-            on_cpu = on_device(design, "cpu")
-            contenders["PyTorch on the CPU"] = lambda: partial(
-                sum_up, on_cpu, theta, with_gradient=True
+            notes.append("workers: not measured here, Ray is not installed")
+        if find_spec("torch"):
+            on_cpu = on_device(here, "cpu")
+            contenders["PyTorch on the CPU, one thread"] = lambda: partial(
+                sum_up, on_cpu, theta, **GRADIENT
             )
-        rows = []
-        if find_spec("ray") is None:
-            notes.append("Ray's workers: not measured here, Ray is not installed")
-            timings = take_turns(contenders, rounds)
         else:
-            with open_engine(Engine(kind="ray", shards=n_threads(), threads=1, memory=None, address=None)) as put:
-                split = put({"train": examples})["train"]
-                contenders[f"{n_threads()} workers of Ray, a thread each"] = passes(split)
-                contenders["their exchange: weights there, sums back"] = lambda: partial(
-                    split.X.total, lambda _, shape, stop: Sums.zeros(shape, with_gradient=True), (),
-                    theta.shape,
-                )
-                timings = take_turns(contenders, rounds)
-    flops = 4.0 * n * n_features * n_classes
+            notes.append("a device: not measured here, PyTorch is not installed")
+        timings = take_turns(contenders, rounds)
+    flops, rates = 4.0 * n * n_features * n_classes, []
+    lines = []
     for name, timing in timings.items():
-        rate = "" if "exchange" in name else f"{flops / timing.median / 1e9:.0f} GFLOP/s"
-        rows.append(Row(name, timing, rate))
+        is_pass = "exchange" not in name
+        rates += [flops / timing.median] * is_pass
+        lines.append(Row(name, timing, f"{rates[-1] / 1e9:.0f} GFLOP/s" * is_pass))
     size = (30, 20) if quick else IMAGENET[1:]
     driver = time_once(partial(_driver, *size))
-    rows.append(Row(f"the driver's own work, {size[0]:,} x {size[1]:,}", driver, "of one model"))
-    per_core = flops / rows[0].timing.median / n_threads()
-    notes += [_predicted(per_core, driver.median, *machines) for machines in MACHINES]
-    notes += _on_gpu(quick=quick)
+    lines.append(Row(f"the driver's own work, {size[0]:,} x {size[1]:,}", driver))
+    notes += [_predicted(max(rates) / n_workers, driver.median, *m) for m in MACHINES]
     title = f"A pass over {FILES} files: {n:,} x {n_features:,}, {n_classes:,} classes"
-    return Table(title, "float32; loss and gradient of one model.", rows, notes)
+    setting = "float32; loss and gradient of one model."
+    return Table(title, setting, lines, notes + _on_gpu(quick=quick))
+
+
+def _nothing(_: Any, shape: tuple[int, ...], *__: Any) -> Sums:
+    return Sums.zeros(shape, with_gradient=True)
 
 
 def _driver(n_features: int, n_classes: int) -> Callable[[], None]:
@@ -168,14 +173,14 @@ def _on_gpu(*, quick: bool) -> list[str]:
     needed = 6 * sizes[0] * sizes[1]  # rows, and half as much for the blocks of a pass
     if not quick and not (torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > needed):
         return [f"{what}: not measured here, there is none with {needed / 1e9:.0f} GB"]
-    from classifier.torch_kernel import DeviceRows
-
     made = _Made(*sizes, device)
-    rows = OnDevice(made, DeviceRows(made, device, made.tensor).sum_up)
-    train, lines = Split(rows, made.y.cpu().numpy()), []
+    train, lines = on_device(Split(made, made.y.cpu().numpy()), device), list[str]()
+    sum_up(train, np.zeros((sizes[2], 1, sizes[1] + 1), np.float32))  # which puts them there
     for n_models in (1, 45):
         zeros = np.zeros(n_models)
-        numbers = PerModel(zeros, np.geomspace(1e-4, 1e-8, n_models), zeros, zeros, zeros.astype(int) - 1)
+        numbers = PerModel(
+            zeros, np.geomspace(1e-4, 1e-8, n_models), zeros, zeros, zeros.astype(int) - 1
+        )
         begun = time.perf_counter()
         fits = FullBatchTraining(
             *(train, train.select(slice(0, 0)), sizes[2], numbers),

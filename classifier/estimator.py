@@ -60,6 +60,8 @@ class SoftmaxClassifier(LinearEstimator):
         either, which would be a bias of the features as they come: it scales them only.
     class_weight : None, 'balanced', or a dict from classes to weights.
     warm_start : whether `fit` begins with the weights of the last fit.
+    device : 'cuda', 'mps' or 'cpu': where 'lbfgs' makes its passes, by PyTorch, on MPS in float32;
+        None: by numpy.
     random_state : seed or generator, of the order of the examples and of the held-out part.
     verbose : 1 prints a line after each epoch.
 
@@ -225,6 +227,8 @@ class SoftmaxClassifier(LinearEstimator):
         is_bold: bool = False,
     ) -> MinibatchTraining:
         """Return a training before its first step; a bold one makes the most of lr='auto'."""
+        if self.device is not None:
+            raise InputError(f"device={self.device}: is for optimizer='lbfgs' alone; leave it out")
         momentum = MOMENTUM if self.momentum is None else self.momentum
         lr, batch_size = self.lr, self.batch_size or BATCH_SIZE
         if lr == "auto":

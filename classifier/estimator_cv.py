@@ -45,7 +45,8 @@ class SoftmaxClassifierCV(LinearEstimator):
         folds has risen, by more than its standard error, over a decade of penalties. It is set
         where accuracy is the score, which may rise with the loss.
     tol, epochs : of each model, as of `SoftmaxClassifier`.
-    label_smoothing, preprocessing, fit_intercept, class_weight, random_state, verbose : likewise.
+    label_smoothing, preprocessing, fit_intercept, class_weight : likewise.
+    device, random_state, verbose : likewise.
 
     Attributes
     ----------

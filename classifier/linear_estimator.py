@@ -16,14 +16,15 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from classifier.fit import DIVERGED, DONE, STUCK, Fit, PerModel, nearness
 from classifier.model import fold, log_softmax, score_blocks
-from classifier.optimizers import Lbfgs
+from classifier.optimizers import DEVICES, Lbfgs
 from classifier.optimum import FullBatchTraining
+from classifier.shards import on_device
 from data.dataset import Split
 from data.errors import InputError
 from data.labels import check_exact, class_weights, places_of, scaled
 from data.options import Options, option
 from data.preprocessing import METHODS, Preprocessing, Statistics, measure
-from data.sparse import SparseRows, sparse_rows
+from data.sparse import SparseRows, row_size, sparse_rows
 
 # Of sparse examples, whose zeros a shift would fill. Divided by their spread, as standardised, rare
 # words would count most: 20 newsgroups then take a thousand passes.
@@ -47,6 +48,7 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
     preprocessing: str = option(choices=METHODS, default="standardize")
     fit_intercept: bool = True
     class_weight: Any = None
+    device: str | None = option(choices=DEVICES, default=None)
     random_state: Any = None
     verbose: int = 0
 
@@ -137,13 +139,14 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
 
     def _design(self, examples: Split) -> Split:
         """Return prepared examples (N, D + 1); without a bias its column is zero."""
-        design: Any = self._features.design_matrix(examples.X, examples.X.dtype.type)
+        dtype = np.float32 if self.device == "mps" else examples.X.dtype.type  # it has no float64
+        design: Any = self._features.design_matrix(examples.X, dtype)
         if isinstance(design, SparseRows):  # the bias is the last value of each row
             values, _, ends = design.arrays
             values[ends[1:] - 1] = bool(self.fit_intercept)
         else:
             design[:, -1] = bool(self.fit_intercept)
-        return dataclasses.replace(examples, X=design)
+        return on_device(dataclasses.replace(examples, X=design), self.device)
 
     def _to_optimum(
         self, train: Split, reg: np.ndarray, fold: np.ndarray, rng: Generator, *, everything: bool
@@ -164,6 +167,8 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
             len(self.classes_),
             PerModel(unused, reg, unused, smoothing, fold),
             optimizer=Lbfgs(all_penalties=everything, tol=self.tol),
+            # The examples as they came, and prepared.
+            taken=2 * train.X.dtype.itemsize * row_size(train.X) * len(train),
             epochs=self.epochs or PASSES,
             rng=rng,
         )

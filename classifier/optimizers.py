@@ -18,6 +18,7 @@ from data.options import Options, option
 
 Array = np.ndarray
 State = dict[str, Array]
+DEVICES = ("cpu", "cuda", "mps")  # of PyTorch, on which L-BFGS may make its passes
 LOGIT_STEP = 0.2  # found on digits (D = 64) and CIFAR-10 (D = 3,072): near the best lr of each
 
 

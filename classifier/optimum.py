@@ -23,11 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from classifier import blas, lbfgs
-from classifier.coordinates import find_coordinates
+from classifier.coordinates import Coordinates, find_coordinates
 from classifier.fit import DIVERGED, DONE, SKIPPED, STUCK, Certificate, Epoch, Fit, PerModel
 from classifier.optimizers import Lbfgs
 from classifier.shards import Objective, evaluate_held_out
 from classifier.solver import Training
+from data.machine import ASKED_FROM, room
 
 SMALL = 1e-3  # of tol: where slopes, relative to the objective, are small
 RAREST = 1e-9  # share that a class is taken to have at least
@@ -35,6 +36,10 @@ EPSILON = 1e-12  # nats: an objective that is so near to zero, or to its lowest 
 APART = 0.5  # decades between the penalties that are solved from zero
 FEWEST = 5  # penalties from which a path is worth it
 DECADE = 10.0
+# Arrays of a model's size: the pairs of L-BFGS, and the sums of a pass in float64;
+ARRAYS = 16 + 2 * Coordinates.memory
+COPIED = 1.5  # times as many while a checkpoint is written
+WAITING = 3  # of a model that has not begun or has ended: in memory, in a checkpoint, in a report
 
 
 @dataclasses.dataclass(eq=False, kw_only=True)
@@ -46,15 +51,18 @@ class FullBatchTraining(Training):
     models : as of `Training`; lr and momentum are not used.
     rng : chooses the examples from which the curvature is measured, where not all are.
     optimizer : says when a model is done.
+    taken : bytes of memory that the data take.
     """
 
     optimizer: Lbfgs
+    taken: int = 0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         with blas.team() as team:
             self._coordinates = find_coordinates(self.train, self.rng, team)
         self._waiting = set(range(len(self.fits)))  # models that have not begun
+        self._most = models_at_once(len(self.fits), self.fits[0].theta.nbytes, self.taken)
         self._judged: dict[int, tuple[float, float]] = {}
         self.begin([], self.init(self._stacked([])))
 
@@ -96,12 +104,17 @@ class FullBatchTraining(Training):
         for stage in stages(self.models, by_decade=by_decade):
             if ready := [g for g in stage if g in self._waiting]:
                 trained = {g: fit.theta for g, fit in enumerate(self.fits) if fit.history}
-                theta = start(self.models, ready, trained) if trained else self._shares(ready)
+                # Where the memory held some of a stage, others may have no model to start from.
+                smoothings = self.models.label_smoothing[[*trained]]
+                led = [g for g in ready if self.models.label_smoothing[g] in smoothings]
+                ready = (led or ready)[: self._most]
+                theta = start(self.models, ready, trained) if led else self._shares(ready)
                 self.begin(ready, self.init(theta.astype(self.train.X.dtype, copy=False)))
                 return True
         # Only after a restore: with more epochs than before they begin a new search.
         fits = enumerate(self.fits)
         again = [g for g, f in fits if f.ended == DONE and 0 < len(f.history) < self.epochs]
+        again = again[: self._most]
         if again:
             self.begin(again, self.init(self._stacked(again)))
         return len(again) > 0
@@ -235,6 +248,20 @@ class FullBatchTraining(Training):
                 error = held_out.loss.std(ddof=1) / math.sqrt(len(folds))
             self._judged[g] = float(held_out.loss.mean()), float(error)
         return self._judged.get(g)
+
+
+def models_at_once(n: int, weights: int, taken: int) -> int:
+    """Return how many of n models the memory holds in a stack, at least one.
+
+    Parameters
+    ----------
+    weights : bytes of the weights of a model.
+    taken : bytes that the data take.
+    """
+    each = round(COPIED * ARRAYS) * weights
+    if n * each <= ASKED_FROM:
+        return n
+    return max(1, min(n, (room() - taken - WAITING * n * weights) // each))
 
 
 def stages(models: PerModel, *, by_decade: bool) -> list[list[int]]:

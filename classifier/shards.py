@@ -18,7 +18,8 @@ import numpy as np
 from classifier import blas
 from classifier.fit import Certificate, PerModel
 from classifier.kernel import Kernel, Rows, Sums, penalty, with_penalty_gradient
-from data.dataset import Examples, Sharded, Split
+from data.dataset import Elsewhere, Examples, Sharded, Split
+from data.errors import InputError
 from data.machine import Team, row_parts
 from data.sparse import SparseRows, row_size
 
@@ -40,6 +41,13 @@ class HeldOut(NamedTuple):
     loss: np.ndarray
     accuracy: np.ndarray
     error: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class OnDevice(Elsewhere):
+    """Rows on a device, and what makes a pass over them there, in the place of `sum_up`."""
+
+    sum_up: Callable[..., Sums | None]
 
 
 def of_mean_one(split: Split) -> Split:
@@ -87,6 +95,28 @@ def n_shards(n: int, work: int, fewest: int, most: int) -> int:
     return shards
 
 
+def on_device(examples: Split, device: str | None) -> Split:
+    """Return examples with their rows on a device of PyTorch's, or as they are where it is None.
+
+    Nothing is sent there before the first pass.
+
+    Raises
+    ------
+    InputError
+        When they are sparse, PyTorch is not installed, or there is no such device.
+    """
+    if device is None:
+        return examples
+    if isinstance(examples.X, SparseRows | Elsewhere):
+        raise InputError(f"device={device}: takes dense rows of this machine alone; leave it out")
+    try:
+        from classifier.torch_kernel import DeviceRows
+    except ModuleNotFoundError:
+        raise InputError(f"device={device}: torch is not installed: pip install torch") from None
+    rows = OnDevice(examples.X, DeviceRows(examples.X, device).sum_up)
+    return dataclasses.replace(examples, X=rows)
+
+
 def sum_up(
     examples: Split,
     theta: np.ndarray,
@@ -118,6 +148,8 @@ def sum_up(
     n, total, is_sparse = len(examples), None, isinstance(examples.X, SparseRows)
     smoothing = models.label_smoothing if models is not None and with_gradient else None
     fold = models.fold if models is not None and (models.fold >= 0).any() else None
+    if isinstance(examples.X, OnDevice):
+        return examples.X.sum_up(examples, theta, smoothing, fold, held_out, with_gradient, stop)
     n_scores = max(1, theta[..., 0].size)
     size, fewest, longest = max(BLOCK // n_scores, ROWS), ROWS, n
     if is_sparse:

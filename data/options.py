@@ -73,8 +73,8 @@ def check_value(name: str, value: Any, field: dataclasses.Field[Any]) -> None:
 def describe(field: dataclasses.Field[Any]) -> str:
     """Say in words what values a field may have."""
     kinds, choices = _kinds(field), field.metadata.get("choices", ())
-    if choices and kinds == (str,):
-        return "one of " + ", ".join(choices)
+    if choices and kinds[0] is str:
+        return "one of " + ", ".join(choices) + " or null" * (type(None) in kinds)
     number = next((kind for kind in (float, int) if kind in kinds), kinds[0])
     limits = field.metadata.get("limits", {})
     kind = _TYPES.get(number, f"a group of keys, as in {field.name}.KEY=VALUE")

@@ -105,10 +105,10 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
 
 
 def test_slow_packages_are_imported_where_they_are_used(repository):
-    """Scikit-learn and matplotlib cost a second of start-up: a mistake must be told without."""
+    """Each costs a second of start-up or more: a mistake must be told without."""
     ours = "runs.run runs.prediction shell.command shell.run_one".split()
     modules = ", ".join([f"classifier.{name}" for name in ours] + ["data.sources.cifar"])
-    check = f"import sys, {modules}; print({{'sklearn', 'matplotlib'}} & {{*sys.modules}})"
+    check = f"import sys, {modules}; print({{'sklearn', 'matplotlib', 'torch'}} & {{*sys.modules}})"
     command = [sys.executable, "-c", check]
     assert subprocess.check_output(command, cwd=repository, text=True) == "set()\n"
 

@@ -50,7 +50,8 @@ STATE_FORMAT = 10  # of checkpoint.npz; another number is another layout
 STATE = "training."  # in checkpoint.npz, before the names of the training's own arrays
 SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
-WHERE = ("engine.kind", "engine.shards")  # keys that say where sums are made: they round otherwise
+# Keys that say where sums are made, which rounds them otherwise, and what earlier versions had.
+WHERE = {"device": None, "engine.kind": "local", "engine.shards": 1}
 WAY_OUT = "delete it, and the training begins anew"
 DRAWN = 400  # examples that are kept to be drawn, half of them for validation, at most
 
@@ -353,9 +354,12 @@ class Checkpoint:
 
     def moved(self, job: Job) -> str:
         """Say where the rows of a job stand now, where they stood elsewhere; or nothing."""
-        before, now = (flatten(config) for config in (self.configs[0], job.plain))
-        keys = [key for key in WHERE if before.get(key, now[key]) != now[key]]
-        told = [f"{key}={now[key]} (the run had {before[key]})" for key in keys]
+        before, now = WHERE | flatten(self.configs[0]), flatten(job.plain)
+        told = [
+            f"{key}={now[key] or 'null'} (the run had {before[key] or 'null'})"
+            for key in WHERE
+            if before[key] != now[key]
+        ]
         return f"{', '.join(told)}: equal within rounding" if told else ""
 
     def restore(self, training: Training, jobs: Sequence[Job], fingerprint: str) -> None:

@@ -20,7 +20,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.engine import Engine
 from classifier.fit import RULES, EarlyStopping
-from classifier.optimizers import OPTIMIZERS, Lbfgs, Optimizer
+from classifier.optimizers import DEVICES, OPTIMIZERS, Lbfgs, Optimizer
 from classifier.schedules import SCHEDULES, Schedule
 from data.errors import InputError, printable
 from data.options import (
@@ -120,6 +120,7 @@ class Config(Options):
     data: Any  # a data.*.Source, typed by its own schema
     engine: Engine = option(roles=(REPORTING,))
     optimizer: Optimizer
+    device: str | None = option(choices=DEVICES, roles=(REPORTING,))
     schedule: Schedule
     preprocessing: Preprocessing
     early_stopping: EarlyStopping
@@ -146,6 +147,13 @@ class Config(Options):
                 "engine=ray: a step of minibatches is shorter than an exchange between machines; "
                 "add optimizer=lbfgs, or leave out engine"
             )
+        if self.device is not None and self.engine.kind != "local":
+            raise InputError(
+                f"device={self.device}: the workers of engine=ray make their sums by numpy; leave "
+                "out one of the two"
+            )
+        if self.device is not None and not isinstance(self.optimizer, Lbfgs):
+            raise InputError(f"device={self.device}: add optimizer=lbfgs, whose passes it makes")
         if self.name is not None and not _fits(self.name):
             name = printable(self.name)
             raise InputError(f"name={name}: must be one line of at most {LONGEST} letters")

@@ -7,19 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from classifier.coordinates import Coordinates
 from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.engine import Spread
 from classifier.fit import PerModel
 from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
-from classifier.optimum import FullBatchTraining
+from classifier.optimum import ARRAYS, COPIED, WAITING, FullBatchTraining
 from classifier.penalties import STRONGEST, WEAKEST
 from classifier.report.text import settings_flags
 from classifier.runs.config import AUTO, LARGEST, Config, Job, by_folds, check_ends
 from classifier.runs.log import RunError, log, timed
-from classifier.shards import of_mean_one
+from classifier.shards import of_mean_one, on_device
 from classifier.solver import Training
 from data.batches import window_bytes
 from data.dataset import Dataset, Sharded, Split, class_counts
@@ -34,11 +33,8 @@ from data.splits import stratified_folds
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias
 UNIT, ROUNDED = 2.0**-24, 1e-3  # what float32 rounds, relatively; of a spread, what is told
-# Arrays of a model's size: weights, gradient, best weights, up to two moments, scratch;
+# Arrays of a model's size: weights, gradient, best weights, up to two moments, scratch.
 MINIBATCH = 6
-# or the pairs of L-BFGS, and the sums of a pass in float64.
-FULL_BATCH = 16 + 2 * Coordinates.memory
-COPIED = 1.5  # times as many while a checkpoint is written
 KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
 FLOAT32 = np.finfo(np.float32)
 
@@ -75,8 +71,10 @@ def check_dataset(dataset: Dataset, config: Config) -> np.ndarray | None:
     Raises
     ------
     InputError
-        When there is no such class or no validation split, or there are fewer examples than folds.
+        When there is no such class or no validation split, or there are fewer examples than folds;
+        when the device of the config is not there, or takes no such examples.
     """
+    on_device(dataset.train, config.device)
     if config.calibrate and len(dataset.val) == 0:
         instead = "give one by data.val, or leave out cv"
         way_out = instead if by_folds(config.reg, config.cv) else "see data.val_fraction"
@@ -121,7 +119,7 @@ def prepare(
     if isinstance(dataset.train.X, SparseRows):
         _check_sparse(dataset, config)
     is_late = _is_prepared_late(dataset)
-    _check_room(dataset, configs, is_late=is_late)
+    _check_room(dataset, configs)
     with timed(seconds, "preprocessing"):
         splits = spread(dataset.splits())
         train, val = splits["train"], splits["val"]
@@ -154,6 +152,7 @@ def prepare(
                 f"gradient check: relative error {gradient_error:.1e}, over {LIMIT:g}: the "
                 "gradient is wrong, nothing was trained (check_gradient=false skips the check)"
             )
+    train, val = (on_device(split, config.device) for split in (train, val))
     measured = features, train, val, scale, mean_square
     return Prepared(dataset, splits, *measured, gradient_error, class_weights)
 
@@ -201,7 +200,7 @@ def penalties_of(config: Config, mean_square: float) -> np.ndarray:
 
 def copies(*, full_batch: bool, cv: int | None) -> int:
     """Return how many arrays of a model's size its training takes, those of its folds included."""
-    return (FULL_BATCH if full_batch else MINIBATCH) * (1 + (cv or 0))
+    return (ARRAYS if full_batch else MINIBATCH) * (1 + (cv or 0))
 
 
 def _is_prepared_late(dataset: Dataset) -> bool:
@@ -215,27 +214,44 @@ def _is_prepared_late(dataset: Dataset) -> bool:
     return 4 * len(dataset.val) * (dataset.n_features + 1) > memory() // KEPT
 
 
-def _check_room(dataset: Dataset, configs: Sequence[Config], *, is_late: bool) -> None:
-    """Refuse what would not fit once the data are prepared and the models are made."""
-    row = of_example = 4 * (dataset.n_features + 1)
+def _data_bytes(dataset: Dataset) -> dict[str, int]:
+    """Return what the data take once they are prepared, by what takes it."""
+    labels = 2 * 8 * sum(map(len, dataset.splits().values()))  # and the order of an epoch
+    prepared = [dataset.train, dataset.val]
+    if isinstance(dataset.train.X, NpyRows):
+        is_kept = not isinstance(dataset.val.X, NpyRows) and not _is_prepared_late(dataset)
+        prepared = [dataset.val] * is_kept
+    return {
+        "the examples": dataset.nbytes + labels,
+        "their prepared copies": _example_bytes(dataset) * sum(map(len, prepared)),
+    }
+
+
+def _example_bytes(dataset: Dataset) -> int:
+    """Return what a prepared example takes."""
     if isinstance(dataset.train.X, SparseRows):
-        of_example = 8 * (row_size(dataset.train.X) + 2)  # value and column
-    splits, n_train = dataset.splits().values(), len(dataset.train)
-    labels = 2 * 8 * sum(map(len, splits))  # and the order of an epoch
+        return 8 * (row_size(dataset.train.X) + 2)  # value and column
+    return 4 * (dataset.n_features + 1)
+
+
+def _check_room(dataset: Dataset, configs: Sequence[Config]) -> None:
+    """Refuse what would not fit once the data are prepared and the models are made.
+
+    Of models that go to their optima one at least has to fit with its search, and of the others
+    their weights: they wait for their turn.
+    """
+    row, n_train, cv = 4 * (dataset.n_features + 1), len(dataset.train), configs[0].cv
     n_models = sum(config.reg_path["n"] if config.reg == AUTO else 1 for config in configs)
     size, n_rows = min(configs[0].batch_size, n_train), n_models * len(dataset.classes)
-    prepared, window = [dataset.train, dataset.val], row * size
-    if isinstance(dataset.train.X, NpyRows):
-        kept = not isinstance(dataset.val.X, NpyRows) and not is_late
-        prepared, window = [dataset.val] * kept, 2 * window_bytes()
-    arrays = copies(full_batch=isinstance(configs[0].optimizer, Lbfgs), cv=configs[0].cv)
-    training = window + row * size + int(COPIED * arrays) * row * n_rows + 4 * n_rows * size
-    sample = 2 * of_example * min(SAMPLE, n_train)  # twice, and gone before there are models
-    parts = {
-        "the examples": dataset.nbytes + labels,
-        "their prepared copies": of_example * sum(map(len, prepared)),
-        "training": max(sample, training),
-    }
+    is_file = isinstance(dataset.train.X, NpyRows)
+    training = (2 * window_bytes() if is_file else row * size) + row * size
+    if isinstance(configs[0].optimizer, Lbfgs):
+        of_model, n_rows = row * len(dataset.classes), n_rows * (1 + (cv or 0))
+        training += int(COPIED * ARRAYS) * of_model + WAITING * row * n_rows
+    else:
+        training += int(COPIED * copies(full_batch=False, cv=cv)) * row * n_rows + 4 * n_rows * size
+    sample = 2 * _example_bytes(dataset) * min(SAMPLE, n_train)  # gone before there are models
+    parts = _data_bytes(dataset) | {"training": max(sample, training)}
     fewer = ", or a smaller hydra.launcher.max_stack" if len(configs) > 1 else ""
     check_room(dataset.origin, parts, STREAMED + fewer)
 
@@ -342,7 +358,8 @@ def make_trainer(jobs: Sequence[Job], prepared: Prepared) -> Training:
         if jobs[0].plain["reg"] == AUTO and config.objective == "val_accuracy":
             optimizer = dataclasses.replace(optimizer, all_penalties=True)
         rng = generator(config.seed, "curvature")
-        return FullBatchTraining(*problem, optimizer=optimizer, epochs=epochs, rng=rng)
+        taken = sum(_data_bytes(prepared.dataset).values())
+        return FullBatchTraining(*problem, optimizer=optimizer, taken=taken, epochs=epochs, rng=rng)
     assert isinstance(config.optimizer, MinibatchOptimizer)
     training = MinibatchTraining(
         *problem,

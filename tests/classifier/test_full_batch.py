@@ -12,6 +12,7 @@ from sklearn.datasets import load_digits, load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from classifier import optimum
 from classifier.fit import STUCK, PerModel
 from classifier.optimizers import Lbfgs
 from classifier.optimum import FullBatchTraining, start
@@ -282,3 +283,42 @@ def test_beyond_the_ends_of_a_path_a_model_starts_from_its_end():
     np.testing.assert_allclose(theta[:, 2], trained[3])
     points = np.log10(reg[3::-1]), np.array([trained[k] for k in (3, 2, 1, 0)])
     np.testing.assert_allclose(theta[:, 1], CubicSpline(*points)(np.log10(0.2)))
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_models_that_the_memory_does_not_hold_wait_and_reach_their_optima_too(most, monkeypatch):
+    X, y = load_wine(return_X_y=True)
+    train = Split(design_of(X), y, None, np.arange(len(y)) % 2)
+    reg, smoothing = np.geomspace(1e-1, 1e-4, 6), np.repeat([0.0, 0.1], 6)
+    models = models_of(np.tile(reg, 6), np.tile(smoothing, 3), np.repeat([-1, 0, 1], 12))
+
+    def stacks_of(training, stop=lambda: ""):
+        sizes = []
+        training.run(lambda fits: sizes.append(len(fits)), stop)
+        return sizes
+
+    whole = training_of(train, models)
+    assert max(stacks_of(whole)) > 5
+    weights = 4 * 3 * 14
+    each, waiting = round(1.5 * 36) * weights, 3 * 36 * weights
+    monkeypatch.setattr(optimum, "ASKED_FROM", 0)
+    monkeypatch.setattr(optimum, "room", lambda: waiting + (most + 1) * each - 1)
+    parted = training_of(train, models)
+    assert max(stacks_of(parted)) == most
+    for g, (one, other) in enumerate(zip(parted.fits, whole.fits, strict=True)):
+        assert max(one.certificate.relative, other.certificate.relative) <= 1e-3
+        assert one.certificate.objective == pytest.approx(other.certificate.objective, rel=1e-3), g
+    first, second = training_of(train, models), training_of(train, models)
+    first.run(stop=lambda: "now" if first.epoch == 20 else "")
+    second.restore(first.state(), range(36))
+    assert max(stacks_of(second)) == most
+    for one, other in zip(second.fits, parted.fits, strict=True):
+        assert one.theta.tobytes() == other.theta.tobytes()
+    short, longer = training_of(train, models, epochs=2), training_of(train, models)
+    short.run()
+    longer.restore(short.state(), range(36))
+    assert max(stacks_of(longer)) == most
+    monkeypatch.setattr(optimum, "room", lambda: waiting + 36 * each)
+    again = training_of(train, models)
+    again.run()
+    assert [fit.theta.tobytes() for fit in again.fits] == [f.theta.tobytes() for f in whole.fits]

@@ -1,10 +1,11 @@
+import dataclasses
 import re
 
 import numpy as np
 import pytest
 
 from classifier.runs import preparation
-from classifier.runs.preparation import load_dataset, penalties_of, prepare
+from classifier.runs.preparation import load_dataset, make_trainer, penalties_of, prepare
 from data import machine
 from data.errors import InputError
 from data.preprocessing import PreparedRows
@@ -40,6 +41,10 @@ def needed(message):
         (["data.n_classes=500", "batch_size=10"], 0 + 32e6 + 28.8e6 + 9 * 4 * 500 * 1001 + 0.1e6),
         *(  # of ten models
             (["data.n_classes=50", "batch_size=10", *ten], 60.8e6 + 9 * 4 * 500 * 1001 + 0.1e6)
+            for ten in (["reg=auto", "reg_path.n=10"], ["cv=9"])
+        ),
+        *(  # of ten that go to their optima the search of one, and three times the weights of all
+            (["data.n_classes=50", "optimizer=lbfgs", *ten], 60.8e6 + 4 * (50 * 54 + 1500) * 1001)
             for ten in (["reg=auto", "reg_path.n=10"], ["cv=9"])
         ),
     ],
@@ -148,3 +153,22 @@ def test_a_class_is_named_so_that_it_is_seen(name, shown, job_of, tmp_path, capl
     np.savez(tmp_path / "x.npz", X=np.random.default_rng(0).normal(size=(41, 2)), y=y)
     prepared_from({"train": f"{tmp_path}/x.npz"}, job_of(tmp_path).config)
     assert f"a single training example, class {shown} first" in caplog.text
+
+
+def test_a_path_begins_with_as_many_models_as_fit_beside_the_data(job_of, memory, tmp_path):
+    memory(64 * GIB)
+    given = ["optimizer=lbfgs", "reg=auto", "reg_path.n=3", "data=blobs", "data.n_samples=4000"]
+    job = job_of(tmp_path, *given, "data.n_features=500", "data.n_classes=300")
+    prepared = prepare(load_dataset(job.config.data), [job.config], {})
+    jobs = [
+        dataclasses.replace(job, config=dataclasses.replace(job.config, reg=r)) for r in (1, 2, 3)
+    ]
+    weights, data = 4 * 300 * 501, 2 * 4 * 4000 * 501 * 0.9
+    sizes = []
+    for n in (2.8, 64):
+        size = machine.RESERVE + data + (n * 54 + 3 * 3) * weights
+        memory(int(size * 16 / 15))
+        training = make_trainer(jobs, prepared)
+        assert training.find_models()
+        sizes.append(len(training.stack))
+    assert sizes == [2, 3]
