@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import re
+import symtable
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,6 +113,39 @@ def test_each_answer_is_folded_and_followed_by_what_confirms_it(path):
     # A question stands before its answer, in this cell or in one before it.
     text = prose(path)
     assert len(re.findall(r"\*\*Predict\b|\*\*Exercise \d", text)) == len(folded)
+
+
+def global_reads(table):
+    """The names of other cells that a cell or its functions may read."""
+    names = {s.get_name() for s in table.get_symbols() if s.is_global() and s.is_referenced()}
+    return names.union(*map(global_reads, table.get_children()))
+
+
+@by_name
+def test_what_a_cell_reads_no_other_cell_changes(path):
+    """A name that two cells set is read in these two alone, whatever a reader has tried."""
+    tables = [symtable.symtable(cell.source, path.name, "exec") for cell in code(path)]
+    for table in tables:
+        for name in global_reads(table):
+            makers = [
+                t for t in tables if name in t.get_identifiers() and t.lookup(name).is_assigned()
+            ]
+            assert table in makers or len(makers) <= 1, name
+
+
+def test_all_say_the_same_of_what_is_proved_and_what_is_estimated():
+    pages = [LESSON.parent / "optimum.md", LESSON.parent / "derivation.md", LESSON / NOTEBOOKS[2]]
+    texts = [prose(page) for page in pages]
+    texts.append((LESSON / "playground.html").read_text(encoding="utf-8"))
+    for text in texts:
+        words = " ".join(re.sub(r"<[^>]+>|[*`]|^ *- ", "", text, flags=re.MULTILINE).split())
+        start = words.index("Proved, but for rounding:")
+        assert words[start:].startswith(
+            "Proved, but for rounding: the bound where the bias is at its optimum, that is, where "
+            "dJ/db is zero. Estimated: the rest, where it is not. dJ/dW changes too when the bias "
+            "moves; to know by how much would take another pass, and the factor of two stands for "
+            "it. So the figure can be too low"
+        )
 
 
 @by_name

@@ -5,13 +5,16 @@ import pytest
 from scipy.optimize import minimize
 from scipy.special import softmax
 
+from classifier.fit import PerModel
 from classifier.loss import softmax_loss_vectorized
+from classifier.shards import certify_weights
+from data.dataset import Split
 
 N, RANGE = 36, 3.5
 LABELS = np.arange(N) % 3
 KEYS = {"right": "\ue014", "up": "\ue013", "shift": "\ue008", "next": "\ue00f", "tab": "\ue004"}
 LINES, POINTS, HANDLES = range(3), range(3, 3 + N), range(3 + N, 9 + N)  # as the page counts them
-# Two classes whose line is x1 = 0, and a third one that is highest above x2 = 1.
+# Two classes whose line is x0 = 0, and a third one that is highest above x1 = 1.
 CROSS = [1.0, -1, 0, 0, 0, 2, 0, 0, -2]
 
 
@@ -27,11 +30,11 @@ def oracle(theta, points, reg):
 
 
 def bound(theta, points, reg):
-    """Return |dJ/dW|^2 / (4 reg) + 1/2 g H^+ g^T by numpy's pseudo-inverse."""
+    """Return |dJ/dW|^2 / (4 reg) + g H^+ g^T by numpy's pseudo-inverse."""
     gradient = oracle(theta, points, reg)[1]
     S = softmax(with_ones(points) @ theta, axis=1)
     H = np.diag(S.mean(axis=0)) - S.T @ S / N
-    of_bias = gradient[2] @ np.linalg.pinv(H, rcond=1e-12, hermitian=True) @ gradient[2] / 2
+    of_bias = gradient[2] @ np.linalg.pinv(H, rcond=1e-12, hermitian=True) @ gradient[2]
     return np.sum(gradient[:2] ** 2) / (4 * reg) + of_bias
 
 
@@ -341,6 +344,40 @@ def test_an_address_that_holds_no_state_is_said_to_hold_none(play, points):
     page.until("state.theta[1][2] === 2")
 
 
+def test_its_links_lead_to_the_notebooks(play, repository):
+    links = play().browser.find_elements("css selector", "a")
+    targets = [link.get_attribute("href") for link in links]
+    notebooks = sorted((repository / "docs/lesson").glob("*.ipynb"))
+    assert targets == [path.as_uri() for path in notebooks]
+
+
+def test_within_another_page_it_has_no_address_and_goes_on(play, repository):
+    """So JupyterLab shows it, once the reader has said to trust it."""
+    page = play()
+    text = (repository / "docs/lesson/playground.html").read_text(encoding="utf-8")
+    script = """const frame = document.createElement("iframe");
+        frame.sandbox = "allow-scripts";
+        frame.srcdoc = arguments[0];
+        document.body.append(frame);"""
+    page.browser.execute_script(script, text)
+    page.browser.switch_to.frame(0)
+    page.find("#step").click()
+    page.until("find('#said').textContent.includes('Step 1: ')")
+    page.browser.switch_to.default_content()
+
+
+def test_its_certificate_is_that_of_the_program(play):
+    """Where it is proved, with the bias at its optimum, and where a part of it is an estimate."""
+    rng = np.random.default_rng(1)
+    points, theta = rng.uniform(-2, 2, (N, 2)), rng.normal(size=(3, 3))
+    numbers = (np.array([value]) for value in (0.0, 0.01, 0.0, 0.0, -1))  # reg = 0.01
+    model = PerModel(*numbers)
+    for weights in (with_best_bias(theta, points), theta):
+        (program,) = certify_weights(Split(with_ones(points), LABELS), weights.T[:, None], model)
+        gap = play(address(weights, points)).ask("now.J - now.floor")
+        assert gap == pytest.approx(program.excess, rel=1e-6)
+
+
 def answer(page, number):
     """Predict, try, and wait for the end; return what the page then knows."""
     item = page.find(f"#questions > li:nth-child({number})")
@@ -437,16 +474,16 @@ def test_a_reader_who_wants_no_motion_gets_none_and_others_may_pause(play):
 def test_the_pattern_shows_the_class_and_its_probability_without_colour(play, points):
     """How much of a small square is inked says how sure, and how its rows differ says which."""
     page = play(address(5 * np.array(CROSS), points))
-    script = """((x1, x2) => {
-        const [column, row] = [60 * (x1 + 3.5) - 42, 60 * (3.5 - x2) - 42].map(Math.round);
+    script = """((x0, x1) => {
+        const [column, row] = [60 * (x0 + 3.5) - 42, 60 * (3.5 - x1) - 42].map(Math.round);
         const copy = new OffscreenCanvas(84, 84).getContext("2d");
         copy.drawImage(canvas, -column, -row);
         const { data } = copy.getImageData(0, 0, 84, 84);
         return [...data].filter((_, k) => k % 4 === 3).map((alpha) => alpha > 100);
     })(arguments[0], arguments[1])"""
 
-    def ink(x1, x2):
-        return np.array(page.ask(script, x1, x2)).reshape(84, 84)
+    def ink(x0, x1):
+        return np.array(page.ask(script, x0, x1)).reshape(84, 84)
 
     circle, square, triangle = ink(2, -1), ink(-2, -1), ink(0, 2.7)
     assert square.all(axis=1).any()  # level stripes
