@@ -7,7 +7,7 @@ from scipy.special import softmax
 
 from classifier.fit import PerModel
 from classifier.loss import softmax_loss_vectorized
-from classifier.shards import certify_weights
+from classifier.shards import Objective
 from data.dataset import Split
 
 N, RANGE = 36, 3.5
@@ -373,7 +373,8 @@ def test_its_certificate_is_that_of_the_program(play):
     numbers = (np.array([value]) for value in (0.0, 0.01, 0.0, 0.0, -1))  # reg = 0.01
     model = PerModel(*numbers)
     for weights in (with_best_bias(theta, points), theta):
-        (program,) = certify_weights(Split(with_ones(points), LABELS), weights.T[:, None], model)
+        objective = Objective(Split(with_ones(points), LABELS), model)
+        ((program,), _) = objective(weights.T[:, None])
         gap = play(address(weights, points)).ask("now.J - now.floor")
         assert gap == pytest.approx(program.excess, rel=1e-6)
 

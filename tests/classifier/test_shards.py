@@ -7,11 +7,12 @@ import pytest
 from scipy.optimize import minimize
 from scipy.sparse import csr_array
 from scipy.special import log_softmax
+from sklearn.datasets import load_digits
 from threadpoolctl import threadpool_limits
 
 from classifier import kernel, shards
 from classifier.fit import PerModel
-from classifier.shards import Objective, evaluate_held_out, n_shards, sum_up
+from classifier.shards import Objective, certify_weights, evaluate_held_out, n_shards, sum_up
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
@@ -106,6 +107,35 @@ def test_biases_that_are_flat_together_and_steep_alone_are_certified():
     one_by_one = (gradient[:, 0, 0] ** 2).sum() / (4 * reg)
     one_by_one += (gradient[:, 0, 1] ** 2 / (2 * spread)).sum()
     assert one_by_one < true / 40
+    (settled,) = certify_weights(examples, theta, models)  # with a second pass
+    assert 0.999 * true <= settled.excess <= 1.01 * true
+    assert settled[:2] == certificate[:2]
+
+
+@pytest.mark.parametrize("n_steps", [30, 300, 3000])
+def test_the_certificate_of_weights_is_a_bound_wherever_training_ends(n_steps):
+    """Of gradient descent, which leaves the bias behind: its estimate alone would be too low."""
+    X, y = load_digits(return_X_y=True)
+    rows = np.random.default_rng(0).permutation(len(y))[:400]
+    X, y, reg = np.column_stack([X[rows] / 16 - 0.3, np.ones(400)]), y[rows], 1e-3
+    models = PerModel(*(np.array([value]) for value in (0.0, reg, 0.0, 0.0, -1)))
+
+    def objective(theta):
+        p = np.exp(log_softmax(X @ theta.T, axis=1))
+        slopes = (p - np.eye(10)[y]).T @ X / 400
+        slopes[:, :-1] += 2 * reg * theta[:, :-1]
+        return -np.log(p[np.arange(400), y]).mean() + reg * (theta[:, :-1] ** 2).sum(), slopes
+
+    def flat(theta):
+        value, slopes = objective(theta.reshape(10, -1))
+        return value, slopes.ravel()
+
+    lowest = minimize(flat, np.zeros(650), jac=True, method="L-BFGS-B", tol=1e-14).fun
+    theta = np.zeros((10, 65))
+    for _ in range(n_steps):
+        theta -= 0.2 * objective(theta)[1]
+    (certificate,) = certify_weights(Split(X, y), theta[:, None], models)
+    assert objective(theta)[0] - lowest <= certificate.excess
 
 
 def test_shards_add_up_and_no_bit_depends_on_the_number_of_threads():
