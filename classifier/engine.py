@@ -33,8 +33,10 @@ from data.preprocessing import AffineMap, PreparedRows
 from data.sparse import SparseRows
 
 ROOT = Path(__file__).parents[1]  # of the program
-ANSWER = 60  # seconds that a cluster, and then each of its workers, may take to answer
-SILENT = 30  # seconds after which a worker that says nothing is lost
+SILENT = 30  # seconds after which a cluster or a worker that says nothing is lost
+# What begins HTTP/2, of which gRPC is made: a preface, and settings, of type 4, which a server
+# sends too (RFC 9113, 3.4).
+HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0"
 SHOWN = 200  # characters of a reason that are shown
 COME = 45  # seconds that the workers of an engine may take to come
 ASKED = 0.2  # seconds between two questions whether to stop
@@ -116,6 +118,10 @@ def open_ray(group: str, choice: str, address: str | None, n_cpus: int) -> Itera
             logging_level=logging.ERROR,
             **({} if address else {"num_cpus": n_cpus, "include_dashboard": False}),
         )
+    except SystemExit:  # of Ray's handler, for a signal that comes while it starts
+        signal.signal(signal.SIGTERM, ended_by)
+        signal.raise_signal(signal.SIGTERM)
+        raise
     except Exception as error:
         reason, advice = "no ray cluster can be started here", ""
         if address is not None:
@@ -131,10 +137,13 @@ def open_ray(group: str, choice: str, address: str | None, n_cpus: int) -> Itera
 
 
 def _reach(address: str | None) -> None:
-    """Raise OSError where nothing listens at HOST:PORT: Ray itself tries for many minutes."""
+    """Raise OSError where no server of gRPC's answers at HOST:PORT: Ray itself tries for ever."""
     host, _, port = str(address).rpartition("://")[2].rpartition(":")
     if port.isdecimal():  # it is no word of Ray's, such as auto
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=SILENT) as connection:
+            connection.sendall(HELLO)
+            if connection.recv(4)[3:] != HELLO[-6:-5] and not os.environ.get("RAY_USE_TLS"):
+                raise OSError("what listens there is not Ray")
 
 
 def check_files(sizes: Mapping[str, int]) -> None:
@@ -186,11 +195,7 @@ class Worker:
             if key not in self._held:
                 self._held[key] = self._prepare(features, rows)
             rows = self._held[key]
-
-        def stop() -> str:
-            return "stopped" * (number <= self._stopped)
-
-        return do(rows, *columns, *arguments, stop)
+        return do(rows, *columns, *arguments, lambda: "stopped" * (number <= self._stopped))
 
     def _prepare(self, features: AffineMap, rows: Examples) -> Examples:
         """Return the design matrix of rows, in memory where there is room."""

@@ -35,7 +35,7 @@ NAMED, STRONGEST = 10, 10  # classes whose features a report names, and features
 KEPT = 200_000  # examples of a split whose predictions are kept, at most
 MODELS = 256  # scores of an example that are made at a time, of as many models as that is
 SCORES, FEATURES = 2**18, 2**21  # of the examples that are asked about at a time
-PART = 2**12  # examples that are summed up at a time, at least
+PART = 2**13  # examples that are summed up at a time, at least
 LARGE = 256.0  # scores from which float32 rounds probabilities too much
 UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
 
@@ -361,10 +361,11 @@ class Tally:
         )
         counts = np.bincount(places, np.concatenate([self.pairs[1], other.pairs[1]]))
         moved = other.mistakes + np.array([self.sums["n"], 0, 0, 0])
+        mistakes = np.concatenate([self.mistakes, moved])
         return Tally(
             {name: self.sums[name] + more for name, more in other.sums.items()},
             np.stack([numbers, counts.astype(np.int64)]),
-            _worst(np.concatenate([self.mistakes, moved])),
+            mistakes[_worst(mistakes[:, 3])],
             np.concatenate([self.predicted, other.predicted]),
             np.concatenate([self.log_p, other.log_p]),
         )
@@ -393,9 +394,12 @@ class Tallies(NamedTuple):
         return Tallies(merged)
 
 
-def _worst(mistakes: np.ndarray) -> np.ndarray:
-    """Return those of the highest probability, the first of equal ones first."""
-    worst: np.ndarray = mistakes[np.argsort(-mistakes[:, 3], kind="stable")[:MISTAKES]]
+def _worst(probability: np.ndarray) -> np.ndarray:
+    """Return the places of the highest, at most `MISTAKES`, the first of equal ones first."""
+    n = MISTAKES
+    least = np.partition(probability, -n)[-n] if len(probability) > n else 0
+    places = np.flatnonzero(probability >= least)
+    worst: np.ndarray = places[np.argsort(-probability[places], kind="stable")[:n]]
     return worst
 
 
@@ -406,6 +410,7 @@ def _tally(
     n_classes, labels = len(measured.model.classes), y.astype(np.int64)
     predicted, right = answer["predicted"], answer["predicted"] == labels
     wrong = np.flatnonzero(~right)
+    wrong = wrong[_worst(answer["confidence"][wrong])]
     mistakes = wrong, labels[wrong], predicted[wrong], answer["confidence"][wrong]
     of_class = {
         name: np.bincount(some, minlength=n_classes)
@@ -431,7 +436,7 @@ def _tally(
         {name: np.asarray(value) for name, value in sums.items()}
         | {"bins": bins_of(answer["confidence"], right)},
         np.stack(np.unique(labels * n_classes + predicted, return_counts=True)),
-        _worst(np.stack(mistakes, axis=1).astype(np.float64)),
+        np.stack(mistakes, axis=1).astype(np.float64),
         predicted[: len(y) * keep].copy(),
         log_p[: len(y) * keep],
     )

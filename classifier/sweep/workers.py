@@ -13,13 +13,14 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
 
-from classifier.engine import ANSWER, ROOT, check_files, open_ray
+from classifier.engine import ROOT, check_files, open_ray
 from classifier.sweep.stacks import Stack, SweepProgress, end_stack, train_stack
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows
 from data.machine import cores
 
 log = logging.getLogger(__name__)
+ANSWER = 60  # seconds that each worker of a cluster may take to answer
 EVERY = 0.5  # seconds between two looks at the process that a worker ends with
 
 Answer = tuple[int, str]  # the number of a stack, and why it has no result

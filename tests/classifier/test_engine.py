@@ -23,6 +23,7 @@ from classifier.engine import Engine, ShardedRows, Workers, open_ray
 from classifier.evaluation import Measured, evaluate_stack
 from classifier.fit import PerModel
 from classifier.model import LinearModel
+from classifier.runs.log import Stopped, stop_at_once
 from classifier.shards import sum_up
 from data.dataset import Split
 from data.errors import InputError
@@ -185,6 +186,36 @@ def test_what_is_wrong_with_a_shard_is_told_in_one_line(ray, spread, tmp_path):
     rows = lone.spread({"train": Split(np.ones((9, D)), np.zeros(9, int))})["train"]
     with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 1 died again and again \("):
         rows.X.total(lambda *_: os._exit(1), ())
+
+
+def test_what_listens_and_is_not_ray_is_told_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            with server.accept()[0] as connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        threading.Thread(target=answer).start()
+        words = (
+            r"^engine\.address=127.*: no ray cluster answers there \(what listens there is not Ray"
+        )
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with (
+            pytest.raises(InputError, match=words),
+            open_ray("engine", "engine=ray", address, 1),
+        ):
+            pass
+
+
+def test_a_signal_while_ray_starts_stops_the_program(monkeypatch):
+    def init(*_, **__):  # as Ray's own
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr("ray.init", init)
+    started = open_ray("engine", "engine=ray", None, 1)
+    with pytest.raises(Stopped, match="stopped by SIGTERM"), stop_at_once(), started:
+        pass
 
 
 def end_with_children(program):
