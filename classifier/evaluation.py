@@ -342,7 +342,7 @@ class Tally:
 
     Attributes
     ----------
-    sums : of the examples, (), of each class, (C,), or of each bin of confidence, (3, BINS).
+    sums : of the examples, (), or of those of each bin of confidence, (3, BINS).
     pairs : (2, K) numbers C true + predicted of pairs of classes that occur, and how often.
     mistakes : (n, 4) place, true and predicted class, and probability of the most confident ones.
     predicted, log_p : of each example, as of `Evaluation`; or empty.
@@ -412,29 +412,25 @@ def _tally(
     wrong = np.flatnonzero(~right)
     wrong = wrong[_worst(answer["confidence"][wrong])]
     mistakes = wrong, labels[wrong], predicted[wrong], answer["confidence"][wrong]
-    of_class = {
-        name: np.bincount(some, minlength=n_classes)
-        for name, some in (("support", labels), ("predicted", predicted), ("hits", labels[right]))
-    }
     losses = -answer["log_p"]
     counts = np.ones(1) if weights is None else weights.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         apart = losses - math.log(n_classes)  # of a model that guesses, whose losses are all equal
         smoothed = losses + measured.label_smoothing * answer["ahead"]
-        of_losses = {
+        sums = {
+            "n": len(y),
+            "in_top": answer["in_top"].sum(),
+            "bins": bins_of(answer["confidence"], right),
             "apart": apart.sum(),
             "squares": np.square(apart).sum(),
             "weight": len(y) if weights is None else counts.sum(),
             "smoothed": (counts * smoothed).sum(),
         }
         if weights is not None:
-            of_losses["weighted"] = (counts * losses).sum()
+            sums["weighted"] = (counts * losses).sum()
         log_p = answer["log_p"].astype(np.float32)  # what it cannot hold is infinite there
-    sums = of_class | of_losses
-    sums |= {"n": len(y), "right": right.sum(), "in_top": answer["in_top"].sum()}
     return Tally(
-        {name: np.asarray(value) for name, value in sums.items()}
-        | {"bins": bins_of(answer["confidence"], right)},
+        {name: np.asarray(value) for name, value in sums.items()},
         np.stack(np.unique(labels * n_classes + predicted, return_counts=True)),
         np.stack(mistakes, axis=1).astype(np.float64),
         predicted[: len(y) * keep].copy(),
@@ -446,11 +442,14 @@ def _figures(measured: Measured, tally: Tally) -> dict[str, Any]:
     """Return the figures of an `Evaluation`."""
     n_classes, names = len(measured.model.classes), measured.model.classes.astype(str)
     sums, n = tally.sums, int(tally.sums["n"])
-    support, n_predicted, hits = (sums[name] for name in ("support", "predicted", "hits"))
-    f1 = 2 * hits / np.maximum(support + n_predicted, 1)
-    precision, recall = hits / np.maximum(n_predicted, 1), hits / np.maximum(support, 1)
     pairs, counts = tally.pairs
     true, guess = np.divmod(pairs, n_classes)
+    support, n_predicted, hits = (
+        np.bincount(classes, counts * of_these, n_classes).astype(np.int64)
+        for classes, of_these in ((true, 1), (guess, 1), (true, true == guess))
+    )
+    f1 = 2 * hits / np.maximum(support + n_predicted, 1)
+    precision, recall = hits / np.maximum(n_predicted, 1), hits / np.maximum(support, 1)
     errors = support + n_predicted - 2 * hits
     shown = np.sort(np.argsort(-errors, kind="stable")[:MATRIX_CLASSES])
     inside = np.isin(true, shown) & np.isin(guess, shown)
@@ -462,7 +461,7 @@ def _figures(measured: Measured, tally: Tally) -> dict[str, Any]:
     return {
         "n": n,
         **_losses(measured, sums),
-        "accuracy": float(sums["right"] / n),
+        "accuracy": float(hits.sum() / n),
         "top_k": measured.top_k,
         "top_k_accuracy": float(sums["in_top"] / n),
         "macro_f1": float(f1[(support + n_predicted) > 0].mean()),
