@@ -326,16 +326,16 @@ def regions(model: LinearModel, shown: Shown, size: int) -> Chart:
         span([float(value) for value in column], beside(name))
         for name, column in zip(names, shown.X.T, strict=True)
     )
-    W, features = model.W.astype(np.float64), model.features
-    scores = []
-    for d, (axis, n) in enumerate(((x, size), (y, 3 * size // 5))):
-        centres = axis.low + (np.arange(n) + 0.5) / n * (axis.high - axis.low)  # of the pixels
-        scores.append(W[d][:, None] * ((centres - features.shift[d]) / features.scale[d]))
-    across, up = scores[0], scores[1] + model.b[:, None]
-    winner = np.array([np.argmax(across + row[:, None], axis=0) for row in up.T[::-1]])
+    across, up = (  # centres of the pixels
+        axis.low + (np.arange(n) + 0.5) / n * (axis.high - axis.low)
+        for axis, n in ((x, size), (y, 3 * size // 5))
+    )
+    places = np.stack(np.meshgrid(across, up[::-1]), axis=-1)
+    blocks = model.score_blocks(places.reshape(-1, 2))
+    winner = np.concatenate([scores.argmax(axis=1) for _, scores in blocks])
     hues = np.array([rgb(hue) for hue in HUES])
     area = x.low, y.low, x.high - x.low, y.high - y.low
-    image = Picture(*area, hues[winner % len(HUES)], "behind")
+    image = Picture(*area, hues[winner.reshape(places.shape[:2]) % len(HUES)], "behind")
     chart = Chart("Examples and decision regions", x, y, [image])
     chart.keys = [("plain", "training"), ("plain held-out", "validation")]
     if len(model.classes) <= len(HUES):

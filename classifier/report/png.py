@@ -7,7 +7,7 @@ of its own beside the training, and reads no text as a formula.
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -30,7 +30,6 @@ from classifier.report.chart import (
     Picture,
     Pictures,
     Text,
-    moved,
     one_line,
     room,
     shades,
@@ -51,7 +50,6 @@ TEMPLATE, TITLE = 110.0, 20.0  # the width of a class's weights, and the room fo
 BAR = 12.0  # the width of a scale of colours
 COMPRESSION = 2  # twice as quick as 6, for files a tenth larger
 FINE = 2  # pixels each way of which the mean is taken
-BAND = 64  # pixels that are painted at once
 BEHIND = 0.25  # how opaque an image behind a chart is
 FONT = "mpl-data/fonts/ttf/DejaVuSans.ttf"
 
@@ -242,22 +240,17 @@ def pixels(units: float) -> int:
 def paint(drawing: Drawing) -> Any:
     """Return an image of a drawing: its shapes, and in front of them its texts.
 
-    Shapes are drawn with `FINE` times as many pixels each way, of which the mean is taken: band by
-    band, for memory's sake.
+    Shapes are drawn with `FINE` times as many pixels each way, of which the mean is taken.
     """
     from PIL import Image, ImageDraw
 
-    def above(top: int) -> Callable[[float, float], tuple[float, float]]:
-        return lambda x, y: (x, y - top / PIXEL)
-
-    image = Image.new("RGB", (pixels(drawing.width), pixels(drawing.height)))
-    for top in range(0, image.height, BAND):
-        band = Image.new("RGB", (FINE * image.width, FINE * BAND), COLOURS["card"])
-        pen = ImageDraw.Draw(band, "RGBA")
-        for mark in drawing.marks:
-            if not isinstance(mark, Text) and mark.kind != "zone":
-                _shape(band, pen, moved(mark, above(top)))
-        image.paste(band.reduce(FINE), (0, top))
+    size = FINE * pixels(drawing.width), FINE * pixels(drawing.height)
+    fine = Image.new("RGB", size, COLOURS["card"])
+    pen = ImageDraw.Draw(fine, "RGBA")
+    for mark in drawing.marks:
+        if not isinstance(mark, Text) and mark.kind != "zone":
+            _shape(fine, pen, mark)
+    image = fine.reduce(FINE)
     for mark in drawing.marks:
         if isinstance(mark, Text):
             _write(image, mark)
@@ -279,13 +272,9 @@ def _shape(image: Any, pen: Any, mark: Any) -> None:
         left, top, right, bottom = (round(edge * scale) for edge in edges)
     if isinstance(mark, Picture):
         picture = Image.fromarray(np.round(mark.image).astype(np.uint8))
-        seen = max(top, 0), min(bottom, image.height)
-        if seen[0] < seen[1]:
-            first, last = ((y - top) / (bottom - top) * picture.height for y in seen)
-            size, box = (right - left, seen[1] - seen[0]), (0, first, picture.width, last)
-            opaque = Image.new("L", size, round(255 * (BEHIND if mark.kind == "behind" else 1)))
-            picture = picture.resize(size, Image.Resampling.NEAREST, box)
-            image.paste(picture, (left, seen[0]), opaque)
+        size = right - left, bottom - top
+        opaque = Image.new("L", size, round(255 * (BEHIND if mark.kind == "behind" else 1)))
+        image.paste(picture.resize(size, Image.Resampling.NEAREST), (left, top), opaque)
         return
     style = STYLES[mark.kind]
     fill = _ink(style.fill, style.alpha)

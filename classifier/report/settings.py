@@ -338,28 +338,19 @@ def distinct(jobs: list[Row], key: str) -> list[Any]:
     return sorted(values) if all(map(is_number, values)) else sorted(values, key=str)
 
 
-class Drawn(NamedTuple):
-    """What is drawn of a sweep.
+def drawn(
+    summary: dict[str, Any],
+) -> tuple[list[Row], list[str], list[str], list[tuple[str, str]]]:
+    """Return what is drawn of a sweep, from its summary.
 
-    Attributes
-    ----------
-    rows : settings, or the repetitions of one.
-    swept : the keys in which they differ.
-    keys : those of them that have values.
-    pairs : those that are drawn against each other. Two keys of many values, as a search tries
-        them, hardly ever meet twice: they are no pair.
+    Returns
+    -------
+    Its rows, settings or the repetitions of one; the keys in which they differ; those of them that
+    have values; pairs of these to be drawn against each other. Two keys of many values, as a search
+    tries them, hardly ever meet twice: they are no pair.
     """
-
-    rows: list[Row]
-    swept: list[str]
-    keys: list[str]
-    pairs: list[tuple[str, str]]
-
-
-def drawn(summary: dict[str, Any]) -> Drawn:
-    """Return what is drawn of a sweep, from its summary."""
     of = ("settings", "keys") if summary["keys"] else ("jobs", "swept")
     rows, swept = (summary[name] for name in of)
     keys = [key for key in swept if distinct(rows, key)]
     few = [key for key in keys if len(distinct(rows, key)) <= VALUES]
-    return Drawn(rows, swept, keys, list(itertools.combinations(few, 2))[:PAIRS])
+    return rows, swept, keys, list(itertools.combinations(few, 2))[:PAIRS]

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from hydra.core.config_store import ConfigStore
@@ -215,11 +214,6 @@ class Labels(NamedTuple):
     name: str
     tags: list[str]
 
-    @property
-    def shown(self) -> str:
-        """The tags as one text."""
-        return ", ".join(self.tags)
-
 
 def labels_of(config: Mapping[str, Any]) -> Labels:
     """Return the labels of a run by its config, which may be of an earlier version, or anyone's."""
@@ -284,20 +278,15 @@ def register_schemas() -> None:
             store.store(group=f"schema/{group}", name=name, node=schema)
 
 
-def make_config(composed: DictConfig, earlier: Mapping[str, Any] = MappingProxyType({})) -> Config:
-    """Turn a composed training config into checked values.
-
-    Parameters
-    ----------
-    composed : the config, with or without Hydra's part.
-    earlier : values of keys that were turned before, and are the same still.
+def make_config(composed: DictConfig) -> Config:
+    """Turn a composed training config, with or without Hydra's part, into checked values.
 
     Raises
     ------
     InputError
         When a value is missing or not allowed; the message names the whole key.
     """
-    return Config(**typed_values(composed, Config, earlier))
+    return Config(**typed_values(composed, Config))
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
@@ -346,16 +335,13 @@ def settle_values(composed: DictConfig) -> None:
             composed[key] = value
 
 
-def typed_values(
-    composed: DictConfig, schema: type[Options], earlier: Mapping[str, Any] = MappingProxyType({})
-) -> dict[str, Any]:
+def typed_values(composed: DictConfig, schema: type[Options]) -> dict[str, Any]:
     """Return the values of a composed config for its schema; raises as `make_config` does."""
     keys, fields = keys_of(composed), {field.name for field in dataclasses.fields(schema)}
-    removed = {key: REMOVABLE[key] for key in REMOVABLE.keys() & fields - {*keys}}
-    if wrong := fields.symmetric_difference(keys) - {*removed}:
+    values: dict[str, Any] = {key: REMOVABLE[key] for key in REMOVABLE.keys() & fields - {*keys}}
+    if wrong := fields.symmetric_difference(keys) - {*values}:
         raise InputError(f"{min(wrong)}: this key can be neither added nor removed")
-    values = {**removed, **earlier}
-    for key in (key for key in keys if key not in earlier):
+    for key in keys:
         try:
             node = composed[key]
             _check_nothing_added(node)
@@ -373,11 +359,6 @@ def typed_values(
 def keys_of(composed: DictConfig) -> list[str]:
     """Return the keys of a composed config at the top, without Hydra's own part."""
     return [str(key) for key in composed if key != "hydra"]
-
-
-def without_hydra(config: DictConfig) -> DictConfig:
-    """Return a composed config without Hydra's own part."""
-    return OmegaConf.masked_copy(config, keys_of(config))
 
 
 def _check_nothing_added(node: Any) -> None:
@@ -425,28 +406,20 @@ class Job:
     folder: Path
 
 
-def plain_config(
-    composed: DictConfig,
-    choices: dict[str, Any],
-    earlier: Mapping[str, Value] = MappingProxyType({}),
-) -> dict[str, Any]:
+def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any]:
     """Return a composed config as plain values, with the choices of the program's own groups.
 
     Keys that may be secret are not in it: it stands in reports, models and checkpoints.
     Values are those that JSON can hold: the names of classes are text, and stay what was written,
-    where JSON would make `true` of a class True. `earlier` is as of `make_config`.
+    where JSON would make `true` of a class True.
     """
-    plain = dict[str, Any]()
-    for key in (key for key in keys_of(composed) if key not in keys_with(SECRET)):
-        if key in earlier:
-            plain[key] = earlier[key]
-            continue
-        value = plain_value(composed, key)
-        if key == "class_weight" and isinstance(value, dict):
-            value = {str(name): weight for name, weight in value.items()}
-        plain[key] = json.loads(json.dumps(value))
+    keys = [key for key in keys_of(composed) if key not in keys_with(SECRET)]
+    plain: dict[str, Any] = {key: plain_value(composed, key) for key in keys}
+    if isinstance(weights := plain.get("class_weight"), dict):
+        plain["class_weight"] = {str(name): weight for name, weight in weights.items()}
     names = {g: name for g, name in choices.items() if not g.startswith(("hydra", "schema"))}
-    return plain | {"choices": names}
+    plain = json.loads(json.dumps(plain)) | {"choices": names}
+    return plain
 
 
 def plain_value(composed: DictConfig, key: str) -> Value:

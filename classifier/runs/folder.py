@@ -40,9 +40,7 @@ SWEEP = "multirun.yaml"  # what a sweep's folder keeps of its command
 FINISHED = ("completed", "diverged", SKIPPED)  # statuses that running again would not change
 NOT_BEGUN = "not begun"  # of a run without a status
 STACKED = "stacked"  # the launcher that trains the jobs of a sweep together
-KEYS: dict[
-    str, dict[str, type]
-] = {  # of files with results, that there are in any, and their types
+KEYS: dict[str, dict[str, type]] = {  # that any file with results has, and their types
     "report.json": {"config": dict, "metrics": dict},
     "sweep.json": {"jobs": list, "swept": list, "objective": str},
 }

@@ -15,8 +15,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.runs.config import CONFIGS, Config, make_config, schemas, settle_values
-from classifier.runs.folder import STACKED, SWEEP, Kind, claim, write_status
-from classifier.runs.hints import explain, refuse_arguments
+from classifier.runs.folder import STACKED, SWEEP, Kind, claim, groups, write_status
+from classifier.runs.hints import choices_of, explain, refuse_arguments
 from classifier.runs.log import SweepStopped, exit_code, said_when_long, stop_at_once
 from classifier.shell.hydra_compat import check_run, check_sweep, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
@@ -128,11 +128,7 @@ def _help(schema: type[Options]) -> str:
     """
     name = "train" if schema is Config else "predict"
     config = OmegaConf.load(CONFIGS / f"{name}.yaml")
-    choices = {
-        group.name: ", ".join(sorted(path.stem for path in group.glob("*.yaml")))
-        for group in CONFIGS.iterdir()
-        if group.is_dir()
-    }
+    choices = {group: ", ".join(choices_of(group)) for group in groups()}
     return str(OmegaConf.select(config, "hydra.help.template")).format(**choices)
 
 

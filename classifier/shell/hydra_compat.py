@@ -113,8 +113,10 @@ def check_sweep(config: DictConfig, arguments: Sequence[str]) -> None:
             raise InputError(unknown_key(override, key, fields))
     if config.hydra.runtime.choices["hydra/launcher"] == STACKED:
         for name, callback in (config.hydra.callbacks or {}).items():
+            module, _, target = str(callback.get("_target_")).rpartition(".")
+            kind = getattr(sys.modules.get(module), target, Callback)  # Hydra has imported it
             for hook in ("on_job_start", "on_job_end"):
-                if _has_hook(str(callback.get("_target_")), hook):
+                if getattr(kind, hook, None) is not getattr(Callback, hook):
                     raise InputError(
                         f"hydra.callbacks.{name}: its {hook} is never called for the jobs of a "
                         "stack; hydra/launcher=basic runs each job on its own"
@@ -195,10 +197,3 @@ def _n_values(sweep: Any) -> float:
         return 1
     start, stop, step = (float(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
     return max((stop - start) / step, 1.0) if step else 1
-
-
-def _has_hook(target: str, hook: str) -> bool:
-    """Return whether the class of a callback, which Hydra has imported already, has a hook."""
-    module, _, name = target.rpartition(".")
-    callback = getattr(sys.modules.get(module), name, Callback)
-    return getattr(callback, hook, None) is not getattr(Callback, hook)

@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
 from classifier.runs.config import (
     has_role,
+    keys_of,
     make_config,
     own_keys,
     plain_config,
     refuse_changes,
     settle_values,
-    without_hydra,
 )
 from classifier.runs.folder import (
     CHOICE,
@@ -74,7 +74,7 @@ def _plan(config: DictConfig, saved: dict[str, Any], place: str) -> DictConfig:
     A key of which the role is reporting is taken from the command line where it is given there;
     every other key that is given must have the value that the run was trained with.
     """
-    choices, composed = saved["choices"], without_hydra(config)
+    choices, composed = saved["choices"], OmegaConf.masked_copy(config, keys_of(config))
     now = {key: name for key, name in config.hydra.runtime.choices.items() if key in choices}
     refuse_changes({key: choices[key] for key in now}, now)
     resumed = copy.deepcopy(composed)

@@ -140,10 +140,7 @@ class JobFolders:
             for parent in {(place / name).parent for name in texts} - {place}:
                 parent.mkdir(exist_ok=True)
             for name, text in texts.items():
-                if is_there:
-                    write_text(place / name, text)
-                else:  # the folder appears whole; not synced, a job takes a third of the time
-                    (place / name).write_bytes(text.encode(errors="backslashreplace"))
+                write_text(place / name, text)
         return folder
 
 

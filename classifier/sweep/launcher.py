@@ -15,7 +15,7 @@ from classifier.report.pages.draw import lacks
 from classifier.runs.config import Config, Job
 from classifier.runs.folder import FINISHED, read_report, read_status, write_status
 from classifier.runs.hints import explain
-from classifier.runs.log import SweepStopped, failures_recorded, stop_at_once
+from classifier.runs.log import SweepStopped, failures_recorded
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import check_dataset, load_dataset
 from classifier.runs.results import keep, selection_metric
@@ -75,26 +75,25 @@ class StackedLauncher:
         job_log.propagate = False  # what happens in a job is in its train.log
         configure_log(config.hydra.hydra_logging, config.hydra.verbose)
         folders: list[Path] = []
-        with stop_at_once():
-            try:
-                sweep = Path(str(config.hydra.sweep.dir))
-                remove_parts(sweep)  # folders of jobs that a kill left half made
-                places, composer = JobFolders(sweep), Composer(context, config)
-                self._refuse_what_all_share(composer, job_overrides, is_new=places.is_new)
-                jobs: list[Job] = []
-                for number, overrides in enumerate(job_overrides, start=first):
-                    folder, job = self._prepare(composer, places, overrides, number)
-                    folders.append(folder)
-                    jobs += [job] if job is not None else []
-                line = "%d jobs, %d to train, in %s"
-                log.info(line, len(folders), len(jobs), printable(sweep))
-                with SweepProgress(len(jobs), log, shown=not config.quiet) as progress:
-                    self._train(folders, jobs, progress)
-            except KeyboardInterrupt as stop:
-                for folder in folders:
-                    if read_status(folder)["status"] == "running":
-                        write_status(folder, "interrupted", "the sweep was stopped")
-                raise SweepStopped(stop, config) from stop
+        try:
+            sweep = Path(str(config.hydra.sweep.dir))
+            remove_parts(sweep)  # folders of jobs that a kill left half made
+            places, composer = JobFolders(sweep), Composer(context, config)
+            self._refuse_what_all_share(composer, job_overrides, is_new=places.is_new)
+            jobs: list[Job] = []
+            for number, overrides in enumerate(job_overrides, start=first):
+                folder, job = self._prepare(composer, places, overrides, number)
+                folders.append(folder)
+                jobs += [job] if job is not None else []
+            line = "%d jobs, %d to train, in %s"
+            log.info(line, len(folders), len(jobs), printable(sweep))
+            with SweepProgress(len(jobs), log, shown=not config.quiet) as progress:
+                self._train(folders, jobs, progress)
+        except KeyboardInterrupt as stop:
+            for folder in folders:
+                if read_status(folder)["status"] == "running":
+                    write_status(folder, "interrupted", "the sweep was stopped")
+            raise SweepStopped(stop, config) from stop
         return [_job_return(folder) for folder in folders]
 
     def _train(self, folders: Sequence[Path], jobs: Sequence[Job], progress: SweepProgress) -> None:
@@ -127,7 +126,8 @@ class StackedLauncher:
         reasons = set()
         for overrides in job_overrides:
             try:
-                job = composer.compose(overrides).job(Path())
+                composed = composer.compose(overrides)
+                job = composed.job(Path(), composed.plain())
                 if is_new:
                     check_dataset(self._open(job, all_finite=True), job.config)
                 return
@@ -146,8 +146,8 @@ class StackedLauncher:
         """Return a job's folder, made where it is new, and the job where it is to be trained."""
         try:
             composed = composer.compose(overrides)
-            earlier = places.find(composed.plain())
-            folder, status = earlier or (places.make(number, composed.files), "")
+            plain = composed.plain()
+            folder, status = places.find(plain) or (places.make(number, composed.files), "")
         except Exception as error:
             reason = explain(error, Config)
             failed = json.dumps({"status": "failed", "reason": reason})
@@ -162,7 +162,7 @@ class StackedLauncher:
                 remove(status_file)  # of a run that failed or was stopped
                 if is_folder(status_file):  # it would fail every job of the stack
                     raise FileExistsError(f"{status_file}: is a folder; move it away")
-                return folder, composed.job(folder)
+                return folder, composed.job(folder, plain)
         except Exception as error:  # recorded in the folder
             if isinstance(error, OSError):  # where nothing may be written, it is told here alone
                 log.error("%s", one_line(error))

@@ -55,13 +55,10 @@ class SweepProgress(Progress):
     n_jobs : jobs to be trained.
     log : takes a line, where there is no terminal.
     shown : whether anything is shown.
-    every : seconds between two lines, at least.
     """
 
-    def __init__(
-        self, n_jobs: int, log: logging.Logger, *, shown: bool, every: float = EVERY
-    ) -> None:
-        super().__init__(log.info, every, shown=shown)
+    def __init__(self, n_jobs: int, log: logging.Logger, *, shown: bool) -> None:
+        super().__init__(log.info, EVERY, shown=shown)
         self.n_jobs, self.n_ended = n_jobs, 0
         self._start = time.monotonic(), 0.0
 
@@ -107,11 +104,7 @@ def stack_key(job: Job) -> str:
 
 
 def stacks_of(
-    jobs: Sequence[Job],
-    dataset: Dataset,
-    max_stack: int | None,
-    n_workers: int,
-    whole: int | None = None,
+    jobs: Sequence[Job], dataset: Dataset, max_stack: int | None, n_workers: int
 ) -> Iterator[Stack]:
     """Yield the stacks that jobs on one data set form, no larger than memory and use allow.
 
@@ -123,7 +116,6 @@ def stacks_of(
     jobs : all on `dataset`.
     max_stack : models in a stack at most; None: as many as fit into the memory set aside for them.
     n_workers : workers that can train a stack at once: a group is cut so that none is idle.
-    whole : bytes of memory of this machine; None: ask for them.
     """
     waiting = {job.folder: job for job in jobs}
     for sweep in dict.fromkeys(job.folder.parent for job in jobs):
@@ -135,8 +127,7 @@ def stacks_of(
             folders = [sweep / name for name in names]
             if begun := [waiting.pop(folder) for folder in folders if folder in waiting]:
                 yield Stack(begun, dataset, path)
-    whole = memory() if whole is None else whole
-    budget = min(BUDGET, whole // STACKS, whole // (SHARE * n_workers))
+    budget = min(BUDGET, memory() // STACKS, memory() // (SHARE * n_workers))
     array = 4 * len(dataset.classes) * (dataset.n_features + 1)
     for members in group_by(stack_key, waiting.values()).values():
         plain, size = members[0].plain, max_stack

@@ -265,19 +265,8 @@ def _jobs_table(jobs: list[Row], swept: list[str], best: Row | None) -> str:
 def _settings_table(rows: list[Row], keys: list[str]) -> str:
     """Return the settings: n repetitions, means with their standard errors, the standing."""
     figures = [name for figure in settings.MEANS for name in (figure, f"{figure}_error")]
-    columns = [
-        "job",
-        *keys,
-        *settings.RESOLVED,
-        "n",
-        *figures,
-        "total_error",
-        "over",
-        "worse",
-        *settings.TEST,
-        "jobs",
-        "folder",
-    ]
+    columns = ["job", *keys, *settings.RESOLVED, "n", *figures, "total_error", "over", "worse"]
+    columns += [*settings.TEST, "jobs", "folder"]
     counts = ({"n": row["repetitions"], "jobs": len(row["jobs"])} for row in rows)
     return _csv(columns, [row | of for row, of in zip(rows, counts, strict=True)])
 

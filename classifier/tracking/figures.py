@@ -41,8 +41,8 @@ def span(*folders: Path) -> tuple[float, float]:
 
 def label_texts(record: Record) -> dict[str, str]:
     """Return the name and the tags of a run, where it has any."""
-    labels = labels_of(record.config)
-    return {k: text for k, text in (("name", labels.name), ("tags", labels.shown)) if text}
+    name, tags = labels_of(record.config)
+    return {k: text for k, text in (("name", name), ("tags", ", ".join(tags))) if text}
 
 
 class Listener:

@@ -11,7 +11,7 @@ import logging
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -102,8 +102,6 @@ class Live:
     ----------
     config : the composed config of the run, which names the tracker, and says whether to.
     folder : of the run.
-    every, share : seconds between two tellings at least, and of the time of training.
-    clock : returns the time in seconds.
 
     Attributes
     ----------
@@ -112,18 +110,15 @@ class Live:
 
     config: DictConfig
     folder: Path
-    every: float = EVERY
-    share: float = SHARE
-    clock: Callable[[], float] = time.monotonic
     listener: Listener | None = dataclasses.field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._is_on = tracker_of(self.config) != "none" and bool(self.config.tracker_live)
-        self._last, self._wait = self.clock(), self.every
+        self._last, self._wait = time.monotonic(), EVERY
 
     def __call__(self, training: Training) -> None:
         """Tell what is new of a run on its own, if it is time to; this is a `Watch`."""
-        history, now = training.fits[0].history, self.clock()
+        history, now = training.fits[0].history, time.monotonic()
         if not self._is_on or now - self._last < self._wait or not history:
             return
         try:
@@ -137,8 +132,8 @@ class Live:
                 "tracker=%s: not told while the run goes on: %s; it is told when that has ended",
                 *(tracker_of(self.config), _reason(error)),
             )
-        self._last = self.clock()
-        self._wait = max(self.every, (self._last - now) / self.share)
+        self._last = time.monotonic()
+        self._wait = max(EVERY, (self._last - now) / SHARE)
 
 
 def _reason(error: BaseException) -> str:

@@ -99,6 +99,8 @@ def test_how_near_the_optimum_is_said_as_far_as_it_is_known(relative, excess, op
     config = {"choices": {"optimizer": optimizer}}
     certificate = {"relative": relative, "excess": excess}
     assert text_of("certified", {"config": config, "certificate": certificate}) == words
+    if excess is None:
+        assert text_of("certified", {"config": config, "certificate": None}) == words
 
 
 def test_a_bad_loss_and_a_bad_accuracy_are_two_sentences():

@@ -8,17 +8,15 @@ from classifier.model import LinearModel
 from classifier.runs.artifacts import (
     FILES,
     PREDICTIONS,
-    Checkpoints,
     Contents,
     Predictions,
     names_of,
-    read_checkpoint,
     read_history,
     read_predictions,
     write_files,
 )
 from classifier.runs.artifacts import write_predictions as write
-from classifier.runs.preparation import load_dataset, make_trainer, prepare
+from classifier.runs.preparation import load_dataset
 from classifier.runs.run import run
 from data.errors import InputError
 from data.files.arrays import write_sealed
@@ -48,22 +46,6 @@ def test_an_evaluation_that_was_killed_is_finished_by_going_through_the_list_aga
             run([job])
             for same in ("model.npz", "predictions.npz", "mistakes.npz", "report.txt"):
                 assert (tmp_path / "a" / same).read_bytes() == content[same], (name, same)
-
-
-def test_a_job_of_a_stack_goes_on_with_its_own_models_of_every_fold(job_of, tmp_path):
-    given = ("data=blobs", "optimizer=lbfgs", "epochs=2", "cv=2")
-    jobs = [job_of(tmp_path / reg, *given, f"reg={reg}") for reg in ("1e-1", "1e-3")]
-    for job in jobs:
-        job.folder.mkdir(exist_ok=True)
-    dataset = load_dataset(jobs[0].config.data)
-    prepared = prepare(dataset, [job.config for job in jobs], {})
-    whole, part = make_trainer(jobs, prepared), make_trainer(jobs[1:], prepared)
-    whole.run()
-    path = tmp_path / "checkpoint.npz"
-    Checkpoints(path, jobs, dataset.trained_on, None, None).write(whole)
-    read_checkpoint(path).restore(part, jobs[1:], dataset.trained_on)
-    for fit, own in zip(part.fits, (1, 3, 5), strict=True):
-        np.testing.assert_array_equal(fit.theta, whole.fits[own].theta)
 
 
 def test_a_report_stays_beside_the_model_that_it_is_of_and_no_other(job_of, tmp_path):

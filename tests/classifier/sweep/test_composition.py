@@ -86,7 +86,7 @@ def compare(compose, slowly, overrides, folder):
     plain, config, texts = expected
     assert job.plain() == plain
     assert list(job.plain()) == list(plain)  # the order that report.json has them in
-    assert outcome(lambda: job.job(folder).config) == config
+    assert outcome(lambda: job.job(folder, plain).config) == config
     files = job.files(folder, 3)
     assert {n: read(n, text) for n, text in files.items()} == {
         n: read(n, text) for n, text in texts.items()

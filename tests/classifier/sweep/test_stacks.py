@@ -87,10 +87,11 @@ def jobs(jobs_of):
 
 
 @pytest.fixture
-def told():
+def told(monkeypatch):
     """The lines about a sweep of four jobs, one for whatever happens."""
     lines = []
-    with SweepProgress(4, SimpleNamespace(info=lines.append), shown=True, every=0) as shown:
+    monkeypatch.setattr("classifier.sweep.stacks.EVERY", 0)
+    with SweepProgress(4, SimpleNamespace(info=lines.append), shown=True) as shown:
         yield SimpleNamespace(progress=shown, lines=lines)
 
 
@@ -144,10 +145,13 @@ MODEL = 4 * 3 * 100_001 * 6  # bytes of a model of 100,000 features in three cla
         (None, 8, 512 * GIB, 50),
     ],
 )
-def test_a_stack_is_bounded_by_number_memory_and_workers(max_stack, workers, memory, size):
+def test_a_stack_is_bounded_by_number_memory_and_workers(
+    max_stack, workers, memory, size, monkeypatch
+):
+    monkeypatch.setattr("classifier.sweep.stacks.memory", lambda: memory)
     jobs = [job(str(i), reg=float(i)) for i in range(400)]
     wide = dataset_of(n_features=100_000)
-    sizes = [len(stack.jobs) for stack in stacks_of(jobs, wide, max_stack, workers, memory)]
+    sizes = [len(stack.jobs) for stack in stacks_of(jobs, wide, max_stack, workers)]
     assert sizes == [size] * (400 // size) + [400 % size] * (400 % size > 0)
 
 
@@ -246,7 +250,8 @@ def test_the_time_left_counts_every_stack_where_some_end_together(monkeypatch):
     lines, clock = [], SimpleNamespace(now=0.0)
     for module in ("classifier.runs.log", "classifier.sweep.stacks"):
         monkeypatch.setattr(f"{module}.time", SimpleNamespace(monotonic=lambda: clock.now))
-    with SweepProgress(8, SimpleNamespace(info=lines.append), shown=True, every=0) as shown:
+    monkeypatch.setattr("classifier.sweep.stacks.EVERY", 0)
+    with SweepProgress(8, SimpleNamespace(info=lines.append), shown=True) as shown:
         for clock.now in (60, 61, 62, 120):  # two workers, and a quick job
             shown.ended(1)
         clock.now = 180  # half of the others is done

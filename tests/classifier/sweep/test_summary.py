@@ -213,7 +213,7 @@ def test_figures_of_folds_stand_for_those_of_validation(sweep, tmp_path):
     assert [job[f"cv_{name}"] for name in names] == [0.5, 0.1, 0.8, 0.2]
     assert [row[name] for name in ("reg", *names)] == [0.1, 0.5, 0.1, 0.8, 0.2]
     assert [job["folds"], job["above_optimum"], job["val_loss"]] == [[0.4, 0.6], 0.01, 2.0]
-    assert any("lr=0.25 is 25 times the largest" in flag for flag in job["flags"])
+    assert any("lr=0.25 is 25 times 2/L" in flag for flag in job["flags"])
     wide = read(tmp_path / "2/report.json")["certificate"] | {"relative": 1.0}
     change(tmp_path / "2/report.json", certificate=wide)
     lines = table(summarise(tmp_path), tmp_path).splitlines()

@@ -43,9 +43,11 @@ def composed(repository, tmp_path, database):
 
 
 @pytest.fixture
-def tell(composed, tmp_path):
+def tell(composed, tmp_path, monkeypatch):
     """Train a run that tells a tracker of every epoch, as the command line does."""
     folder = tmp_path / "run"
+    monkeypatch.setattr("classifier.tracking.track.EVERY", 0.0)
+    monkeypatch.setattr("classifier.tracking.track.SHARE", float("inf"))
 
     def tell(tracker, *overrides, after=lambda training: None, ends=True):
         config = composed(tracker, *overrides)
@@ -53,7 +55,7 @@ def tell(composed, tmp_path):
         OmegaConf.save(config, folder / ".hydra/config.yaml")
         OmegaConf.save({"hydra": {"runtime": {"choices": {}}}}, folder / ".hydra/hydra.yaml")
         job = Job(make_config(config), plain_config(config, {}), folder)
-        live = Live(config, folder, every=0.0, share=float("inf"))
+        live = Live(config, folder)
 
         def watch(training):
             live(training)
@@ -171,7 +173,7 @@ def test_a_signal_while_mlflow_is_told_ends_the_run_as_it_does_elsewhere(
     ],
 )
 def test_what_is_told_where_it_is_asked_for_takes_a_small_share_of_the_time(
-    asked, expected, composed, tmp_path
+    asked, expected, composed, tmp_path, monkeypatch
 ):
     clock, calls, history = SimpleNamespace(now=0.0), [], []
 
@@ -181,7 +183,10 @@ def test_what_is_told_where_it_is_asked_for_takes_a_small_share_of_the_time(
             clock.now += 2  # of the tracker's
 
     (tmp_path / "status.json").touch()
-    live = Live(composed(*asked), tmp_path, every=5, share=0.1, clock=lambda: clock.now)
+    monkeypatch.setattr("classifier.tracking.track.SHARE", 0.1)
+    clocks = SimpleNamespace(monotonic=lambda: clock.now)
+    monkeypatch.setattr("classifier.tracking.track.time", clocks)
+    live = Live(composed(*asked), tmp_path)
     live.listener = Slow()
     for epoch in range(1, 41):
         live(SimpleNamespace(fits=[SimpleNamespace(history=history)]))
