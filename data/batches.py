@@ -50,7 +50,6 @@ class Minibatches:
     ----------
     examples : (N, D + 1) prepared rows in memory or in a file, class indices, weights and folds.
     batch_size : rows of a minibatch at most; those of a window are about equal in size.
-    chunk_bytes, window : bytes, where not CHUNK_BYTES and those of `window_bytes`.
 
     Attributes
     ----------
@@ -59,14 +58,7 @@ class Minibatches:
     windows : what it may be set to.
     """
 
-    def __init__(
-        self,
-        examples: Split,
-        batch_size: int,
-        *,
-        chunk_bytes: int | None = None,
-        window: int | None = None,
-    ) -> None:
+    def __init__(self, examples: Split, batch_size: int) -> None:
         self.examples = examples
         self.batch_size = min(batch_size, len(examples))
         self._buffers = np.empty((0, 0, 0), dtype=np.float32)
@@ -74,10 +66,10 @@ class Minibatches:
         if isinstance(examples.X, PreparedRows):
             # Whole minibatches, so that the only short ones are those of the last chunk's window.
             batch = self.batch_size * examples.X.shape[1] * examples.X.dtype.itemsize
-            n_batches = math.ceil((chunk_bytes or CHUNK_BYTES) / batch)
+            n_batches = math.ceil(CHUNK_BYTES / batch)
             self._chunk = self.batch_size * n_batches
             self.windows = range(1, math.ceil(WINDOW_BYTES / (batch * n_batches)) + 1)
-            self.window = math.ceil((window or window_bytes()) / (batch * n_batches))
+            self.window = math.ceil(window_bytes() / (batch * n_batches))
 
     def __len__(self) -> int:
         """Minibatches in an epoch."""

@@ -27,8 +27,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from data.errors import InputError, class_name, one_line, printable
-from data.files.table import LEADING_ZERO, MISSING, Cells, Table
+from data.errors import InputError, class_name, damage_told, printable
+from data.files.table import LEADING_ZERO, Cells, Table
 from data.sparse import SparseRows
 
 KINDS = ("number", "category", "date", "text", "ignore")
@@ -58,14 +58,6 @@ def _date(text: str | None) -> tuple[float, float, float]:
         except ValueError:  # as 2024-02-30
             pass
     return math.nan, math.nan, math.nan
-
-
-def _dates(cells: Cells) -> tuple[np.ndarray, np.ndarray]:
-    """Return year, month and weekday (n, 3) of cells, and which of them are words (n,)."""
-    texts, codes = cells.distinct()
-    dates = np.array([_date(text) for text in texts])
-    known = [text is None or text.lower() in MISSING for text in texts]
-    return dates[codes], (np.isnan(dates[:, 0]) & ~np.array(known))[codes]
 
 
 def _told(cells: Cells, row: int) -> str:
@@ -98,8 +90,8 @@ class _Seen:
         self.n["any"] += int(is_number.sum() + words.sum())
         no_date = is_number
         if words.any():
-            no_date = _dates(cells)[1]
-            texts, codes = cells.distinct()
+            no_date = cells.parsed(_date)[1]
+            texts, codes = cells.distinct
             for text, count in zip(texts, np.bincount(codes).tolist(), strict=True):
                 if text is not None:
                     self.n["filled"] += count
@@ -146,11 +138,8 @@ class Column:
     has_gap : whether a cell was missing in training.
     """
 
-    kept: ClassVar[tuple[str, ...]] = (
-        "name",
-        "kind",
-        "has_gap",
-    )  # the attributes that are all of a fitted one
+    # The attributes that are all of a fitted one.
+    kept: ClassVar[tuple[str, ...]] = ("name", "kind", "has_gap")
 
     def __init__(self, name: str, kind: str) -> None:
         self.name, self.kind, self.has_gap = name, kind, False
@@ -182,7 +171,7 @@ class Numbers(Column):
 
     def _values(self, cells: Cells) -> np.ndarray:
         """Return the numbers (n, width), NaN where there is none."""
-        values, words = _dates(cells) if self.kind == "date" else cells.numbers()
+        values, words = cells.parsed(_date) if self.kind == "date" else cells.numbers()
         if words.any():
             told = _told(cells, int(np.argmax(words)))
             raise InputError(
@@ -286,7 +275,7 @@ class Words(Column):
 
     def learn(self, cells: Cells, rows: np.ndarray) -> None:
         """Count values, or texts by their words; of very many, the rarest are forgotten."""
-        texts, codes = cells.distinct()
+        texts, codes = cells.distinct
         is_text = self.kind == "text"
         counts = np.bincount(codes[rows], minlength=len(texts)).tolist()
         for text, count in zip(texts, counts, strict=True):
@@ -331,7 +320,7 @@ class Words(Column):
         """Return the features (n, len(names)) of cells, as a sparse array."""
         from scipy.sparse import csr_array
 
-        texts, codes = cells.distinct()
+        texts, codes = cells.distinct
         if self.kind == "text":
             return csr_array(self._tf_idf(texts), (len(texts), len(self.values)))[codes]
         other, stops = len(self.values), np.arange(len(codes) + 1, dtype=np.int32)
@@ -458,14 +447,8 @@ class Encoding:
         Raises
         ------
         InputError
-            Where a column is missing, or a cell of numbers or dates is a word.
+            Where a cell of numbers or dates is a word.
         """
-        for column in self.columns:
-            if column.name not in cells:
-                raise InputError(
-                    f"there is no column {class_name(printable(column.name))}, which the model was "
-                    f"trained with; the columns are {printable(', '.join(cells))[:200]}"
-                )
         largest = float(np.finfo(np.float32 if self.is_sparse else self.dtype).max) / 2
         blocks = [c.encode(cells[c.name], self.is_sparse, largest) for c in self.columns]
         if self.is_sparse:
@@ -510,17 +493,13 @@ class Encoding:
         InputError
             When they are no such arrays.
         """
-        try:
+        with damage_told(f"{where}: its encoding of a table is damaged"):
             settings = json.loads(arrays["encoding"].tobytes())
             columns = [_restored(item) for item in settings["columns"]]
             left_out = {str(name): str(why) for name, why in settings["left_out"].items()}
             dtype = {"float32": np.float32, "float64": np.float64}[settings["dtype"]]
             if not 0 < len(columns) == len({column.name for column in columns}):
                 raise ValueError("its columns")
-        except (AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{where}: its encoding of a table is damaged ({one_line(error)[:80]})"
-            ) from error
         return cls(tuple(columns), left_out, settings["is_sparse"] is True, dtype)
 
 

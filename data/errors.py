@@ -52,6 +52,22 @@ def one_line(error: BaseException) -> str:
     return printable(lines[0]) or type(error).__name__
 
 
+@contextlib.contextmanager
+def damage_told(what: str) -> Iterator[None]:
+    """Raise InputError, with what is damaged and the reason, for whatever a damaged file leads to.
+
+    Readers raise nearly anything; what polars calls a panic is no `Exception`.
+    """
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise InputError(f"{what} ({one_line(error)[:120]})") from error
+
+
 class Parser(argparse.ArgumentParser):
     """A parser of arguments, whose `parse_args` raises InputError where one cannot be used."""
 

@@ -75,7 +75,6 @@ def make_dataset(
     classes: np.ndarray,
     image_shape: tuple[int, ...] | None,
     origin: str,
-    held: int = HELD,
     places: Mapping[str, np.ndarray] | None = None,
     encoding: "Encoding | None" = None,
     notes: tuple[str, ...] = (),
@@ -85,7 +84,7 @@ def make_dataset(
     The test split is a fraction of the training examples, and the validation split one of what
     then remains. The splits are parts of the array of `splits["train"]`, whose rows are moved to
     this end, and not copied. Of the rows of a file a random sample is read into memory: a fraction
-    of them, but no more than `held`, and never all of a class's. `places`, where they are given,
+    of them, but no more than HELD, and never all of a class's. `places`, where they are given,
     are those of `choose_rows`; encoding and notes are as of `Dataset`.
 
     Raises
@@ -100,7 +99,7 @@ def make_dataset(
         most = len(train)
         if isinstance(train.X, NpyRows):
             row_bytes = math.prod(train.X.shape[1:]) * train.X.dtype.itemsize
-            most = min(held, max(1, HELD_BYTES // row_bytes))
+            most = min(HELD, max(1, HELD_BYTES // row_bytes))
         missing = [split for split in ("test", "val") if split not in splits]
         places = choose_rows(
             train.y, fractions, missing, rng, most, at_random=isinstance(train.X, NpyRows)

@@ -184,30 +184,6 @@ def test_pictures_train_and_predict_and_a_broken_one_is_named(command, tmp_path)
     assert [row["prediction"] for row in rows] == ["kind 2"] * 12
 
 
-@pytest.mark.parametrize("name", ["iris", "wine", "breast_cancer", "digits"])
-def test_known_tables_have_the_figures_of_their_arrays(name, command, tmp_path):
-    import sklearn.datasets
-
-    data = getattr(sklearn.datasets, f"load_{name}")()
-    X, y = data.data, data.target_names[data.target].astype(str)
-    np.savez(tmp_path / "arrays.npz", X=X, y=y)
-    ways = {
-        "expected": ["data.train=arrays.npz"],
-        "csv": write_csv(tmp_path / "mine.csv", X, y),
-        "parquet": write_frame(tmp_path / "mine.parquet", X, y),
-    }
-    reports = []
-    for run, data in ways.items():
-        done = command("train.py", *data, "report.plots=none", "epochs=20", f"hydra.run.dir={run}")
-        assert done.returncode == 0, done.stderr
-        reports.append(json.loads((tmp_path / run / "report.json").read_text(encoding="utf-8")))
-    for report in reports[1:]:  # constant columns are left out of a table
-        for split, figures in report["metrics"].items():
-            expected = reports[0]["metrics"][split]
-            assert figures["accuracy"] == expected["accuracy"]
-            assert figures["loss"] == pytest.approx(expected["loss"], rel=1e-3)
-
-
 def test_a_table_with_gaps_reaches_the_optimum_of_scikit_learn(command, tmp_path):
     """Against ColumnTransformer and LogisticRegression, on features that are made alike."""
     import pandas as pd

@@ -16,7 +16,7 @@ from typing import IO, BinaryIO, NamedTuple
 
 import numpy as np
 
-from data.errors import InputError, one_line
+from data.errors import InputError, damage_told
 from data.files.store import check_file, write_whole
 from data.machine import check_room
 
@@ -29,7 +29,6 @@ HEADERS = {
     (3, 0): np.lib.format.read_array_header_2_0,
 }
 SAVEZ = "numpy.savez(path, X=X, y=y) writes one"
-SAVE = "numpy.save(path, array) writes one"
 MARK = b"sha256:"
 DIGITS = 64  # of a SHA-256 in hexadecimal
 CHUNK = 2**20
@@ -89,16 +88,13 @@ def _read_kind(file: IO[bytes], size: int, path: str, name: str) -> Kind:
     return kind
 
 
-def read_npz(
-    path: str, names: Iterable[str], optional: Iterable[str] = ()
-) -> dict[str, np.ndarray]:
+def read_npz(path: str, names: Iterable[str]) -> dict[str, np.ndarray]:
     """Read some arrays of an .npz file; others in it cost nothing.
 
     Parameters
     ----------
     path : the file.
-    names : of the arrays that must be there.
-    optional : of those that are read where they are there.
+    names : of the arrays.
 
     Raises
     ------
@@ -107,28 +103,7 @@ def read_npz(
         Python objects, or is larger than the file says or than the memory that may be used.
     """
     with open_zip(path) as arrays:
-        wanted = [*names, *(name for name in optional if name in arrays.members)]
-        return {name: arrays.read(name) for name in wanted}
-
-
-def array_names(path: str) -> list[str]:
-    """Return the names of the arrays in an .npz file; raises as `read_npz` does."""
-    with open_zip(path) as arrays:
-        if not any(member.filename.endswith(".npy") for member in arrays.members.values()):
-            arrays.refuse("X")
-        return [*arrays.members]
-
-
-def array_kind(path: str, name: str) -> Kind:
-    """Return what an array in an .npz file says of itself; its values are not read.
-
-    Raises
-    ------
-    FileNotFoundError, InputError
-        As `read_npz` does, but for arrays that do not fit into the memory.
-    """
-    with open_zip(path) as arrays:
-        return arrays.kind(name)
+        return {name: arrays.read(name) for name in names}
 
 
 class _Bounded(io.BufferedReader):
@@ -202,22 +177,17 @@ def open_zip(path: str, advice: str = SAVEZ, what: str = "an .npz file") -> Iter
     what : such a file is called, with its article.
     """
     check_file(path)
-    with _Bounded(io.FileIO(path)) as file:
-        try:
-            if not zipfile.is_zipfile(file):
-                file.seek(0)
-                head = file.read(len(NPY))
-                kind = "one array, an .npy file" if head == NPY else f"not {what}"
-                kind = f"{what} cut short" if head.startswith(b"PK") else kind
-                raise InputError(f"{path}: {kind}; {advice}")
-            with zipfile.ZipFile(file) as archive:
-                file.limit = math.inf
-                yield ZippedArrays(path, archive)
-        except (InputError, MemoryError):
-            raise
-        except Exception as error:  # a damaged file raises nearly anything
-            damaged = f"a damaged {what.partition(' ')[2]}"
-            raise InputError(f"{path}: {damaged} ({one_line(error)[:120]})") from error
+    damaged = f"{path}: a damaged {what.partition(' ')[2]}"
+    with _Bounded(io.FileIO(path)) as file, damage_told(damaged):
+        if not zipfile.is_zipfile(file):
+            file.seek(0)
+            head = file.read(len(NPY))
+            kind = "one array, an .npy file" if head == NPY else f"not {what}"
+            kind = f"{what} cut short" if head.startswith(b"PK") else kind
+            raise InputError(f"{path}: {kind}; {advice}")
+        with zipfile.ZipFile(file) as archive:
+            file.limit = math.inf
+            yield ZippedArrays(path, archive)
 
 
 class Shard(NamedTuple):
@@ -343,13 +313,8 @@ def open_npy(path: str) -> NpyRows:
         rows do not stand one after the other.
     """
     check_file(path)
-    try:
-        with Path(path).open("rb") as file:
-            kind = _read_kind(file, os.fstat(file.fileno()).st_size, path, "array")
-    except InputError:
-        raise
-    except ValueError as error:
-        raise InputError(f"{path}: not a whole .npy file ({error}); {SAVE}") from error
+    with Path(path).open("rb") as file, damage_told(f"{path}: not a whole .npy file"):
+        kind = _read_kind(file, os.fstat(file.fileno()).st_size, path, "array")
     lengths = [length for length in kind.shape if length != 1]
     if len(kind.shape) == 0 or (kind.columns_first and len(lengths) > 1):
         raise InputError(
@@ -392,20 +357,19 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
         changed since it was written.
     """
     with open_zip(str(path), f"train.py writes a {kind} file") as arrays:
-        names, listed = list(arrays.members), arrays.listed()
-        layout = arrays.read("format") if "format" in names else np.empty(0)
-    if layout.shape != () or layout.dtype.kind not in "iu":
-        raise InputError(f"{path}: not a {kind} file; it holds {listed}")
-    if layout != version:
-        raise InputError(
-            f"{path}: {kind} format {layout}, this program reads {version}; train it anew"
-        )
-    with path.open("rb") as file:
-        if checksum(file) != file.read():
+        layout = arrays.read("format") if "format" in arrays.members else np.empty(0)
+        if layout.shape != () or layout.dtype.kind not in "iu":
+            raise InputError(f"{path}: not a {kind} file; it holds {arrays.listed()}")
+        if layout != version:
             raise InputError(
-                f"{path}: a damaged {kind} file: its bytes are not those of its checksum"
+                f"{path}: {kind} format {layout}, this program reads {version}; train it anew"
             )
-    return read_npz(str(path), [name for name in names if name != "format"])
+        with path.open("rb") as file:
+            if checksum(file) != file.read():
+                raise InputError(
+                    f"{path}: a damaged {kind} file: its bytes are not those of its checksum"
+                )
+        return {name: arrays.read(name) for name in arrays.members if name != "format"}
 
 
 def checksum(file: BinaryIO) -> bytes:

@@ -1,23 +1,20 @@
 """Sparse matrices in files: scipy's .npz, and the text of svmlight and libsvm.
 
-A file may say anything: every index is looked at before a product uses it, and what is unpacked is
+A file may say anything: every index is looked at before a product uses it, and what is read is
 measured against the memory as it grows.
 """
 
-import bz2
 import contextlib
-import gzip
 import re
 import warnings
-import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from data.errors import InputError, one_line, printable
+from data.errors import InputError, printable
 from data.files.arrays import open_zip
+from data.files.lines import whole_lines
 from data.files.store import check_file
 from data.machine import check_room
 from data.sparse import SparseRows, sparse_rows
@@ -29,10 +26,9 @@ PARTS = {  # of a matrix, by its format
     "coo": ("data", "row", "col"),
 }
 FEWER = "fewer examples"
-BLOCK = 2**22  # bytes of text that are read at a time
-PACKED, FREE = 100, 2**26  # times its size that a file unpacks to at most, or so many bytes
 LINE, LABEL = 2**27, 2**8  # bytes that a line and a label have at most
-BLANK, COLON = b" :"
+TOO_LONG = f"a line of more than {LINE // 2**20} MiB; one example is a line"
+PAIRS = re.compile(rb"(?: *+[^ :]++:[^ :]++(?= |$))*+ *+")
 BLANKS = bytes.maketrans(b"\t\r\f\v", b"    ")
 WHOLE = re.compile(rb"[+-]?[0-9]{1,18}(\.0*)?")
 
@@ -68,12 +64,8 @@ def read_sparse_npz(path: str) -> tuple[SparseRows, dict[str, np.ndarray]]:
         if values.dtype.kind not in "biuf" or any(array.dtype.kind not in "iu" for array in places):
             raise ValueError(f"it holds {values.dtype}, and {places[0].dtype} as indices")
         values = values.astype(min(np.result_type(values, np.float32), np.dtype(np.float64)))
-        if name == "coo":
-            matrix = sparse.coo_array((values, tuple(places)), shape=(n, d))
-        else:
-            maker = sparse.csr_array if name == "csr" else sparse.csc_array
-            matrix = maker((values, *places), shape=(n, d))
-        rows = sparse_rows(matrix)
+        parts = (values, tuple(places)) if name == "coo" else (values, *places)
+        rows = sparse_rows(getattr(sparse, f"{name}_array")(parts, shape=(n, d)))
         others = [other for other in zipped.members if other not in ("shape", *PARTS[name])]
         labels = {other: zipped.read(other) for other in others if zipped.kind(other).shape == (n,)}
     return rows, labels
@@ -117,9 +109,7 @@ def read_svmlight(path: str, n_features: int | None = None) -> tuple[SparseRows,
     ends = np.concatenate([[0], np.cumsum(part.lengths)]).astype(np.int32)
     width = int(part.columns.max(initial=0)) + 1
     rows = csr_array((part.values, part.columns, ends), shape=(len(part.codes), width))
-    if n_features is not None and width > n_features:
-        rows = rows[:, :n_features]
-    elif n_features is not None:
+    if n_features is not None:
         rows.resize(len(part.codes), n_features)
     return SparseRows(rows), classes[part.codes]
 
@@ -140,47 +130,15 @@ class _Part(NamedTuple):
 def _read_text(path: str, known: dict[bytes, int]) -> _Part:
     """Read a file; `known` gives each label a code, and is given those that are new."""
     check_file(path)
-    parts, line, n_text = [_parse(path, b"", 1, known)], 1, 0
-    try:
-        for text in _texts(path):
-            n_text += len(text)
-            if n_text > max(FREE, PACKED * Path(path).stat().st_size):
-                raise InputError(
-                    f"{path}: unpacks to more than {PACKED} times its size, as no examples do"
-                )
-            taken = sum(array.nbytes for part in parts for array in part)
-            check_room(path, {"its values": 2 * taken}, FEWER)
-            parts.append(_parse(path, text, line, known))
-            line += text.count(b"\n")
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: a damaged file ({one_line(error)[:120]})") from error
+    parts = [_parse(path, b"", 1, known)]
+    for line, text in whole_lines(Path(path), LINE, TOO_LONG):
+        taken = sum(array.nbytes for part in parts for array in part)
+        check_room(path, {"its values": 2 * taken}, FEWER)
+        parts.append(_parse(path, text, line, known))
     whole = _Part(*map(np.concatenate, zip(*parts, strict=True)))
     if len(whole.values) >= np.iinfo(np.int32).max:
         raise InputError(f"{path}: has {len(whole.values)} values, and 2**31 are too many")
     return whole
-
-
-def _texts(path: str) -> Iterator[bytes]:
-    """Yield the text of a file, some whole lines at a time."""
-    with Path(path).open("rb") as raw:
-        head = raw.read(3)
-        raw.seek(0)
-        file: Any = raw
-        if head[:2] == b"\x1f\x8b":
-            file = gzip.GzipFile(fileobj=raw)
-        elif head == b"BZh":
-            file = bz2.BZ2File(raw)
-        rest = b""
-        while block := file.read(BLOCK):
-            lines, end, rest_of_block = block.rpartition(b"\n")
-            if end:
-                yield rest + lines + end
-                rest = rest_of_block
-            else:
-                rest += block
-            if len(rest) > LINE:
-                raise InputError(f"{path}: a line of more than {LINE} bytes; one example is a line")
-        yield rest
 
 
 def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> _Part:
@@ -201,7 +159,9 @@ def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> _Part
     lengths = np.array([rest.count(b":") for rest in features], np.int64)
     values = _numbers(b" ".join(features))
     if len(values) != 2 * lengths.sum():
-        raise _wrong(path, numbers, features)
+        pairs = zip(numbers, map(bytes.split, features), strict=True)
+        number, pair = next((n, p) for n, line in pairs for p in line if len(_numbers(p)) != 2)
+        raise _refused(path, number, f"{_shown(pair)} is not of the form index:value")
     columns, values = values[::2], values[1::2]
     row = np.repeat(np.arange(len(lengths)), lengths)
     descends = np.diff(columns, prepend=-1) <= 0
@@ -222,29 +182,12 @@ def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> _Part
 
 def _numbers(text: bytes) -> np.ndarray:
     """Return all numbers of text `1:2 3:4`, or fewer where it is not of this form."""
-    characters = np.frombuffer(text + b" ", np.uint8)
-    is_colon = characters == COLON
-    is_between = is_colon | (characters == BLANK)
-    ends = characters[1:][is_between[1:] & ~is_between[:-1]]  # what follows each number
-    if (ends[::2] != COLON).any() or is_between[1:][is_colon[:-1]].any():
-        return np.empty(0)
     # Where it ends before the text does old versions of numpy warn.
     with warnings.catch_warnings(), contextlib.suppress(ValueError):
         warnings.simplefilter("ignore")
-        return np.fromstring(text.replace(b":", b" "), sep=" ")
+        if PAIRS.fullmatch(text):
+            return np.fromstring(text.replace(b":", b" "), sep=" ")
     return np.empty(0)
-
-
-def _wrong(path: str, numbers: list[int], features: list[bytes]) -> InputError:
-    """Return what is to be said of the first line whose features are not of the form 1:2."""
-    for number, line in zip(numbers, features, strict=True):
-        for pair in line.split():
-            index, _, value = pair.partition(b":")
-            try:
-                int(index), float(value)
-            except ValueError:
-                return _refused(path, number, f"{_shown(pair)} is not of the form index:value")
-    return InputError(f"{path}: holds what is not of the form index:value")
 
 
 def _refused(path: str, number: int, what: str) -> InputError:

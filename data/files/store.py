@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import yaml
 
-from data.errors import STDERR, STDOUT, InputError, one_line
+from data.errors import STDERR, STDOUT, InputError, damage_told
 from data.machine import do_all
 
 
@@ -282,10 +282,8 @@ def read_plain(path: Path) -> Any:
     if path.stat().st_size > limit:
         raise InputError(f"{path}: larger than the {limit} bytes that are read of such a file")
     content = path.read_bytes()
-    try:
+    with damage_told(f"{path}: cannot be read"):
         return json.loads(content) if path.suffix == ".json" else _yaml(content)
-    except Exception as error:  # damaged text raises nearly anything
-        raise InputError(f"{path}: cannot be read ({one_line(error)})") from error
 
 
 def _yaml(content: bytes) -> Any:

@@ -12,20 +12,19 @@ import contextlib
 import csv
 import datetime
 import functools
-import gzip
 import importlib.util
 import io
 import itertools
 import math
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data.errors import InputError, class_name, one_line, printable
+from data.errors import InputError, class_name, damage_told, one_line, printable
+from data.files.lines import whole_lines
 from data.files.store import check_file, is_folder, is_plain_file, read_plain
 from data.machine import check_room
 
@@ -39,14 +38,15 @@ PLAIN_NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]*+)(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?
 PLAIN_NUMBERS = re.compile(rf"(?:{PLAIN_NUMBER}\n)*+")
 NUMBER = re.compile(PLAIN_NUMBER.replace(r"\.", "[.,]"))
 LEADING_ZERO = "^[+-]?0[0-9]"  # of a code: 01234 is no number
-BLOCK = 2**23  # bytes of a text file that are read at a time
-HEAD = 2**20  # of which the delimiter is told
 BATCH = 2**25  # bytes of the rows of other files that are
-LONGEST = 2**26  # bytes of a row of a text file: what is longer is a quote that is not closed
+LONGEST = 2**26  # bytes of a line, and characters of a cell: more is a quote that is not closed
 PLAIN = 2**22  # bytes of text files that take less time than the import of polars, 0.14 s
-BOMB = 200  # times its size that a .gz file may have; text takes a tenth, and zeros a thousandth
 ROWS = 1000  # for a byte of a file: more cannot be in it unless all are the same
 EPOCH = datetime.date(1970, 1, 1).toordinal()
+FAULTS = {  # of a text, by a word of what the csv module says
+    "new-line": "holds a carriage return by itself, as files of old Macs do; end lines with \\n",
+    "field limit": f"a row of more than {LONGEST // 2**20} MiB; is a quote not closed?",
+}
 HEADS = {b"PAR1": "Parquet", b"ARROW1": "Arrow", b"\xff\xff\xff\xff": "Arrow stream"}
 
 
@@ -74,14 +74,11 @@ class Cells:
         return [TRUTHS.get(text, text) or None for text in texts]
 
     @functools.cached_property
-    def _distinct(self) -> tuple[list[str | None], np.ndarray]:
+    def distinct(self) -> tuple[list[str | None], np.ndarray]:
+        """The different cells in the order in which they come, and for each row which."""
         places: dict[str | None, int] = {}
         codes = [places.setdefault(text, len(places)) for text in self.texts()]
         return list(places), np.array(codes)
-
-    def distinct(self) -> tuple[list[str | None], np.ndarray]:
-        """Return the different cells in the order in which they come, and for each row which."""
-        return self._distinct
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the cells as numbers (n,), NaN where there is none, and which are words (n,).
@@ -97,10 +94,15 @@ class Cells:
             values[[text is not None for text in cells]] = np.array(present, np.float64)
             if not np.isinf(values).any():
                 return values, np.zeros(len(self), bool)
-        texts, codes = self.distinct()
-        values = np.array([_number(text, self._comma) for text in texts])
+        return self.parsed(lambda text: _number(text, self._comma))
+
+    def parsed(self, parse: Callable[[str | None], Any]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers (n, ...) that are parsed, NaN of no such text, and which are words."""
+        texts, codes = self.distinct
+        values = np.array([parse(text) for text in texts])
         known = np.array([text is None or text.lower() in MISSING for text in texts])
-        return values[codes], (np.isnan(values) & ~known)[codes]
+        is_none = np.isnan(values).reshape(len(texts), -1).any(axis=1)
+        return values[codes], (is_none & ~known)[codes]
 
 
 def _number(text: str | None, comma: bool) -> float:
@@ -287,17 +289,23 @@ class _TextTable(Table):
     """CSV files, gzipped or not; those that follow have the delimiter of the first."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a row is limited here
+        csv.field_size_limit(LONGEST)
         is_large = sum(path.stat().st_size for path in paths) > PLAIN
         self._has_polars = is_large and importlib.util.find_spec("polars") is not None
-        self._delimiter, self._regular = "", dict[tuple[Path, int], bool]()
+        self._delimiter = ""
+        self._starts = dict[Path, int]()  # the line after the header
         super().__init__(paths)
 
     def _open(self, path: Path) -> tuple[list[tuple[str, str]], int]:
+        if _head(path).startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
         if not self._delimiter:
-            self._delimiter = _delimiter(next(_chunks(path, HEAD), b"").decode(errors="replace"))
-        text = _text(path, *next(_blocks(path, self._delimiter)))
-        names = [name.strip(BLANKS) for name in self._header(path, text)[0]]
+            _, content = next(_lines(path), (1, b""))
+            self._delimiter = _delimiter(content.decode(errors="replace"))
+        _, self._starts[path], header = next(self._rows(path, 1, _lines(path)), (1, 1, []))
+        if not header:
+            raise InputError(f"{path}: is empty; the first line holds the names of the columns")
+        names = [name.strip(BLANKS) for name in header]
         for name in names:
             if names.count(name) > 1 or (NUMBER.fullmatch(name) and not name.isdecimal()):
                 fault = "names two columns" if names.count(name) > 1 else "is a number"
@@ -305,105 +313,105 @@ class _TextTable(Table):
                     f"{path}: {class_name(printable(name))} {fault}; the first line must hold the "
                     "names of the columns, each once"
                 )
-        n_rows, width = 0, len(names)
-        for line, content, text in self._bodies(path):
-            is_regular = self._has_polars and _is_regular(content, self._delimiter.encode(), width)
-            self._regular[path, line] = is_regular
-            rows = self._parse(path, line, text, width)
-            n_rows += content.count(b"\n") if is_regular else sum(1 for _ in rows)
+        blocks = self._blocks(path, len(names))
+        n_rows = sum(content.count(b"\n") + len(rows) for content, rows in blocks)
         return [(name, "") for name in names], n_rows
 
-    def _header(self, path: Path, text: str) -> tuple[list[str], int]:
-        """Return the names of the columns, and how many lines they take."""
-        rows = _rows(path, 1, text, self._delimiter)
-        return next((row, stop - 1) for _, stop, row in rows if row)
+    def _body(self, path: Path) -> Iterator[tuple[int, bytes]]:
+        """Yield what `_lines` does, without the header."""
+        for line, content in _lines(path):
+            skipped = max(0, self._starts[path] - line)
+            if body := content.split(b"\n", skipped)[-1]:
+                yield line + skipped, body
 
-    def _bodies(self, path: Path) -> Iterator[tuple[int, bytes, str]]:
-        """Yield the number of the first line, the bytes and the text of each block of rows."""
-        for line, content in _blocks(path, self._delimiter):
-            text, n_lines = _text(path, line, content), 0
-            if line == 1:
-                n_lines = self._header(path, text)[1]
-                text = text.split("\n", n_lines)[-1]
-            if text:
-                yield line + n_lines, content.split(b"\n", n_lines)[-1], text
+    def _blocks(self, path: Path, width: int) -> Iterator[tuple[bytes, list[list[str]]]]:
+        """Yield the rows of some MiB at a time, or their bytes where polars reads them alike."""
+        body = self._body(path)
+        for line, content in body:
+            if self._has_polars and _is_regular(content, self._delimiter, width):
+                yield content, []
+            else:
+                blocks = itertools.chain([(line, content)], body)
+                yield b"", [row for *_, row in self._rows(path, line, blocks, width)]
 
     def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
         places, width = [self.names.index(name) for name in names], len(self.names)
-        for line, content, text in self._bodies(path):
-            columns: Sequence[Any]
-            if self._regular.get((path, line)):
+        for content, rows in self._blocks(path, width):
+            columns: list[Any] = list(zip(*rows, strict=True))
+            if content:
                 columns = _parsed(content, self._delimiter, width)
-            else:
-                rows = [row for _, row in self._parse(path, line, text, width)]
-                columns = list(zip(*rows, strict=True))
             if columns:
-                kind = Cells if isinstance(columns[0], tuple) else SeriesCells
+                kind = SeriesCells if content else Cells
                 where, comma = self._from(first), self._delimiter != ","
                 cells = [kind(columns[place], where, comma) for place in places]
                 yield dict(zip(names, cells, strict=True))
                 first += len(columns[0])
 
     def _where(self, path: Path, row: int) -> str:
-        bodies, width = self._bodies(path), len(self.names)
-        rows = (self._parse(path, line, text, width) for line, _, text in bodies)
-        line, _ = next(itertools.islice(itertools.chain.from_iterable(rows), row, None))
+        body = self._body(path)
+        rows = (
+            first
+            for line, content in body
+            for first, *_ in self._rows(path, line, itertools.chain([(line, content)], body))
+        )
+        line = next(itertools.islice(rows, row, None))
         return f"{path}, line {line}"
 
-    def _parse(
-        self, path: Path, first: int, text: str, width: int
-    ) -> Iterator[tuple[int, list[str]]]:
-        """Yield each row and the line where it begins; lines that are empty are none."""
-        for line, _, row in _rows(path, first, text, self._delimiter):
-            if len(row) != width and row:
-                raise InputError(
-                    f"{path}, line {line}: {len(row)} cell(s), and the header has {width}; "
-                    "a cell that holds the delimiter stands in quotes"
-                )
-            if row:
-                yield line, row
+    def _rows(
+        self, path: Path, first: int, blocks: Iterator[tuple[int, bytes]], width: int = 0
+    ) -> Iterator[tuple[int, int, list[str]]]:
+        """Yield the line where each row begins, that after its last one, and its cells.
 
+        They are the rows of one block, whose first line is given, or of several until a row ends
+        where a block does. Lines that are empty are none.
+        """
+        n_lines = 0
 
-def _reader(text: str, delimiter: str, strict: bool) -> Any:
-    """Return a reader of csv to which a carriage return inside a line is an error."""
-    return csv.reader(io.StringIO(text, newline="\n"), delimiter=delimiter, strict=strict)
+        def texts() -> Iterator[str]:
+            nonlocal n_lines
+            for line, content in blocks:
+                n_lines += content.count(b"\n")
+                yield from io.StringIO(_text(path, line, content), newline="\n")
 
-
-def _rows(
-    path: Path, first: int, text: str, delimiter: str
-) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the line where each row of a text begins, that after its last one, and its cells."""
-    reader, line = _reader(text, delimiter, True), first
-    try:
-        for row in reader:
-            yield line, first + reader.line_num, row
-            line = first + reader.line_num
-    except csv.Error as error:
-        fault = one_line(error)
-        if "new-line" in fault:
-            fault = "holds a carriage return by itself, as files of old Macs do; end lines with \\n"
-        raise InputError(f"{path}, line {line}: {fault}") from error
+        reader, line = csv.reader(texts(), delimiter=self._delimiter, strict=True), first
+        try:
+            for row in reader:
+                stop = first + reader.line_num
+                if width and row and len(row) != width:
+                    raise InputError(
+                        f"{path}, line {line}: {len(row)} cell(s), and the header has "
+                        f"{width}; a cell that holds the delimiter stands in quotes"
+                    )
+                if row:
+                    yield line, stop, row
+                line = stop
+                if reader.line_num == n_lines:
+                    return
+        except csv.Error as error:
+            fault = next((FAULTS[word] for word in FAULTS if word in str(error)), one_line(error))
+            raise InputError(f"{path}, line {line}: {fault}") from error
 
 
 def _delimiter(text: str) -> str:
     """Return the delimiter that makes rows of equal length, and the most columns."""
 
     def width(delimiter: str) -> tuple[bool, int]:
-        lengths, reader = list[int](), _reader(text, delimiter, False)
+        lengths, lines = list[int](), io.StringIO(text, newline="\n")
         with contextlib.suppress(csv.Error):
-            lengths += (len(row) for row in itertools.islice(reader, 20) if row)
+            rows = csv.reader(lines, delimiter=delimiter)
+            lengths += (len(row) for row in itertools.islice(rows, 20) if row)
         return len({*lengths}) == 1 and lengths[0] > 1, max(lengths[:1], default=0)
 
     return max(DELIMITERS, key=width)
 
 
-def _is_regular(content: bytes, delimiter: bytes, width: int) -> bool:
+def _is_regular(content: bytes, delimiter: str, width: int) -> bool:
     """Return whether each line is width cells without quotes, and no line is empty."""
     if content.startswith(codecs.BOM_UTF8):  # which polars takes off
         return False
     if width < 2 or b'"' in content or content.count(b"\r") != content.count(b"\r\n"):
         return False
-    return {line.count(delimiter) for line in content[:-1].split(b"\n")} == {width - 1}
+    return {line.count(delimiter.encode()) for line in content[:-1].split(b"\n")} == {width - 1}
 
 
 def _parsed(content: bytes, delimiter: str, width: int) -> list[Any]:
@@ -414,8 +422,7 @@ def _parsed(content: bytes, delimiter: str, width: int) -> list[Any]:
     frame = pl.read_csv(
         content, separator=delimiter, quote_char=None, has_header=False, schema=schema
     )
-    has_blanks = b" " in content or b"\t" in content
-    columns: list[Any] = (_stripped(frame) if has_blanks else frame).get_columns()
+    columns: list[Any] = _stripped(frame).get_columns()
     return columns
 
 
@@ -437,74 +444,8 @@ def _text(path: Path, line: int, content: bytes) -> str:
     raise InputError(f"{path}, line {line}: holds {fault}; save the file as UTF-8")
 
 
-def _blocks(path: Path, delimiter: str) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines of a text file and the number of the first, some MiB at a time.
-
-    None is cut between quotes.
-    """
-    line, rest = 1, b""
-    for chunk in _chunks(path):
-        rest += chunk
-        stop = _last_end(rest, delimiter)
-        if stop and (line > 1 or rest[:stop].strip()):
-            yield line, rest[:stop]
-            line += rest[:stop].count(b"\n")
-            rest = rest[stop:]
-        if len(rest) > LONGEST:
-            raise InputError(
-                f"{path}, line {line}: a row of more than {LONGEST // 2**20} MiB; is a quote not "
-                "closed?"
-            )
-    if line == 1 and not rest.strip():
-        raise InputError(f"{path}: is empty; the first line holds the names of the columns")
-    if rest:
-        yield line, rest + b"\n"
-
-
-def _chunks(path: Path, size: int = 0) -> Iterator[bytes]:
-    """Yield the bytes of a file, gzipped or not, without the mark of UTF-8."""
-    head, total = _head(path), 0
-    with gzip.open(path) if head[:2] == b"\x1f\x8b" else path.open("rb") as file:
-        while True:
-            try:
-                chunk = file.read(size or BLOCK)
-            except Exception as error:  # a damaged .gz file raises several
-                raise InputError(f"{path}: a damaged .gz file ({one_line(error)})") from error
-            if not chunk:
-                return
-            if not total and chunk.startswith((b"\xff\xfe", b"\xfe\xff")):
-                raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
-            yield chunk if total else chunk.removeprefix(codecs.BOM_UTF8)
-            total += len(chunk)
-            if total > max(LONGEST, BOMB * path.stat().st_size):
-                raise InputError(f"{path}: is more than {BOMB} times as large as its .gz file")
-
-
-def _last_end(content: bytes, delimiter: str) -> int:
-    """Return where the last line ends that ends outside of quotes; 0 where none does."""
-    if b'"' not in content:
-        return content.rfind(b"\n") + 1
-    marks = np.frombuffer(content, np.uint8)
-    quotes = marks == ord('"')
-    quoted = np.bitwise_xor.accumulate(quotes)
-    before = np.append(np.uint8(ord("\n")), marks[:-1])[quotes & quoted]
-    if not np.isin(before, [*f'\n"{delimiter}'.encode()]).all():  # one that is inside of a cell
-        return _last_end_by_csv(content, delimiter)
-    ends = np.flatnonzero((marks == ord("\n")) & ~quoted)
-    return int(ends[-1]) + 1 if len(ends) else 0
-
-
-def _last_end_by_csv(content: bytes, delimiter: str) -> int:
-    """Return what `_last_end` does of lines where not all quotes are around cells."""
-    whole, n_lines = content.rfind(b"\n") + 1, 0
-    reader = _reader(content[:whole].decode("latin-1"), delimiter, True)  # a byte is a character
-    try:
-        for _ in reader:
-            n_lines = reader.line_num
-    except csv.Error as error:
-        if "unexpected end" in str(error):
-            return sum(map(len, io.BytesIO(content).readlines()[:n_lines]))
-    return whole  # where it is no CSV, who parses it tells
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    return whole_lines(path, LONGEST, FAULTS["field limit"])
 
 
 class _FrameTable(Table):
@@ -515,7 +456,7 @@ class _FrameTable(Table):
             raise InputError(f"{path}: is read by polars; `pip install polars`, or give a CSV file")
         import polars as pl
 
-        with _damage_told(path):
+        with damage_told(f"{path}: a damaged {_kind(path)} file"):
             rows = _scan(path)
             schema, n = rows.collect_schema(), int(rows.select(pl.len()).collect().item())
         if n > ROWS * path.stat().st_size:
@@ -525,7 +466,7 @@ class _FrameTable(Table):
     def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
         import polars as pl
 
-        with _damage_told(path):
+        with damage_told(f"{path}: a damaged {_kind(path)} file"):
             # By their places, for polars takes names such as * as patterns.
             places = pl.nth([self.names.index(name) for name in names])
             rows, start, size = _scan(path).select(places), 0, 64
@@ -545,20 +486,6 @@ def _scan(path: Path) -> Any:
         check_room(str(path), {"its rows": path.stat().st_size}, "files of fewer rows")
         return pl.read_ipc_stream(path).lazy()
     return pl.scan_parquet(path) if kind == "Parquet" else pl.scan_ipc(path)
-
-
-@contextlib.contextmanager
-def _damage_told(path: Path) -> Iterator[None]:
-    """Raise InputError where polars raises; what it calls a panic is no `Exception`."""
-    try:
-        yield
-    except (InputError, MemoryError):
-        raise
-    except BaseException as error:
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
-            raise
-        told = f"{path}: a damaged {_kind(path)} file ({one_line(error)[:120]})"
-        raise InputError(told) from error
 
 
 def _state(path: Path) -> tuple[int, int, int]:
@@ -589,26 +516,25 @@ def open_table(paths: Sequence[Path]) -> Table:
         When there is no such file; when it is no table, is damaged, or its rows are not of the
         columns that its header names; when polars is needed and absent.
     """
-    files = [file for path in paths for file in _files(path)]
+    files = [file for path in paths for file in table_files(path)]
     for file in files:
         check_file(str(file))
     return (_TextTable if _kind(files[0]) == "text" else _FrameTable)(files)
 
 
-def _files(path: Path) -> list[Path]:
+def table_files(path: Path) -> list[Path]:
     """Return the files of a folder of Hugging Face datasets, or the file itself."""
     if not is_folder(path):
         return [path]
     state, splits = path / "state.json", path / "dataset_dict.json"
-    if not is_plain_file(state) and not is_plain_file(splits):
-        raise InputError(f"{path}: a folder without state.json, which `datasets` saves")
-    try:
-        found = read_plain(splits)["splits"] if is_plain_file(splits) else []
-        names = [] if found else [file["filename"] for file in read_plain(state)["_data_files"]]
+    found, names = [], []
+    with damage_told(f"{path}: a damaged folder of datasets"):
+        if is_plain_file(splits):
+            found = read_plain(splits)["splits"]
+        else:
+            names = [file["filename"] for file in read_plain(state)["_data_files"]]
         if not all(Path(name).name == name for name in [*found, *names]) or not found + names:
             raise ValueError("it names files that are not in it")
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: a damaged folder of datasets ({one_line(error)})") from error
     if found:
         raise InputError(
             f"{path}: holds the splits {printable(', '.join(found))}; give one of them, as in "

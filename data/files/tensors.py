@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data.errors import InputError, one_line, printable
+from data.errors import InputError, damage_told, one_line, printable
 from data.files.arrays import NpyRows, Shard, ZippedArrays, open_zip
 from data.files.cache import cached_rows
 from data.files.pickles import StandIn, as_array, read_torch_pickle
@@ -146,7 +146,7 @@ def _is_counts(*values: Any) -> bool:
 def _read_safetensors(path: Path) -> dict[str, _Tensor]:
     """Return the tensors by their names; their bytes follow each other up to the end."""
     tensors, end = {}, 0
-    try:
+    with damage_told(f"{path}: not a whole safetensors file"):
         with path.open("rb") as file:
             length, size = int.from_bytes(file.read(8), "little"), path.stat().st_size - 8
             if length > min(LISTED, size):
@@ -166,9 +166,6 @@ def _read_safetensors(path: Path) -> dict[str, _Tensor]:
             tensors[name] = tensor
         if end != size - length:
             raise ValueError(f"its arrays have {end} bytes, and there are {size - length}")
-    except Exception as error:  # a damaged header raises nearly anything
-        reason = one_line(error)[:120]
-        raise InputError(f"{path}: not a whole safetensors file ({reason})") from error
     return tensors
 
 
@@ -286,14 +283,8 @@ def _hdf5(path: Path, name: str, read: Callable[[Any, str], Any]) -> Any:
     """Return what `read` does of a group or a data set; of damaged ones h5py raises anything."""
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            return read(file[name], name)
-    except InputError:
-        raise
-    except Exception as error:
-        reason = one_line(error)[:120]
-        raise InputError(f"{path}: {printable(name)} cannot be read ({reason})") from error
+    with damage_told(f"{path}: {printable(name)} cannot be read"), h5py.File(path, "r") as file:
+        return read(file[name], name)
 
 
 def _hdf5_rows(data: Any, name: str, path: Path, cache: Path) -> Rows:

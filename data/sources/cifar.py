@@ -11,7 +11,6 @@ import gzip
 import itertools
 import sys
 import tarfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data.dataset import Dataset, Split
-from data.errors import InputError, class_name, one_line
+from data.errors import InputError, class_name, damage_told, one_line
 from data.files.pickles import read_pickle
 from data.files.store import is_plain_file, is_there
 from data.options import PLACE, REPORTING, option
@@ -231,7 +230,6 @@ def _class_names(files: Mapping[str, bytes], layout: Layout, labels: str) -> np.
     return classes
 
 
-BROKEN = (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError)
 MAX_TOTAL = 2**29  # bytes, unpacked; the largest archive that is read here has 186 MB
 MAX_MEMBERS = 10_000  # which take half a second; the published archives have ten
 
@@ -253,32 +251,27 @@ def read_members(path: Path, names: set[str], limit: int) -> dict[str, bytes]:
         its folder.
     """
     files: dict[str, bytes] = {}
-    try:
-        with path.open("rb") as packed:
-            is_gzip = packed.read(2) == b"\x1f\x8b"
-            packed.seek(0)
-            unpacked = _BoundedGzip(fileobj=packed) if is_gzip else packed
-            with tarfile.open(fileobj=unpacked, mode="r:") as archive:
-                for count, member in enumerate(archive):
-                    if count == MAX_MEMBERS:
-                        raise InputError(f"{path}: an archive of more than {MAX_MEMBERS} files")
-                    inside = PurePosixPath(member.name)
-                    if inside.name in names:
-                        where = f"{path}: {member.name[:100]!r}"
-                        if inside.is_absolute() or ".." in inside.parts:
-                            raise InputError(f"{where}: a name that leads out of the archive")
-                        if not member.isreg():
-                            raise InputError(f"{where} is a link or a device, not a file")
-                        check_size(member.size, limit, where)
-                        if inside.name in files:
-                            raise InputError(f"{where} is there twice")
-                        content = archive.extractfile(member)
-                        assert content is not None  # it is a regular file
-                        files[inside.name] = content.read()
-    except InputError:
-        raise
-    except BROKEN as error:
-        raise InputError(f"{path}: not a readable .tar.gz archive") from error
+    with damage_told(f"{path}: not a readable .tar.gz archive"), path.open("rb") as packed:
+        is_gzip = packed.read(2) == b"\x1f\x8b"
+        packed.seek(0)
+        unpacked = _BoundedGzip(fileobj=packed) if is_gzip else packed
+        with tarfile.open(fileobj=unpacked, mode="r:") as archive:
+            for count, member in enumerate(archive):
+                if count == MAX_MEMBERS:
+                    raise InputError(f"{path}: an archive of more than {MAX_MEMBERS} files")
+                inside = PurePosixPath(member.name)
+                if inside.name in names:
+                    where = f"{path}: {member.name[:100]!r}"
+                    if inside.is_absolute() or ".." in inside.parts:
+                        raise InputError(f"{where}: a name that leads out of the archive")
+                    if not member.isreg():
+                        raise InputError(f"{where} is a link or a device, not a file")
+                    check_size(member.size, limit, where)
+                    if inside.name in files:
+                        raise InputError(f"{where} is there twice")
+                    content = archive.extractfile(member)
+                    assert content is not None  # it is a regular file
+                    files[inside.name] = content.read()
     return files
 
 

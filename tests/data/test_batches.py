@@ -13,7 +13,7 @@ N, ROW = 1003, 4 * 3  # rows, and bytes of a prepared one
 
 
 @pytest.fixture(params=["in memory", "a file"])
-def make(request, tmp_path):
+def make(request, tmp_path, monkeypatch):
     """Minibatches of 1,003 rows, of a file in chunks of 20; a row's label is its number."""
     X = np.random.default_rng(0).normal(5, 3, (N, 2)).astype(np.float32)
     np.save(tmp_path / "x.npy", X)
@@ -22,7 +22,9 @@ def make(request, tmp_path):
     examples = Split(features.design_matrix(rows), numbers, 10.0 * numbers, numbers % 7)
 
     def batches(window=3, examples=examples, size=10):
-        return Minibatches(examples, size, chunk_bytes=20 * ROW, window=20 * ROW * window)
+        monkeypatch.setattr(module, "CHUNK_BYTES", 20 * ROW)
+        monkeypatch.setattr(module, "window_bytes", lambda: 20 * ROW * window)
+        return Minibatches(examples, size)
 
     batches.prepared = (X - X.mean(axis=0)) / X.std(axis=0)
     return batches

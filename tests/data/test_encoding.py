@@ -13,8 +13,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from data import encoding as module
 from data.encoding import Encoding
 from data.errors import InputError
-from data.files import table as files
 from data.files.table import open_table
+from data.sources.own.loading import encode
 
 pd = pytest.importorskip("pandas")
 
@@ -77,13 +77,13 @@ def lines(*cells, name="x"):
     ],
 )
 def test_a_kind_is_decided_by_all_cells(tmp_path, monkeypatch, cells, kind):
-    monkeypatch.setattr(files, "BLOCK", 8)
+    monkeypatch.setattr("data.files.lines.BLOCK", 8)
     encoding, _ = fitted(tmp_path, lines(*cells))
     assert encoding.columns[0].kind == kind
 
 
 def test_features_are_those_of_scikit_learn(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "BLOCK", 2**12)  # several batches
+    monkeypatch.setattr("data.files.lines.BLOCK", 2**12)  # several batches
     frame = made()
     table = saved(tmp_path, frame)
     is_training = np.random.default_rng(1).random(N) < 0.7
@@ -153,7 +153,7 @@ def test_sparse_rows_are_the_dense_ones_with_standardised_numbers(tmp_path, monk
     assert sparse.is_sparse
     rows = sparse.transform(next(table.batches()))
     assert (rows.matrix.indices.dtype, rows.dtype) == (np.int32, np.float32)
-    monkeypatch.setattr(files, "BLOCK", 2**12)
+    monkeypatch.setattr("data.files.lines.BLOCK", 2**12)
     X, Z = (
         rows_of(dense, table),
         rows_of(Encoding.fit(table, {"id": "text"}, training, ["y"]), table),
@@ -296,22 +296,6 @@ def test_lists_that_are_missing_in_the_first_batch(tmp_path):
     np.testing.assert_array_equal(rows_of(encoding, table)[63:65], [[4, 1, 1], [0, 1, 0]])
 
 
-@pytest.mark.parametrize("plain", [2**22, -1])
-def test_bools_are_the_same_categories_in_each_kind_of_file(tmp_path, monkeypatch, plain):
-    pl = pytest.importorskip("polars")
-    monkeypatch.setattr(files, "PLAIN", plain)
-    flags = [True, False, None, True] * 5
-    pl.DataFrame({"flag": flags, "n": range(20)}).write_parquet(tmp_path / "a.parquet")
-    table = open_table([tmp_path / "a.parquet"])
-    encoding = Encoding.fit(table, {}, np.ones(20, bool))
-    assert encoding.names[:3] == ["flag = false", "flag = true", "flag = (other)"]
-    for change in (str.lower, str.upper, str.title):
-        cells = ["" if flag is None else change(str(flag)) for flag in flags]
-        other, X = fitted(tmp_path, lines(*cells, name="flag").replace("other", "n", 1))
-        assert other.names == encoding.names
-        np.testing.assert_array_equal(X, rows_of(encoding, table))
-
-
 def test_what_is_refused_of_types(tmp_path):
     pl = pytest.importorskip("polars")
     frame = pl.DataFrame({"v": [[1, 2], [3, 4]], "n": [1.0, np.inf], "b": [b"0", b"1"]})
@@ -376,13 +360,13 @@ def test_advice_is_what_hydra_reads(tmp_path, name):
 def test_what_is_refused_of_rows_to_predict(tmp_path):
     encoding, _ = fitted(tmp_path, "n,day,y\n1,2024-01-01,0\n2,2025-01-01,0\n")
     for content, message in (
-        ("n,other\n1,2\n", r"^there is no column day, which .* the columns are n, other$"),
+        ("n,other\n1,2\n", r"mine.csv: there is no column day, which .* it holds n, other$"),
         ("day,n\n2024-01-01,oops\n", r'^n: is no number in a row \("oops", .*line 2\); clear the'),
         ("day,n\n3,1\n", r'^day: is no date in a row \("3", .*mine.csv, line 2\)'),
     ):
         (tmp_path / "mine.csv").write_text(content)
         with pytest.raises(InputError, match=message):
-            rows_of(encoding, open_table([tmp_path / "mine.csv"]))
+            encode(open_table([tmp_path / "mine.csv"]), encoding, np.arange(1), tmp_path)
 
 
 DAMAGES = [

@@ -22,7 +22,7 @@ from data.files.store import check_file, is_folder, is_plain_file
 from data.files.table import Table, open_table
 from data.labels import Coded, Labels, check_labels
 from data.machine import room
-from data.preprocessing import check_features, check_finite, check_kind
+from data.preprocessing import check_finite, check_kind
 from data.sparse import SparseRows
 
 # Names of what is taken for the label and for the features, in the order of preference.
@@ -139,14 +139,16 @@ def npz_kinds(files: Sequence[Path], wanted: Wanted) -> tuple[Kind, int] | None:
     """
     size, n, kind = 0, 0, Kind((), np.dtype(np.uint8))
     for path in files:
-        listed = arrays.array_names(str(path)) if kind_of(path) == "npz" else []
-        names = [
-            name or next((one for one in usual if one in listed), None)
-            for name, usual in ((wanted.features, FEATURES), (wanted.label, LABELS))
-        ]
-        if not {*names} <= {*listed}:  # None among them, or what `open_examples` will refuse
+        if kind_of(path) != "npz":
             return None
-        kind, y = (arrays.array_kind(str(path), str(name)) for name in names)
+        with arrays.open_zip(str(path)) as zipped:
+            names = [
+                name or next((one for one in usual if one in zipped.members), "")
+                for name, usual in ((wanted.features, FEATURES), (wanted.label, LABELS))
+            ]
+            if not zipped.members.keys() >= {*names}:  # what `open_examples` will refuse
+                return None
+            kind, y = map(zipped.kind, names)
         n, size = n + sum(kind.shape[:1]), size + y.nbytes
     return kind._replace(shape=(n, *kind.shape[1:])), size
 
@@ -225,13 +227,11 @@ def open_examples(files: Sequence[Path], labels: Sequence[Path] | None, wanted: 
         y = _as_labels(y, str(labels[0]), notes)
         found = dataclasses.replace(found, y=y, notes=tuple(notes))
     where = str(files[0])
-    if isinstance(found.X, np.ndarray):
-        check_features(found.X, where)
-    elif not isinstance(found.X, Table):
-        check_kind(found.X, where)
-        if isinstance(found.X, SparseRows):
-            check_finite(found.X, where)
-    if found.y is None and wanted.needs_label and labels is None:
+    X: Any = found.X
+    check_kind(X, where)
+    if not isinstance(X, NpyRows):
+        check_finite(X, where)
+    if found.y is None and wanted.needs_label:
         raise InputError(
             f"{where}: holds no labels; give it as data.train_X, and data.train_y=FILE.npy"
         )
@@ -252,12 +252,14 @@ def _open_arrays(path: Path, kind: str, wanted: Wanted) -> Found:
     if kind == "tensors":
         by_name = tensors.open_tensors(path, wanted.cache)
         return _by_names(by_name, lambda name: by_name[name](), wanted, where)
-    listed = arrays.array_names(where)
-    if {"format", "shape", "data"} <= {*listed}:  # of scipy.sparse.save_npz
-        X, others = matrices.read_sparse_npz(where)
-        parts: dict[str, Any] = {"X": X, **others}
-        return _by_names(parts, parts.__getitem__, wanted, where)
-    return _by_names(listed, lambda name: arrays.read_npz(where, [name])[name], wanted, where)
+    with arrays.open_zip(where) as zipped:
+        if not any(member.filename.endswith(".npy") for member in zipped.members.values()):
+            zipped.refuse("X")
+        if not {"format", "shape", "data"} <= zipped.members.keys():
+            return _by_names(zipped.members, zipped.read, wanted, where)
+    X, others = matrices.read_sparse_npz(where)  # of scipy.sparse.save_npz
+    parts: dict[str, Any] = {"X": X, **others}
+    return _by_names(parts, parts.__getitem__, wanted, where)
 
 
 def _by_names(
@@ -388,7 +390,7 @@ def _open_table(files: Sequence[Path], wanted: Wanted) -> Found:
     codes, places, weights = [], dict[str | None, int]({None: -1}), list[np.ndarray]()
     for cells in table.batches(without) if without else ():
         if label is not None:
-            texts, which = cells[label].distinct()
+            texts, which = cells[label].distinct
             if long := [text for text in texts if text is not None and len(text) > LONGEST]:
                 raise InputError(
                     f"{where}: {printable(label)} holds a label of {len(long[0])} characters "

@@ -14,7 +14,7 @@ from data.encoding import Encoding
 from data.errors import InputError, class_name, printable
 from data.files.arrays import NpyRows
 from data.files.cache import cached_rows
-from data.files.table import Table
+from data.files.table import Table, table_files
 from data.labels import Coded, Labels, class_indices, find_classes, listed, places_of
 from data.machine import ASKED_FROM, STREAMED, room
 from data.sources.own.examples import (
@@ -129,7 +129,7 @@ class _Part(NamedTuple):
 def _open_parts(asked: Asked, files: Files) -> tuple[dict[str, _Part], np.ndarray, list[str]]:
     """Open the files of each split; return also the classes, and what there is to say."""
     parts, is_part = dict[str, _Part](), asked.classes is not None
-    wanted, seen = asked.wanted, dict[tuple[int, int], str]()
+    wanted = asked.wanted
     for split, keys in files.items():
         paths, *labels = keys.values()  # of X first, of y last
         found = open_examples(paths, labels[0] if labels else None, wanted)
@@ -141,11 +141,6 @@ def _open_parts(asked: Asked, files: Files) -> tuple[dict[str, _Part], np.ndarra
                 wanted = dataclasses.replace(wanted, n_features=found.X.shape[1])
             elif not isinstance(found.X, Table) and len(found.X.shape) == 4:
                 wanted = dataclasses.replace(wanted, channels=found.X.shape[3])
-        for path in found.X.paths if isinstance(found.X, Table) else ():
-            state = path.stat()
-            other = seen.setdefault((state.st_dev, state.st_ino), split)
-            if other != split:
-                raise InputError(f"data.{split}: {path} is a file of data.{other} too")
         parts[split] = _Part(found, *_choose(found, classes, where, is_part=is_part))
     notes = [*dict.fromkeys(note for part in parts.values() for note in part.found.notes)]
     if dropped := sum(len(part.found.X) - len(part.rows) for part in parts.values()):
@@ -283,32 +278,27 @@ def _check_files(places: Files) -> None:
 
     The figures of one file for two splits would say nothing of new examples.
     """
-    files = [
-        (key, path, split)
-        for split, keys in places.items()
-        for key, paths in keys.items()
-        for path in paths
-    ]
-    kinds = {path: kind_of(path) for _, path, _ in files}
-    states = [(path.stat().st_dev, path.stat().st_ino) for _, path, _ in files]
-    seen: dict[tuple[int, int], int] = {}
-    for number, (other, second, split) in enumerate(files):
-        first = seen.setdefault(states[number], number)
-        if first != number:
-            keys = " and ".join(f"data.{key}" for key in places[split])
-            hint = f"leave {keys} out, and examples are held out of data.train"
-            if split == files[first][2]:
-                hint = f"data.{split}_y names the file of the labels"
-            raise InputError(
-                f"data.{other}={second}: is the file of data.{files[first][0]} too; {hint}"
-            )
-    for key, path, split in files:
+    seen: dict[tuple[int, int], tuple[str, str]] = {}
+    files = (
+        (split, key, path) for split, keys in places.items() for key in keys for path in keys[key]
+    )
+    for split, key, path in files:
+        kind = kind_of(path)
+        for state in map(Path.stat, table_files(path) if kind == "table" else [path]):
+            if (place := (state.st_dev, state.st_ino)) in seen:
+                other, of_split = seen[place]
+                keys = " and ".join(f"data.{key}" for key in places[split])
+                hint = f"leave {keys} out, and examples are held out of data.train"
+                if split == of_split:
+                    hint = f"data.{split}_y names the file of the labels"
+                raise InputError(f"data.{key}={path}: is the file of data.{other} too; {hint}")
+            seen[place] = key, split
         pair = f"data.{split}_X=FILE.npy and data.{split}_y=FILE.npy"
-        if kinds[path] == "npy" and key == split:
+        if kind == "npy" and key == split:
             raise InputError(
                 f"{path}: one array, an .npy file; give {pair} in the place of data.{key}"
             )
-        if kinds[path] != "npy" and key.endswith("_y"):
+        if kind != "npy" and key.endswith("_y"):
             raise InputError(
                 f"{path}: not an .npy file; give data.{split}=FILE in the place of {pair}"
             )

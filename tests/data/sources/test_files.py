@@ -174,7 +174,10 @@ def test_what_cannot_be_used_is_told(form, X, y, words, save):
         load(save(X, y, form=form))
 
 
-def test_files_that_make_no_splits_are_told(save):
+def test_files_that_make_no_splits_are_told(save, tmp_path):
+    (saved := tmp_path / "saved").mkdir()
+    (saved / "a.arrow").write_bytes(b"ARROW1")
+    table(saved, '{"_data_files": [{"filename": "a.arrow"}]}', "state.json")
     one, pair = save(), save(form="a pair")
     X, y = pair["train_X"], pair["train_y"]
     same = "data.{}=.*is the file of data.train_X too; {}"
@@ -183,6 +186,10 @@ def test_files_that_make_no_splits_are_told(save):
         ({"train_y": y}, "train_y: give one data.train=FILE, or both files of a pair"),
         (pair | one, "train: give one data.train=FILE, or both files of a pair"),
         ({}, "train: not given; add data.train=FILE"),
+        (
+            {"train": str(saved), "test": f"{saved}/a.arrow"},
+            "is the file of data.train too",
+        ),
         ({"train_X": X, "train_y": X}, same.format("train_y", "data.train_y names the file of")),
         (pair | {"val_X": X, "val_y": y}, same.format("val_X", "leave data.val_X and data.val_y ")),
         (pair | {"val": X}, same.format("val", "leave data.val out, and examples are held out")),
@@ -268,16 +275,8 @@ def test_what_is_the_label_is_found_by_its_name_and_told(tmp_path):
     ("text", "settings", "words"),
     [
         (f"p,q,kind\n{ROWS}", {}, r"nothing in it has a name of the label .*; it holds p, q, kind"),
-        (
-            f"p,q,kind\n{ROWS}",
-            {"label": "z"},
-            "there is no z; it holds p, q, kind: give data",
-        ),
-        (
-            f"p,target,class\n{ROWS}",
-            {},
-            "target and class could be the label; give data.",
-        ),
+        (f"p,q,kind\n{ROWS}", {"label": "z"}, "there is no z; it holds p, q, kind: give data"),
+        (f"p,target,class\n{ROWS}", {}, "target and class could be the label; give data."),
         (f"p,q,y\n{ROWS}", {"weight": "w"}, "there is no w; it holds p, q, y: give data.weight="),
         (f"p,q,y\n{ROWS}", {"weight": "y"}, "mine.csv, line 2: the weight a is no number"),
         ("p,y\n1,\n2,\n", {}, "no row has a label: y is empty"),
@@ -286,11 +285,7 @@ def test_what_is_the_label_is_found_by_its_name_and_told(tmp_path):
         (f"p,q,y\n{ROWS}", {"kinds": {"z": "text"}}, "data.kinds: there is no column z"),
         (f"p,q,y\n{ROWS}", {"kinds": {"p": "words"}}, "data.kinds: p=words: must be one of"),
         (f"p,q,y\n{ROWS}", {"kinds": "p"}, "kinds=p: must be kinds by column, as {zip: category}"),
-        (
-            f"p,q,y\n{ROWS}",
-            {"classes": "a"},
-            r"classes=a: must be a list of classes, as \[",
-        ),
+        (f"p,q,y\n{ROWS}", {"classes": "a"}, r"classes=a: must be a list of classes, as \["),
         (f"p,q,y\n{ROWS}", {"val": "X.npz"}, "one of it and data.train is a table"),
     ],
 )
