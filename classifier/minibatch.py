@@ -191,7 +191,10 @@ class MinibatchTraining(Training):
     def restore(self, state: Mapping[str, np.ndarray], members: Sequence[int]) -> None:
         """Go on where `state` was taken, in the middle of an epoch too."""
         super().restore(state, members)
-        self.batches.window = int(state["window"])
+        window = int(state["window"])
+        if window not in self.batches.windows:  # it says how much memory is taken
+            raise ValueError(f"a window of {window} chunks")
+        self.batches.window = window
         self._batch, self._seconds = int(state["batch"]), float(state["seconds"])
         if not (0 <= self.epoch <= self.epochs and 0 <= self._batch <= len(self.batches)):
             raise ValueError(f"epoch {self.epoch}, minibatch {self._batch} is out of range")

@@ -35,13 +35,6 @@ def check_kind(X: Examples, where: str) -> None:
         )
 
 
-def check_features(X: np.ndarray, where: str) -> np.ndarray:
-    """Return X if it is (N, ...) finite real numbers, or raise InputError."""
-    check_kind(X, where)
-    check_finite(X, where)
-    return X
-
-
 def check_finite(X: Examples, where: str = "X") -> None:
     """Look at all values of X (N, ...) once; raises as `check_rows` does."""
     if isinstance(X, Sharded):

@@ -338,7 +338,7 @@ def test_a_stopped_run_goes_on_with_other_shards_and_is_told_so(
     assert "engine.shards=1 (the run had 2): equal within rounding" in done.stdout
     done = command_in(tmp_path, *RUN, *files, "optimizer.tol=1e-9", "hydra.run.dir=one")
     ends = [report_of(tmp_path / name)["objective"] for name in ("run", "one")]
-    assert ends[0] == pytest.approx(ends[1], rel=1e-6)
+    assert ends[0] == pytest.approx(ends[1], rel=2e-5)  # float32 tells no more from where it ends
 
 
 def test_a_cluster_that_cannot_take_part_says_why(cluster, command_in, tmp_path):

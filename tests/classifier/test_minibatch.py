@@ -241,6 +241,8 @@ def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path
     assert stopped.step % len(stopped.batches) > 0
     resumed.restore(stopped.state(), [0])
     assert_alike(resumed.run(), whole)
+    with pytest.raises(ValueError, match="a window of 1000000000 chunks"):
+        training(much).restore(stopped.state() | {"window": np.array(10**9)}, [0])
 
 
 @pytest.mark.parametrize("in_file", [False, True])

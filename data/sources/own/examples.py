@@ -360,7 +360,7 @@ def _join_rows(parts: Sequence[Any], files: Sequence[Path]) -> Any:
     if len(parts) == 1:
         return parts[0]
     is_text = any(part.dtype.kind in "US" for part in parts)  # whose widths may differ
-    if isinstance(parts[0], NpyRows) and not is_text:
+    if all(isinstance(part, NpyRows) for part in parts) and not is_text:
         return arrays.join_rows(parts)
     if isinstance(parts[0], SparseRows):
         from scipy.sparse import vstack
