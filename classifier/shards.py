@@ -226,13 +226,15 @@ class Objective:
     ----------
     examples : as of `sum_up`.
     models : reg, label smoothing and fold of each model.
+    smoothed : (C, G, D + 1) what a unit of label smoothing adds to the gradient, where it is known.
     """
 
-    def __init__(self, examples: Split, models: PerModel) -> None:
+    def __init__(
+        self, examples: Split, models: PerModel, smoothed: np.ndarray | None = None
+    ) -> None:
         self.examples, self.models = of_mean_one(examples), models
         self._totals = len(examples) * kept_share(examples, models.fold)
-        # (C, G, D + 1) what label smoothing adds to the gradient for each unit of it, once known
-        self._smoothed: np.ndarray | None = None
+        self._smoothed = smoothed
 
     def __call__(
         self,
@@ -306,8 +308,8 @@ class Objective:
             return made
         moved = np.ascontiguousarray(theta[:, unsure])
         moved[..., -1] -= self._step[:, unsure].astype(theta.dtype)
-        there = Objective(self.examples, self.models.select(unsure))
-        there._smoothed = None if self._smoothed is None else self._smoothed[:, unsure]
+        smoothed = None if self._smoothed is None else self._smoothed[:, unsure]
+        there = Objective(self.examples, self.models.select(unsure), smoothed)
         result = there(moved, stop, team)
         if result is None:
             return None
