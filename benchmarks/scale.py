@@ -45,7 +45,8 @@ def scale(rounds: int, quick: bool) -> Table:
     theta = rng.standard_normal((n_classes, 1, n_features + 1)).astype(np.float32) / n_features
     features = AffineMap(np.zeros(n_features), np.ones(n_features))
     ray = Engine(kind="ray", shards=n_workers, threads=1, memory=None, address=None)
-    engine = dataclasses.replace(ray, kind="ray" if find_spec("ray") else "local")
+    is_there = find_spec("ray") and not quick  # a cluster takes longer than a quick run
+    engine = dataclasses.replace(ray, kind="ray" if is_there else "local")
     with tempfile.TemporaryDirectory() as folder, open_engine(engine) as spread:
         paths = [Path(folder) / f"{number:02d}.npy" for number in range(FILES)]
         for path in paths:
@@ -66,7 +67,7 @@ def scale(rounds: int, quick: bool) -> Table:
                 EXCHANGE: lambda: nothing,
             }
         else:
-            notes.append("workers: not measured here, Ray is not installed")
+            notes.append("workers: not measured here, Ray is not installed, or the run is quick")
         if find_spec("torch"):
             on_cpu = on_device(here, "cpu")
             contenders["PyTorch on the CPU, one thread"] = lambda: partial(
