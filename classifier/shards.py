@@ -315,7 +315,8 @@ class Objective:
             return None
         for g, other in zip(unsure, result[0], strict=True):
             excess = made[g].objective - other.objective + other.excess
-            made[g] = made[g]._replace(excess=max(0.0, excess))
+            # Where the step gains nothing, the bound from there holds here all the more.
+            made[g] = made[g]._replace(excess=max(other.excess, excess))
         return made
 
 
