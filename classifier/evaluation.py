@@ -23,7 +23,7 @@ from classifier.model import LinearModel
 from data.dataset import Examples, Sharded
 from data.errors import InputError
 from data.machine import row_parts
-from data.preprocessing import check_rows, flatten
+from data.preprocessing import AffineMap, check_rows, flatten
 from data.sparse import SparseRows, row_size
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
@@ -180,39 +180,16 @@ def _tally_shard(
     keep : whether the predictions themselves are wanted.
     stop : called after each block.
     """
-    n_features, n_classes = stack[0].model.W.shape
-    features = stack[0].model.features
-    tops = np.array([measured.top_k for measured in stack])
+    features, n_classes = stack[0].model.features, len(stack[0].model.b)
     groups = row_parts(len(stack), max(1, MODELS // n_classes))
-    thetas = [_weights_and_reach(stack[group]) for group in groups]
+    asked = [_weights_and_reach(stack[group]) for group in groups]
     size = max(1, min(block_scores // (n_classes * groups[0].stop), FEATURES // row_size(X)))
-
-    def ask(rows: slice) -> Answers:
-        """Ask about a block of examples in float32; return arrays (G, B)."""
-        raw, labels = X[rows], y[rows].astype(np.int64)
-        with np.errstate(over="ignore", invalid="ignore"):
-            if isinstance(raw, SparseRows):
-                design: Any = features.sparse_design(raw)
-                norms, n_terms = np.sqrt(design.squares()), design.longest
-            else:
-                design, n_terms = np.ones((len(raw), n_features + 1), np.float32), n_features + 1
-                features.fill(flatten(raw), design[:, :-1])
-                norms = np.sqrt(np.einsum("bd,bd->b", design, design))
-            answers = list[Answers]()
-            for group, (theta, reach) in zip(groups, thetas, strict=True):
-                scores = Kernel(theta.shape, len(raw)).scores(theta, design)
-                # No score is larger than this, and none is rounded by more than a part of it.
-                bound = reach[:, None] * norms
-                error = 2 * UNIT * (n_terms + 12) * bound  # of a difference of two scores
-                answers.append(_answer(scores, labels, tops[group], error))
-                answers[-1]["is_sure"] &= bound < LARGE
-        return {name: np.concatenate([one[name] for one in answers]) for name in TYPES}
 
     def tally(part: slice) -> Tallies:
         """Ask about a part of the examples, again where float32 was not sure, and sum up."""
         blocks = list[Answers]()
         for rows in row_parts(part.stop, size, part.start):
-            blocks.append(ask(rows))
+            blocks.append(_ask(features, asked, X[rows], y[rows].astype(np.int64)))
             stop()
         answers: Answers = {
             name: np.concatenate([block[name] for block in blocks], axis=1).astype(kind, copy=False)
@@ -232,6 +209,36 @@ def _tally_shard(
     parts = row_parts(len(y), size * -(-PART // size))
     with blas.team(len(parts)) as team:
         return functools.reduce(Tallies.merge, team.map(tally, parts))
+
+
+def _ask(
+    features: AffineMap, groups: Sequence[tuple[np.ndarray, ...]], raw: Any, labels: np.ndarray
+) -> Answers:
+    """Ask groups of models about a block of examples in float32; return arrays (G, B).
+
+    Parameters
+    ----------
+    groups : of each what `_weights_and_reach` returns.
+    raw, labels : (B, ...) examples as they come, and (B,) class indices.
+    """
+    answers = list[Answers]()
+    with np.errstate(over="ignore", invalid="ignore"):
+        if isinstance(raw, SparseRows):
+            design: Any = features.sparse_design(raw)
+            norms, n_terms = np.sqrt(design.squares()), design.longest
+        else:
+            flat = flatten(raw)
+            design, n_terms = np.ones((len(raw), flat.shape[1] + 1), np.float32), flat.shape[1] + 1
+            features.fill(flat, design[:, :-1])
+            norms = np.sqrt(np.einsum("bd,bd->b", design, design))
+        for theta, reach, tops in groups:
+            scores = Kernel(theta.shape, len(raw)).scores(theta, design)
+            # No score is larger than this, and none is rounded by more than a part of it.
+            bound = reach[:, None] * norms
+            error = 2 * UNIT * (n_terms + 12) * bound  # of a difference of two scores
+            answers.append(_answer(scores, labels, tops, error))
+            answers[-1]["is_sure"] &= bound < LARGE
+    return {name: np.concatenate([one[name] for one in answers]) for name in TYPES}
 
 
 def _ask_again(
@@ -255,12 +262,16 @@ def _ask_again(
             stop()
 
 
-def _weights_and_reach(stack: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray]:
-    """Return theta (C, G, D + 1) in float32, and the largest norm of a class of each model (G,)."""
+def _weights_and_reach(stack: Sequence[Measured]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return theta (C, G, D + 1) in float32; of each model the largest norm of a class, and top_k.
+
+    The last two are (G,).
+    """
+    tops = np.array([measured.top_k for measured in stack])
     theta = np.stack([measured.model.theta() for measured in stack], axis=1)
     with np.errstate(over="ignore", invalid="ignore"):
         norms = np.sqrt(np.einsum("cgd,cgd->cg", theta, theta).max(axis=0))
-        return theta.astype(np.float32), norms.astype(np.float32)
+        return theta.astype(np.float32), norms.astype(np.float32), tops
 
 
 def _answer(scores: np.ndarray, labels: np.ndarray, tops: np.ndarray, error: np.ndarray) -> Answers:
