@@ -38,10 +38,8 @@ CASES: dict[str, Callable[[int, bool], Table]] = {
     "streamed": commands.streamed,
     "commands": commands.commands,
     "commands_images": commands.images,
-    "commands_probe": commands.probe,
     "scale": scale.scale,
     "sweep": commands.sweep,
-    "sweep_thousand": commands.thousand,
 }
 
 
@@ -75,15 +73,11 @@ def _dated(table: str, rounds: int, quick: bool) -> str:
     """Return a table that says when and on what it was measured."""
     kind = "a quick run on small arrays: its figures mean nothing" if quick else f"{rounds} rounds"
     heading, rest = table.split("\n", 1)
-    machine = f"{_processor()}, {cores()} cores, {memory() / 2**30:.0f} GiB of memory"
-    return f"{heading}\n\nMeasured {datetime.date.today():%Y-%m-%d}, {kind}; {machine}.\n{rest}"
-
-
-def _processor() -> str:
     info = Path("/proc/cpuinfo")
     text = info.read_text(encoding="utf-8") if info.exists() else ""
-    name = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    return name[1] if name else platform.processor() or platform.machine()
+    (name,) = re.findall(r"^model name\s*: (.*)$", text, re.MULTILINE)[:1] or [platform.machine()]
+    machine = f"{name}, {cores()} cores, {memory() / 2**30:.0f} GiB of memory"
+    return f"{heading}\n\nMeasured {datetime.date.today():%Y-%m-%d}, {kind}; {machine}.\n{rest}"
 
 
 def _write(table: str) -> None:

@@ -96,7 +96,7 @@ def commands(rounds: int, quick: bool) -> Table:  # noqa: ARG001 (they are quick
 
 
 def images(rounds: int, quick: bool) -> Table:
-    """Time runs on 50,000 images and a sweep of 64 jobs, every file and picture made."""
+    """Time runs and a sweep on 50,000 images, and one on 100,000 embeddings in 1,000 classes."""
     from data.sources.generated import SyntheticCifar
 
     n, side = (600, 2) if quick else (50_000, 8)
@@ -114,30 +114,16 @@ def images(rounds: int, quick: bool) -> Table:
         classes = "\n".join(f"class{c}" for c in range(10))
         (root / "batches.meta.txt").write_text(classes, encoding="utf-8")
         official = ["data=cifar10", f"data.root={root}", "epochs=10", "batch_size=256"]
+        problem = problems.embeddings(quick=quick)
+        np.savez(f"{place}/probe.npz", X=problem.X, y=problem.y)
+        embeddings = [f"data.train={place}/probe.npz", "epochs=3", "batch_size=256"]
         named = {
             "one job, synthetic_cifar": _train(*made),
             "64 jobs of these": _train(*_grid(SCALES[:side], REGS[:side]), *made),
             "CIFAR-10's binary files, 10 epochs": _train(*official),
+            "a probe, 1,000 classes, 3 epochs": _train(*embeddings),
         }
-        return _table("Whole commands on 50,000 images", named, rounds, _training)
-
-
-def probe(rounds: int, quick: bool) -> Table:
-    """Time a run on 100,000 embeddings of 1,024 numbers in 1,000 classes."""
-    problem = problems.embeddings(quick=quick)
-    with tempfile.TemporaryDirectory() as place:
-        np.savez(f"{place}/probe.npz", X=problem.X, y=problem.y)
-        train = _train("data=files", f"data.train={place}/probe.npz", "epochs=3", "batch_size=256")
-        named = {"a probe, 1,000 classes, 3 epochs": train}
-        return _table("A whole command on embeddings", named, rounds, _training)
-
-
-def thousand(rounds: int, quick: bool) -> Table:
-    """Time a sweep of a thousand jobs on the digits."""
-    n_scales, n_regs = (2, 2) if quick else (25, 40)
-    grid = _grid(np.geomspace(1e-3, 2, n_scales), np.geomspace(1e-9, 10, n_regs))
-    named = {"1,000 jobs on the digits": _train(*grid)}
-    return _table("A thousand jobs, whole", named, rounds, _training)
+        return _table("Whole commands on images and embeddings", named, rounds, _training)
 
 
 def sweep(rounds: int, quick: bool) -> Table:
@@ -202,7 +188,7 @@ def streamed(rounds: int, quick: bool) -> Table:
             part[:] = problem.X
         X.flush()
         np.save(place / "y.npy", np.tile(problem.y, times))
-        train = _train("data=files", "epochs=4", "batch_size=256", "report.plots=false")
+        train = _train("epochs=4", "batch_size=256", "report.plots=false")
         pair = [f"data.train_X={place / 'X.npy'}", f"data.train_y={place / 'y.npy'}"]
         named = {"in memory": [*train, f"data.train={place / 'mine.npz'}"]}
         named[f"from a file of {X.nbytes / 1e9:.1f} GB"] = [*train, *pair]

@@ -114,11 +114,9 @@ class Table:
             times = [duration(timing.median), f"{low} to {high}"]
             times += [duration(statistics.median(timing.cpu)), str(len(timing.seconds))]
             lines.append([f"{timing.median / base:.2f}", *times, name, remark])
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        lines.insert(1, ["-" * width for width in widths])
-        padded = [map(str.ljust, line, widths) for line in lines]
+        lines.insert(1, ["---"] * len(HEADER))
         parts = [f"## {self.title}", "", self.setting, ""]
-        parts += [f"| {' | '.join(line)} |" for line in padded]
+        parts += [f"| {' | '.join(line)} |" for line in lines]
         return "\n".join([*parts, "", *(f"- {note}" for note in self.notes)]).rstrip() + "\n"
 
 

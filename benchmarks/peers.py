@@ -50,8 +50,11 @@ def train_stack(problem: Problem, settings: Settings, n_models: int = 1) -> Call
     """Make this program's training of a stack of equal models ready; nothing ends it early."""
     numbers = settings.lr, settings.reg, settings.momentum, 0.0, -1
     models = PerModel(*(np.full(n_models, number) for number in numbers))
+    train = Split(problem.design, problem.y)
     training = MinibatchTraining(
-        *_splits(problem),
+        train,
+        train.select(slice(0, 0)),
+        problem.n_classes,
         models,
         optimizer=Sgd(nesterov=False),
         schedule=Constant(warmup_steps=0),
@@ -64,25 +67,21 @@ def train_stack(problem: Problem, settings: Settings, n_models: int = 1) -> Call
 
 
 def train_full_batch(
-    problem: Problem, regs: np.ndarray, tol: float, epochs: int = 5_000
+    train: Split, n_classes: int, regs: np.ndarray, tol: float, epochs: int = 5_000
 ) -> Callable[[], list[Fit]]:
     """Return this program's L-BFGS for some penalties: preconditioner, passes and certificate."""
     zeros = np.zeros(len(regs))
     models = PerModel(zeros, regs, zeros, zeros, np.full(len(regs), -1))
     optimizer, rng = Lbfgs(all_penalties=True, tol=tol), partial(np.random.default_rng, 0)
-    prepare = partial(FullBatchTraining, *_splits(problem), models, optimizer=optimizer)
+    nothing = train.select(slice(0, 0))
+    prepare = partial(FullBatchTraining, train, nothing, n_classes, models, optimizer=optimizer)
     return lambda: prepare(epochs=epochs, rng=rng()).run()
-
-
-def _splits(problem: Problem) -> tuple[Split, Split, int]:
-    """Return what is trained on, nothing to validate on, and the number of classes."""
-    X, y = problem.design, problem.y
-    return Split(X, y), Split(X[:0], y[:0]), problem.n_classes
 
 
 def certified(problem: Problem, reg: float, tol: float, passes: int = 5_000) -> Weights:
     """Return this program's weights at a certified optimum, or after so many passes."""
-    (fit,) = train_full_batch(problem, np.array([reg]), tol, passes)()
+    train = Split(problem.design, problem.y)
+    (fit,) = train_full_batch(train, problem.n_classes, np.array([reg]), tol, passes)()
     return fit.W, fit.b
 
 

@@ -4,9 +4,7 @@ What ImageNet's probe takes on many machines is predicted from these, by the for
 docs/scale.md; on a GPU that holds it, it is trained.
 """
 
-import dataclasses
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
@@ -15,15 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import Prepare, Row, Table, take_turns
+from benchmarks import peers, problems
+from benchmarks.measure import Prepare, Row, Table, take_turns, time_once
 from classifier import lbfgs
 from classifier.blas import n_threads, team
 from classifier.coordinates import Coordinates
 from classifier.engine import Engine, open_engine
-from classifier.fit import PerModel
 from classifier.kernel import Sums
-from classifier.optimizers import Lbfgs
-from classifier.optimum import FullBatchTraining
 from classifier.shards import on_device, sum_up
 from data.dataset import Sharded, Split
 from data.files.arrays import join_rows, open_npy
@@ -33,59 +29,56 @@ FILES = 16
 IMAGENET = 1_281_167, 2_048, 1_000  # examples, features, classes
 PASSES = 39  # that a penalty of an ImageNet's probe is reckoned to take, to 0.1 %
 MACHINES = ((1, 32), (8, 32), (64, 32))  # how many, and their cores
-EXCHANGE = "their exchange: weights there, sums back"
-GRADIENT: dict[str, Any] = {"with_gradient": True}
+OWN = f"the driver's own work, {IMAGENET[1]:,} x {IMAGENET[2]:,}"
 NETWORK = 1.25e9  # bytes a second between two machines
 
 
 def scale(rounds: int, quick: bool) -> Table:
     """Time passes, the exchange and the driver's own work; predict an ImageNet's probe."""
     n, n_features, n_classes = (2_000, 30, 5) if quick else (200_000, 1_024, 100)
-    n_workers, notes, rng = n_threads(), list[str](), np.random.default_rng(0)
+    n_workers, rng = n_threads(), np.random.default_rng(0)
     theta = rng.standard_normal((n_classes, 1, n_features + 1)).astype(np.float32) / n_features
     features = AffineMap(np.zeros(n_features), np.ones(n_features))
-    ray = Engine(kind="ray", shards=n_workers, threads=1, memory=None, address=None)
-    is_there = find_spec("ray") and not quick  # a cluster takes longer than a quick run
-    engine = dataclasses.replace(ray, kind="ray" if is_there else "local")
+    # A cluster takes longer than a quick run.
+    kind, is_there = ("ray" if find_spec("ray") and not quick else "local"), find_spec("torch")
+    engine = Engine(kind=kind, shards=n_workers, threads=1, memory=None, address=None)
     with tempfile.TemporaryDirectory() as folder, open_engine(engine) as spread:
         paths = [Path(folder) / f"{number:02d}.npy" for number in range(FILES)]
         for path in paths:
             np.save(path, rng.standard_normal((n // FILES, n_features), dtype=np.float32))
         rows = join_rows([open_npy(str(path)) for path in paths])
         here = Split(features.design_matrix(rows), rng.integers(n_classes, size=n))
-        there = spread({"train": Split(rows, here.y)})["train"]
-        contenders: dict[str, Prepare[Any]] = {
-            f"one process, {n_workers} threads": lambda: partial(sum_up, here, theta, **GRADIENT)
-        }
-        if isinstance(there.X, Sharded):
-            design = there.X.prepared(features)
-            held, nothing = Split(design, here.y), partial(design.total, _nothing, (), theta.shape)
-            contenders |= {
-                f"{n_workers} workers of Ray, rows held": lambda: partial(
-                    sum_up, held, theta, **GRADIENT
-                ),
-                EXCHANGE: lambda: nothing,
-            }
-        else:
-            notes.append("workers: not measured here, Ray is not installed, or the run is quick")
-        if find_spec("torch"):
-            on_cpu = on_device(here, "cpu")
-            contenders["PyTorch on the CPU, one thread"] = lambda: partial(
-                sum_up, on_cpu, theta, **GRADIENT
+        there = spread({"train": Split(rows, here.y)})["train"].X
+        passes = {f"one process, {n_workers} threads": here}
+        if isinstance(there, Sharded):
+            passes[f"{n_workers} workers of Ray, rows held"] = Split(
+                there.prepared(features), here.y
             )
-        else:
-            notes.append("a device: not measured here, PyTorch is not installed")
-        size = (30, 20) if quick else IMAGENET[1:]
-        own = f"the driver's own work, {size[0]:,} x {size[1]:,}"
-        contenders[own] = partial(_driver, *size)
+        if is_there:
+            passes["PyTorch on the CPU, one thread"] = on_device(here, "cpu")
+        contenders: dict[str, Prepare[Any]] = {
+            name: partial(partial, sum_up, examples, theta, with_gradient=True)
+            for name, examples in passes.items()
+        }
+        if isinstance(there, Sharded):
+            exchange = partial(there.prepared(features).total, _nothing, (), theta.shape)
+            contenders["their exchange: weights there, sums back"] = lambda: exchange
+        contenders[OWN] = partial(_driver, *((30, 20) if quick else IMAGENET[1:]))
         timings = take_turns(contenders, rounds)
-    flops, rates, lines = 4.0 * n * n_features * n_classes, [0.0], []
-    for name, timing in timings.items():
-        is_pass = name not in (own, EXCHANGE)
-        rates += [flops / timing.median] * is_pass
-        lines.append(Row(name, timing, f"{rates[-1] / 1e9:.0f} GFLOP/s" * is_pass))
-    driver = timings[own].median
-    notes += [_predicted(max(rates) / n_workers, driver, *machines) for machines in MACHINES]
+    flops = 4.0 * n * n_features * n_classes
+    rates = {name: flops / timings[name].median for name in passes}
+    lines = [
+        Row(name, timing, f"{rates[name] / 1e9:.0f} GFLOP/s" if name in rates else "")
+        for name, timing in timings.items()
+    ]
+    missing = [("Ray", kind == "ray"), ("PyTorch", is_there)]
+    notes = [
+        f"not measured: {name} is not installed, or the run is quick"
+        for name, is_measured in missing
+        if not is_measured
+    ]
+    per_core = max(rates.values()) / n_workers
+    notes += [_predicted(per_core, timings[OWN].median, *machines) for machines in MACHINES]
     title = f"A pass over {FILES} files: {n:,} x {n_features:,}, {n_classes:,} classes"
     setting = "float32; loss and gradient of one model."
     return Table(title, setting, lines, notes + _on_gpu(quick=quick))
@@ -136,60 +129,23 @@ def _predicted(per_core: float, driver: float, machines: int, cores: int) -> str
     )
 
 
-class _Made:
-    """Rows (N, D + 1) that a device made itself: classes apart in all features, and the bias."""
-
-    def __init__(self, n: int, n_features: int, n_classes: int, device: str) -> None:
-        import torch
-
-        random = torch.Generator(device).manual_seed(0)
-        like: dict[str, Any] = {"generator": random, "device": device}
-        self.dtype = np.dtype(np.float32)
-        self.shape, self.y = (n, n_features + 1), torch.randint(n_classes, (n,), **like)
-        self.tensor = torch.empty(self.shape, device=device)
-        means = 3 * torch.randn((n_classes, n_features), **like) / n_features**0.5
-        for start in range(0, n, 2**16):
-            part = slice(start, start + 2**16)
-            rows = self.tensor[part, :-1]
-            rows.normal_(generator=random)
-            rows += means[self.y[part]]
-        self.tensor[:, -1] = 1
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
-        rows: np.ndarray = self.tensor[place].cpu().numpy()
-        return rows
-
-
 def _on_gpu(*, quick: bool) -> list[str]:
-    """Train an ImageNet's probe on a GPU, of rows made there, or say that it is not measured."""
-    what = "an ImageNet's probe on a GPU"
+    """Train an ImageNet's probe on a GPU that holds it, or say that it is not measured."""
+    what, sizes = "an ImageNet's probe on a GPU", (3_000, 20, 10) if quick else IMAGENET
     if find_spec("torch") is None:
         return [f"{what}: not measured here, PyTorch is not installed"]
     import torch
 
-    device, sizes = ("cpu", (3_000, 20, 10)) if quick else ("cuda", IMAGENET)
-    needed = 6 * sizes[0] * sizes[1]  # rows, and half as much for the blocks of a pass
+    needed = 6 * sizes[0] * sizes[1]  # bytes of its rows, and half as much for the blocks of a pass
     if not quick and not (torch.cuda.is_available() and torch.cuda.mem_get_info()[0] > needed):
         return [f"{what}: not measured here, there is none with {needed / 1e9:.0f} GB"]
-    made = _Made(*sizes, device)
-    train, lines = on_device(Split(made, made.y.cpu().numpy()), device), list[str]()
-    sum_up(train, np.zeros((sizes[2], 1, sizes[1] + 1), np.float32))  # which puts them there
+    problem, lines = problems.make("", *sizes, decay=0.3, apart=2.0), list[str]()
+    train = on_device(Split(problem.design, problem.y), "cpu" if quick else "cuda")
+    sum_up(train, np.zeros((sizes[2], 1, sizes[1] + 1), np.float32))  # which puts the rows there
     for n_models in (1, 45):
-        zeros = np.zeros(n_models)
-        numbers = PerModel(
-            zeros, np.geomspace(1e-4, 1e-8, n_models), zeros, zeros, zeros.astype(int) - 1
-        )
-        begun = time.perf_counter()
-        fits = FullBatchTraining(
-            *(train, train.select(slice(0, 0)), sizes[2], numbers),
-            optimizer=Lbfgs(tol=1e-3, all_penalties=True),
-            epochs=1000,
-            rng=np.random.default_rng(0),
-        ).run()
-        seconds = time.perf_counter() - begun
-        worst = max(fit.certificate.relative for fit in fits if fit.certificate)
-        lines.append(f"{what}, {n_models} penalties: {seconds:.1f} s, at most {worst:.2%} above")
+        regs = np.geomspace(1e-4, 1e-8, n_models)
+        timing = time_once(partial(peers.train_full_batch, train, sizes[2], regs, 1e-3))
+        worst = max(fit.certificate.relative for fit in timing.result if fit.certificate)
+        taken = f"{timing.median:.1f} s, at most {worst:.2%} above"
+        lines.append(f"{what}, {n_models} penalties: {taken}")
     return lines

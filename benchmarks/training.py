@@ -18,6 +18,7 @@ from benchmarks.peers import LOGISTIC, Settings, Weights, certified
 from benchmarks.problems import Problem, objective
 from classifier.blas import n_threads
 from classifier.curvature import measure_scale
+from data.dataset import Split
 
 REG = 1e-4  # the program's default
 CLOSE = 1e-3  # a relative distance from the optimum
@@ -29,7 +30,7 @@ FOLDS = 5
 def epochs(
     problem: Problem, batch_size: int, n_epochs: int, rounds: int, sizes: Sequence[int] = (1,)
 ) -> Table:
-    """Time epochs of stacks of some sizes, of peers and of bare products; all times are of a model.
+    """Time epochs of stacks of some sizes, and of peers; all times are of a model.
 
     The objective that each ends with stands beside its time, and the rate of its two products: a
     product of large arrays is as fast as can be.
@@ -38,17 +39,16 @@ def epochs(
     settings = Settings(lr, REG, batch_size, n_epochs)
     stacks = {f"{OURS}, {n} models" if n > 1 else OURS: n for n in sizes}
     there, absent = peers.present(peers.OF_EPOCHS)
-    contenders: dict[str, Prepare[Weights | None]] = {
+    contenders: dict[str, Prepare[Weights]] = {
         **{name: partial(peers.train_stack, problem, settings, n) for name, n in stacks.items()},
         **{name: partial(prepare, problem, settings) for name, prepare in there.items()},
-        "limit: the two products, X W and X^T S": partial(_products, problem, settings),
     }
     rows = []
     for name, timing in take_turns(contenders, rounds).items():
         of_one = timing.divided_by(n_epochs * stacks.get(name, 1))
-        value = timing.result and f"objective {objective(problem, timing.result, REG):.5f}, "
         rate = 4.0 * problem.X.size * problem.n_classes / of_one.median  # of two products
-        rows.append(Row(name, of_one, f"{value or ''}{rate / 1e9:.0f} GFLOP/s"))
+        remark = f"objective {objective(problem, timing.result, REG):.5f}, {rate / 1e9:.0f} GFLOP/s"
+        rows.append(Row(name, of_one, remark))
     large = 512 if len(problem.X) < 1_000 else 4096  # a quick run has few examples
     A = np.full((large, large), 1e-3, dtype=np.float32)
     most = 2.0 * large**3 / min(time_once(lambda: lambda: A @ A).median for _ in range(3))
@@ -57,21 +57,6 @@ def epochs(
     setting += f"{n_threads()} threads, objective after {n_epochs} epoch{'s' * (n_epochs > 1)}. "
     setting += f"A large product: {most / 1e9:.0f} GFLOP/s."
     return Table(title, setting, rows, absent)
-
-
-def _products(problem: Problem, settings: Settings) -> Callable[[], None]:
-    """Multiply contiguous minibatches by weights and by scores: no shuffle, softmax or update."""
-    X, size = problem.X, settings.batch_size
-    W = np.full((X.shape[1], problem.n_classes), 1e-3, dtype=np.float32)
-    S, dW = np.empty((size, problem.n_classes), dtype=np.float32), np.empty_like(W)
-
-    def run() -> None:
-        for start in list(range(0, len(X), size)) * settings.epochs:
-            rows = X[start : start + size]
-            np.matmul(rows, W, out=S[: len(rows)])
-            np.matmul(rows.T, S[: len(rows)], out=dW)
-
-    return run
 
 
 def fewest(
@@ -141,7 +126,9 @@ def path(problem: Problem, rounds: int, quick: bool) -> Table:
     theirs = f"{LOGISTIC}, one penalty{'' if close(timing.result) else ', given up'}"
     regs = np.logspace(-1, -5, 5 if quick else 45)
     contenders: dict[str, Prepare[Any]] = {
-        OURS: partial(peers.train_full_batch, problem, regs, CLOSE),
+        OURS: partial(
+            peers.train_full_batch, Split(problem.design, problem.y), problem.n_classes, regs, CLOSE
+        ),
         theirs: partial(prepare, n),
     }
     timings = take_turns(contenders, rounds, warm_up=False)
