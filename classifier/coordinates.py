@@ -24,10 +24,9 @@ from typing import Any
 
 import numpy as np
 
-from data.dataset import Split
+from data.dataset import SparseRows, Split, row_size
 from data.errors import InputError
 from data.machine import Team, row_parts
-from data.sparse import SparseRows, row_size
 
 SAMPLE = 2**12  # examples in which the directions are found, at most
 SCORED = 2**10  # of these whose scores say how the loss curves, at least; or an eighth of all

@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from classifier import blas
-from data.dataset import Examples
-from data.sparse import SparseRows
+from data.dataset import Examples, SparseRows
 
 SAMPLE = 2048  # rows that the figures are estimated from
 ITERATIONS = 50

@@ -24,13 +24,12 @@ from typing import Any
 import numpy as np
 
 from classifier import blas
-from data.dataset import Examples, Sharded, Split
+from data.dataset import Examples, Sharded, SparseRows, Split
 from data.errors import InputError, one_line, printable
 from data.files.arrays import NpyRows
 from data.machine import limit_cores, memory, row_parts
 from data.options import PLACE, REPORTING, Options, option
 from data.preprocessing import AffineMap, PreparedRows
-from data.sparse import SparseRows
 
 ROOT = Path(__file__).parents[1]  # of the program
 SILENT = 30  # seconds after which a cluster or a worker that says nothing is lost

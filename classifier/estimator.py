@@ -16,11 +16,10 @@ from classifier.minibatch import MinibatchTraining
 from classifier.optimizers import OPTIMIZERS, MinibatchOptimizer, Sgd, State
 from classifier.schedules import SCHEDULES, Schedule
 from classifier.shards import certify_weights
-from data.dataset import Split
+from data.dataset import SparseRows, Split
 from data.errors import InputError, one_line
 from data.labels import check_exact, class_indices
 from data.options import option
-from data.sparse import SparseRows
 
 EPOCHS, BATCH_SIZE, MOMENTUM, SCHEDULE = 100, 64, 0.9, "cosine"  # of minibatches, unless given
 ASKING = ("lr", "batch_size", "momentum", "schedule", "early_stopping")  # for minibatches

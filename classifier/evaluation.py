@@ -20,11 +20,10 @@ import numpy as np
 from classifier import blas
 from classifier.kernel import Kernel
 from classifier.model import LinearModel
-from data.dataset import Examples, Sharded
+from data.dataset import Examples, Sharded, SparseRows, row_size
 from data.errors import InputError
 from data.machine import row_parts
 from data.preprocessing import AffineMap, check_rows, flatten
-from data.sparse import SparseRows, row_size
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
 CONFUSIONS = 10  # of the worst pairs that a report names

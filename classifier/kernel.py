@@ -23,8 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from classifier.blas import cut_helps
+from data.dataset import SparseRows
 from data.machine import row_parts
-from data.sparse import SparseRows
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
 FEW = 1200  # scores up to which it does not, where they are products of rows with rows

@@ -19,12 +19,11 @@ from classifier.model import fold, log_softmax, score_blocks
 from classifier.optimizers import DEVICES, Lbfgs
 from classifier.optimum import FullBatchTraining
 from classifier.shards import on_device
-from data.dataset import Split
+from data.dataset import SparseRows, Split, row_size, sparse_rows
 from data.errors import InputError
 from data.labels import check_exact, class_weights, places_of, scaled
 from data.options import Options, option
 from data.preprocessing import METHODS, Preprocessing, Statistics, measure
-from data.sparse import SparseRows, row_size, sparse_rows
 
 # Of sparse examples, whose zeros a shift would fill. Divided by their spread, as standardised, rare
 # words would count most: 20 newsgroups then take a thousand passes.

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from classifier.kernel import Kernel
-from data.dataset import Elsewhere, Examples
+from data.dataset import Elsewhere, Examples, SparseRows, row_size
 from data.errors import InputError, one_line
 from data.files.arrays import NpyRows, read_sealed, write_sealed
 from data.labels import check_labels
 from data.machine import row_parts
 from data.preprocessing import AffineMap, check_finite, check_kind
-from data.sparse import SparseRows, row_size
 
 if TYPE_CHECKING:  # of which most runs have none: its import costs start-up
     from data.encoding import Encoding

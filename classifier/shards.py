@@ -18,10 +18,9 @@ import numpy as np
 from classifier import blas
 from classifier.fit import Certificate, PerModel
 from classifier.kernel import Kernel, Rows, Sums, penalty, with_penalty_gradient
-from data.dataset import Elsewhere, Examples, Sharded, Split
+from data.dataset import Elsewhere, Examples, Sharded, SparseRows, Split, row_size
 from data.errors import InputError
 from data.machine import Team, row_parts
-from data.sparse import SparseRows, row_size
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
 ROWS = 2**10  # examples that a block has at least: with fewer, products are slower

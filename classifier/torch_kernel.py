@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from classifier.kernel import Rows, Sums, spread_shape
-from data.dataset import Examples, Split
+from data.dataset import Examples, Split, row_size
 from data.errors import InputError
 from data.machine import row_parts
-from data.sparse import row_size
 
 SCORES = {"cpu": 2**18, "cuda": 2**25, "mps": 2**24}  # of a block: what suits the device
 ROWS = 2**10  # examples that a block has at least

@@ -22,14 +22,15 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 
-from data.errors import InputError, class_name, damage_told, printable
+from data.dataset import SparseRows
+from data.errors import InputError, damage_told, printable
 from data.files.table import LEADING_ZERO, Cells, Table
-from data.sparse import SparseRows
+from data.preprocessing import Statistics, measure
 
 KINDS = ("number", "category", "date", "text", "ignore")
 NEARLY = 0.9  # of the cells: those that are no number in such a column are mistakes, not words
@@ -38,14 +39,10 @@ FREQUENT, SHARE, VALUES = 10, 100, 1000  # rows that have a value, one row of so
 DOCUMENTS, VOCABULARY = 2, 2**18  # texts that have a word; words
 COUNTED = 2**19  # different values, or words, that are counted at a time: 100 bytes each
 DENSE = 2**28  # bytes of features that are dense whatever they hold
-LARGEST = 1e100  # number that is taken: squares of it and their sums are far from the largest
 DIGITS = 2**12  # times its spread that a number may be away from 0 and be float32
 ROW_NUMBERS = ("", "__index_level_0__")  # what pandas calls an index that has no name
 DATE = re.compile(r"(\d{4}-\d\d-\d\d)([T ]\d\d:\d\d(:\d\d(\.\d+)?)? ?(Z|UTC|[+-]\d\d:?\d\d)?)?")
 DATE_PARTS = (": year", ": month", ": weekday")
-# Keys of Hydra are never in quotes; it knows escapes of some characters, and no others at all.
-SIMPLE = re.compile(r"[A-Za-z_][\w .%/*|@?+()\[\]{}:=,-]*+", re.ASCII)
-ESCAPED = re.compile(r"[()\[\]{}:=,]")
 WORD = re.compile(r"\b\w\w+\b")
 
 
@@ -66,29 +63,18 @@ def _told(cells: Cells, row: int) -> str:
     return f'"{word[:40]}{"..." * (len(word) > 40)}", {cells.where(row)}'
 
 
-def _advice(name: str) -> str:
-    """Return how to make a column a category, by a name that Hydra reads as a key."""
-    if not SIMPLE.fullmatch(name) or name.lower() in ("null", "true", "false", "nan", "inf"):
-        return "rename the column and add data.kinds={NAME: category}"
-    escaped = ESCAPED.sub(r"\\\g<0>", name)
-    return f"add data.kinds={{{escaped}: category}}"
-
-
 class _Seen:
     """What the cells of a column are, counted over all rows."""
 
     def __init__(self) -> None:
         self.n = Counter[str]()  # cells that are numbers, dates, codes, any of these; and words
-        self.first: dict[str, Callable[[], str]] = {}  # tells of the first that is none
+        self.first: dict[str, str] = {}  # the first cell that is no number, and no date
         self.different: set[str | None] = set()
 
     def see(self, cells: Cells) -> None:
         """Look at the cells of a batch."""
         numbers, words = cells.numbers()
-        is_number = ~np.isnan(numbers)
-        self.n["number"] += int(is_number.sum())
-        self.n["any"] += int(is_number.sum() + words.sum())
-        no_date = is_number
+        no_date = is_number = ~np.isnan(numbers)
         if words.any():
             no_date = cells.parsed(_date)[1]
             texts, codes = cells.distinct
@@ -99,10 +85,12 @@ class _Seen:
                     self.n["code"] += count * bool(re.match(LEADING_ZERO, text))
             if len(self.different) <= MANY:
                 self.different.update(texts)
+        self.n["number"] += int(is_number.sum())
         self.n["date"] += int((words & ~no_date).sum())
+        self.n["any"] += int(is_number.sum() + words.sum())
         for kind, wrong in (("number", words), ("date", no_date)):
             if wrong.any() and kind not in self.first:
-                self.first[kind] = functools.partial(_told, cells, int(np.argmax(wrong)))
+                self.first[kind] = _told(cells, int(np.argmax(wrong)))
 
     def decide(self, name: str, wanted: str | None, n_rows: int) -> str:
         """Return the kind of the column, which may be wanted by the user.
@@ -118,9 +106,10 @@ class _Seen:
             nearly = self.n[kind] >= NEARLY * self.n["any"] and not are_codes
             if wanted == kind or (wanted is None and nearly):
                 if others:
+                    key = name if name.isascii() and name.isidentifier() else "NAME"
                     raise InputError(
                         f"{printable(name)}: {what} in {others:,} of {n_rows:,} rows (first "
-                        f"{self.first[kind]()}); clear these cells, or {_advice(name)}"
+                        f"{self.first[kind]}); clear these, or add data.kinds={{{key}: category}}"
                     )
                 return kind
         is_long = self.n["words"] >= TEXT_WORDS * self.n["filled"]
@@ -128,8 +117,9 @@ class _Seen:
         return "text" if is_long and is_many else "category"
 
 
+@dataclasses.dataclass(eq=False)
 class Column:
-    """A column that is used: how its cells become features.
+    """A column that is used: how its cells become features. The fields are all of a fitted one.
 
     Attributes
     ----------
@@ -138,11 +128,9 @@ class Column:
     has_gap : whether a cell was missing in training.
     """
 
-    # The attributes that are all of a fitted one.
-    kept: ClassVar[tuple[str, ...]] = ("name", "kind", "has_gap")
-
-    def __init__(self, name: str, kind: str) -> None:
-        self.name, self.kind, self.has_gap = name, kind, False
+    name: str
+    kind: str
+    has_gap: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -150,23 +138,22 @@ class Column:
         return [f"{self.name} is missing"] * self.has_gap
 
 
+@dataclasses.dataclass(eq=False)
 class Numbers(Column):
     """Numbers, lists of them, or dates; mean and spread (width,) are those of training."""
 
-    kept: ClassVar[tuple[str, ...]] = (*Column.kept, "mean", "spread")
+    mean: np.ndarray = dataclasses.field(kw_only=True)
+    spread: np.ndarray = dataclasses.field(kw_only=True)
 
-    def __init__(self, name: str, kind: str) -> None:
-        super().__init__(name, kind)
-        self.mean = np.zeros({"number": 1, "date": 3, "list": 0}[kind])
-        self.spread = self.mean + 1
+    def __post_init__(self) -> None:
         self.needs_double = False
-        self._n, self._squares, self._low, self._high = 0, 0.0, math.inf, -math.inf
+        self._seen: Statistics | None = None  # of the training rows without a gap
 
     @property
     def names(self) -> list[str]:
         """Of the features."""
         lists = [f"[{place}]" for place in range(len(self.mean))]
-        parts = {"number": [""], "date": DATE_PARTS, "list": lists}[self.kind]
+        parts = {"number": [""], "date": DATE_PARTS}.get(self.kind, lists)
         return [f"{self.name}{part}" for part in parts] + super().names
 
     def _values(self, cells: Cells) -> np.ndarray:
@@ -174,66 +161,40 @@ class Numbers(Column):
         values, words = cells.parsed(_date) if self.kind == "date" else cells.numbers()
         if words.any():
             told = _told(cells, int(np.argmax(words)))
-            raise InputError(
-                f"{printable(self.name)}: is no {self.kind} in a row ({told}); clear the cell"
-            )
+            raise InputError(f"{printable(self.name)}: not a {self.kind}: {told}; clear the cell")
         width, values = len(self.mean), values.reshape(len(values), -1)
         if values.shape[1] == 0:  # lists that are all missing
             values = np.full((len(values), width), math.nan)
         if values.shape[1] != width and width:
+            name = printable(self.name)
             raise InputError(
-                f"{cells.where(0)}: {printable(self.name)} holds {values.shape[1]} numbers, and "
-                f"{width} before; each list must have as many"
+                f"{cells.where(0)}: {name} holds other than {width} numbers, as before"
             )
-        self._limit(cells, values, LARGEST)
         return values
 
-    def _limit(self, cells: Cells, values: np.ndarray, largest: float) -> None:
-        """Raise InputError with the first row (n, width) that holds a larger number."""
-        if (wrong := (np.abs(values) > largest).any(axis=1)).any():
-            row = int(np.argmax(wrong))
-            number = np.nanmax(np.abs(values[row]))
-            raise InputError(
-                f"{printable(self.name)}: a number of {number:.3g} in a row ({cells.where(row)}), "
-                f"and {largest:.3g} is the largest that can be used; clear the cell"
-            )
-
     def learn(self, cells: Cells, rows: np.ndarray) -> None:
-        """Merge the moments of the training rows (n,) of a batch; see `Statistics.merge`."""
+        """Merge the statistics of the training rows (n,) of a batch that have no gap."""
         values = self._values(cells)[rows]
-        gaps = np.isnan(values)
-        self.has_gap |= bool(gaps.any() if values.shape[1] else len(gaps))
-        if not values.shape[1]:  # lists that are all missing so far
-            return
-        self.mean = np.resize(self.mean, values.shape[1])  # of lists, with the first batch
-        n = (~gaps).sum(axis=0)
-        mean = np.where(gaps, 0.0, values).sum(axis=0) / np.maximum(n, 1)
-        squares = (np.where(gaps, 0.0, values - mean) ** 2).sum(axis=0)
-        apart, total = mean - self.mean, np.maximum(self._n + n, 1)
-        self._squares = self._squares + squares + apart**2 * self._n * n / total
-        self.mean, self._n = self.mean + apart * n / total, self._n + n
-        low, high = (np.where(gaps, bound, values) for bound in (math.inf, -math.inf))
-        self._low = np.minimum(self._low, low.min(axis=0, initial=math.inf))
-        self._high = np.maximum(self._high, high.max(axis=0, initial=-math.inf))
+        gaps = np.isnan(values).any(axis=1) | (values.shape[1] == 0)  # of lists, all so far
+        self.has_gap |= bool(gaps.any())
+        if not gaps.all():
+            seen = measure(values[~gaps])
+            self._seen = seen if self._seen is None else self._seen.merge(seen)
+            self.mean = self._seen.mean
 
     def finish(self, n_rows: int) -> str:
         """Fit what so many training rows showed; return why there is nothing to use, or ''."""
-        if not np.any(self._n):
+        if self._seen is None:
             return "holds no value in training"
-        varies = np.less(self._low, self._high)
-        if not varies.any() and not self.has_gap:
+        low, high = self._seen.low, self._seen.high
+        if not (low < high).any() and not self.has_gap:
             return "holds one value in training"
-        spread = np.sqrt(self._squares / n_rows)
-        self.spread = np.where(varies & (spread > 0), spread, 1.0)
-        limits = np.minimum(DIGITS * self.spread, np.finfo(np.float32).max / 2)
-        largest = np.maximum(self._high, np.negative(self._low))
-        self.needs_double = self.kind != "date" and bool((largest > limits).any())
+        spread = self._seen.spread * math.sqrt(self._seen.weight / n_rows)
+        self.spread = np.where(spread > 0, spread, 1.0)
+        limits = np.minimum(self.spread, np.finfo(np.float32).max / 2 / DIGITS)
+        is_far = np.maximum(high, -low) / DIGITS > limits
+        self.needs_double = self.kind != "date" and bool(is_far.any())
         return ""
-
-    @property
-    def n_filled(self) -> float:
-        """How many features of a row are not zero."""
-        return len(self.names)
 
     def encode(self, cells: Cells, standardize: bool, largest: float) -> np.ndarray:
         """Return the features (n, len(names)) of cells, of which none may be larger."""
@@ -242,10 +203,15 @@ class Numbers(Column):
         values = np.where(gaps, self.mean, values)
         if standardize:
             values = (values - self.mean) / self.spread
-        self._limit(cells, values, largest)
+        if (wrong := (np.abs(values) > largest).any(axis=1)).any():
+            where = cells.where(int(np.argmax(wrong)))
+            raise InputError(
+                f"{where}: {printable(self.name)} is above {largest:.3g}; clear the cell"
+            )
         return np.column_stack([values, *[gaps.any(axis=1)] * self.has_gap])
 
 
+@dataclasses.dataclass(eq=False)
 class Words(Column):
     """Categories or texts.
 
@@ -253,16 +219,14 @@ class Words(Column):
     ----------
     values : the frequent values, or the words, in their order.
     weights : of each word, 1 + log((1 + n) / (1 + df)); none of categories.
-    share : of training rows whose value is another; of texts, how many different words a row has.
+    share : how many features of a row are not zero: 1 of a category, or its different words.
     """
 
-    kept: ClassVar[tuple[str, ...]] = (*Column.kept, "values", "weights", "share")
+    values: list[str] = dataclasses.field(default_factory=list)
+    weights: np.ndarray = dataclasses.field(default_factory=lambda: np.empty(0))
+    share: float = 1.0
 
-    def __init__(self, name: str, kind: str) -> None:
-        super().__init__(name, kind)
-        self.values: list[str] = []
-        self.weights = np.empty(0)
-        self.share = 0.0
+    def __post_init__(self) -> None:
         self._counts = Counter[str]()
 
     @property
@@ -301,74 +265,62 @@ class Words(Column):
             what = "word" if is_text else "value"
             return f"holds no {what} that is in {least} training rows or more"
         counts = dict(sorted(kept))
-        self.values, n_kept = list(counts), sum(counts.values())
-        self.share = (n_kept if is_text else sum(self._counts.values()) - n_kept) / n_rows
+        self.values = list(counts)
+        self.share = sum(counts.values()) / n_rows if is_text else 1.0
         if is_text:
             self.weights = 1 + np.log((1 + n_rows) / (1 + np.array(list(counts.values()))))
         return ""
 
-    @property
-    def n_filled(self) -> float:
-        """How many features of a row are not zero."""
-        return self.share if self.kind == "text" else 1.0
-
     @functools.cached_property
     def _places(self) -> dict[str | None, int]:
-        return {value: place for place, value in enumerate(self.values)}
+        places: dict[str | None, int] = {value: place for place, value in enumerate(self.values)}
+        return places | ({None: len(places) + 1} if self.has_gap else {})
 
     def encode(self, cells: Cells, standardize: bool, largest: float) -> Any:
         """Return the features (n, len(names)) of cells, as a sparse array."""
         from scipy.sparse import csr_array
 
         texts, codes = cells.distinct
+        if self.kind == "category":
+            found = [[self._places.get(text, len(self.values))] for text in texts]
+        else:
+            words = (WORD.findall((text or "").lower()) for text in texts)
+            found = [
+                [self._places[word] for word in some if word in self._places] for some in words
+            ]
+        rows = np.repeat(np.arange(len(texts), dtype=np.int32), [*map(len, found)])
+        places = np.array([place for some in found for place in some], np.int32)
+        shape = len(texts), len(self.names)
+        features = csr_array((np.ones(len(places)), (rows, places)), shape)  # counts
         if self.kind == "text":
-            return csr_array(self._tf_idf(texts), (len(texts), len(self.values)))[codes]
-        other, stops = len(self.values), np.arange(len(codes) + 1, dtype=np.int32)
-        places = np.array([self._places.get(text, other) for text in texts], np.int32)
-        if self.has_gap:
-            places[[text is None for text in texts]] = other + 1
-        return csr_array((np.ones(len(codes)), places[codes], stops), (len(codes), len(self.names)))
-
-    def _tf_idf(self, texts: list[str | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return values, indices and pointers of the rows of texts, in CSR."""
-        n_words = len(self.values)
-        found = [[*map(self._places.get, WORD.findall((text or "").lower()))] for text in texts]
-        starts = np.repeat(np.arange(len(texts)) * n_words, [len(places) for places in found])
-        places = [-1 if place is None else place for row in found for place in row]
-        words = np.array(places, np.int64)
-        keys, counts = np.unique((starts + words)[words >= 0], return_counts=True)
-        rows, words = np.divmod(keys, n_words)
-        values = (1 + np.log(counts)) * self.weights[words]
-        values /= np.sqrt(np.bincount(rows, values**2, len(texts)))[rows]
-        stops = np.cumsum(np.bincount(rows, minlength=len(texts)))
-        return values, words.astype(np.int32), np.append(0, stops).astype(np.int32)
+            features.data = (1 + np.log(features.data)) * self.weights[features.indices]
+            squares = features.multiply(features).sum(axis=1)
+            features.data /= np.sqrt(np.repeat(squares, np.diff(features.indptr)))
+        return features[codes]
 
 
 def _column(name: str, kind: str) -> Numbers | Words:
-    return (Words if kind in ("category", "text") else Numbers)(name, kind)
+    if kind in ("category", "text"):
+        return Words(name, kind)
+    width = {"number": 1, "date": 3, "list": 0}[kind]
+    return Numbers(name, kind, mean=np.zeros(width), spread=np.ones(width))
 
 
 def _restored(item: Mapping[str, Any]) -> Numbers | Words:
     """Return the column that JSON describes; it may raise what damaged JSON leads to."""
-    name, kind = item["name"], item["kind"]
-    if type(name) is not str or kind not in (*KINDS, "list"):
-        raise ValueError("its columns")
-    column = _column(name, kind)
-    widths = {"date": 3, "number": 1}
-    for key in column.kept[2:]:
-        is_array = isinstance(getattr(column, key), np.ndarray)
-        setattr(column, key, np.array(item[key], np.float64) if is_array else item[key])
-    if isinstance(column, Numbers):
-        width = widths.get(kind, len(column.mean))
-        is_fine = column.mean.shape == column.spread.shape == (width,) and width > 0
-        numbers, positive = column.mean, column.spread
-    else:
-        values, numbers, positive = column.values, column.weights, column.weights
-        is_fine = type(values) is list and all(type(value) is str for value in values)
-        is_fine &= positive.shape == (len(values) * (kind == "text"),)
-        is_fine &= type(column.share) is float
-    is_fine &= type(column.has_gap) is bool and bool(np.isfinite([*numbers, *positive]).all())
-    if not (is_fine and (positive > 0).all()):
+    column = _column("", item["kind"])
+    for field in dataclasses.fields(column):
+        value, default = item[field.name], getattr(column, field.name)
+        value = np.array(value, np.float64) if isinstance(default, np.ndarray) else value
+        if type(value) is not type(default):
+            raise ValueError(f"{field.name} of a column")
+        setattr(column, field.name, value)
+    values: list[Any] = getattr(column, "values", [])
+    arrays = [value for value in vars(column).values() if isinstance(value, np.ndarray)]
+    widths = {"number": 1, "date": 3, "list": max(1, len(arrays[0])), "text": len(values)}
+    shape = (widths.get(column.kind, 0),)
+    is_fine = all(array.shape == shape and np.isfinite(array).all() for array in arrays)
+    if not (is_fine and (arrays[-1] > 0).all() and all(type(value) is str for value in values)):
         raise ValueError("its columns")
     return column
 
@@ -436,7 +388,8 @@ class Encoding:
             raise InputError(f"{table.paths[0]}: no column is left to learn from ({told[:200]})")
         width = sum(len(column.names) for column in columns)
         is_large = 4 * table.n_rows * width > DENSE
-        is_sparse = is_large and 3 * sum(column.n_filled for column in columns) < width
+        filled = sum(c.share if isinstance(c, Words) else len(c.names) for c in columns)
+        is_sparse = is_large and 3 * filled < width
         needs_double = any(isinstance(c, Numbers) and c.needs_double for c in columns)
         is_double = not is_sparse and (needs_double or 8 * table.n_rows * width <= DENSE)
         return cls(tuple(columns), left_out, is_sparse, np.float64 if is_double else np.float32)
@@ -476,7 +429,7 @@ class Encoding:
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all of it as an array of bytes: JSON in UTF-8."""
         settings = {
-            "columns": [{key: getattr(c, key) for key in c.kept} for c in self.columns],
+            "columns": [dataclasses.asdict(column) for column in self.columns],
             "left_out": self.left_out,
             "is_sparse": self.is_sparse,
             "dtype": np.dtype(self.dtype).name,
@@ -508,14 +461,10 @@ def _decided(
 ) -> tuple[list[Numbers | Words], dict[str, str]]:
     """Return the columns that may be used, and why each of the others is not."""
     for name, kind in kinds.items():
-        if name not in table.names:
+        if name not in table.names or kind not in KINDS:
             raise InputError(
-                f"data.kinds: there is no column {class_name(printable(name))}; the columns are "
-                f"{printable(', '.join(table.names))[:200]}"
-            )
-        if kind not in KINDS:
-            raise InputError(
-                f"data.kinds: {printable(name)}={kind}: must be one of {', '.join(KINDS)}"
+                f"data.kinds: {printable(name)}={kind}: must be one of {', '.join(KINDS)}, of one "
+                f"of the columns {printable(', '.join(table.names))[:200]}"
             )
     left_out, known, seen = {}, dict[str, str](), dict[str, _Seen]()
     names = [name for name in table.names if name not in without]

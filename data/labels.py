@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -15,7 +15,6 @@ from data.files.arrays import NpyRows
 
 FEW = 20  # examples, whose labels may be numbers that are measured
 BLOCK = 2**20  # labels of a file that are read at a time
-ONE_HOT = ": y.argmax(axis=1) of one-hot rows, y.ravel() of a column"
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 
 
@@ -32,17 +31,8 @@ class Coded:
     names: np.ndarray
     codes: np.ndarray
 
-    @property
-    def shape(self) -> tuple[int]:
-        """(N,)."""
-        return (len(self.codes),)
-
     def __len__(self) -> int:
         return len(self.codes)
-
-    def __getitem__(self, place: slice | np.ndarray) -> np.ndarray:
-        labels: np.ndarray = self.names[self.codes[place]]
-        return labels
 
 
 Labels = np.ndarray | NpyRows | Coded  # (N,)
@@ -51,10 +41,7 @@ Labels = np.ndarray | NpyRows | Coded  # (N,)
 def check_labels(y: np.ndarray, where: str) -> np.ndarray:
     """Return y (N,) as integers or text, or raise InputError."""
     if y.ndim != 1 or y.dtype.kind not in "biufUS":
-        raise InputError(
-            f"{where}: y is {y.dtype} of shape {y.shape}; it must be integers or text, one label "
-            f"an example{ONE_HOT if y.ndim == 2 else ''}"
-        )
+        raise InputError(f"{where}: y is {y.dtype} of shape {y.shape}; it must be labels (N,)")
     if y.dtype.kind in "US":
         try:
             text = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
@@ -78,10 +65,8 @@ def check_exact(y: np.ndarray, where: str) -> None:
     digits = min(np.finfo(y.dtype).nmant + 1, 63)  # binary; 2 ** 63 is the limit of int64
     if len(merged := np.flatnonzero(np.abs(y) >= y.dtype.type(2) ** digits)):
         first = merged[0]
-        raise InputError(
-            f"{where}: y[{first}]={y[first]}: labels must be whole numbers or text, and as "
-            f"{y.dtype} below 2**{digits}, from where on it merges them; save them as integers"
-        )
+        limits = f"whole numbers or text, and as {y.dtype} below 2**{digits}"
+        raise InputError(f"{where}: y[{first}]={y[first]}: labels must be {limits}")
 
 
 def find_classes(y: Labels, where: str) -> np.ndarray:
@@ -99,21 +84,20 @@ def find_classes(y: Labels, where: str) -> np.ndarray:
     are_numbers = classes.dtype.kind == "U" and all(map(NUMBER.fullmatch, names))
     is_measured = are_numbers and 2 * len(names) > len(y) and any(Decimal(n) % 1 for n in names)
     if len(names) == len(y) > 2 or (is_measured and len(y) > FEW):
-        raise InputError(
-            f"{where}: {len(names)} different labels for {len(y)} examples; a class needs several "
-            "of them (for numbers to be predicted use a regression)"
-        )
+        counts = f"{len(names)} different labels for {len(y)} examples"
+        raise InputError(f"{where}: {counts}; a class needs several (of numbers use a regression)")
     if are_numbers:
         return np.array(sorted(names, key=lambda name: (Decimal(name), name)), classes.dtype)
     return classes
 
 
 def class_indices(
-    y: Labels, classes: np.ndarray, where: str, unknown: str = "is not a class of the model"
+    y: Labels, classes: np.ndarray, where: str, unknown: str | None = "is not a class of the model"
 ) -> np.ndarray:
     """Return the index of the class that each label names: of a file, in as few bytes as do.
 
-    A name is a text: 2 and "2" are one name, "2" and "02" are two.
+    A name is a text: 2 and "2" are one name, "2" and "02" are two. An example of a table without a
+    label has the index -1; so has one with a label of no class, where `unknown` is None.
 
     Raises
     ------
@@ -121,17 +105,18 @@ def class_indices(
         When a label is no name of a class; what it then is said to be is `unknown`.
     """
     if isinstance(y, Coded):
-        of_names: np.ndarray = class_indices(y.names, classes, where, unknown)[y.codes]
-        return of_names
+        of_names = np.append(class_indices(y.names, classes, where, unknown), -1)
+        of_codes: np.ndarray = of_names[y.codes]
+        return of_codes
     places = places_of(classes)
-    in_memory = isinstance(y, np.ndarray)
-    indices = np.empty(len(y), np.int64 if in_memory else np.min_scalar_type(len(classes) - 1))
+    is_whole = isinstance(y, np.ndarray) or unknown is None
+    indices = np.empty(len(y), np.int64 if is_whole else np.min_scalar_type(len(classes) - 1))
     start = 0
     for block in _blocks(y, where):
         distinct = np.unique(block)
-        numbers = [places.get(name, places.get(str(name))) for name in distinct.tolist()]
-        if None in numbers:
-            name = class_name(distinct[numbers.index(None)])
+        numbers = [places.get(name, places.get(str(name), -1)) for name in distinct.tolist()]
+        if unknown is not None and -1 in numbers:
+            name = class_name(distinct[numbers.index(-1)])
             raise InputError(f"{where}: label {name} {unknown} ({listed(classes)})")
         rows = slice(start, start + len(block))
         indices[rows] = np.array(numbers, dtype=indices.dtype)[np.searchsorted(distinct, block)]
@@ -139,7 +124,7 @@ def class_indices(
     return indices
 
 
-def listed(classes: np.ndarray) -> str:
+def listed(classes: Sequence[Any] | np.ndarray) -> str:
     """Return the names of the classes, or the first ten of them, as one text."""
     return ", ".join(map(class_name, classes[:10])) + (", ..." if len(classes) > 10 else "")
 
@@ -149,6 +134,7 @@ def _blocks(y: Labels, where: str) -> Iterator[np.ndarray]:
     if isinstance(y, np.ndarray):
         yield y
         return
+    assert isinstance(y, NpyRows)
     for start in range(0, len(y), BLOCK):
         yield check_labels(y[start : start + BLOCK], where)
 
@@ -180,9 +166,7 @@ def class_weights(
             present = np.where(totals > 0, totals, np.inf)
             balanced: np.ndarray = totals.sum() / (len(classes) * present)
         if not np.isfinite(balanced).all():
-            raise InputError(
-                "class_weight=balanced: the examples of some classes weigh too little beside others"
-            )
+            raise InputError("class_weight=balanced: some classes weigh too little beside others")
         return balanced
     if not isinstance(weight, Mapping):
         raise InputError(f"class_weight={weight}: must be balanced or a weight for each class")

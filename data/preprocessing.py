@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from data.dataset import Examples, Sharded
+from data.dataset import Examples, Sharded, SparseRows, row_size
 from data.errors import InputError
 from data.files.arrays import NpyRows
 from data.machine import do_all, in_order, row_parts
 from data.options import Options, option
-from data.sparse import SparseRows, row_size
 
 BLOCK_BYTES = 2**20  # of a block as float64: it stays in the processor's cache
 # What a thread measures before it is merged with the rest: so many blocks, and so many rows at
@@ -28,11 +27,7 @@ CHUNK_BYTES = 2**23  # of rows that a thread prepares at a time, as float64
 def check_kind(X: Examples, where: str) -> None:
     """Raise InputError where X is not (N, ...) real numbers, at least one an example."""
     if X.dtype.kind not in "biuf" or len(X.shape) < 2 or 0 in X.shape[1:]:
-        hint = "; for one feature an example give X[:, None]" if len(X.shape) == 1 else ""
-        raise InputError(
-            f"{where}: X is {X.dtype} of shape {X.shape}; it must be real numbers of shape "
-            f"(N, ...) with at least one feature{hint}"
-        )
+        raise InputError(f"{where}: X is {X.dtype} of shape {X.shape}; it must be numbers (N, D)")
 
 
 def check_finite(X: Examples, where: str = "X") -> None:
@@ -73,10 +68,8 @@ def check_rows(
     if isinstance(X, NpyRows):
         path, number = X.place_of(number)
         where = str(path)
-    raise InputError(
-        f"{where}: example {number} holds {value}: it is not finite "
-        f"(at [{', '.join(map(str, [number, *column]))}]); remove or replace it"
-    )
+    place = [int(number), *column]
+    raise InputError(f"{where}: example {number} holds {value}: it is not finite (at {place})")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +91,7 @@ class Statistics:
 
     @property
     def is_merged(self) -> np.ndarray:
-        """(D,) whether the values of a feature differ by less than float64 tells apart."""
+        """(D,) whether the values of a feature differ by hardly more than float64 tells apart."""
         merged: np.ndarray = self.varies & (self.spread == 0)
         return merged
 
@@ -147,8 +140,7 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
 
 
 def _measure_shard(X: Examples, weights: np.ndarray | None, *_: Any) -> Statistics:
-    size = max(1, BLOCK_BYTES // (8 * row_size(X)))
-    measure_block = _measure_block
+    size, measure_block = max(1, BLOCK_BYTES // (8 * row_size(X))), _measure_block
     if isinstance(X, SparseRows):
         # A block has figures of all features, so it has several times as many values.
         size = max(size, MANY * X.shape[1] // row_size(X))
@@ -156,9 +148,9 @@ def _measure_shard(X: Examples, weights: np.ndarray | None, *_: Any) -> Statisti
 
     def measure_part(part: slice) -> Statistics:
         blocks = row_parts(part.stop, size, part.start)
-        with np.errstate(over="ignore", invalid="ignore"):  # each thread has its own
-            measured = (measure_block(X, rows, weights) for rows in blocks)
-            return functools.reduce(Statistics.merge, measured)
+        return functools.reduce(
+            Statistics.merge, (measure_block(X, rows, weights) for rows in blocks)
+        )
 
     parts = row_parts(len(X), max(PART_ROWS, PART * size))
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses it reports what overflows
@@ -252,27 +244,31 @@ class AffineMap:
         if out is None:
             out = np.empty(flat.shape, dtype=np.float32)
         self.fill(flat, out)
-        with np.errstate(over="ignore", invalid="ignore"):
-            # Column by column, for numpy adds whole rows to each other at the speed of memory.
-            is_finite = np.isfinite(np.add.reduce(out, axis=0)).all()
-        if not is_finite:
-            self._fill_in_float64(flat, out)
-            if (wrong := flat[~np.isfinite(out)]).size:
+        if not np.isfinite(out).all():
+            self.fill(flat, out, is_exact=True)
+            if not np.isfinite(out).all():
                 check_rows(X, X, np.arange(len(X)))
-                raise _too_large(wrong, out.dtype)
+                raise _too_large(flat, out.dtype)
         return out
 
-    def fill(self, flat: np.ndarray, out: np.ndarray) -> None:
-        """Put the prepared features of (N, D) into `out`; what its type cannot hold is infinite."""
+    def fill(self, flat: np.ndarray, out: np.ndarray, *, is_exact: bool = False) -> None:
+        """Put the prepared features of (N, D) into `out`; what its type cannot hold is infinite.
+
+        Two float32 for the shift take less than half the time of float64, and are as right to the
+        last bits of the result: where the first difference cancels it is exact (P. Sterbenz,
+        Floating-Point Computation, 1974). But they may overflow on the way, unless `is_exact`.
+        """
         parts = self._in_float32
-        if parts is None or out.dtype != np.float32 or not np.can_cast(flat.dtype, np.float32):
-            self._fill_in_float64(flat, out)
-            return
-        # Less than half the time of float64, and as right to the last bits of the result: where the
-        # first difference cancels it is exact (P. Sterbenz, Floating-Point Computation, 1974).
-        high, low, inverse = parts
+        is_exact |= out.dtype != np.float32 or not np.can_cast(flat.dtype, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            for rows in row_parts(len(flat), max(1, CACHED_BYTES // (8 * len(high)))):
+            for rows in row_parts(len(flat), max(1, CACHED_BYTES // (8 * len(self.shift)))):
+                if parts is None or is_exact:
+                    exact = np.subtract(
+                        flat[rows], self.shift, dtype=np.float64, casting="same_kind"
+                    )
+                    out[rows] = np.divide(exact, self.scale, out=exact)
+                    continue
+                high, low, inverse = parts
                 values = out[rows]
                 values[...] = flat[rows]
                 values -= high
@@ -288,13 +284,6 @@ class AffineMap:
         normal = (np.abs(inverse) >= np.finfo(np.float32).tiny) & np.isfinite(inverse)
         return (high, low, inverse) if (normal & np.isfinite(high)).all() else None
 
-    def _fill_in_float64(self, flat: np.ndarray, out: np.ndarray) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            for rows in row_parts(len(flat), max(1, CACHED_BYTES // (8 * len(self.shift)))):
-                values = np.subtract(flat[rows], self.shift, dtype=np.float64, casting="same_kind")
-                values /= self.scale
-                out[rows] = values
-
     def design_matrix(self, X: Examples, dtype: type[np.floating] = np.float32) -> Examples:
         """Return (N, D + 1): the prepared features and a column of ones for the bias.
 
@@ -307,11 +296,9 @@ class AffineMap:
             return X.prepared(self)
         if isinstance(X, SparseRows):
             prepared = self.sparse_design(X, dtype)
-            is_finite = np.isfinite(prepared.matrix.data)
-            if not is_finite.all():
+            if not np.isfinite(prepared.arrays[0]).all():
                 check_rows(X, X, np.arange(len(X)))
-                wrong = X.matrix.data[~is_finite[prepared.matrix.indices < X.shape[1]]]
-                raise _too_large(wrong, prepared.dtype)
+                raise _too_large(X.arrays[0], prepared.dtype)
             return prepared
         flat = flatten(np.asarray(X))
         design = np.empty((flat.shape[0], flat.shape[1] + 1), dtype=dtype)
@@ -329,21 +316,15 @@ class AffineMap:
         Raises InputError where a feature is shifted, which would make its zeros something else.
         """
         if self.shift.any():
-            raise InputError(
-                "X is sparse: features that are shifted would be zero no more; give dense rows, or "
-                "use preprocessing=scale or none"
-            )
-        (values, columns, ends), n = X.arrays, len(X)
+            advice = "use preprocessing=scale or none"
+            raise InputError(f"X is sparse: features that are shifted fill every zero; {advice}")
+        from scipy.sparse import csr_array, hstack
+
+        values, columns, ends = X.arrays
         with np.errstate(over="ignore", invalid="ignore"):
-            prepared = (values / self.scale[columns]).astype(dtype)
-        places = ends + np.arange(n + 1, dtype=ends.dtype)  # of each row, with one value more
-        ones = np.zeros(len(values) + n, dtype=bool)
-        ones[places[1:] - 1] = True
-        design = np.ones(len(ones), dtype), np.full(len(ones), X.shape[1], columns.dtype)
-        for array, part in zip(design, (prepared, columns), strict=True):
-            array[~ones] = part
-        shape = n, X.shape[1] + 1
-        return SparseRows(type(X.matrix)((*design, places), shape=shape, copy=False))
+            prepared = X.like((values / self.scale[columns]).astype(dtype), columns, ends)
+        ones = csr_array(np.ones((len(X), 1), dtype))
+        return SparseRows(csr_array(hstack([prepared.matrix, ones], format="csr")))
 
 
 def _too_large(values: np.ndarray, dtype: np.dtype) -> InputError:
@@ -408,18 +389,17 @@ class Preprocessing(Options):
             When float32 would round features that differ to one another.
         """
         low, high = statistics.low, statistics.high
-        zeros, ones = np.zeros(len(low)), np.ones(len(low))
         largest = np.maximum(high, -low)
-        shift = statistics.mean if self.shifts else zeros
-        size = {"standardize": statistics.spread, "scale": largest}.get(self.method, ones)
+        shift = statistics.mean if self.shifts else np.zeros_like(low)
+        sizes = {"standardize": statistics.spread, "scale": largest}
+        size = sizes.get(self.method, np.ones_like(low))
         scale = np.where(size > 0, size, 1.0)
         with np.errstate(over="ignore"):  # transform reports what overflows
             prepared = np.maximum(np.abs((low - shift) / scale), np.abs((high - shift) / scale))
         if (low != high).any() and prepared.max() < np.finfo(np.float32).tiny:
-            advice = f"{self.hint}, or" if self.hint else "; use"
             raise InputError(
                 f"X holds values (up to {largest.max():.1e}) that float32 rounds to zero after "
-                f"preprocessing{advice} other units"
+                "preprocessing; use preprocessing=standardize or other units"
             )
         return AffineMap(shift, scale)
 

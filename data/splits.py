@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data.dataset import Dataset, Examples, Split, class_counts
+from data.dataset import Dataset, Examples, SparseRows, Split, class_counts
 from data.errors import InputError
 from data.files.arrays import Kind, NpyRows
 from data.machine import LABELS, check_room, row_parts
 from data.preprocessing import check_rows
-from data.sparse import SparseRows
 
 if TYPE_CHECKING:
     from data.encoding import Encoding
@@ -69,12 +68,12 @@ def stratified_folds(y: np.ndarray, n_folds: int, rng: np.random.Generator) -> n
 def make_dataset(
     splits: Mapping[str, Split],
     fractions: Mapping[str, float],
-    *,
     rng: np.random.Generator,
     name: str,
     classes: np.ndarray,
     image_shape: tuple[int, ...] | None,
     origin: str,
+    *,
     places: Mapping[str, np.ndarray] | None = None,
     encoding: "Encoding | None" = None,
     notes: tuple[str, ...] = (),
@@ -137,8 +136,16 @@ def choose_rows(
     places = {"train": np.arange(len(y))}
     for split in splits:
         rest = places["train"]
-        kept, out = _split_off(y[rest], fractions.get(split, 0.0), rng, most, at_random=at_random)
-        places |= {"train": rest[kept], split: rest[out]}
+        labels, fraction = y[rest], fractions.get(split, 0.0)
+        if not at_random and fraction * len(rest) <= most:
+            kept, held = stratified_split(labels, fraction, rng)
+        else:
+            n_held, n_classes = min(round(fraction * len(rest)), most), int(y.max()) + 1
+            held = np.sort(rng.choice(len(rest), n_held, replace=False))
+            left = class_counts(labels, n_classes) - class_counts(labels[held], n_classes)
+            held = held[left[labels[held]] > 0]
+            kept = np.delete(np.arange(len(rest)), held)
+        places |= {"train": rest[kept], split: rest[held]}
     return places
 
 
@@ -172,20 +179,6 @@ def check_loading(
     if making > raw + copies:
         parts = {"making the examples": making + sorting}
     check_room(where, parts, advice)
-
-
-def _split_off(
-    y: np.ndarray, fraction: float, rng: np.random.Generator, most: int, *, at_random: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return sorted indices into y: of what stays, and of what is split off."""
-    if not at_random and fraction * len(y) <= most:
-        return stratified_split(y, fraction, rng)
-    n_held = min(round(fraction * len(y)), most)
-    held = np.sort(rng.choice(len(y), n_held, replace=False))
-    n_classes = int(y.max()) + 1
-    left = class_counts(y, n_classes) - class_counts(y[held], n_classes)
-    held = held[left[y[held]] > 0]
-    return np.delete(np.arange(len(y)), held), held
 
 
 def _take_apart(split: Split, places: Mapping[str, np.ndarray]) -> dict[str, Split]:

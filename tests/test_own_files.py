@@ -1,4 +1,4 @@
-"""Files of any kind that people have: each trains and predicts with one command each."""
+"""Files of any kind that people have are the same examples; each is trained on and predicted."""
 
 import csv
 import gzip
@@ -6,8 +6,13 @@ import json
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from classifier.model import LinearModel
+from classifier.runs.config import PredictConfig
+from classifier.runs.prediction import predict
+from data.preprocessing import AffineMap
+from data.sources.files import Source
 
 NAMES = np.array(["ant", "bee", "cat"])
 OPTIMUM = ["optimizer=lbfgs", "epochs=300", "optimizer.tol=1e-6", "report.plots=none"]
@@ -24,23 +29,17 @@ def examples():
     return X.astype(np.float32), NAMES[y]
 
 
-def rows_of(X, y):
-    return [
-        ["kind", *(f"f{k}" for k in range(X.shape[1]))],
-        *([label, *x] for label, x in zip(y, X.tolist(), strict=True)),
-    ]
-
-
 def write_csv(path, X, y, delimiter=",", opened=open):
     with opened(path, "wt", newline="", encoding="utf-8") as file:
-        csv.writer(file, delimiter=delimiter).writerows(rows_of(X, y))
-    return ["data.train=" + path.name, "data.label=kind"]
+        rows = csv.writer(file, delimiter=delimiter)
+        rows.writerow(["kind", *(f"f{k}" for k in range(X.shape[1]))])
+        rows.writerows([label, *x] for label, x in zip(y, X.tolist(), strict=True))
+    return {"train": path.name, "label": "kind"}
 
 
 def write_frame(path, X, y):
-    frame = pytest.importorskip("polars").DataFrame(
-        {"kind": y} | {f"f{k}": column for k, column in enumerate(X.T)}
-    )
+    columns = {"kind": y} | {f"f{k}": column for k, column in enumerate(X.T)}
+    frame = pytest.importorskip("polars").DataFrame(columns)
     if path.suffix == ".parquet":
         frame.write_parquet(path)
     elif path.suffix == ".arrow":
@@ -50,39 +49,38 @@ def write_frame(path, X, y):
         frame.write_ipc_stream(path / "data-00000-of-00001.arrow")
         state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
         (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
-        (path / "dataset_info.json").write_text("{}", encoding="utf-8")
-    return ["data.train=" + path.name, "data.label=kind"]
+    return {"train": path.name, "label": "kind"}
 
 
 def write_npz(path, X, y):
     np.savez(path, embeddings=X, target=y, others=np.zeros(3))
-    return ["data.train=" + path.name]
+    return {"train": path.name}
 
 
 def write_npy(path, X, y):
     for part in range(2):  # shards
         np.save(path.with_name(f"X-{part}.npy"), X[120 * part :][:120])
         np.save(path.with_name(f"y-{part}.npy"), y[120 * part :][:120])
-    return ["data.train_X=X-*.npy", "data.train_y=[y-0.npy,y-1.npy]"]
+    return {"train_X": "X-*.npy", "train_y": ["y-0.npy", "y-1.npy"]}
 
 
 def write_safetensors(path, X, y):
     codes = np.searchsorted(NAMES, y)
     pytest.importorskip("safetensors.numpy").save_file({"features": X, "labels": codes}, path)
-    return ["data.train=" + path.name]
+    return {"train": path.name}
 
 
 def write_torch(path, X, y):
     torch = pytest.importorskip("torch")
     codes = torch.tensor(np.searchsorted(NAMES, y))
     torch.save({"features": torch.tensor(X), "labels": codes}, path)
-    return ["data.train=" + path.name]
+    return {"train": path.name}
 
 
 def write_hdf5(path, X, y):
     with pytest.importorskip("h5py").File(path, "w") as file:
         file["features"], file["labels"] = X, y.astype("S")
-    return ["data.train=" + path.name]
+    return {"train": path.name}
 
 
 def write_sparse(path, X, y):
@@ -90,14 +88,14 @@ def write_sparse(path, X, y):
 
     save_npz(path, coo_array(X))
     np.save(path.with_name("y.npy"), y)
-    return ["data.train_X=" + path.name, "data.train_y=y.npy", "preprocessing=none"]
+    return {"train_X": path.name, "train_y": "y.npy"}
 
 
 def write_svmlight(path, X, y):
     from sklearn.datasets import dump_svmlight_file
 
     dump_svmlight_file(X, np.searchsorted(NAMES, y), str(path))
-    return ["data.train=" + path.name, "preprocessing=none"]
+    return {"train": path.name}
 
 
 KINDS = {
@@ -108,7 +106,7 @@ KINDS = {
     "mine.arrow": write_frame,
     "saved": write_frame,
     "mine.npz": write_npz,
-    "X.npy": write_npy,
+    "X-*.npy": write_npy,
     "mine.safetensors": write_safetensors,
     "mine.pt": write_torch,
     "mine.h5": write_hdf5,
@@ -117,46 +115,62 @@ KINDS = {
 }
 
 
-@pytest.fixture(scope="module")
-def expected_runs(examples, tmp_path_factory, command_in):
-    """The folders of runs on the same examples as arrays, by their preprocessing."""
-    folder = tmp_path_factory.mktemp("expected")
-    X, y = examples
-    np.savez(folder / "arrays.npz", X=X, y=y)
-    for name in ("standardize", "none"):
-        given = ["data.train=arrays.npz", f"preprocessing={name}", f"hydra.run.dir={name}"]
-        assert command_in(folder, "train.py", *given, *WHOLE).returncode == 0
-    return folder
+def predictions(folder):
+    """Return the predicted classes, and the probabilities."""
+    with (folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    p = [[float(value) for key, value in row.items() if "prob" in key] for row in rows]
+    return [row["prediction"] for row in rows], np.array(p)
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_each_kind_of_file_trains_and_predicts_as_arrays_do(
-    name, examples, expected_runs, command, tmp_path
-):
+def test_each_kind_of_file_holds_the_same_examples(name, examples, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     X, y = examples
     given = KINDS[name](tmp_path / name, X, y)
-    done = command("train.py", *given, *WHOLE, "hydra.run.dir=own")
-    assert done.returncode == 0, done.stderr
-    other = expected_runs / ("none" if "preprocessing=none" in given else "standardize")
-    models = [LinearModel.load(run / "model.npz") for run in (tmp_path / "own", other)]
-    codes = [str(label) for label in range(3)]
-    assert models[0].classes.astype(str).tolist() in (NAMES.tolist(), codes)
-    np.testing.assert_allclose(models[0].W, models[1].W, atol=2e-3 * np.abs(models[1].W).max())
-    report, expected = (
-        json.loads((run / "report.json").read_text(encoding="utf-8"))
-        for run in (tmp_path / "own", other)
-    )
-    assert report["objective"] == pytest.approx(expected["objective"], rel=1e-5)
-    source = given[0].partition("=")[2]
-    if name in ("X.npy", "sparse.npz"):
-        source = "X-0.npy" if name == "X.npy" else source
-    done = command("predict.py", "run=own", f"input={source}")
-    assert done.returncode == 0, done.stderr
-    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    p = np.array([[float(value) for key, value in row.items() if "prob" in key] for row in rows])
-    np.testing.assert_allclose(p, models[1].predict_proba(X)[: len(p)], atol=3e-3)
-    assert len(p) == (120 if name == "X.npy" else 240)
+    source = Source(**given, val_fraction=0.0, test_fraction=0.0)
+    dataset = source.load(np.random.default_rng(0))
+    np.testing.assert_array_equal(np.asarray(dataset.train.X[:]), X)
+    np.testing.assert_array_equal(NAMES[dataset.train.y], y)
+    assert dataset.classes.astype(str).tolist() in (NAMES.tolist(), ["0", "1", "2"])
+    rng, features = np.random.default_rng(1), AffineMap(np.zeros(6), np.full(6, 8.0))
+    W, b = (rng.normal(size=shape).astype(np.float32) for shape in ((6, 3), 3))
+    config, encoding = {"data": {"label": given.get("label")}}, dataset.encoding
+    model = LinearModel(W, b, dataset.classes, features, None, config, encoding=encoding)
+    model.save(tmp_path / "model.npz")
+    places = {"output": "predictions.csv", "outputs": "outputs", "top_k": 1}
+    text = predict(PredictConfig(run="model.npz", input=given.get("train", name), **places))
+    expected = softmax(X / 8 @ W + b, axis=1)
+    found, p = predictions(tmp_path)
+    np.testing.assert_allclose(p, expected, rtol=1e-5)
+    assert found == dataset.classes[expected.argmax(axis=1)].astype(str).tolist()
+    assert ("accuracy" in text) == ("train" in given)
+
+
+def test_a_command_trains_on_files_and_another_predicts_them(examples, command, tmp_path):
+    X, y = examples
+    reports, p = [], []
+    for name, preprocessing in (
+        ("mine.csv", "standardize"),
+        ("X-*.npy", "standardize"),
+        ("mine.svmlight", "none"),
+    ):
+        given = KINDS[name](tmp_path / name, X, y)
+        options = [f"data.{key}={value}".replace("'", "") for key, value in given.items()]
+        run = tmp_path / str(len(p))
+        done = command(
+            "train.py", *options, f"preprocessing={preprocessing}", *WHOLE, f"hydra.run.dir={run}"
+        )
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads((run / "report.json").read_text(encoding="utf-8")))
+        done = command("predict.py", f"run={run}", f"input={given.get('train', name)}")
+        assert done.returncode == 0, done.stderr
+        found, probabilities = predictions(tmp_path)
+        p.append(probabilities)
+        places = [[*NAMES, *"012"].index(label) % 3 for label in found]
+        assert np.mean(NAMES[places] == y) > 0.6
+    assert reports[0]["objective"] == pytest.approx(reports[1]["objective"], rel=1e-5)
+    np.testing.assert_allclose(p[0], p[1], atol=3e-3)
 
 
 def test_pictures_train_and_predict_and_a_broken_one_is_named(command, tmp_path):
@@ -179,9 +193,7 @@ def test_pictures_train_and_predict_and_a_broken_one_is_named(command, tmp_path)
     assert "8 x 8 x 3" in done.stdout
     done = command("predict.py", "run=r", "input=pictures/kind 2")
     assert done.returncode == 0, done.stderr
-    with (tmp_path / "predictions.csv").open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["prediction"] for row in rows] == ["kind 2"] * 12
+    assert predictions(tmp_path)[0] == ["kind 2"] * 12
 
 
 def test_a_table_with_gaps_reaches_the_optimum_of_scikit_learn(command, tmp_path):

@@ -19,13 +19,13 @@ from classifier.runs.config import PredictConfig
 from classifier.runs.folder import NOT_BEGUN, kind_of, latest_run, read_report, read_status
 from data.dataset import Examples
 from data.errors import InputError, printable
+from data.examples import Wanted, find_files, open_examples
 from data.files.store import is_folder, is_replaceable, is_there, write_whole
 from data.files.table import Table
 from data.labels import NUMBER, Coded, class_indices
+from data.loading import encode
 from data.machine import row_parts
 from data.sources.cifar import LAYOUTS
-from data.sources.own.examples import Wanted, find_files, open_examples
-from data.sources.own.loading import encode
 
 COUNTED = 2**16  # rows whose rare values are counted at a time
 

@@ -11,7 +11,7 @@ from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.engine import Spread
 from classifier.fit import PerModel
 from classifier.gradient_check import LIMIT, check_stacked_gradient
-from classifier.minibatch import MinibatchTraining
+from classifier.minibatch import MinibatchTraining, window_bytes
 from classifier.optimizers import Lbfgs, MinibatchOptimizer
 from classifier.optimum import ARRAYS, COPIED, WAITING, FullBatchTraining
 from classifier.penalties import STRONGEST, WEAKEST
@@ -20,15 +20,13 @@ from classifier.runs.config import AUTO, LARGEST, Config, Job, by_folds, check_e
 from classifier.runs.log import RunError, log, timed
 from classifier.shards import of_mean_one, on_device
 from classifier.solver import Training
-from data.batches import window_bytes
-from data.dataset import Dataset, Sharded, Split, class_counts
+from data.dataset import Dataset, Sharded, SparseRows, Split, class_counts, row_size
 from data.errors import InputError, class_name, printable
 from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
 from data.machine import STREAMED, check_room, memory
 from data.preprocessing import AffineMap, PreparedRows, Statistics, check_finite, measure
 from data.sources import SeededSource
-from data.sparse import SparseRows, row_size
 from data.splits import stratified_folds
 
 SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them and the bias

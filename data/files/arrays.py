@@ -12,22 +12,16 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, BinaryIO, NamedTuple
+from typing import IO, BinaryIO, NamedTuple, NoReturn
 
 import numpy as np
 
-from data.errors import InputError, damage_told
+from data.errors import InputError, damage_told, one_line
 from data.files.store import check_file, write_whole
 from data.machine import check_room
 
 LISTED = 2**20  # bytes of the list of arrays: of 15,000 with short names, read in a quarter second
 NPY = b"\x93NUMPY"  # with which an .npy file begins
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-    # It differs in the encoding of the names of fields, and arrays with fields are refused.
-    (3, 0): np.lib.format.read_array_header_2_0,
-}
 SAVEZ = "numpy.savez(path, X=X, y=y) writes one"
 MARK = b"sha256:"
 DIGITS = 64  # of a SHA-256 in hexadecimal
@@ -67,22 +61,20 @@ def _read_kind(file: IO[bytes], size: int, path: str, name: str) -> Kind:
         holds Python objects.
     """
     major, minor = np.lib.format.read_magic(file)
-    if (major, minor) not in HEADERS:
-        raise InputError(
-            f"{path}: .npy format {major}.{minor} is not read; save it again with numpy.save"
-        )
+    if major not in (1, 2, 3) or minor:
+        raise InputError(f"{path}: is of .npy format {major}.{minor}; numpy.save saves it anew")
+    # The third differs in the encoding of the names of fields, and arrays with fields are refused.
+    headers = np.lib.format.read_array_header_1_0, np.lib.format.read_array_header_2_0
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of numpy, about headers that Python 2 wrote
-            shape, columns_first, dtype = HEADERS[major, minor](file)
+            shape, columns_first, dtype = headers[major > 1](file)
     except Exception as error:  # of a damaged header numpy raises nearly anything
         raise ValueError("the header of its array is damaged") from error
     kind = Kind(shape, dtype, columns_first, file.tell())
     if dtype.hasobject:
-        raise InputError(
-            f"{path}: {name} holds Python objects; save text as {name}.astype(str) and numbers as "
-            f"{name}.astype(float)"
-        )
+        text = f"save text as {name}.astype(str), numbers as {name}.astype(float)"
+        raise InputError(f"{path}: {name} holds Python objects; {text}")
     if kind.begin + kind.nbytes != size:
         raise ValueError(f"{name} says {kind.nbytes} bytes and has {size - kind.begin}")
     return kind
@@ -114,10 +106,7 @@ class _Bounded(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as a file does."""
         if size is not None and size > self.limit:
-            raise InputError(
-                f"{self.name}: its list of arrays has {size} bytes, and {LISTED} are read at most; "
-                "save only the arrays that are needed"
-            )
+            raise InputError(f"{self.name}: its list of arrays has {size} bytes; save fewer arrays")
         return super().read(size)
 
 
@@ -145,17 +134,9 @@ class ZippedArrays:
         with self.archive.open(member) as file:
             return _read_kind(file, member.file_size, self.path, name)
 
-    def refuse(self, missing: str) -> None:
+    def refuse(self, missing: str) -> NoReturn:
         """Raise InputError: there is no such array, and what there is."""
-        files = self.archive.namelist()
-        if any(name.endswith("/data.pkl") for name in files):
-            raise InputError(
-                f"{self.path}: a file of torch.save; numpy.savez(path, X=X.numpy(), y=y.numpy()) "
-                "writes one that is read"
-            )
-        if files and not any(name.endswith(".npy") for name in files):
-            raise InputError(f"{self.path}: a zip file without arrays, of {self.listed()}; {SAVEZ}")
-        raise InputError(f"{self.path}: no array named {missing}; it holds {self.listed()}")
+        raise InputError(f"{self.path}: no array named {missing} but {self.listed()}; {SAVEZ}")
 
     def read(self, name: str) -> np.ndarray:
         """Return an array, where there is room for it."""
@@ -181,9 +162,7 @@ def open_zip(path: str, advice: str = SAVEZ, what: str = "an .npz file") -> Iter
     with _Bounded(io.FileIO(path)) as file, damage_told(damaged):
         if not zipfile.is_zipfile(file):
             file.seek(0)
-            head = file.read(len(NPY))
-            kind = "one array, an .npy file" if head == NPY else f"not {what}"
-            kind = f"{what} cut short" if head.startswith(b"PK") else kind
+            kind = f"{what} cut short" if file.read(2) == b"PK" else f"not {what}"
             raise InputError(f"{path}: {kind}; {advice}")
         with zipfile.ZipFile(file) as archive:
             file.limit = math.inf
@@ -293,14 +272,11 @@ def join_rows(parts: Sequence[NpyRows]) -> NpyRows:
     shapes = [f"{part.dtype} of shape {part.shape[1:]}" for part in parts]
     for part, shape in zip(parts, shapes, strict=True):
         if shape != shapes[0]:
-            raise InputError(
-                f"{part.shards[0].path}: its rows are {shape}, and those of "
-                f"{parts[0].shards[0].path} are {shapes[0]}; save them alike"
-            )
+            path, first = (rows.shards[0].path for rows in (part, parts[0]))
+            raise InputError(f"{path}: its rows are {shape}; those of {first} are {shapes[0]}")
     shards = tuple(shard for part in parts for shard in part.shards)
-    return dataclasses.replace(
-        parts[0], shards=shards, shape=(sum(map(len, parts)), *parts[0].shape[1:])
-    )
+    whole = (sum(map(len, parts)), *parts[0].shape[1:])
+    return dataclasses.replace(parts[0], shards=shards, shape=whole)
 
 
 def open_npy(path: str) -> NpyRows:
@@ -317,10 +293,44 @@ def open_npy(path: str) -> NpyRows:
         kind = _read_kind(file, os.fstat(file.fileno()).st_size, path, "array")
     lengths = [length for length in kind.shape if length != 1]
     if len(kind.shape) == 0 or (kind.columns_first and len(lengths) > 1):
-        raise InputError(
-            f"{path}: its rows do not stand one after the other; save numpy.ascontiguousarray(X)"
-        )
+        raise InputError(f"{path}: its rows are apart; save numpy.ascontiguousarray(X)")
     return NpyRows((Shard(Path(path), kind.begin, kind.shape[0]),), kind.shape, kind.dtype)
+
+
+def cached_rows(
+    folder: Path, sources: Sequence[Path], settings: str, kind: Kind, blocks: Iterable[np.ndarray]
+) -> NpyRows:
+    """Return the rows that blocks yield, from a file of the folder, where they are written once.
+
+    Parameters
+    ----------
+    folder : of the cache; made where it is not there.
+    sources : the files that the rows are made from: others, or changed ones, make other rows.
+    settings : all else that the rows depend on, as text.
+    kind : of all rows: shape (N, ...) and type.
+    blocks : yields the rows in order; it is asked for nothing where the file is there.
+    """
+    files = [(str(path.resolve()), path.stat()) for path in sources]
+    states = [(name, state.st_size, state.st_mtime_ns) for name, state in files]
+    key = hashlib.blake2b(repr((states, settings, kind.shape)).encode(), digest_size=12).hexdigest()
+    path = folder / f"{key}.npy"
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": kind.dtype.str, "fortran_order": False, "shape": kind.shape}
+        np.lib.format.write_array_header_2_0(file, header)
+        for block in blocks:
+            file.write(np.ascontiguousarray(block, kind.dtype).data)
+
+    with contextlib.suppress(FileNotFoundError, InputError):  # not there, or not whole
+        rows = open_npy(str(path))
+        if (rows.shape, rows.dtype) == kind[:2]:
+            return rows
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, write)
+    except OSError as error:
+        raise InputError(f"data.cache={folder}: {one_line(error)}; name another folder") from error
+    return open_npy(str(path))
 
 
 def write_sealed(
@@ -366,9 +376,7 @@ def read_sealed(path: Path, kind: str, version: int) -> dict[str, np.ndarray]:
             )
         with path.open("rb") as file:
             if checksum(file) != file.read():
-                raise InputError(
-                    f"{path}: a damaged {kind} file: its bytes are not those of its checksum"
-                )
+                raise InputError(f"{path}: a damaged {kind} file: its checksum is another")
         return {name: arrays.read(name) for name in arrays.members if name != "format"}
 
 

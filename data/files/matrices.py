@@ -8,18 +8,16 @@ import contextlib
 import re
 import warnings
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
+from data.dataset import SparseRows, sparse_rows
 from data.errors import InputError, printable
 from data.files.arrays import open_zip
-from data.files.lines import whole_lines
-from data.files.store import check_file
+from data.files.store import check_file, whole_lines
 from data.machine import check_room
-from data.sparse import SparseRows, sparse_rows
 
-SAVE_NPZ = "scipy.sparse.save_npz(path, X.tocsr()) writes one"
+SAVE_NPZ = "scipy.sparse.save_npz(path, X.tocsr()) writes one that is read"
 PARTS = {  # of a matrix, by its format
     "csr": ("data", "indices", "indptr"),
     "csc": ("data", "indices", "indptr"),
@@ -28,6 +26,11 @@ PARTS = {  # of a matrix, by its format
 FEWER = "fewer examples"
 LINE, LABEL = 2**27, 2**8  # bytes that a line and a label have at most
 TOO_LONG = f"a line of more than {LINE // 2**20} MiB; one example is a line"
+LARGEST = 2**31 - 1  # index, and number of values: scipy's indices are int32
+PAIR = (
+    "is no index:value: a whole number below 2**31 and above the index before it, and a number "
+    "that is finite in float32"
+)
 PAIRS = re.compile(rb"(?: *+[^ :]++:[^ :]++(?= |$))*+ *+")
 BLANKS = bytes.maketrans(b"\t\r\f\v", b"    ")
 WHOLE = re.compile(rb"[+-]?[0-9]{1,18}(\.0*)?")
@@ -53,10 +56,7 @@ def read_sparse_npz(path: str) -> tuple[SparseRows, dict[str, np.ndarray]]:
         name = kind.item() if kind.shape == () else b""
         name = name.decode() if isinstance(name, bytes) else str(name)
         if name not in PARTS:
-            raise InputError(
-                f"{path}: a sparse matrix of format {printable(name)[:20]}; {SAVE_NPZ}, which is "
-                f"read, as are {', '.join(PARTS)}"
-            )
+            raise InputError(f"{path}: a matrix of format {printable(name)[:20]}; {SAVE_NPZ}")
         n, d = map(int, zipped.read("shape"))
         sizes = [zipped.kind(part).nbytes for part in PARTS[name]]
         check_room(path, {"its matrix": 2 * sum(sizes), "its rows": 8 * n}, FEWER)
@@ -96,61 +96,41 @@ def read_svmlight(path: str, n_features: int | None = None) -> tuple[SparseRows,
     """
     from scipy.sparse import csr_array
 
-    known: dict[bytes, int] = {}
-    part = _read_text(path, known)
-    names = [*known]
-    are_whole = all(map(WHOLE.fullmatch, names))
-    numbers = [
-        int(name.partition(b".")[0]) if are_whole else name.decode(errors="backslashreplace")
-        for name in names
-    ]
-    classes = np.array(numbers, np.int64 if are_whole else np.str_)
-    check_room(path, {"its labels": classes.itemsize * len(part.codes)}, "shorter labels")
-    ends = np.concatenate([[0], np.cumsum(part.lengths)]).astype(np.int32)
-    width = int(part.columns.max(initial=0)) + 1
-    rows = csr_array((part.values, part.columns, ends), shape=(len(part.codes), width))
-    if n_features is not None:
-        rows.resize(len(part.codes), n_features)
-    return SparseRows(rows), classes[part.codes]
-
-
-class _Part(NamedTuple):
-    """Examples of some lines.
-
-    codes (n,) of their labels, lengths (n,), how many values each has, and columns and values of
-    all of them, one after the other.
-    """
-
-    codes: np.ndarray
-    lengths: np.ndarray
-    columns: np.ndarray
-    values: np.ndarray
-
-
-def _read_text(path: str, known: dict[bytes, int]) -> _Part:
-    """Read a file; `known` gives each label a code, and is given those that are new."""
     check_file(path)
+    known: dict[bytes, int] = {}  # the code of each label
     parts = [_parse(path, b"", 1, known)]
     for line, text in whole_lines(Path(path), LINE, TOO_LONG):
         taken = sum(array.nbytes for part in parts for array in part)
         check_room(path, {"its values": 2 * taken}, FEWER)
         parts.append(_parse(path, text, line, known))
-    whole = _Part(*map(np.concatenate, zip(*parts, strict=True)))
-    if len(whole.values) >= np.iinfo(np.int32).max:
-        raise InputError(f"{path}: has {len(whole.values)} values, and 2**31 are too many")
-    return whole
+    codes, lengths, columns, values = map(np.concatenate, zip(*parts, strict=True))
+    if len(values) >= LARGEST:
+        raise InputError(f"{path}: has {len(values)} values, and 2**31 are too many")
+    classes = np.array([name.decode(errors="backslashreplace") for name in known], np.str_)
+    if all(map(WHOLE.fullmatch, known)):
+        classes = np.array([int(name.partition(".")[0]) for name in classes.tolist()], np.int64)
+    check_room(path, {"its labels": classes.itemsize * len(codes)}, "shorter labels")
+    ends = np.append(0, np.cumsum(lengths)).astype(np.int32)
+    rows = csr_array((values, columns, ends), shape=(len(codes), int(columns.max(initial=0)) + 1))
+    if n_features is not None:
+        rows.resize(len(codes), n_features)
+    return SparseRows(rows), classes[codes]
 
 
-def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> _Part:
-    """Return the examples of some lines, of which `first` is the number of the first one."""
+def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> tuple[np.ndarray, ...]:
+    """Return the examples of some lines, of which `first` is the number of the first one.
+
+    They are the codes (n,) of their labels, how many values each has (n,), and the columns and the
+    values of all of them, one after the other. `known` gives a label its code, and is given those
+    that are new.
+    """
     numbers, codes, features = [], [], []
     for number, line in enumerate(text.translate(BLANKS).split(b"\n"), first):
         label, _, rest = line.partition(b"#")[0].strip().partition(b" ")
         if not label:
             continue
         if b":" in label or b"," in label or len(label) > LABEL:
-            kinds = "several labels" if b"," in label else "no label"
-            raise _refused(path, number, f"{kinds} ({_shown(label)}); one label an example is read")
+            raise _refused(path, number, label, "is not one label, with which an example begins")
         if rest.startswith(b"qid:"):
             rest = rest.partition(b" ")[2]
         numbers.append(number)
@@ -161,23 +141,18 @@ def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> _Part
     if len(values) != 2 * lengths.sum():
         pairs = zip(numbers, map(bytes.split, features), strict=True)
         number, pair = next((n, p) for n, line in pairs for p in line if len(_numbers(p)) != 2)
-        raise _refused(path, number, f"{_shown(pair)} is not of the form index:value")
+        raise _refused(path, number, pair, PAIR)
     columns, values = values[::2], values[1::2]
     row = np.repeat(np.arange(len(lengths)), lengths)
-    descends = np.diff(columns, prepend=-1) <= 0
-    descends[1:] &= row[1:] == row[:-1]
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # of what is refused
+        ascends = np.diff(columns, prepend=-1) > 0
+        ascends[1:] |= row[1:] != row[:-1]
+        is_index = ascends & (columns % 1 == 0) & (columns >= 0) & (columns < LARGEST)
         values = values.astype(np.float32)
-    for wrong, what in (
-        (~((columns >= 0) & (columns < np.iinfo(np.int32).max)), "index {:.0f} is out of range"),
-        (columns % 1 != 0, "index {:g} is no whole number"),
-        (descends, "index {:.0f} does not ascend: each must be above the one before"),
-        (~np.isfinite(values), "the value of index {:.0f} is not finite in float32"),
-    ):
-        if wrong.any():
-            place = int(np.argmax(wrong))
-            raise _refused(path, numbers[row[place]], what.format(columns[place]))
-    return _Part(np.array(codes, np.int32), lengths, columns.astype(np.int32), values)
+    if not (is_fine := is_index & np.isfinite(values)).all():
+        place = int(np.argmin(is_fine))
+        raise _refused(path, numbers[row[place]], b" ".join(features).split()[place], PAIR)
+    return np.array(codes, np.int32), lengths, columns.astype(np.int32), values
 
 
 def _numbers(text: bytes) -> np.ndarray:
@@ -190,9 +165,6 @@ def _numbers(text: bytes) -> np.ndarray:
     return np.empty(0)
 
 
-def _refused(path: str, number: int, what: str) -> InputError:
-    return InputError(f"{path}, line {number}: {what}")
-
-
-def _shown(text: bytes) -> str:
-    return repr(text[:40].decode(errors="replace"))
+def _refused(path: str, number: int, text: bytes, what: str) -> InputError:
+    shown = repr(text[:40].decode(errors="replace"))
+    return InputError(f"{path}, line {number}: {shown} {what}")

@@ -12,46 +12,40 @@ Source: the descriptions of the opcodes in Python's pickletools, which reads the
 import codecs
 import dataclasses
 import io
-import pickle
 import pickletools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 
-from data.errors import InputError, one_line
+from data.errors import damage_told
 
 MAX_OPCODES = 2**20  # the 50,000 images of CIFAR-100 take 700,000 in protocol 0
 
-_MADE = ("array", "buffer", "dtype", "tensor", "parameter")  # what stands in for itself
+# Of types that torch.save writes, the names that numpy has for them.
+_TYPES = """Double=f8 Float=f4 Half=f2 BFloat16=bfloat16 Long=i8 Int=i4 Short=i2 Char=i1 Byte=u1
+Bool=?"""
 # numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core. Bytes are made by codecs, or
 # empty by their own name, in the protocols of Python 2.
 _NAMES = {
-    ("numpy.core.multiarray", "_reconstruct"): "array",
-    ("numpy._core.multiarray", "_reconstruct"): "array",
-    ("numpy.core.numeric", "_frombuffer"): "buffer",
-    ("numpy._core.numeric", "_frombuffer"): "buffer",
-    ("numpy", "ndarray"): "ndarray",
-    ("numpy", "dtype"): "dtype",
-    ("_codecs", "encode"): "encode",
-    ("__builtin__", "bytes"): "bytes",
-    ("builtins", "bytes"): "bytes",
-}
-# Those of torch.save besides: of types, the name that numpy has for them.
-_TYPES = zip(
-    "Double Float Half BFloat16 Long Int Short Char Byte Bool".split(),
-    "f8 f4 f2 bfloat16 i8 i4 i2 i1 u1 ?".split(),
-    strict=True,
-)
-_TORCH_NAMES = {
-    ("torch._utils", "_rebuild_tensor_v2"): "tensor",
-    ("torch._utils", "_rebuild_tensor_v3"): "tensor",
-    ("torch._utils", "_rebuild_parameter"): "parameter",
-    ("collections", "OrderedDict"): "dict",
-    ("torch.storage", "UntypedStorage"): "u1",
-    **{("torch", f"{name}Storage"): kind for name, kind in _TYPES},
-    **{("torch", f"uint{8 * size}"): f"u{size}" for size in (2, 4, 8)},
+    "numpy.core.multiarray._reconstruct": "array",
+    "numpy._core.multiarray._reconstruct": "array",
+    "numpy.core.numeric._frombuffer": "buffer",
+    "numpy._core.numeric._frombuffer": "buffer",
+    "numpy.ndarray": "ndarray",
+    "numpy.dtype": "dtype",
+    "_codecs.encode": "encode",
+    "__builtin__.bytes": "bytes",
+    "builtins.bytes": "bytes",
+    "collections.OrderedDict": "dict",
+    "torch._utils._rebuild_tensor_v2": "tensor",
+    "torch._utils._rebuild_tensor_v3": "tensor",
+    "torch._utils._rebuild_parameter": "parameter",
+    "torch.storage.UntypedStorage": "u1",
+    **{f"torch.{name}Storage": kind for name, kind in (t.split("=") for t in _TYPES.split())},
+    **{f"torch.uint{8 * size}": f"u{size}" for size in (2, 4, 8)},
 }
 
 
@@ -72,22 +66,18 @@ def read_pickle(content: bytes, where: str) -> dict[bytes, Any]:
     InputError
         When the content is anything else; `where` names the file in the message.
     """
-    try:
-        read = _Pickle(content, _NAMES).run()
+    with damage_told(f"{where}: not a CIFAR file, or a damaged one"):
+        read = read_values(content)
         if not isinstance(read, dict):
-            raise pickle.UnpicklingError(f"it holds a {type(read).__name__}, not a dict")
+            raise UnpicklingError(f"it holds a {type(read).__name__}, not a dict")
         arrays = {key: as_array(value) for key, value in read.items()}
         if any(isinstance(a, np.ndarray) and a.dtype != np.uint8 for a in arrays.values()):
-            raise pickle.UnpicklingError("its array has another type than uint8")
-        return arrays
-    except Exception as error:  # a broken pickle raises nearly anything
-        misses = isinstance(error, LookupError)  # on the stack, at a mark or in the memo
-        reason = "it takes what it has not put there" if misses else one_line(error)[:120]
-        raise InputError(f"{where}: not a CIFAR file, or a damaged one ({reason})") from error
+            raise UnpicklingError("its array has another type than uint8")
+    return arrays
 
 
-def read_torch_pickle(content: bytes) -> Any:
-    """Read the values that torch.save wrote, text as bytes, whole numbers as keys as text.
+def read_values(content: bytes) -> Any:
+    """Read pickled values: text as bytes, whole numbers as keys as text.
 
     In the place of a tensor is a stand-in with the arguments of its function in torch._utils, of
     which the first stands in for its storage; the arguments of that are ("storage", type, key,
@@ -97,50 +87,37 @@ def read_torch_pickle(content: bytes) -> Any:
     ------
     UnpicklingError, and nearly any other, when the content is anything else.
     """
-    return _Pickle(content, _NAMES | _TORCH_NAMES).run()
+    pickle, file = _Pickle(len(content)), io.BytesIO(content)
+    for _ in range(MAX_OPCODES):
+        code = file.read(1)
+        opcode = _OPCODES.get(code)
+        if opcode is None:
+            what = f"has the byte {code[0]} where an opcode should be" if code else "ends early"
+            raise UnpicklingError(f"it {what}")
+        if opcode.name == "STOP":
+            return pickle.stack[-1]
+        if opcode.name not in _STEPS:
+            raise UnpicklingError(f"it uses the opcode {opcode.name}")
+        argument = None
+        if opcode.name == "STRING":  # of which pickletools itself undoes only those that are ASCII
+            argument = codecs.escape_decode(pickletools.read_stringnl(file, decode=False))[0]
+        elif opcode.arg is not None:
+            argument = opcode.arg.reader(file)
+        _STEPS[opcode.name](pickle, argument)
+    raise UnpicklingError(f"it has more than {MAX_OPCODES} opcodes")
 
 
 class _Pickle:
-    """A pickle that is read: its stack, the stacks below its marks, and its memo.
+    """What a pickle is when it is read: its stack, the stacks below its marks, and its memo.
 
     The memo is a dict, in which an index costs no memory of its size.
     """
 
-    def __init__(self, content: bytes, names: Mapping[tuple[str, str], str]) -> None:
-        self.file, self.size = io.BytesIO(content), len(content)
-        self.names, self.is_torch = names, names is not _NAMES
+    def __init__(self, size: int) -> None:
         self.stack: list[Any] = []
         self.below: list[list[Any]] = []
         self.memo: dict[Any, Any] = {}
-        self.encoded = 0  # bytes of strings that were written as text
-
-    def run(self) -> Any:
-        """Return the value that the pickle leaves on the stack."""
-        for _ in range(MAX_OPCODES):
-            code = self.file.read(1)
-            opcode = _OPCODES.get(code)
-            if opcode is None:
-                what = f"has the byte {code[0]} where an opcode should be" if code else "ends early"
-                raise pickle.UnpicklingError(f"it {what}")
-            if opcode.name == "STOP":
-                return self.stack[-1]
-            if opcode.name not in _STEPS or (opcode.name == "BINPERSID" and not self.is_torch):
-                raise pickle.UnpicklingError(f"it uses the opcode {opcode.name}")
-            argument = None
-            if opcode.name == "STRING":  # pickletools reads only those that are ASCII
-                argument = self.quoted()
-            elif opcode.arg is not None:
-                argument = opcode.arg.reader(self.file)
-            _STEPS[opcode.name](self, argument)
-        raise pickle.UnpicklingError(f"it has more than {MAX_OPCODES} opcodes")
-
-    def quoted(self) -> bytes:
-        """Return the bytes that Python 2 wrote between quotes."""
-        text = self.file.readline().strip()
-        if len(text) < 2 or text[:1] != text[-1:] or text[:1] not in (b"'", b'"'):
-            raise pickle.UnpicklingError("it has a string without quotes")
-        content: bytes = codecs.escape_decode(text[1:-1])[0]
-        return content
+        self.left = size  # bytes of strings that may be written as text
 
     def push(self, value: Any) -> None:
         """Put a value on the stack: text as bytes."""
@@ -148,11 +125,7 @@ class _Pickle:
 
     def take(self, count: int) -> list[Any]:
         """Take so many values off the stack."""
-        values = self.stack[-count:]
-        if len(values) < count:
-            raise IndexError
-        del self.stack[-count:]
-        return values
+        return [self.stack.pop() for _ in range(count)][::-1]
 
     def take_all(self) -> list[Any]:
         """Take all values down to the last mark off the stack."""
@@ -169,63 +142,56 @@ class _Pickle:
         self.memo[index] = self.stack[-1]
 
     def add(self, values: list[Any]) -> None:
-        """Add to the value on top: to a list, keys and values to a dict, a state to a stand-in."""
+        """Add to the value on top: to a list, or keys and values to a dict."""
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(values)
         elif isinstance(target, dict):
             target.update(self.paired(values))
-        elif isinstance(target, StandIn) and target.arguments is not None:
-            (target.state,) = values
         else:
-            raise pickle.UnpicklingError(f"it adds to a value of type {type(target).__name__}")
+            raise UnpicklingError(f"it adds to a value of type {type(target).__name__}")
 
     def build(self) -> None:
-        """Add a state to a stand-in; the attributes that PyTorch gives dicts are of no use here."""
-        state = self.take(1)
-        if not (self.is_torch and isinstance(self.stack[-1], dict)):
-            self.add(state)
+        """Give a stand-in its state; what attributes PyTorch gives a dict is of no use here."""
+        (state,) = self.take(1)
+        if isinstance(self.stack[-1], StandIn):
+            self.stack[-1].state = state
 
     def paired(self, values: list[Any]) -> dict[bytes, Any]:
         """Return a dict of keys and values that take turns; refuse keys before they are hashed."""
-        if self.is_torch:
-            values[::2] = [b"%d" % key if type(key) is int else key for key in values[::2]]
-        for key in values[::2]:
+        keys = [b"%d" % key if type(key) is int else key for key in values[::2]]
+        for key in keys:
             if not isinstance(key, bytes):
-                raise pickle.UnpicklingError(
-                    f"a key of its dict is no text but a value of type {type(key).__name__}"
-                )
-        return dict(zip(values[::2], values[1::2], strict=True))
+                kind = type(key).__name__
+                raise UnpicklingError(f"a key of its dict is no text but a value of type {kind}")
+        return dict(zip(keys, values[1::2], strict=True))
 
     def named(self, parts: list[Any]) -> StandIn:
         """Return what stands in for a name, of which the module and the rest are passed."""
         if not all(isinstance(part, bytes) for part in parts):
-            raise pickle.UnpicklingError("it asks for a name that is no text")
-        module, name = (part.decode("utf-8", "replace") for part in parts)
-        if (module, name) not in self.names:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}"[:100])
-        return StandIn(self.names[module, name])
+            raise UnpicklingError("it asks for a name that is no text")
+        name = b".".join(parts).decode("utf-8", "replace")
+        if name not in _NAMES:
+            raise UnpicklingError(f"it asks for {name}"[:100])
+        return StandIn(_NAMES[name])
 
     def reduce(self) -> None:
         """Put on the stack the bytes that a call would, or what stands in for an array."""
         called, arguments = self.take(2)
-        if not (isinstance(called, StandIn) and isinstance(arguments, tuple)):
-            raise pickle.UnpicklingError("it calls what has no name")
-        if called.name == "bytes" and not arguments:
-            self.push(b"")
-        elif called.name == "encode":
+        name = called.name if isinstance(called, StandIn) and called.arguments is None else ""
+        if name == "encode":
             text, encoding = arguments
             string = str(text, "utf-8").encode("latin1")
-            self.encoded += len(string)  # a small file could ask for one text again and again
-            if encoding != b"latin1" or self.encoded > self.size:
-                raise pickle.UnpicklingError("it has bytes that pickle does not write so")
+            self.left -= len(string)  # a small file could ask for one text again and again
+            if encoding != b"latin1" or self.left < 0:
+                raise UnpicklingError("it has bytes that pickle does not write so")
             self.push(string)
-        elif called.name == "dict" and not arguments:
-            self.push({})
-        elif called.name in _MADE and called.arguments is None:
-            self.push(StandIn(called.name, arguments))
+        elif name in ("bytes", "dict") and arguments == ():
+            self.push(b"" if name == "bytes" else {})
+        elif name in ("array", "buffer", "dtype", "tensor", "parameter"):
+            self.push(StandIn(name, arguments))
         else:
-            raise pickle.UnpicklingError(f"it calls {called.name}")
+            raise UnpicklingError(f"it calls {name or 'what has no name'}")
 
 
 def as_array(value: Any) -> Any:
@@ -239,7 +205,7 @@ def as_array(value: Any) -> Any:
         order = b"F" if column_major else b"C"
     kind = dtype.arguments[0]
     if not (isinstance(kind, bytes) and re.fullmatch(rb"[biufUS]\d{1,9}", kind)):
-        raise pickle.UnpicklingError("its array has another type than numbers and text")
+        raise UnpicklingError("its array has another type than numbers and text")
     kind = np.dtype(kind.decode())
     if dtype.state is not None:
         kind = kind.newbyteorder(dtype.state[1].decode())

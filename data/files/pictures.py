@@ -7,6 +7,7 @@ asked for, which takes a fifth of the time.
 import contextlib
 import logging
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import InputError, one_line, printable
-from data.files.arrays import NpyRows
-from data.files.cache import cached_rows
+from data.files.arrays import Kind, NpyRows, cached_rows
 from data.machine import in_order, row_parts
 
 FORMATS = {"JPEG": ".jpg .jpeg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "WEBP": ".webp"}
@@ -25,9 +25,6 @@ EXTENSIONS = {extension for listed in FORMATS.values() for extension in listed.s
 BLOCK = 2**24  # bytes of pictures that are read at a time
 LOOKED_AT = 64  # pictures of a folder, which decide whether it is grey
 ORIENTATION = 0x0112  # the tag of EXIF
-# By which of Pillow's turns a picture is upright, for the values 2 to 8.
-TURNS = """FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE
-ROTATE_90""".split()
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +41,11 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[str] | None]:
     InputError
         When there are none.
     """
-    inside = folder.resolve()
+    inside = os.path.realpath(folder)
 
     def listed(place: Path) -> list[Path]:
-        paths = [path for path in place.iterdir() if not path.name.startswith(".")]
-        return sorted(
-            (p for p in paths if not (p.is_symlink() and _leads_out(p, inside))),
-            key=lambda path: path.name,
-        )
+        paths = sorted(place.iterdir(), key=lambda path: path.name)
+        return [p for p in paths if not (p.name.startswith(".") or _leads_out(p, inside))]
 
     def pictures(paths: list[Path]) -> list[Path]:
         return [path for path in paths if path.suffix.lower() in EXTENSIONS and path.is_file()]
@@ -61,18 +55,13 @@ def find_pictures(folder: Path) -> tuple[list[Path], list[str] | None]:
         return paths, [path.parent.name for path in paths]
     if paths := pictures(top):
         return paths, None
-    raise InputError(
-        f"{folder}: no pictures ({' '.join(sorted(EXTENSIONS))}) in the folder or in its "
-        "sub-folders; give the folder that has a sub-folder of pictures for each class"
-    )
+    kinds = " ".join(sorted(EXTENSIONS))
+    where = "in the folder or in its sub-folders, of which there is one for each class"
+    raise InputError(f"{folder}: no pictures ({kinds}) {where}")
 
 
-def _leads_out(link: Path, inside: Path) -> bool:
-    """Return whether a link leads out of a folder, or nowhere."""
-    try:
-        return not link.resolve(strict=True).is_relative_to(inside)
-    except (OSError, RuntimeError):  # a loop is the latter before Python 3.13
-        return True
+def _leads_out(path: Path, inside: str) -> bool:
+    return path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(inside)
 
 
 def open_pictures(
@@ -122,8 +111,8 @@ def open_pictures(
                 yield np.stack([none if isinstance(picture, str) else picture for picture in read])
             yield is_read
 
-        settings = f"pictures {channels}"
-        rows = cached_rows(cache, paths, settings, (n + more, *shape), np.uint8, blocks())
+        kind = Kind((n + more, *shape), np.dtype(np.uint8))
+        rows = cached_rows(cache, paths, f"pictures {channels}", kind, blocks())
         is_read = rows[n:].ravel()[:n] > 0
         broken = np.flatnonzero(~is_read)
         first = [paths[i] for i in broken[:3].tolist()]
@@ -147,7 +136,7 @@ def _is_grey(path: Path) -> bool:
 
 def _read(path: Path, size: int, channels: int) -> np.ndarray | str:
     """Return a picture (size, size, channels), or the reason for which it cannot be read."""
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path, formats=tuple(FORMATS)) as image:
@@ -157,15 +146,13 @@ def _read(path: Path, size: int, channels: int) -> np.ndarray | str:
             mode = "L" if channels == 1 else "RGB"
             image.draft(mode, (2 * size, 2 * size))
             picture = _resized(image, size, mode)
-            orientation = 1
             with contextlib.suppress(Exception):  # where only the EXIF is damaged
-                orientation = image.getexif().get(ORIENTATION, 1)  # of a TIFF that is read, 1
+                picture.getexif()[ORIENTATION] = image.getexif().get(ORIENTATION, 1)
+                picture = ImageOps.exif_transpose(picture)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises nearly anything
         return one_line(error).replace(str(path), path.name)[:120]
-    if orientation in range(2, 9):
-        picture = picture.transpose(Image.Transpose[TURNS[int(orientation) - 2]])
     return np.asarray(picture).reshape(size, size, channels)
 
 

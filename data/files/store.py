@@ -1,8 +1,11 @@
-"""Files and folders: what stands at a path, files that appear whole, JSON and YAML."""
+"""Files and folders: what stands at a path, files that appear whole, text, JSON and YAML."""
 
+import bz2
+import codecs
 import contextlib
 import errno
 import functools
+import gzip
 import json
 import math
 import os
@@ -89,10 +92,7 @@ def refuse_links(folder: Path) -> None:
             # A junction of Windows is a folder that stands elsewhere.
             junction = stat.S_ISDIR(mode) and Path(os.path.realpath(path)).parent != Path(inside)
             if junction or not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                raise InputError(
-                    f"{path}: is a link or a device, and this folder's files stand in the folder "
-                    "itself; put a copy in its place"
-                )
+                raise InputError(f"{path}: is a link or a device; put a copy in its place")
 
 
 def check_own(path: Path, mark: bytes, kind: str) -> None:
@@ -260,6 +260,48 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+BLOCK = 2**23  # bytes of text that are read at a time
+# Times its size that a packed file may have, or so many bytes: text takes a tenth, and zeros a
+# thousandth.
+BOMB, FREE = 200, 2**26
+
+
+def whole_lines(path: Path, longest: int, too_long: str) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a file, .gz and .bz2 too, some MiB at a time, and the number of the first.
+
+    The last line ends as the others do, and the mark of UTF-8 is taken off.
+
+    Parameters
+    ----------
+    path : the file.
+    longest : bytes that a line may have.
+    too_long : what is said of one that has more.
+
+    Raises
+    ------
+    InputError
+        When the file is damaged, unpacks to too much, or a line is too long.
+    """
+    with path.open("rb") as raw:
+        head, size = raw.read(3), path.stat().st_size
+        raw.seek(0)
+        file: Any = gzip.GzipFile(fileobj=raw) if head[:2] == b"\x1f\x8b" else raw
+        file = bz2.BZ2File(raw) if head == b"BZh" else file
+        line, rest, total, block = 1, b"", 0, b"first"
+        while block:
+            with damage_told(f"{path}: a damaged file"):
+                block = file.read(BLOCK)
+            total += len(block)
+            if total > max(FREE, BOMB * size):
+                raise InputError(f"{path}: unpacks to more than {BOMB} times its size")
+            lines, end, rest = (rest + (block or b"\n" * bool(rest))).rpartition(b"\n")
+            if end:
+                yield line, (lines + end).removeprefix(codecs.BOM_UTF8 if line == 1 else b"")
+                line += lines.count(b"\n") + 1
+            if len(rest) > longest:
+                raise InputError(f"{path}, line {line}: {too_long}")
 
 
 LIMITS = {".json": 2**28, ".yaml": 2**20}  # bytes of a file; YAML is read slowly

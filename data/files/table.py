@@ -7,10 +7,8 @@ has. So a file means the same whether polars is there or not. The other kinds of
 """
 
 import bisect
-import codecs
 import contextlib
 import csv
-import datetime
 import functools
 import importlib.util
 import io
@@ -23,9 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import InputError, class_name, damage_told, one_line, printable
-from data.files.lines import whole_lines
-from data.files.store import check_file, is_folder, is_plain_file, read_plain
+from data.errors import InputError, class_name, damage_told, printable
+from data.files.store import check_file, is_folder, is_plain_file, read_plain, whole_lines
 from data.machine import check_room
 
 BLANKS = " \t\r\n"  # around a cell, which are no part of it
@@ -34,15 +31,13 @@ DELIMITERS = ",;\t|"
 MISSING = ("na", "n/a", "nan", "null", "none", "?")
 # What programs write of a column of bools, as one spelling: a file of another kind means the same.
 TRUTHS = {"True": "true", "TRUE": "true", "False": "false", "FALSE": "false"}
-PLAIN_NUMBER = r"[+-]?(?:(?:0|[1-9][0-9]*+)(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?"
-PLAIN_NUMBERS = re.compile(rf"(?:{PLAIN_NUMBER}\n)*+")
-NUMBER = re.compile(PLAIN_NUMBER.replace(r"\.", "[.,]"))
+NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9][0-9]*+)(?:[.,][0-9]*+)?|[.,][0-9]++)(?:[eE][+-]?[0-9]++)?")
 LEADING_ZERO = "^[+-]?0[0-9]"  # of a code: 01234 is no number
 BATCH = 2**25  # bytes of the rows of other files that are
 LONGEST = 2**26  # bytes of a line, and characters of a cell: more is a quote that is not closed
 PLAIN = 2**22  # bytes of text files that take less time than the import of polars, 0.14 s
 ROWS = 1000  # for a byte of a file: more cannot be in it unless all are the same
-EPOCH = datetime.date(1970, 1, 1).toordinal()
+YEARS = (-62135596800, 253402300799)  # seconds from 1970 of the years 1 to 9999
 FAULTS = {  # of a text, by a word of what the csv module says
     "new-line": "holds a carriage return by itself, as files of old Macs do; end lines with \\n",
     "field limit": f"a row of more than {LONGEST // 2**20} MiB; is a quote not closed?",
@@ -85,15 +80,6 @@ class Cells:
 
         A word is what is neither a number nor missing; so are numbers that are not finite.
         """
-        cells = self.texts()
-        present = [text for text in cells if text]
-        lines = "".join([f"{text}\n" for text in present])
-        # Nearly all columns of numbers hold nothing else: a fifth of the time of cell by cell.
-        if PLAIN_NUMBERS.fullmatch(lines) and lines.count("\n") == len(present):
-            values = np.full(len(self), math.nan)
-            values[[text is not None for text in cells]] = np.array(present, np.float64)
-            if not np.isinf(values).any():
-                return values, np.zeros(len(self), bool)
         return self.parsed(lambda text: _number(text, self._comma))
 
     def parsed(self, parse: Callable[[str | None], Any]) -> tuple[np.ndarray, np.ndarray]:
@@ -113,7 +99,7 @@ def _number(text: str | None, comma: bool) -> float:
 
 
 class SeriesCells(Cells):
-    """The cells of a column that polars has read, texts without blanks around them."""
+    """The cells of a column that polars has read."""
 
     def __init__(self, cells: Any, where: Callable[[int], str], comma: bool = False) -> None:
         super().__init__(cells, where, comma)
@@ -125,17 +111,17 @@ class SeriesCells(Cells):
 
         cells = self._cells
         if self.kind in ("list", "none"):
-            raise InputError(
-                f"{self.where(0)}: {printable(cells.name)} is {cells.dtype}, and no text or number"
-            )
-        if self.kind == "date":
-            cells = self._near(self._near(cells).dt.date())
+            raise self._refused(0, f"is {cells.dtype}, and no text or number")
+        if self.kind == "date":  # for the names of those far away polars may end in a panic
+            is_far = ~cells.dt.epoch("s").is_between(*YEARS)
+            if is_far.any():
+                raise self._refused(is_far.arg_max(), "is no date of the years 1 to 9999")
+            cells = cells.dt.date().cast(pl.String)
         if self.kind == "number" and not cells.dtype.is_integer():
             cells = cells.cast(pl.Float64).fill_nan(None)
         end = ".0" if self.kind == "number" else ""
-        texts = (None if cell is None else str(cell) for cell in cells.to_list())
-        whole = (text.removesuffix(end) if text else "" for text in texts)
-        return [TRUTHS.get(text, text) or None for text in whole]
+        texts = [None if cell is None else str(cell).removesuffix(end) for cell in cells.to_list()]
+        return Cells(texts, self.where).texts()
 
     def numbers(self) -> tuple[np.ndarray, np.ndarray]:
         """Return what `Cells.numbers` does; of a column of lists, (n, width) numbers."""
@@ -148,50 +134,34 @@ class SeriesCells(Cells):
             return np.where(np.isinf(values), math.nan, values), np.isinf(values)
         if self.kind:
             return super().numbers()
-        cell, value = pl.col("cell"), pl.col("cell").cast(pl.Float64, strict=False)
-        is_odd = ~value.is_finite().fill_null(value=False) | cell.str.contains(LEADING_ZERO)
-        frame = self._cells.cast(pl.String).alias("cell").to_frame()
-        frame = frame.with_columns(value=value, odd=cell.is_not_null() & is_odd)
-        values, odd = frame["value"].to_numpy().copy(), frame["odd"].to_numpy()
-        words = np.zeros(len(self), bool)
+        texts = self._cells.cast(pl.String).str.strip_chars(BLANKS)
+        parsed = texts.cast(pl.Float64, strict=False)
+        is_plain = parsed.is_finite() & ~texts.str.contains(LEADING_ZERO)
+        is_odd = texts.is_not_null() & ~is_plain.fill_null(value=False)
+        values, words, odd = parsed.to_numpy().copy(), np.zeros(len(self), bool), is_odd.to_numpy()
         if odd.any():
-            others = Cells(frame.filter("odd")["cell"].to_list(), self.where, self._comma)
+            others = Cells(texts.filter(is_odd).to_list(), self.where, self._comma)
             values[odd], words[odd] = others.numbers()
         return values, words
-
-    def _near(self, dates: Any) -> Any:
-        """Return dates, with times or without, all of which Python has too."""
-        units = {"ms": 10**3, "us": 10**6, "ns": 10**9}
-        unit = units.get(getattr(dates.dtype, "time_unit", ""))
-        days = dates.to_physical() // (86400 * unit if unit else 1)
-        first, last = (date.toordinal() - EPOCH for date in (datetime.date.min, datetime.date.max))
-        self._refuse(~days.is_between(first, last), "is no date of the years 1 to 9999")
-        return dates
-
-    def _refuse(self, wrong: Any, why: str) -> None:
-        """Raise InputError with the first of the rows that are wrong: a column of bools."""
-        if wrong.any():
-            told = f"{self.where(wrong.arg_max())}: {printable(self._cells.name)} {why}"
-            raise InputError(f"{told}; clear the cell, or leave the column out")
 
     def _lists(self) -> np.ndarray:
         import polars as pl
 
         cells = self._cells.cast(pl.List(pl.Float64))
-        lengths = cells.list.len().fill_null(-1).to_numpy()
-        present = lengths >= 0
-        width = int(lengths[present][0]) if present.any() else 0
-        if (wrong := present & ((lengths != width) | (lengths == 0))).any():
-            row = int(np.argmax(wrong))
-            raise InputError(
-                f"{self.where(row)}: {printable(cells.name)} holds {lengths[row]} numbers, and "
-                f"{width} before; each list must have as many"
-            )
-        is_infinite = cells.list.eval(pl.element().is_infinite().any()).list.first()
-        self._refuse(is_infinite.fill_null(value=False), "holds a number that is not finite")
+        lengths = cells.list.len()
+        width = lengths.drop_nulls().head(1).sum()
+        is_other = (lengths != width) | (lengths == 0)
+        if is_other.any():
+            row = is_other.arg_max()
+            raise self._refused(row, f"holds {lengths[row]} numbers, where others hold {width}")
         numbers = np.full((len(self), width), math.nan)
-        numbers[present] = cells.drop_nulls().explode().to_numpy().reshape(-1, width or 1)
+        present = cells.drop_nulls().explode().to_numpy()
+        numbers[cells.is_not_null().to_numpy()] = present.reshape(-1, width or 1)
         return numbers
+
+    def _refused(self, row: int, why: str) -> InputError:
+        place = f"{self.where(row)}: {printable(self._cells.name)}"
+        return InputError(f"{place} {why}; clear the cell, or leave the column out")
 
 
 def _kind_of(dtype: Any) -> str:
@@ -207,7 +177,7 @@ def _kind_of(dtype: Any) -> str:
 
 
 class Table:
-    """Rows of one or several files of the same columns.
+    """Rows of one or several files of the same columns, which polars reads.
 
     Attributes
     ----------
@@ -223,12 +193,11 @@ class Table:
         opened = [self._open(path) for path in self.paths]
         columns = opened[0][0]
         for path, (others, _) in zip(self.paths, opened, strict=True):
-            if others != columns:
-                pairs = itertools.zip_longest(others, columns)
-                name = next((one or other)[0] for one, other in pairs if one != other)
+            pairs = itertools.zip_longest(others, columns)
+            if differ := [(one or other)[0] for one, other in pairs if one != other]:
                 raise InputError(
                     f"{path}: its columns are not those of {self.paths[0]}, in name, order and "
-                    f"type; {class_name(printable(name))} is the first that differs"
+                    f"type; {class_name(printable(differ[0]))} is the first that differs"
                 )
         self.names, self.kinds = tuple(name for name, _ in columns), dict(columns)
         self._stops = list(itertools.accumulate(n for _, n in opened))
@@ -249,7 +218,6 @@ class Table:
         """
         first = 0
         for path, stop in zip(self.paths, self._stops, strict=True):
-            self._same(path)
             try:
                 for batch in self._read(path, tuple(names or self.names), first):
                     yield batch
@@ -272,11 +240,30 @@ class Table:
 
     def _open(self, path: Path) -> tuple[list[tuple[str, str]], int]:
         """Return the names and the kinds of the columns of a file, and the number of its rows."""
-        raise NotImplementedError
+        if importlib.util.find_spec("polars") is None:
+            raise InputError(f"{path}: is read by polars; `pip install polars`, or give a CSV file")
+        import polars as pl
+
+        with damage_told(f"{path}: a damaged {_kind(path)} file"):
+            rows = _scan(path)
+            schema, n = rows.collect_schema(), int(rows.select(pl.len()).collect().item())
+        if n > ROWS * path.stat().st_size:
+            raise InputError(f"{path}: says that it has {n:,} rows, which cannot be in its bytes")
+        return [(name, _kind_of(dtype)) for name, dtype in schema.items()], n
 
     def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
         """Yield batches of a file, whose first row is that row of the table."""
-        raise NotImplementedError
+        import polars as pl
+
+        with damage_told(f"{path}: a damaged {_kind(path)} file"):
+            # By their places, for polars takes names such as * as patterns.
+            places = pl.nth([self.names.index(name) for name in names])
+            rows, start, size = _scan(path).select(places), 0, 64
+            while len(frame := rows.slice(start, size).collect()):
+                where = self._from(first + start)
+                yield {cells.name: SeriesCells(cells, where) for cells in frame}
+                start += len(frame)
+                size = max(64, int(BATCH * len(frame) / max(frame.estimated_size(), 1)))
 
     def _where(self, path: Path, row: int) -> str:
         return f"{path}, row {row + 1}"
@@ -292,104 +279,103 @@ class _TextTable(Table):
         csv.field_size_limit(LONGEST)
         is_large = sum(path.stat().st_size for path in paths) > PLAIN
         self._has_polars = is_large and importlib.util.find_spec("polars") is not None
-        self._delimiter = ""
-        self._starts = dict[Path, int]()  # the line after the header
+        _, content = next(_lines(paths[0]), (1, b""))
+        self._delimiter = _delimiter(content.decode(errors="replace"))
         super().__init__(paths)
 
     def _open(self, path: Path) -> tuple[list[tuple[str, str]], int]:
-        if _head(path).startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise InputError(f"{path}: is UTF-16 text; save it as UTF-8")
-        if not self._delimiter:
-            _, content = next(_lines(path), (1, b""))
-            self._delimiter = _delimiter(content.decode(errors="replace"))
-        _, self._starts[path], header = next(self._rows(path, 1, _lines(path)), (1, 1, []))
-        if not header:
+        names, n_rows = list[str](), -1
+        for starts, rows, text in self._blocks(path):
+            if not names:
+                header = [column[0] for column in self._columns(rows, text)]
+                names = [(name or "").strip(BLANKS) for name in header]
+            n_rows += len(starts)
+        if not names:
             raise InputError(f"{path}: is empty; the first line holds the names of the columns")
-        names = [name.strip(BLANKS) for name in header]
         for name in names:
             if names.count(name) > 1 or (NUMBER.fullmatch(name) and not name.isdecimal()):
                 fault = "names two columns" if names.count(name) > 1 else "is a number"
-                raise InputError(
-                    f"{path}: {class_name(printable(name))} {fault}; the first line must hold the "
-                    "names of the columns, each once"
-                )
-        blocks = self._blocks(path, len(names))
-        n_rows = sum(content.count(b"\n") + len(rows) for content, rows in blocks)
+                first = "the first line must hold the names of the columns, each once"
+                raise InputError(f"{path}: {class_name(printable(name))} {fault}; {first}")
         return [(name, "") for name in names], n_rows
 
-    def _body(self, path: Path) -> Iterator[tuple[int, bytes]]:
-        """Yield what `_lines` does, without the header."""
-        for line, content in _lines(path):
-            skipped = max(0, self._starts[path] - line)
-            if body := content.split(b"\n", skipped)[-1]:
-                yield line + skipped, body
+    def _blocks(self, path: Path) -> Iterator[tuple[Sequence[int], list[list[str]], str]]:
+        """Yield some MiB of rows at a time, of which the very first is the header.
 
-    def _blocks(self, path: Path, width: int) -> Iterator[tuple[bytes, list[list[str]]]]:
-        """Yield the rows of some MiB at a time, or their bytes where polars reads them alike."""
-        body = self._body(path)
-        for line, content in body:
-            if self._has_polars and _is_regular(content, self._delimiter, width):
-                yield content, []
+        Of each block: the lines where its rows begin, and the rows; where polars reads them alike,
+        none of these, and all of its text.
+        """
+        rest, line, width = "", 1, 0
+        for number, lines in itertools.chain(_lines(path), [(0, b"")]):
+            text, rows = rest + _text(path, number, lines), list[list[str]]()
+            regular = _regular_width(text, self._delimiter) if self._has_polars else 0
+            if regular and width in (0, regular):
+                stop, rest = line + text.count("\n"), ""
+                starts: Sequence[int] = range(line, stop)
             else:
-                blocks = itertools.chain([(line, content)], body)
-                yield b"", [row for *_, row in self._rows(path, line, blocks, width)]
-
-    def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
-        places, width = [self.names.index(name) for name in names], len(self.names)
-        for content, rows in self._blocks(path, width):
-            columns: list[Any] = list(zip(*rows, strict=True))
-            if content:
-                columns = _parsed(content, self._delimiter, width)
-            if columns:
-                kind = SeriesCells if content else Cells
-                where, comma = self._from(first), self._delimiter != ","
-                cells = [kind(columns[place], where, comma) for place in places]
-                yield dict(zip(names, cells, strict=True))
-                first += len(columns[0])
-
-    def _where(self, path: Path, row: int) -> str:
-        body = self._body(path)
-        rows = (
-            first
-            for line, content in body
-            for first, *_ in self._rows(path, line, itertools.chain([(line, content)], body))
-        )
-        line = next(itertools.islice(rows, row, None))
-        return f"{path}, line {line}"
+                starts, rows, stop = self._rows(path, line, text, width, is_last=not lines)
+                rest = text.split("\n", stop - line)[-1]
+            line = stop
+            if starts:
+                width = len(rows[0]) if rows else regular
+                yield starts, rows, text
 
     def _rows(
-        self, path: Path, first: int, blocks: Iterator[tuple[int, bytes]], width: int = 0
-    ) -> Iterator[tuple[int, int, list[str]]]:
-        """Yield the line where each row begins, that after its last one, and its cells.
+        self, path: Path, first: int, text: str, width: int, is_last: bool
+    ) -> tuple[list[int], list[list[str]], int]:
+        """Return the lines where rows begin, the rows, and the line after the last of them.
 
-        They are the rows of one block, whose first line is given, or of several until a row ends
-        where a block does. Lines that are empty are none.
+        Empty lines are no rows. A row that the text ends within is left to be read with what
+        follows it, where the text is not the last of the file.
         """
-        n_lines = 0
-
-        def texts() -> Iterator[str]:
-            nonlocal n_lines
-            for line, content in blocks:
-                n_lines += content.count(b"\n")
-                yield from io.StringIO(_text(path, line, content), newline="\n")
-
-        reader, line = csv.reader(texts(), delimiter=self._delimiter, strict=True), first
+        lines = io.StringIO(text, newline="\n")
+        reader = csv.reader(lines, delimiter=self._delimiter, strict=True)
+        starts, rows, line = list[int](), list[list[str]](), first
         try:
             for row in reader:
-                stop = first + reader.line_num
-                if width and row and len(row) != width:
-                    raise InputError(
-                        f"{path}, line {line}: {len(row)} cell(s), and the header has "
-                        f"{width}; a cell that holds the delimiter stands in quotes"
-                    )
+                width = width or len(row)
+                if row and len(row) != width:
+                    fault = f"{len(row)} cell(s), and the header has {width}"
+                    advice = "a cell that holds the delimiter stands in quotes"
+                    raise InputError(f"{path}, line {line}: {fault}; {advice}")
                 if row:
-                    yield line, stop, row
-                line = stop
-                if reader.line_num == n_lines:
-                    return
+                    starts.append(line)
+                    rows.append(row)
+                line = first + reader.line_num
         except csv.Error as error:
-            fault = next((FAULTS[word] for word in FAULTS if word in str(error)), one_line(error))
-            raise InputError(f"{path}, line {line}: {fault}") from error
+            if is_last or "unexpected end" not in str(error):
+                fault = next((FAULTS[part] for part in FAULTS if part in str(error)), str(error))
+                raise InputError(f"{path}, line {line}: {fault}") from error
+        return starts, rows, line
+
+    def _columns(self, rows: list[list[str]], text: str) -> Sequence[Any]:
+        """Return the columns of a block: tuples of text, or what polars reads."""
+        if rows:
+            return list(zip(*rows, strict=True))
+        import polars as pl
+
+        columns: Sequence[Any] = pl.read_csv(
+            text.encode(),
+            separator=self._delimiter,
+            quote_char=None,
+            has_header=False,
+            infer_schema=False,
+        ).get_columns()
+        return columns
+
+    def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
+        header = 1
+        for starts, rows, text in self._blocks(path):
+            kind = Cells if rows else SeriesCells
+            where, comma = self._from(first), self._delimiter != ","
+            columns = dict(zip(self.names, self._columns(rows, text), strict=True))
+            if len(starts) > header:
+                yield {name: kind(columns[name][header:], where, comma) for name in names}
+            first, header = first + len(starts) - header, 0
+
+    def _where(self, path: Path, row: int) -> str:
+        starts = itertools.chain.from_iterable(starts for starts, *_ in self._blocks(path))
+        return f"{path}, line {next(itertools.islice(starts, row + 1, None))}"
 
 
 def _delimiter(text: str) -> str:
@@ -405,31 +391,14 @@ def _delimiter(text: str) -> str:
     return max(DELIMITERS, key=width)
 
 
-def _is_regular(content: bytes, delimiter: str, width: int) -> bool:
-    """Return whether each line is width cells without quotes, and no line is empty."""
-    if content.startswith(codecs.BOM_UTF8):  # which polars takes off
-        return False
-    if width < 2 or b'"' in content or content.count(b"\r") != content.count(b"\r\n"):
-        return False
-    return {line.count(delimiter.encode()) for line in content[:-1].split(b"\n")} == {width - 1}
-
-
-def _parsed(content: bytes, delimiter: str, width: int) -> list[Any]:
-    """Return the columns of a regular block, by polars."""
-    import polars as pl
-
-    schema = {str(place): pl.String for place in range(width)}
-    frame = pl.read_csv(
-        content, separator=delimiter, quote_char=None, has_header=False, schema=schema
-    )
-    columns: list[Any] = _stripped(frame).get_columns()
-    return columns
-
-
-def _stripped(frame: Any) -> Any:
-    import polars as pl
-
-    return frame.with_columns(pl.col(pl.String).str.strip_chars(BLANKS))
+def _regular_width(text: str, delimiter: str) -> int:
+    """Return how many cells each line has, where none has a quote or is empty; else 0."""
+    if text.startswith("\ufeff"):  # which polars takes off
+        return 0
+    if '"' in text or text.count("\r") != text.count("\r\n"):
+        return 0
+    widths = {line.count(delimiter) + 1 for line in text[:-1].split("\n")}
+    return max(widths) if len(widths) == 1 and widths != {1} else 0
 
 
 def _text(path: Path, line: int, content: bytes) -> str:
@@ -448,36 +417,6 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     return whole_lines(path, LONGEST, FAULTS["field limit"])
 
 
-class _FrameTable(Table):
-    """Files that polars reads: Parquet, Arrow, and streams of Arrow."""
-
-    def _open(self, path: Path) -> tuple[list[tuple[str, str]], int]:
-        if importlib.util.find_spec("polars") is None:
-            raise InputError(f"{path}: is read by polars; `pip install polars`, or give a CSV file")
-        import polars as pl
-
-        with damage_told(f"{path}: a damaged {_kind(path)} file"):
-            rows = _scan(path)
-            schema, n = rows.collect_schema(), int(rows.select(pl.len()).collect().item())
-        if n > ROWS * path.stat().st_size:
-            raise InputError(f"{path}: says that it has {n:,} rows, which cannot be in its bytes")
-        return [(name, _kind_of(dtype)) for name, dtype in schema.items()], n
-
-    def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
-        import polars as pl
-
-        with damage_told(f"{path}: a damaged {_kind(path)} file"):
-            # By their places, for polars takes names such as * as patterns.
-            places = pl.nth([self.names.index(name) for name in names])
-            rows, start, size = _scan(path).select(places), 0, 64
-            while len(frame := rows.slice(start, size).collect()):
-                where = self._from(first + start)
-                columns = _stripped(frame).get_columns()
-                yield {cells.name: SeriesCells(cells, where) for cells in columns}
-                start += len(frame)
-                size = max(64, int(BATCH * len(frame) / max(frame.estimated_size(), 1)))
-
-
 def _scan(path: Path) -> Any:
     import polars as pl
 
@@ -494,14 +433,10 @@ def _state(path: Path) -> tuple[int, int, int]:
     return state.st_size, state.st_mtime_ns, state.st_ino
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(8)
-
-
 def _kind(path: Path) -> str:
     """Return which of HEADS a file is, or "text"."""
-    head = _head(path)
+    with path.open("rb") as file:
+        head = file.read(8)
     return next((kind for mark, kind in HEADS.items() if head.startswith(mark)), "text")
 
 
@@ -519,25 +454,19 @@ def open_table(paths: Sequence[Path]) -> Table:
     files = [file for path in paths for file in table_files(path)]
     for file in files:
         check_file(str(file))
-    return (_TextTable if _kind(files[0]) == "text" else _FrameTable)(files)
+    return (_TextTable if _kind(files[0]) == "text" else Table)(files)
 
 
 def table_files(path: Path) -> list[Path]:
     """Return the files of a folder of Hugging Face datasets, or the file itself."""
     if not is_folder(path):
         return [path]
-    state, splits = path / "state.json", path / "dataset_dict.json"
-    found, names = [], []
+    splits = path / "dataset_dict.json"
     with damage_told(f"{path}: a damaged folder of datasets"):
         if is_plain_file(splits):
-            found = read_plain(splits)["splits"]
-        else:
-            names = [file["filename"] for file in read_plain(state)["_data_files"]]
-        if not all(Path(name).name == name for name in [*found, *names]) or not found + names:
+            listed = printable(", ".join(read_plain(splits)["splits"]))
+            raise InputError(f"{path}: holds the splits {listed}; give the folder of one of them")
+        names = [file["filename"] for file in read_plain(path / "state.json")["_data_files"]]
+        if not names or any(Path(name).name != name for name in names):
             raise ValueError("it names files that are not in it")
-    if found:
-        raise InputError(
-            f"{path}: holds the splits {printable(', '.join(found))}; give one of them, as in "
-            f"data.train={path}/{printable(found[0])}"
-        )
     return [path / name for name in names]

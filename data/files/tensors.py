@@ -18,9 +18,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data.errors import InputError, damage_told, one_line, printable
-from data.files.arrays import NpyRows, Shard, ZippedArrays, open_zip
-from data.files.cache import cached_rows
-from data.files.pickles import StandIn, as_array, read_torch_pickle
+from data.files.arrays import Kind, NpyRows, Shard, ZippedArrays, cached_rows, open_zip
+from data.files.pickles import StandIn, as_array, read_values
 from data.files.store import check_file
 from data.machine import check_room, row_parts
 
@@ -33,8 +32,9 @@ BFLOAT16 = "bfloat16"
 SAFETENSORS = {"F64": "f8", "F32": "f4", "F16": "f2", "BF16": BFLOAT16, "BOOL": "?"} | {
     f"{kind.upper()}{8 * size}": f"{kind}{size}" for kind in "iu" for size in (1, 2, 4, 8)
 }
-LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number that files began with before PyTorch 1.6
 Rows = NpyRows | np.ndarray
+Read = Callable[[slice], np.ndarray]
+Shape = tuple[int, ...]
 SAVE = "torch.save({'X': X, 'y': y}, path) of tensors writes one that is read"
 
 
@@ -60,8 +60,6 @@ def open_tensors(path: Path, cache: Path) -> dict[str, Callable[[], Rows]]:
     arrays = _read_safetensors(path) if kind == ".safetensors" else _read_torch(path)
     return {
         printable(name): functools.partial(_open_tensor, array, name, path, cache)
-        if isinstance(array, _Tensor)
-        else functools.partial(np.asarray, array)
         for name, array in arrays.items()
     }
 
@@ -71,9 +69,14 @@ class _Tensor(NamedTuple):
 
     begin: int
     kind: str
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    shape: Shape
+    strides: Shape
     order: str = "<"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the rows follow each other."""
+        return self.strides == _row_strides(self.shape)
 
     @property
     def dtype(self) -> np.dtype:
@@ -87,55 +90,43 @@ class _Tensor(NamedTuple):
         return 0 if 0 in self.shape else 1 + sum((n - 1) * stride for n, stride in steps)
 
 
-def _row_strides(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _row_strides(shape: Shape) -> Shape:
     """Return the strides of values whose rows follow each other."""
     return tuple(math.prod(shape[axis:]) for axis in range(1, len(shape) + 1))
 
 
-def _open_tensor(tensor: _Tensor, name: str, path: Path, cache: Path) -> Rows:
-    """Return the rows of a tensor: in place, or converted."""
+def _open_tensor(tensor: _Tensor | np.ndarray, name: str, path: Path, cache: Path) -> Rows:
+    """Return the rows of a tensor: in place, or converted; an array as it is."""
+    if isinstance(tensor, np.ndarray):
+        return tensor
     n, dtype, shape = tensor.extent, tensor.dtype, tensor.shape or (1,)
     is_bfloat16 = tensor.kind == BFLOAT16
     rows = NpyRows((Shard(path, tensor.begin, shape[0]),), shape, dtype)
-    steps = zip(shape, tensor.strides or (1,), _row_strides(shape), strict=True)
-    is_plain = n == 0 or all(length == 1 or step == plain for length, step, plain in steps)
-    if is_plain and not is_bfloat16:
-        return rows if tensor.shape else rows[:].reshape(())
+    if tensor.is_plain and tensor.shape and not is_bfloat16:
+        return rows
 
     @functools.cache
     def view() -> np.ndarray:
         check_room(f"{path}: {name}", {"a view": n * dtype.itemsize}, "X.contiguous()")
         (flat,) = NpyRows((Shard(path, tensor.begin, 1),), (1, n), dtype)[:]
-        bytes_to_next = [step * dtype.itemsize for step in tensor.strides]
+        bytes_to_next = [step * dtype.itemsize for step in tensor.strides or (1,)]
         return np.lib.stride_tricks.as_strided(flat, shape, bytes_to_next)
 
     def read(place: slice) -> np.ndarray:
-        values = rows[place] if is_plain else view()[place]
+        values = rows[place] if tensor.is_plain else view()[place]
         return (values.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else values
 
-    dtype_read = np.dtype(np.float32) if is_bfloat16 else dtype
-    return _converted(read, tensor.shape, dtype_read, path, name, cache)
+    kind = Kind(tensor.shape, np.dtype(np.float32) if is_bfloat16 else dtype)
+    return _converted(read, kind, path, name, cache)
 
 
-def _converted(
-    read: Callable[[slice], np.ndarray],
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    path: Path,
-    name: str,
-    cache: Path,
-    unit: int = 1,
-) -> Rows:
-    """Return what `read` does of all rows: in memory, or in the cache where it is large.
-
-    The rows are read by so many units, in which they are packed, as take about BLOCK bytes.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    if size <= BLOCK:
-        return read(slice(None)).reshape(shape)
-    n_rows = max(unit, BLOCK * shape[0] // size // unit * unit)
-    blocks = map(read, row_parts(shape[0], n_rows))
-    return cached_rows(cache, [path], name, shape, dtype.type, blocks)
+def _converted(read: Read, kind: Kind, path: Path, name: str, cache: Path) -> Rows:
+    """Return what `read` does of all rows: in memory, or in the cache where it is large."""
+    if kind.nbytes <= BLOCK:
+        return read(slice(None)).reshape(kind.shape)
+    n = kind.shape[0]
+    blocks = map(read, row_parts(n, max(1, BLOCK * n // kind.nbytes)))
+    return cached_rows(cache, [path], name, kind, blocks)
 
 
 def _is_counts(*values: Any) -> bool:
@@ -154,16 +145,14 @@ def _read_safetensors(path: Path) -> dict[str, _Tensor]:
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
         for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
-            shape, (begin, stop) = tuple(entry["shape"]), entry["data_offsets"]
-            if not _is_counts(begin, stop, *shape) or begin != end:
-                raise ValueError(f"the bytes of {name} do not follow those before it")
             if (kind := SAFETENSORS.get(entry["dtype"])) is None:
                 raise ValueError(f"{name} is of type {entry['dtype']}, which is not read")
-            tensor = _Tensor(8 + length + begin, kind, shape, _row_strides(shape))
-            end += math.prod(shape) * tensor.dtype.itemsize
-            if stop != end:
-                raise ValueError(f"{name} says other bytes than it has")
-            tensors[name] = tensor
+            if not _is_counts(*(shape := tuple(entry["shape"]))):
+                raise ValueError(f"the shape of {name}")
+            tensors[name] = _Tensor(8 + length + end, kind, shape, _row_strides(shape))
+            begin, end = end, end + math.prod(shape) * tensors[name].dtype.itemsize
+            if entry["data_offsets"] != [begin, end]:
+                raise ValueError(f"{name} does not stand right after the array before it")
         if end != size - length:
             raise ValueError(f"its arrays have {end} bytes, and there are {size - length}")
     return tensors
@@ -171,23 +160,18 @@ def _read_safetensors(path: Path) -> dict[str, _Tensor]:
 
 def _read_torch(path: Path) -> dict[str, Any]:
     """Return tensors and arrays by their names: those of a dict, or X and y, or the file's own."""
-    with path.open("rb") as file:
-        if LEGACY in file.read(32):
-            advice = "torch.save(torch.load(path), path) saves it anew"
-            raise InputError(f"{path}: was saved by PyTorch before 1.6; {advice}")
-    with open_zip(str(path), SAVE, "a PyTorch file") as zipped:
-        folders = {name.rpartition("/")[2]: name.rpartition("/")[0] for name in zipped.members}
-        if "constants.pkl" in folders or "data.pkl" not in folders:
-            kind = "TorchScript, which is a program" if "constants.pkl" in folders else "no tensors"
-            raise InputError(f"{path}: a zip file of {kind}; {SAVE}")
-        folder = folders["data.pkl"]
+    with open_zip(str(path), SAVE, "a file of PyTorch 1.6 or later") as zipped:
+        pickles = [name for name in zipped.members if name.endswith("/data.pkl")]
+        if not pickles:
+            raise InputError(f"{path}: a zip file of no tensors; {SAVE}")
+        folder = pickles[0].removesuffix("/data.pkl")
         stored = functools.partial(_stored, zipped, path, folder)
         check_room(str(path), {"its pickle": 4 * stored("data.pkl")[1]}, "tensors")
         order = "<"
-        if "byteorder" in folders and stored("byteorder"):
+        if f"{folder}/byteorder" in zipped.members and stored("byteorder"):
             order = {b"little": "<", b"big": ">"}[zipped.archive.read(f"{folder}/byteorder")]
         try:
-            content = read_torch_pickle(zipped.archive.read(f"{folder}/data.pkl"))
+            content = read_values(zipped.archive.read(f"{folder}/data.pkl"))
             if isinstance(content, list | tuple):
                 numbers = map(str, range(len(content)))
                 names = ("X", "y") if len(content) == 2 else numbers
@@ -265,56 +249,49 @@ def _open_hdf5(path: Path, cache: Path) -> dict[str, Callable[[], Rows]]:
         import h5py
     except ImportError:
         raise InputError(f"{path}: h5py is not installed: pip install h5py") from None
-    opened: dict[str, Callable[[], Rows]] = {}
+    names: list[str] = []
 
     def visit(name: str, item: Any) -> bool | None:
-        if isinstance(item, h5py.Dataset):
-            opened[printable(name)] = functools.partial(_hdf5, path, name, read)
-        return len(opened) > MOST or None
+        names.extend([name] * isinstance(item, h5py.Dataset))
+        return len(names) > MOST or None
 
-    def read(data: Any, name: str) -> Rows:
-        return _hdf5_rows(data, name, path, cache)
-
-    _hdf5(path, "/", lambda file, _: file.visititems(visit))
-    return opened
+    with damage_told(f"{path}: cannot be read"), h5py.File(path, "r") as file:
+        file.visititems(visit)
+    return {printable(name): functools.partial(_hdf5_rows, path, name, cache) for name in names}
 
 
-def _hdf5(path: Path, name: str, read: Callable[[Any, str], Any]) -> Any:
-    """Return what `read` does of a group or a data set; of damaged ones h5py raises anything."""
-    import h5py
-
-    with damage_told(f"{path}: {printable(name)} cannot be read"), h5py.File(path, "r") as file:
-        return read(file[name], name)
-
-
-def _hdf5_rows(data: Any, name: str, path: Path, cache: Path) -> Rows:
+def _hdf5_rows(path: Path, name: str, cache: Path) -> Rows:
     """Return the rows of a data set: in place, or converted; text as an array."""
     import h5py
 
-    where, dtype, shape = f"{path}: {printable(name)}", data.dtype, data.shape
-    size, stored = data.size * dtype.itemsize, data.id.get_storage_size()
-    chunks = data.chunks or (0,)  # each is unpacked as a whole, and those beside it are
-    chunk = max(math.prod(chunks) * dtype.itemsize, chunks[0] * size // max(1, (shape or (1,))[0]))
-    if data.external or data.is_virtual:
-        raise InputError(f"{where}: its values stand in other files, which are not read")
-    if max(size, chunk) > RATIO * stored:
-        raise InputError(f"{where}: says {max(size, chunk)} bytes, and has {stored}")
-    check_room(where, {"its chunks": chunk}, "smaller chunks")
-    offset = data.id.get_offset()  # None of chunks
-    if text := h5py.check_string_dtype(dtype):
-        if text.length is not None and text.length <= LONGEST:
-            return np.asarray(data.asstr()[...]).astype(str)
-        if text.length is not None or offset is None:
-            raise InputError(f"{where}: long text, or chunks of text; write y.astype('S')")
-        return _hdf5_text(path, offset, data.size, data.file.userblock_size).reshape(shape)
-    if dtype.kind not in "biuf":
-        raise InputError(f"{where}: is of type {dtype}, not numbers or text")
-    if not shape:
-        return np.asarray(data[()])
-    is_numpys = h5py.h5t.py_create(dtype, logical=True) == data.id.get_type()
-    if offset is not None and is_numpys:
-        return NpyRows((Shard(path, offset, shape[0]),), shape, dtype)
-    return _converted(data.__getitem__, shape, dtype, path, name, cache, chunks[0] or 1)
+    where = f"{path}: {printable(name)}"
+    with damage_told(f"{where} cannot be read"), h5py.File(path, "r") as file:
+        data = file[name]
+        dtype, shape = data.dtype, data.shape
+        size, stored = data.size * dtype.itemsize, data.id.get_storage_size()
+        chunks = data.chunks or (0,)  # each is unpacked as a whole, and those beside it are
+        width = size // max(1, (shape or (1,))[0])
+        chunk = max(math.prod(chunks) * dtype.itemsize, chunks[0] * width)
+        if data.external or data.is_virtual:
+            raise InputError(f"{where}: its values stand in other files, which are not read")
+        if max(size, chunk) > RATIO * stored:
+            raise InputError(f"{where}: says {max(size, chunk)} bytes, and has {stored}")
+        check_room(where, {"its chunks": chunk}, "smaller chunks")
+        offset = data.id.get_offset()  # None of chunks
+        if text := h5py.check_string_dtype(dtype):
+            if text.length is not None and text.length <= LONGEST:
+                return np.asarray(data.asstr()[...]).astype(str)
+            if text.length is not None or offset is None:
+                raise InputError(f"{where}: long text, or chunks of text; write y.astype('S')")
+            return _hdf5_text(path, offset, data.size, data.file.userblock_size).reshape(shape)
+        if dtype.kind not in "biuf":
+            raise InputError(f"{where}: is of type {dtype}, not numbers or text")
+        if not shape:
+            return np.asarray(data[()])
+        is_numpys = h5py.h5t.py_create(dtype, logical=True) == data.id.get_type()
+        if offset is not None and is_numpys:
+            return NpyRows((Shard(path, offset, shape[0]),), shape, dtype)
+        return _converted(data.__getitem__, Kind(shape, dtype), path, name, cache)
 
 
 def _hdf5_text(path: Path, offset: int, n: int, base: int) -> np.ndarray:

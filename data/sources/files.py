@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -52,15 +51,10 @@ class Source(SeededSource):
 
     def load(self, rng: np.random.Generator) -> Dataset:
         """Read the files, number the classes, and split off what has no file of its own."""
-        # Readers of tables, tensors and pictures: their import takes a tenth of a second.
-        from data.sources.own.examples import Wanted
-        from data.sources.own.loading import Asked, load_files
+        # With it come readers of tables, tensors and pictures, which take a tenth of a second.
+        from data.loading import load_files
 
-        given = self.label, self.features, self.weight
-        label, features, weight = (None if name is None else str(name) for name in given)
-        wanted = Wanted(label, features, weight, self.image_size, Path(self.cache))
-        asked = Asked(self.files(), wanted, self.fractions(), self.kinds or {}, self.classes)
-        return load_files(asked, rng)
+        return load_files(self, rng)
 
     def files(self) -> dict[str, dict[str, Any]]:
         """Return what is given for each split that has any, by the keys that name it."""
@@ -70,9 +64,7 @@ class Source(SeededSource):
             given = {key: getattr(self, key) for key in (split, *sorted(pair))}
             given = {key: value for key, value in given.items() if value is not None}
             if given and given.keys() not in ({split}, pair):
-                raise InputError(
-                    f"{next(iter(given))}: give one data.{split}=FILE, or both files of a pair"
-                )
+                raise InputError(f"{min(given)}: give data.{split}=FILE, or both files of a pair")
             if given:
                 files[split] = given
         if "train" not in files:

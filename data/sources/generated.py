@@ -54,8 +54,8 @@ class _Generated(SeededSource):
         kinds, where = {"train": Kind(shape, np.dtype(dtype))}, f"data.n_samples={shape[0]}"
         check_loading(where, kinds, self.fractions(), making=making, advice="fewer examples")
 
-    def _split(self, X: np.ndarray, y: np.ndarray, **settings: Any) -> Dataset:
-        return make_dataset({"train": Split(X, y.astype(np.int64))}, self.fractions(), **settings)
+    def _split(self, X: np.ndarray, y: np.ndarray, *settings: Any) -> Dataset:
+        return make_dataset({"train": Split(X, y.astype(np.int64))}, self.fractions(), *settings)
 
 
 class Digits(_Generated):
@@ -77,15 +77,8 @@ class Digits(_Generated):
             from sklearn.datasets import load_digits
 
             X, y = load_digits(return_X_y=True)
-        return self._split(
-            np.ascontiguousarray(X, dtype=np.uint8),
-            y,
-            rng=rng,
-            name="digits",
-            classes=np.arange(10),
-            image_shape=(8, 8),
-            origin="scikit-learn's digits",
-        )
+        X = np.ascontiguousarray(X, dtype=np.uint8)
+        return self._split(X, y, rng, "digits", np.arange(10), (8, 8), "scikit-learn's digits")
 
 
 @dataclasses.dataclass
@@ -108,15 +101,9 @@ class Blobs(_Generated):
         order = np.arange(self.n_samples)
         random.shuffle(order)
         X = X[order]  # and the other array is gone before there are three
-        return self._split(
-            X.astype(np.float32),
-            y[order],
-            rng=rng,
-            name="blobs",
-            classes=np.arange(self.n_classes),
-            image_shape=None,
-            origin=f"generated blobs, spread {self.spread:g}",
-        )
+        X, classes = X.astype(np.float32), np.arange(self.n_classes)
+        origin = f"generated blobs, spread {self.spread:g}"
+        return self._split(X, y[order], rng, "blobs", classes, None, origin)
 
 
 @dataclasses.dataclass
@@ -131,15 +118,9 @@ class SyntheticCifar(_Generated):
         drawing = SHARED + cores() * DRAWING * 4 * BLOCK * math.prod(shape[1:])
         self._check_room(shape, np.uint8, math.prod(shape) + drawing)
         y = rng.permutation(np.arange(self.n_samples) % N_CLASSES)
-        return self._split(
-            _draw_images(y, rng),
-            y,
-            rng=rng,
-            name="synthetic_cifar",
-            classes=np.array([f"pattern {c}" for c in range(N_CLASSES)]),
-            image_shape=shape[1:],
-            origin="generated CIFAR-shaped images",
-        )
+        X, classes = _draw_images(y, rng), np.array([f"pattern {c}" for c in range(N_CLASSES)])
+        origin = "generated CIFAR-shaped images"
+        return self._split(X, y, rng, "synthetic_cifar", classes, shape[1:], origin)
 
 
 def _draw_images(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:

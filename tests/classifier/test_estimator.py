@@ -23,7 +23,7 @@ from classifier.estimator import BATCH_SIZE, EPOCHS, MOMENTUM, SCHEDULE
 from classifier.optimizers import OPTIMIZERS, Sgd
 from classifier.runs.config import Config
 from classifier.schedules import SCHEDULES
-from data.sparse import sparse_rows
+from data.dataset import sparse_rows
 
 BOTH = pytest.mark.parametrize("optimizer", ["lbfgs", "sgd"])
 

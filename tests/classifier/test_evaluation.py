@@ -23,10 +23,9 @@ from classifier.evaluation import (
 from classifier.model import LinearModel, fit_temperature
 from classifier.shards import evaluate_held_out
 from classifier.uncertainty import accuracy_interval, standard_error
-from data.dataset import Split
+from data.dataset import Split, sparse_rows
 from data.errors import InputError
 from data.preprocessing import AffineMap
-from data.sparse import sparse_rows
 
 
 def model_of(n_features, n_classes, seed=0):

@@ -8,9 +8,8 @@ from scipy.sparse import csr_array
 from classifier import coordinates, lbfgs
 from classifier.coordinates import Coordinates
 from classifier.solver import take_models
-from data.dataset import Split
+from data.dataset import Split, sparse_rows
 from data.machine import Team
-from data.sparse import sparse_rows
 
 C, G, D = 3, 2, 7
 

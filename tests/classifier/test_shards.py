@@ -13,10 +13,9 @@ from threadpoolctl import threadpool_limits
 from classifier import kernel, shards
 from classifier.fit import PerModel
 from classifier.shards import Objective, certify_weights, evaluate_held_out, n_shards, sum_up
-from data.dataset import Split
+from data.dataset import Split, sparse_rows
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
-from data.sparse import sparse_rows
 
 C = 5
 MODELS = PerModel(

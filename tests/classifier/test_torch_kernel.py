@@ -19,10 +19,9 @@ from classifier.kernel import PAIRED
 from classifier.optimizers import Lbfgs
 from classifier.optimum import FullBatchTraining
 from classifier.shards import Objective, evaluate_held_out, on_device, sum_up
-from data.dataset import Split
+from data.dataset import Split, sparse_rows
 from data.errors import InputError
 from data.preprocessing import AffineMap, PreparedRows
-from data.sparse import sparse_rows
 
 torch = pytest.importorskip("torch")
 torch_kernel = pytest.importorskip("classifier.torch_kernel")

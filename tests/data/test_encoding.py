@@ -5,7 +5,6 @@ import json
 
 import numpy as np
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -14,7 +13,7 @@ from data import encoding as module
 from data.encoding import Encoding
 from data.errors import InputError
 from data.files.table import open_table
-from data.sources.own.loading import encode
+from data.loading import encode
 
 pd = pytest.importorskip("pandas")
 
@@ -77,13 +76,13 @@ def lines(*cells, name="x"):
     ],
 )
 def test_a_kind_is_decided_by_all_cells(tmp_path, monkeypatch, cells, kind):
-    monkeypatch.setattr("data.files.lines.BLOCK", 8)
+    monkeypatch.setattr("data.files.store.BLOCK", 8)
     encoding, _ = fitted(tmp_path, lines(*cells))
     assert encoding.columns[0].kind == kind
 
 
 def test_features_are_those_of_scikit_learn(tmp_path, monkeypatch):
-    monkeypatch.setattr("data.files.lines.BLOCK", 2**12)  # several batches
+    monkeypatch.setattr("data.files.store.BLOCK", 2**12)  # several batches
     frame = made()
     table = saved(tmp_path, frame)
     is_training = np.random.default_rng(1).random(N) < 0.7
@@ -153,7 +152,7 @@ def test_sparse_rows_are_the_dense_ones_with_standardised_numbers(tmp_path, monk
     assert sparse.is_sparse
     rows = sparse.transform(next(table.batches()))
     assert (rows.matrix.indices.dtype, rows.dtype) == (np.int32, np.float32)
-    monkeypatch.setattr("data.files.lines.BLOCK", 2**12)
+    monkeypatch.setattr("data.files.store.BLOCK", 2**12)
     X, Z = (
         rows_of(dense, table),
         rows_of(Encoding.fit(table, {"id": "text"}, training, ["y"]), table),
@@ -220,13 +219,13 @@ def test_kinds_that_the_user_gives(tmp_path):
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("number", [1e100, 1e38, 1e-200, 1.1e100, 1e160, -1e307, 1.7e308])
+@pytest.mark.parametrize("number", [1e38, 1e-200, 1e160, -1e307, 1.7e308])
 @pytest.mark.parametrize("dense", [2**28, 0])
 def test_large_numbers_are_used_or_refused(tmp_path, monkeypatch, number, dense):
     monkeypatch.setattr(module, "DENSE", dense)
     content = lines(1, repr(number), "", repr(-number), 2)
-    if abs(number) > 1e100:
-        with pytest.raises(InputError, match=r"^x: a number of 1\S+ in a row \(\S+, line 3\), and"):
+    if number > 1e308:
+        with pytest.raises(InputError, match=r"mine.csv, line 3: x is above 8.99e\+307; clear"):
             fitted(tmp_path, content)
         return
     encoding, X = fitted(tmp_path, content)
@@ -240,7 +239,7 @@ def test_a_row_that_float32_cannot_hold_is_refused(tmp_path, monkeypatch):
     encoding, X = fitted(tmp_path, lines(1, 2, 3))
     assert X.dtype == np.float32
     (tmp_path / "mine.csv").write_text(lines(1, 1e39))
-    with pytest.raises(InputError, match=r"^x: a number of 1e\+39 in .*line 3\), and 1.7e\+38 is"):
+    with pytest.raises(InputError, match=r"mine.csv, line 3: x is above 1.7e\+38; clear"):
         rows_of(encoding, open_table([tmp_path / "mine.csv"]))
 
 
@@ -306,7 +305,7 @@ def test_what_is_refused_of_types(tmp_path):
         ({"b": "text", "n": "ignore"}, r"a.parquet, row 1: b is Binary, and no text or number"),
         (
             {"v": "number"},
-            r'n: is no number in a row \("inf", .*a.parquet, row 2\); clear the cell',
+            r'n: not a number: "inf", .*a.parquet, row 2; clear the cell',
         ),
     ):
         with pytest.raises(InputError, match=message):
@@ -318,7 +317,8 @@ def test_what_is_refused_of_types(tmp_path):
 NUMBERS = [*map(str, range(200))]
 REFUSED = [
     (lines(*NUMBERS, "oops", "x", "oops"), {}, r'^x: text in 3 of 203 rows \(first "oops", '
-     r'\S+mine.csv, line 202\); clear these cells, or add data.kinds={x: category}$'),
+     r'\S+mine.csv, line 202\); clear these, or add data.kinds={x: category}$'),
+    (lines(*NUMBERS, "a", name='"a b"'), {}, r'^a b: text .* add data.kinds={NAME: category}$'),
     (lines(*NUMBERS, "inf"), {}, r'^x: text in 1 of 201 rows \(first "inf", '),
     (lines(*NUMBERS, "1e999"), {}, r'^x: text in 1 of 201 rows \(first "1e999", '),
     (lines(*NUMBERS, "\x1b[31m" * 50), {}, r'^x: text in 1 .*\(first "(\\x1b\[31m){5}\.\.\.", '),
@@ -326,8 +326,8 @@ REFUSED = [
     (lines("a", "b"), {"x": "number"}, r'^x: text in 2 of 2 rows \(first "a", .*line 2\)'),
     (lines("1", "b"), {"x": "date"}, r'^x: no date in 2 of 2 rows \(first "1", '),
     (lines("1"), {"x": "numeric"}, r"^data.kinds: x=numeric: must be one of number, category, "
-     r"date, text, ignore$"),
-    (lines("1"), {"z": "date"}, r"^data.kinds: there is no column z; the columns are x, other$"),
+     r"date, text, ignore, of one of the columns x, other$"),
+    (lines("1"), {"z": "date"}, r"^data.kinds: z=date: must be .* of one of the columns x, other$"),
     ("x\n1\n1\n", {}, r"mine.csv: no column is left to learn from \(x holds one value in training"),
 ]  # fmt: skip
 
@@ -339,30 +339,12 @@ def test_what_is_refused_of_columns(tmp_path, content, kinds, message):
     assert "\n" not in str(caught.value)
 
 
-ODD = ("null", "True", "1a", "12", "-a", "50 %")
-
-
-@pytest.mark.parametrize("name", [
-    *ODD, "x", "my name", "a,b", "a: b=c", "a{b}", "a[0] (kg/m)", "it's", 'say "x"', "é",
-    "${x}", "a\\b", "a\\", "a#b", "_", "a%|@?+*-.b",
-])  # fmt: skip
-def test_advice_is_what_hydra_reads(tmp_path, name):
-    text = lines(*NUMBERS, "oops", name='"' + name.replace('"', '""') + '"')
-    with pytest.raises(InputError) as caught:
-        fitted(tmp_path, text)
-    advice = str(caught.value).split(" add ")[1]
-    parser = OverridesParser.create()
-    told = "NAME" if "rename the column and add" in str(caught.value) else name
-    assert parser.parse_override(advice).value() == {told: "category"}
-    assert told == name or not set("'\"é$\\#").isdisjoint(name) or name in ODD
-
-
 def test_what_is_refused_of_rows_to_predict(tmp_path):
     encoding, _ = fitted(tmp_path, "n,day,y\n1,2024-01-01,0\n2,2025-01-01,0\n")
     for content, message in (
-        ("n,other\n1,2\n", r"mine.csv: there is no column day, which .* it holds n, other$"),
-        ("day,n\n2024-01-01,oops\n", r'^n: is no number in a row \("oops", .*line 2\); clear the'),
-        ("day,n\n3,1\n", r'^day: is no date in a row \("3", .*mine.csv, line 2\)'),
+        ("n,other\n1,2\n", r"mine.csv: lacks the columns day; it holds n, other$"),
+        ("day,n\n2024-01-01,oops\n", r'^n: not a number: "oops", .*line 2; clear the cell'),
+        ("day,n\n3,1\n", r'^day: not a date: "3", .*mine.csv, line 2; clear'),
     ):
         (tmp_path / "mine.csv").write_text(content)
         with pytest.raises(InputError, match=message):

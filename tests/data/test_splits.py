@@ -115,7 +115,7 @@ def test_a_sample_of_a_file_is_bounded_and_leaves_some_of_each_class(tmp_path, m
     [
         ([], [0, 1], "mine.npz: there are no examples"),
         ([0, 0], [7], "at least two classes, found only 7"),
-        ([0] * 5, [0, 1], r"no training example of 1 of 2 classes \(1\)"),
+        ([0] * 5, [0, 1], "no training example of 1; add some"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(y, classes, words):

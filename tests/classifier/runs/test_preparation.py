@@ -20,7 +20,7 @@ def memory(monkeypatch):
     monkeypatch.setattr(machine, "ASKED_FROM", 0)
 
     def of(size):
-        for module in ("data.machine", "data.batches", "classifier.runs.preparation"):
+        for module in ("data.machine", "classifier.minibatch", "classifier.runs.preparation"):
             monkeypatch.setattr(f"{module}.memory", lambda: size)
 
     return of

@@ -8,9 +8,8 @@ import pytest
 from scipy import sparse
 
 from classifier.runs.run import run
-from data.dataset import Split
+from data.dataset import SparseRows, Split, sparse_rows
 from data.errors import InputError
-from data.sparse import SparseRows, sparse_rows
 from data.splits import make_dataset
 
 SMALL = ["optimizer=lbfgs", "epochs=200", "report.plots=false", "calibrate=true"]

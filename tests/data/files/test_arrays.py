@@ -79,7 +79,7 @@ def test_more_arrays_than_anyone_writes_are_refused_before_they_are_listed(tmp_p
                 archive.writestr(f"{start + i}.npy", b"")
 
     def refused(read):
-        with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes, and "):
+        with pytest.raises(InputError, match=r"x\.npz: its list of arrays has 10\d{5} bytes; save"):
             read(str(path))
 
     readers = (lambda path: read_npz(path, ["X"]), LinearModel.load)
@@ -133,9 +133,7 @@ def test_shards_that_differ_and_rows_that_are_not_finite_are_refused_with_the_fi
         check_finite(shards)
     for other in (np.zeros((4, 8)), np.zeros((4, 9), np.float32)):
         path = saved(tmp_path / "other.npy", other)
-        words = (
-            rf"other.npy: its rows are {other.dtype} of shape .{other.shape[1]},., and those of "
-        )
+        words = rf"other.npy: its rows are {other.dtype} of shape .{other.shape[1]},.; those of "
         with pytest.raises(InputError, match=words + r".*0.npy are float64 of shape \(9,\)"):
             join_rows([open_npy(parts[0]), open_npy(path)])
 
@@ -178,7 +176,7 @@ def test_every_format_of_numpy_is_read_and_what_is_damaged_told(version, tmp_pat
         *((headed(header), r"file \(the header of its array is damaged") for header in headers),
         (whole[:-1], "says 32 bytes and has 31"),
         (whole + b"0", "says 32 bytes and has 33"),
-        (whole[:6] + b"\x04" + whole[7:], ".npy format 4.0 is not read; save it again"),
+        (whole[:6] + b"\x04" + whole[7:], "is of .npy format 4.0; numpy.save saves"),
         (whole[:7], "file .EOF: reading magic string"),
         (written(np.array([{}, []], object)), r"holds Python objects; save text as \w+.astype"),
     ):

@@ -43,7 +43,7 @@ def test_pictures_are_found_in_the_order_of_their_names(tmp_path):
     ]
     assert labels == ["a", "b", "b", "b"]
     assert find_pictures(folder / "b") == (paths[1:], None)
-    with pytest.raises(InputError, match=r"empty: no pictures .*; give the folder that has a sub-"):
+    with pytest.raises(InputError, match=r"empty: no pictures .* in the folder or in its sub-"):
         find_pictures(folder / "empty")
 
 

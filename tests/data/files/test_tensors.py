@@ -147,24 +147,24 @@ def test_what_torch_saved_and_is_not_plain_is_refused_by_name(tmp_path, peak_of)
         ({"X": torch.zeros(1).expand(10**9, 10**3)}, r"more values than are stored \(use X.clone"),
         ([tensor[0]] * 10_001, "more than 10000 values .torch.stack joins them"),
         (doubled, "more than 10000 values"),
-        (itself, "a damaged PyTorch file|more than"),
+        (itself, "a damaged file of PyTorch|more than"),
         ({"a" * 1001: tensor}, "a name of more than 1000 characters"),
     ):
         torch.save(content, path)
         assert peak_of(lambda words=words: refused(path, words)) < 2**25
     torch.save({"X": tensor}, path, _use_new_zipfile_serialization=False)
-    refused(path, r"PyTorch before 1.6; torch.save\(torch.load\(path\), path\) saves it anew")
+    refused(path, r"not a file of PyTorch 1.6 or later; torch.save\(\{'X'")
     with pytest.warns(match="torch.jit"):
         torch.jit.script(torch.nn.Linear(2, 2)).save(path)
-    refused(path, "TorchScript, which is a program")
+    refused(path, "it asks for __torch__.torch.nn.modules.linear.Linear; torch.save")
     torch.save({"X": tensor}, path)
     whole = path.read_bytes()
     for change, kind, words in (
         ({}, zipfile.ZIP_DEFLATED, "packed again by another program"),
         ({"data/0": lambda c: c[:-1]}, 0, "more values than are stored"),
-        ({"byteorder": lambda _: b"odd"}, 0, "a damaged PyTorch file"),
+        ({"byteorder": lambda _: b"odd"}, 0, "a damaged file of PyTorch"),
         ({"data.pkl": lambda c: c.replace(b"K(K\x03", b"K(J\xff\xff\xff\xff")}, 0, "not plain"),
-        ({"data.pkl": lambda c: c[:-9]}, 0, "a damaged PyTorch file|ends early"),
+        ({"data.pkl": lambda c: c[:-9]}, 0, "a damaged file of PyTorch|ends early"),
     ):
         path.write_bytes(whole)
         rewritten(path, change, kind)
@@ -172,7 +172,7 @@ def test_what_torch_saved_and_is_not_plain_is_refused_by_name(tmp_path, peak_of)
     torch.save(tensor[::3], path)
     rewritten(path, {"data/0": lambda c: c[: -len(c) // 3]})
     refused(path, "more values than are stored")
-    for content, words in ((whole[:-9], "cut short"), (b"x" * 99, "not a PyTorch file")):
+    for content, words in ((whole[:-9], "cut short"), (b"x" * 99, "not a file of PyTorch")):
         path.write_bytes(content)
         refused(path, words)
     np.savez(path.with_suffix(".npz"), X=X)
@@ -190,14 +190,14 @@ def entry(begin, stop, shape=(2, 3), kind="F32"):
 
 
 LIES = [
-    (headed({"X": entry(0, 24), "y": entry(24, 47)}), "y says other bytes than it has"),
+    (headed({"X": entry(0, 24), "y": entry(24, 47)}), "y does not stand right after"),
     (headed({"X": entry(0, 24)}), "its arrays have 24 bytes, and there are 48"),
-    (headed({"X": entry(0, 24), "y": entry(0, 24)}), "y do not follow those before it"),
-    (headed({"X": entry(0, 24), "y": entry(23, 48)}), "y do not follow those before it"),
-    (headed({"X": entry(8, 48, (10,))}), "X do not follow those before it"),
-    (headed({"X": entry(0, 48, (-2, -6))}), "X do not follow those before it"),
-    (headed({"X": entry(0, 48, (True, 12))}), "X do not follow those before it"),
-    (headed({"X": entry(0, 48, (1,) * 999)}), "X do not follow those before it"),
+    (headed({"X": entry(0, 24), "y": entry(0, 24)}), "y does not stand right after"),
+    (headed({"X": entry(0, 24), "y": entry(23, 48)}), "y does not stand right after"),
+    (headed({"X": entry(8, 48, (10,))}), "X does not stand right after"),
+    (headed({"X": entry(0, 48, (-2, -6))}), "the shape of X"),
+    (headed({"X": entry(0, 48, (True, 12))}), "the shape of X"),
+    (headed({"X": entry(0, 48, (1,) * 999)}), "the shape of X"),
     (headed({"X": entry(0, 2**62, (2**30, 2**30))}), "its arrays have 4611686018427387904 bytes"),
     (headed({"X": entry(0, 48, (48,), "F8_E4M3")}), "X is of type F8_E4M3, which is not read"),
     (headed({"X": 1}), "not a whole safetensors file"),
@@ -303,6 +303,6 @@ def test_hdf5_that_cannot_be_read_is_told(tmp_path, peak_of, monkeypatch):
             make(file)
         assert peak_of(lambda words=words: refused(path, words)) < 2**22
     path.write_bytes(path.read_bytes()[:300])
-    refused(path, "/ cannot be read")
+    refused(path, "mine.h5: cannot be read")
     monkeypatch.setitem(sys.modules, "h5py", None)
     refused(path, "mine.h5: h5py is not installed: pip install h5py")

@@ -66,28 +66,29 @@ def batch(**changes):
     return pickle.dumps({"data": PLANES, "labels": Y} | changes, 2)
 
 
-WRONG = "^test_batch: 1 labels outside 0 to 9, the first ({}) of image 1$"
-SHOWN = [(999, 999), (-1, -1), (10, 10), (2**63, 2**63), (2**200, "int"), (-(2**99999), "int")]
-SHOWN += [(0.5, "float"), (True, "bool"), (None, "NoneType"), ([1], "list")]
-IMAGES = "^test_batch: its data are not (N, 3072) bytes$"
-NO_NAMES, NO_TEXT = "^batches.meta: it has no class names$", "its class names are no text: one is "
-BROKEN = "data_batch_1.bin: {} bytes, not a whole number of 3073-byte records"
+WRONG = [999, -1, 10, 2**63, 2**200, -(2**99999), 0.5, True, None, [1]]  # labels
+NO_NAMES = "batches.meta: it has no names of classes"
+PARTS = "test_batch: not a whole file of CIFAR (labels and data (N, 3072) of as many images are"
 DAMAGED = [  # files, what they hold instead, and what is said
     ("data_batch_3", None, "data_batch_3 missing; the data are incomplete"),
     ("batches.meta", None, "batches.meta missing"),
     ("test_batch", b"not a batch", "test_batch: not a CIFAR file"),
-    ("data_batch_2", bytes(2**26 + 1), "such a file has at most 67108864"),
+    ("data_batch_2", bytes(2**28 + 1), "such a file has at most 268435456"),
     *(("batches.meta", meta(names), NO_NAMES) for names in ([], "airplane", {"airplane": 0})),
-    *(("batches.meta", meta([*NAMES[:9], name]), NO_TEXT) for name in (9, None, ["j"])),
-    ("batches.meta", meta([*NAMES[:9], "a truck"]), "it names 2 classes a truck"),
-    *(("test_batch", batch(labels=[0, n, *Y[2:]]), WRONG.format(text)) for n, text in SHOWN),
-    ("test_batch", batch(labels=Y[1:]), "^test_batch: 10 images and 9 labels$"),
-    ("test_batch", batch(labels={}), "^test_batch: it has no list of labels$"),
-    *(("test_batch", batch(data=data), IMAGES) for data in (PLANES[:, 1:], Y, PLANES[0])),
-    *(("data_batch_1.bin", bytes(n), BROKEN.format(n)) for n in (0, 3072, 6000)),
-    ("data_batch_2.bin", b"\n" + bytes(3072), "1 labels outside 0 to 9, the first (10) of image 0"),
+    *(("batches.meta", meta([*NAMES[:9], n]), NO_NAMES) for n in (9, None, ["j"], "a truck")),
+    *(
+        ("test_batch", batch(labels=[0, n, *Y[2:]]), "the label of image 1 is none of 0 to 9")
+        for n in WRONG
+    ),
+    *(("test_batch", batch(labels=labels), PARTS) for labels in (Y[1:], {}, 3)),
+    *(("test_batch", batch(data=data), PARTS) for data in (PLANES[:, 1:], PLANES[0], PLANES[:0])),
+    *(
+        ("data_batch_1.bin", bytes(n), "data_batch_1.bin: not a whole file of CIFAR")
+        for n in (0, 3072, 6000)
+    ),
+    ("data_batch_2.bin", b"\n" + bytes(3072), "the label of image 0 is none of 0 to 9"),
     ("data_batch_2.bin test_batch.bin", bytes(3073), "test_batch.bin is a copy of data_batch_2"),
-    ("batches.meta.txt", b"\n", "batches.meta.txt: it has no class names"),
+    ("batches.meta.txt", b"\n", "batches.meta.txt: it has no names of classes"),
 ]
 
 
@@ -99,7 +100,7 @@ def test_damaged_files_are_named(names, content, words, tmp_path, write_cifar):
         if content is not None:
             (folder / name).write_bytes(content)
     words = words.replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises((InputError, FileNotFoundError), match=words):
+    with pytest.raises(InputError, match=words):
         load(folder)
 
 
@@ -124,14 +125,20 @@ def members(*names, kind=tarfile.REGTYPE, size=0):
 
 
 ARCHIVES = [
-    (members("readme"), "holds no test_batch or test_batch.bin"),
+    (members("readme"), "test_batch missing; the data are"),
     (members(*["x"] * (MAX_MEMBERS + 1)), "of more than 10000 files"),
-    (members("a/test_batch", "b/test_batch"), "'b/test_batch' is there twice"),
-    (members("../test_batch"), "a name that leads out of the archive"),
-    (members("/test_batch"), "a name that leads out of the archive"),
-    (members("a/test_batch", kind=tarfile.SYMTYPE), "is a link or a device, not a file"),
-    (members("test_batch", size=2**26 + 1), "such a file has at most 67108864"),
-    (members("x", size=2**33), "unpacks to more than 536870912 bytes is not read"),
+    (
+        members("a/test_batch", "b/test_batch"),
+        "'b/test_batch' is no file, leads out of the archive, or is there twice",
+    ),
+    (members("../test_batch"), "is no file, leads out of the archive, or is there twice"),
+    (members("/test_batch"), "is no file, leads out of the archive, or is there twice"),
+    (
+        members("a/test_batch", kind=tarfile.SYMTYPE),
+        "is no file, leads out of the archive, or is there twice",
+    ),
+    (members("test_batch", size=2**28 + 1), "such a file has at most 268435456"),
+    (members("x", size=2**33), "such a file has at most 268435456"),
     (gzip.compress(os.urandom(2000))[:1000], "not a readable .tar.gz archive"),
     (b"not an archive", "not a readable .tar.gz archive"),
 ]
@@ -180,9 +187,12 @@ def test_cifar_is_fetched_into_root_once_where_its_digest_is_right(
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
         for mirror, words in (
-            (url, "not the official one; nothing was kept"),
-            (url + "/none", r"the download failed \(404"),
-            ("http://127.0.0.1:9", r"the download failed \(no connection\)"),
+            (url, r"nothing was kept \(SHA256 hash .* does not match"),
+            (url + "/none", r"the download failed, and nothing was kept \(404"),
+            (
+                "http://127.0.0.1:9",
+                r"the download failed, and nothing was kept \(HTTPConnectionPool",
+            ),
             (f"file://{tmp_path}", "data.mirror must begin with https:// or http://"),
         ):
             with pytest.raises(InputError, match=words):

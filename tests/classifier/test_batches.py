@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from data import batches as module
-from data.batches import Minibatches, equal_parts, window_bytes
+from classifier import minibatch as module
+from classifier.minibatch import Minibatches, equal_parts, window_bytes
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import Preprocessing, measure

@@ -1,1 +1,0 @@
-"""The user's own files, of any kind, as a `Dataset`."""
