@@ -14,8 +14,7 @@ from threadpoolctl import threadpool_info
 
 from benchmarks import commands, problems, scale, training
 from benchmarks.measure import Table
-from classifier.blas import n_threads
-from data.machine import cores, memory
+from data.machine import blas_threads, cores, memory
 
 KERNELS = os.environ.get("OPENBLAS_CORETYPE", "")  # chosen by hand: results of their own
 RESULTS = Path(__file__).parent / f"RESULTS{f'.{KERNELS}' if KERNELS else ''}.md"
@@ -100,7 +99,7 @@ above 1 is slower. Versions and threads are those of the last table measured.
 
 - {platform.system()} {platform.release()}, Python {platform.python_version()}
 - {", ".join(versions)}
-- {n_threads()} threads for every contender, {" and ".join(sorted(kernels))} kernels
+- {blas_threads()} threads for every contender, {" and ".join(sorted(kernels))} kernels
 """
 
 

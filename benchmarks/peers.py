@@ -14,13 +14,12 @@ import numpy as np
 
 from benchmarks.measure import OURS
 from benchmarks.problems import Problem
-from classifier.blas import n_threads
 from classifier.fit import EarlyStopping, Fit, PerModel
 from classifier.minibatch import MinibatchTraining
-from classifier.optimizers import Lbfgs, Sgd
+from classifier.optimizers import Constant, Lbfgs, Sgd
 from classifier.optimum import FullBatchTraining
-from classifier.schedules import Constant
 from data.dataset import Split
+from data.machine import blas_threads
 
 Weights = tuple[np.ndarray, np.ndarray]  # W (D, C) and b (C,)
 P = TypeVar("P")
@@ -89,7 +88,7 @@ def _pytorch(problem: Problem, settings: Settings) -> Callable[[], Weights]:
     """`nn.Linear`, `CrossEntropyLoss` and `SGD` on the same memory; minibatches are `X[rows]`."""
     import torch
 
-    torch.set_num_threads(n_threads())
+    torch.set_num_threads(blas_threads())
     X, y = torch.from_numpy(problem.X), torch.from_numpy(problem.y)
     model = torch.nn.Linear(X.shape[1], problem.n_classes)
     for parameter in model.parameters():

@@ -16,13 +16,13 @@ import numpy as np
 from benchmarks import peers, problems
 from benchmarks.measure import Prepare, Row, Table, take_turns, time_once
 from classifier import lbfgs
-from classifier.blas import n_threads, team
 from classifier.coordinates import Coordinates
 from classifier.engine import Engine, open_engine
 from classifier.kernel import Sums
 from classifier.shards import on_device, sum_up
 from data.dataset import Sharded, Split
 from data.files.arrays import join_rows, open_npy
+from data.machine import blas_team, blas_threads
 from data.preprocessing import AffineMap
 
 FILES = 16
@@ -36,7 +36,7 @@ NETWORK = 1.25e9  # bytes a second between two machines
 def scale(rounds: int, quick: bool) -> Table:
     """Time passes, the exchange and the driver's own work; predict an ImageNet's probe."""
     n, n_features, n_classes = (2_000, 30, 5) if quick else (200_000, 1_024, 100)
-    n_workers, rng = n_threads(), np.random.default_rng(0)
+    n_workers, rng = blas_threads(), np.random.default_rng(0)
     theta = rng.standard_normal((n_classes, 1, n_features + 1)).astype(np.float32) / n_features
     features = AffineMap(np.zeros(n_features), np.ones(n_features))
     # A cluster takes longer than a quick run.
@@ -93,7 +93,7 @@ def _driver(n_features: int, n_classes: int) -> Callable[[], None]:
     rng = np.random.default_rng(0)
     X = rng.standard_normal((4096, n_features + 1), dtype=np.float32)
     X[:, -1] = 1
-    with team() as threads:
+    with blas_team() as threads:
         coordinates = Coordinates(Split(X, np.zeros(len(X), int)), rng, threads)
     theta = rng.standard_normal((n_classes, 1, n_features + 1), dtype=np.float32)
     state = lbfgs.init(theta - theta.mean(axis=0), coordinates)
@@ -107,7 +107,7 @@ def _driver(n_features: int, n_classes: int) -> Callable[[], None]:
         lbfgs.tell(state, tried, value, gradient, coordinates)
 
     def run() -> None:
-        with team() as coordinates.team:
+        with blas_team() as coordinates.team:
             step()
 
     for _ in range(3 * Coordinates.memory // 2):

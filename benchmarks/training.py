@@ -16,9 +16,9 @@ from benchmarks import peers
 from benchmarks.measure import OURS, Prepare, Row, Table, Timing, take_turns, time_once
 from benchmarks.peers import LOGISTIC, Settings, Weights, certified
 from benchmarks.problems import Problem, objective
-from classifier.blas import n_threads
-from classifier.curvature import measure_scale
+from classifier.optimizers import measure_scale
 from data.dataset import Split
+from data.machine import blas_threads
 
 REG = 1e-4  # the program's default
 CLOSE = 1e-3  # a relative distance from the optimum
@@ -54,7 +54,7 @@ def epochs(
     most = 2.0 * large**3 / min(time_once(lambda: lambda: A @ A).median for _ in range(3))
     title = f"{'Stacks: an' if len(sizes) > 1 else 'An'} epoch: {problem.name}, {problem.shape}"
     setting = f"batch size {batch_size}, lr {lr:.3g}, reg {REG:g}, constant, float32, "
-    setting += f"{n_threads()} threads, objective after {n_epochs} epoch{'s' * (n_epochs > 1)}. "
+    setting += f"{blas_threads()} threads, objective after {n_epochs} epoch{'s' * (n_epochs > 1)}. "
     setting += f"A large product: {most / 1e9:.0f} GFLOP/s."
     return Table(title, setting, rows, absent)
 
@@ -111,7 +111,7 @@ def optimum(problem: Problem, regs: Sequence[float], rounds: int, quick: bool) -
             remark = f"{passes[name]}{above(timing.result):.3%} above"
             rows.append(Row(f"{name}, reg {reg:g}", timing, remark))
     title = f"To within {CLOSE:.1%} of the optimum: {problem.name}, {problem.shape}"
-    return Table(title, f"float32, {n_threads()} threads.", rows, notes)
+    return Table(title, f"float32, {blas_threads()} threads.", rows, notes)
 
 
 def path(problem: Problem, rounds: int, quick: bool) -> Table:
@@ -137,7 +137,7 @@ def path(problem: Problem, rounds: int, quick: bool) -> Table:
     ours = f"{passes} passes of a model, at most {worst:.2%} above"
     rows = [Row(OURS, timings[OURS], ours), Row(theirs, timings[theirs], f"{n} passes")]
     setting = f"reg 1e-1 to 1e-5; {LOGISTIC}: reg {REG:g}, to {CLOSE:.1%} above the optimum; "
-    setting += f"float32, {n_threads()} threads."
+    setting += f"float32, {blas_threads()} threads."
     title = f"{len(regs)} penalties, certified: {problem.name}, {problem.shape}"
     return Table(title, setting, rows)
 
@@ -165,6 +165,6 @@ def folds(problem: Problem, rounds: int, quick: bool) -> Table:
     pairs = zip(timings.items(), chosen, strict=True)
     rows = [Row(name, timing, f"reg {reg:.3g}") for (name, timing), reg in pairs]
     setting = f"reg 1e-1 to 1e-5, chosen by the mean loss; ours to {CLOSE:.1%}, theirs with the "
-    setting += f"100 iterations of its default; float32, {n_threads()} threads."
+    setting += f"100 iterations of its default; float32, {blas_threads()} threads."
     title = f"{len(regs)} penalties and {FOLDS} folds: {problem.name}, {problem.shape}"
     return Table(title, setting, rows)

@@ -70,7 +70,9 @@ class Coordinates:
         n_features = self.n_columns - 1
         rows, shares, n_counted = _sample(examples, rng, SAMPLE, n_features)
         X, n = np.array(rows), len(rows)
-        self._centre(X, shares)
+        self._mean = np.asarray((shares * X[:, -1]).astype(X.dtype) @ X, np.float64)
+        self._mean[-1] = 0  # that of the bias stays
+        X -= self._mean.astype(X.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             norms = np.einsum("nd,nd->n", X[:, :-1], X[:, :-1])
             squares = np.array([shares @ norms, self._mean @ self._mean]) / max(1, n_features)
@@ -89,12 +91,6 @@ class Coordinates:
         self._has_rest, self.n_scales = n_others > 0, self._squares.shape[1]
         self._has_penalty = (np.arange(self.n_scales) != self.n_scales - 2).astype(X.dtype)
         self._unseen = X.dtype.type(unseen) * self._has_penalty
-
-    def _centre(self, X: np.ndarray, shares: np.ndarray) -> None:
-        """Take the mean off examples (N, D + 1), in place."""
-        self._mean = np.asarray((shares * X[:, -1]).astype(X.dtype) @ X, np.float64)
-        self._mean[-1] = 0  # that of the bias stays
-        X -= self._mean.astype(X.dtype)
 
     def _find(self, X: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Return the leading eigenvectors of X^T X, the bias as the last, (D + 1, K + 1)."""
@@ -169,9 +165,7 @@ class Coordinates:
             return result
 
         n_classes = gradients.shape[-2]
-        if gradients.size <= LONG:
-            return scaled(slice(n_classes))
-        parts = row_parts(n_classes, max(1, LONG * n_classes // gradients.size))
+        parts = row_parts(n_classes, max(1, LONG * n_classes // max(1, gradients.size)))
         return np.concatenate([*self.team.map(scaled, parts)], axis=-2)
 
     def centred(self, gradient: np.ndarray) -> np.ndarray:

@@ -17,17 +17,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import count, repeat
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from classifier import blas
 from data.dataset import Examples, Sharded, SparseRows, Split
 from data.errors import InputError, one_line, printable
 from data.files.arrays import NpyRows
-from data.machine import limit_cores, memory, row_parts
+from data.machine import blas, limit_cores, memory, row_parts
 from data.options import PLACE, REPORTING, Options, option
 from data.preprocessing import AffineMap, PreparedRows
 
@@ -122,11 +121,11 @@ def open_ray(group: str, choice: str, address: str | None, n_cpus: int) -> Itera
         signal.raise_signal(signal.SIGTERM)
         raise
     except Exception as error:
-        reason, advice = "no ray cluster can be started here", ""
+        told = "no ray cluster can be started here ({})"
         if address is not None:
-            reason = "no ray cluster answers there"
-            advice = "; see that `ray start --head` runs there, and that no firewall is between"
-        raise InputError(f"{where}: {reason} ({one_line(error)}){advice}") from error
+            told = "no ray cluster answers there ({}); see that `ray start --head` runs there, and "
+            told += "that no firewall is between"
+        raise InputError(f"{where}: {told.format(one_line(error))}") from error
     try:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, ended_by)  # Ray sets its own
@@ -157,14 +156,14 @@ class Worker:
 
     def __init__(self, engine: Engine, n_here: int) -> None:
         limit_cores(engine.threads)
-        blas.loaded().limit(limits=engine.threads)
+        blas().limit(limits=engine.threads)
         share = memory() / HELD / n_here
         self._room = share if engine.memory is None else engine.memory * 2**30
         self._held: dict[int, Examples] = {}
         self._stopped = -1
 
     def look(self, sizes: Mapping[str, int]) -> None:
-        """Raise OSError where the files of its rows are not those of the driver."""
+        """Raise OSError where the files of the rows are not those of the driver."""
         check_files(sizes)
 
     def stop(self, number: int) -> None:
@@ -210,22 +209,12 @@ class Worker:
 
 
 class Workers:
-    """The workers of an engine, as the driver sees them.
+    """The workers of an engine, as the driver sees them, by the module `ray`, connected."""
 
-    Parameters
-    ----------
-    ray : the module, connected.
-    restarts : of each worker, at most.
-    come : seconds that they may take to come.
-    """
-
-    def __init__(
-        self, ray: Any, engine: Engine, restarts: int = RESTARTS, come: float = COME
-    ) -> None:
-        self.ray, self.engine, self.passes, self.come = ray, engine, count(), come
-        self._columns: dict[int, tuple[np.ndarray, list[Any]]] = {}
+    def __init__(self, ray: Any, engine: Engine) -> None:
+        self.ray, self.engine, self.passes = ray, engine, count()
         self.merge = ray.remote(num_cpus=0, max_retries=-1)(_merged)
-        options = {"num_cpus": engine.threads, "max_restarts": restarts, "max_task_retries": -1}
+        options = {"num_cpus": engine.threads, "max_restarts": RESTARTS, "max_task_retries": -1}
         groups = {"concurrency_groups": {"stop": 1}, "scheduling_strategy": "SPREAD"}
         start = ray.remote(**options, **groups)(Worker).remote
         n_here = -(-engine.shards // max(1, sum(node["Alive"] for node in ray.nodes())))
@@ -233,22 +222,23 @@ class Workers:
 
     def spread(self, splits: Mapping[str, Split]) -> dict[str, Split]:
         """Return splits whose rows stand with the workers; raises as `open_engine` does."""
-        spread = dict(splits)
+        spread, files = dict(splits), list[Path]()
         for name, split in splits.items():
-            if isinstance(split.X, SparseRows):
+            X = split.X
+            if isinstance(X, SparseRows):
                 raise InputError(
                     "engine=ray: sparse rows stand in the memory of one process; leave it out"
                 )
-            if len(split):
-                X = split.X
-                if isinstance(X, NpyRows):  # workers have working directories of their own
-                    shards = tuple(s._replace(path=s.path.absolute()) for s in X.shards)
-                    X = dataclasses.replace(X, shards=shards)
+            if isinstance(X, NpyRows):  # workers have working directories of their own
+                shards = tuple(s._replace(path=s.path.absolute()) for s in X.shards)
+                X = dataclasses.replace(X, shards=shards)
+                files += X.paths() if len(X) else []
+            if len(X):
                 cut = self.cut(len(X))
                 parts = [X.part(rows) if isinstance(X, NpyRows) else X[rows] for rows in cut]
                 sharded = ShardedRows(X, self, [self.put(part) for part in parts])
                 spread[name] = dataclasses.replace(split, X=sharded)
-        self._wait_for_all([split.X for split in spread.values()])
+        self._wait_for_all({str(path): path.stat().st_size for path in files})
         return spread
 
     def cut(self, n: int) -> list[slice]:
@@ -269,21 +259,15 @@ class Workers:
                 "that are streamed, or `ray start` a larger --object-store-memory"
             ) from error
 
-    def _wait_for_all(self, rows: Sequence[Examples]) -> None:
-        """Wait for the workers, and let each look at the files of its rows."""
-        files: list[dict[str, int]] = [{} for _ in self.actors]
-        for X in rows:
-            if isinstance(X, ShardedRows) and isinstance(X.rows, NpyRows):
-                for sizes, part in zip(files, self.cut(len(X)), strict=False):
-                    paths = X.rows.part(part).paths()
-                    sizes.update({str(path): path.stat().st_size for path in paths})
-        answers = [a.look.remote(sizes) for a, sizes in zip(self.actors, files, strict=True)]
-        ready, _ = self.ray.wait(answers, num_returns=len(answers), timeout=self.come)
+    def _wait_for_all(self, sizes: Mapping[str, int]) -> None:
+        """Wait for the workers, and let each look at the files, which have these sizes."""
+        answers = [actor.look.remote(sizes) for actor in self.actors]
+        ready, _ = self.ray.wait(answers, num_returns=len(answers), timeout=COME)
         if len(ready) < len(answers):
             n, threads = self.engine.shards, self.engine.threads
             has = self.ray.cluster_resources().get("CPU", 0)
             raise InputError(
-                f"engine.shards={n}: only {len(ready)} of {n} workers came within {self.come} s: "
+                f"engine.shards={n}: only {len(ready)} of {n} workers came within {COME} s: "
                 f"the cluster has {has:g} CPUs, and they take {threads} each; use fewer shards, or "
                 "add machines"
             )
@@ -297,21 +281,20 @@ class Workers:
         ----------
         died : what is said of a worker that is not there any more; {} stands for the reason.
         """
-        exceptions = self.ray.exceptions
         for shard, answer in enumerate(answers):
-            place = f"engine=ray: worker {shard} of {self.engine.shards}"
             try:
                 self.ray.get(answer)
-            except exceptions.RayActorError as error:
-                raise InputError(f"{place} {died.format(_last_line(error))}") from error
-            except exceptions.RayError as error:
+            except self.ray.exceptions.RayError as error:
                 cause = getattr(error, "cause", None)
                 if isinstance(cause, InputError | MemoryError):
                     raise cause from error
-                reason = f"{place}: {one_line(cause) if cause else _last_line(error)}"
-                if isinstance(cause, OSError):
+                reason = f": {one_line(cause) if cause else _last_line(error)}"
+                if isinstance(error, self.ray.exceptions.RayActorError):
+                    reason = f" {died.format(_last_line(error))}"
+                elif isinstance(cause, OSError):
                     reason += "; all machines need the data under the same paths"
-                raise InputError(reason) from error
+                worker = f"worker {shard} of {self.engine.shards}"
+                raise InputError(f"engine=ray: {worker}{reason}") from error
 
     def wait(self, calls: Sequence[Any], number: int, stop: Callable[[], str]) -> bool:
         """Wait until a pass has ended; return False where there was a reason to stop it.
@@ -323,9 +306,7 @@ class Workers:
         """
         wait, actors = self.ray.wait, self.actors[: len(calls)]
         asked, since = list[Any](), time.monotonic()
-        while len(wait(calls, num_returns=len(calls), timeout=ASKED, fetch_local=False)[0]) < len(
-            calls
-        ):
+        while wait(calls, num_returns=len(calls), timeout=ASKED, fetch_local=False)[1]:
             if stop():
                 self._tell(actors, number)
                 return False
@@ -343,15 +324,6 @@ class Workers:
     def _tell(self, actors: Sequence[Any], number: int) -> list[Any]:
         """Tell workers to stop the passes up to this one; return their answers."""
         return [a.stop.options(concurrency_group="stop").remote(number) for a in actors]
-
-    def columns(self, column: np.ndarray | None) -> list[Any]:
-        """Return the parts of a column, one for each shard; they are sent once."""
-        if column is None:
-            return [None] * self.engine.shards
-        if id(column) not in self._columns:  # which is kept, so that no other array has its number
-            parts = [self.put(column[rows]) for rows in self.cut(len(column))]
-            self._columns[id(column)] = column, parts
-        return self._columns[id(column)][1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -383,13 +355,12 @@ class ShardedRows(Sharded):
         stop: Callable[[], str] = lambda: "",
     ) -> Any:
         """Return what `do` gives of all shards, as `Sharded.total` says."""
-        ray, number = self.workers.ray, next(self.workers.passes)
-        shared, actors = self.workers.put(arguments), self.workers.actors
-        own = zip(*map(self.workers.columns, columns), strict=True) if columns else repeat(())
-        calls = [
-            actor.run.remote(number, do, part, self.features, shared, *of_shard)
-            for actor, part, of_shard in zip(actors, self.parts, own, strict=False)
-        ]
+        ray, number, calls = self.workers.ray, next(self.workers.passes), list[Any]()
+        shared = self.workers.put(arguments)
+        places = zip(self.workers.actors, self.parts, self.workers.cut(len(self)), strict=False)
+        for actor, part, rows in places:
+            own = [column if column is None else column[rows] for column in columns]
+            calls.append(actor.run.remote(number, do, part, self.features, shared, *own))
         if not self.workers.wait(calls, number, stop):
             return None  # what they still do is not used
         results, merge = calls, self.workers.merge.remote

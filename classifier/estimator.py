@@ -8,17 +8,23 @@ import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import check_random_state
 
-from classifier import blas
-from classifier.curvature import measure_scale
 from classifier.fit import EarlyStopping, Fit, PerModel
 from classifier.linear_estimator import LinearEstimator, generator
 from classifier.minibatch import MinibatchTraining
-from classifier.optimizers import OPTIMIZERS, MinibatchOptimizer, Sgd, State
-from classifier.schedules import SCHEDULES, Schedule
+from classifier.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    MinibatchOptimizer,
+    Schedule,
+    Sgd,
+    State,
+    measure_scale,
+)
 from classifier.shards import certify_weights
 from data.dataset import SparseRows, Split
 from data.errors import InputError, one_line
 from data.labels import check_exact, class_indices
+from data.machine import within_cores
 from data.options import option
 
 EPOCHS, BATCH_SIZE, MOMENTUM, SCHEDULE = 100, 64, 0.9, "cosine"  # of minibatches, unless given
@@ -47,7 +53,7 @@ class SoftmaxClassifier(LinearEstimator):
         (1 + momentum) / (1 - momentum), the less the minibatches differ.
     batch_size : examples a step at most, about equal in an epoch; None is 64.
     momentum : share of the old velocity; Adam's beta1; None is 0.9.
-    schedule : 'cosine', 'constant', 'step', 'exponential', or an object of `classifier.schedules`;
+    schedule : 'cosine', 'constant', 'step', 'exponential', or an object of `classifier.optimizers`;
         None is 'cosine'.
     early_stopping : whether to hold out a part of the data, keep the epoch with the lowest loss on
         it, and end after `patience` epochs without a better one.
@@ -90,7 +96,7 @@ class SoftmaxClassifier(LinearEstimator):
     validation_fraction: float = option(above=0, below=1, default=0.1)
     warm_start: bool = False
 
-    @blas.within_cores()
+    @within_cores()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SoftmaxClassifier":
         """Train on X (N, D) and labels y (N,), with sample weights (N,) or None.
 
@@ -137,7 +143,7 @@ class SoftmaxClassifier(LinearEstimator):
         self._steps = 0, State()
         return self
 
-    @blas.within_cores()
+    @within_cores()
     def partial_fit(
         self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None
     ) -> "SoftmaxClassifier":

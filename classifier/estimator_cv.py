@@ -10,14 +10,14 @@ import numpy as np
 from sklearn.model_selection import check_cv
 from sklearn.utils import check_random_state
 
-from classifier import blas
 from classifier.fit import DIVERGED, RULES, SKIPPED, Fit
 from classifier.linear_estimator import LinearEstimator, generator
-from classifier.penalties import NUMBER, STRONGEST, WEAKEST, Path, search
+from classifier.optimum import NUMBER, STRONGEST, WEAKEST, Path, search
 from classifier.shards import evaluate_folds
 from classifier.solver import Training
 from data.dataset import Examples, Split
 from data.errors import InputError, one_line
+from data.machine import within_cores
 from data.options import option
 
 
@@ -69,7 +69,7 @@ class SoftmaxClassifierCV(LinearEstimator):
     choice: str = option(choices=RULES, default="best")
     all_penalties: bool = False
 
-    @blas.within_cores()
+    @within_cores()
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "SoftmaxClassifierCV":
         """Train on X (N, D) and labels y (N,), with sample weights (N,) or None.
 

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classifier import blas
 from classifier.kernel import Kernel
 from classifier.model import LinearModel
 from data.dataset import Examples, Sharded, SparseRows, row_size
 from data.errors import InputError
-from data.machine import row_parts
+from data.machine import blas_team, row_parts
 from data.preprocessing import AffineMap, check_rows, flatten
 
 MATRIX_CLASSES = 100  # with more, the confusion matrix shows those with the most errors
@@ -206,7 +205,7 @@ def _tally_shard(
         return Tallies(models)
 
     parts = row_parts(len(y), size * -(-PART // size))
-    with blas.team(len(parts)) as team:
+    with blas_team(len(parts)) as team:
         return functools.reduce(Tallies.merge, team.map(tally, parts))
 
 

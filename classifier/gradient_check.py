@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from classifier.kernel import Kernel, penalty, smoothing_term, with_penalty_gradient
+from classifier.kernel import Kernel, penalty, with_penalty_gradient
 from classifier.loss import softmax_loss_vectorized
 from data.dataset import Examples
 
@@ -113,11 +113,12 @@ def check_stacked_gradient(
     some = np.unique(np.linspace(0, len(reg) - 1, MODELS).astype(int))
     theta, gradient, e, reg = theta[:, some], gradient[:, some], label_smoothing[some], reg[some]
 
-    ahead = (labels[:, None] == np.arange(n_classes)) - 1 / n_classes  # Y of B rows, not of C
-    errors = []
+    # What a unit of label smoothing adds to the loss is linear in the weights: its gradient.
+    ahead = (labels[:, None] == np.arange(n_classes)) - 1 / n_classes
+    smoothed, errors = X.T @ ahead / len(X), []
     for g, loss in enumerate(losses[some].mean(axis=1)):
         lessons_loss, dW = softmax_loss_vectorized(theta[:, g].T, X, labels)
-        dW += e[g] * X.T @ ahead / len(X)  # what label smoothing adds
+        dW += e[g] * smoothed
         off = np.abs(gradient[:, g].T - dW).max() / max(np.abs(dW).max(), 1e-300)
         errors += [float(off), relative_error(loss, lessons_loss)]
 
@@ -125,9 +126,9 @@ def check_stacked_gradient(
 
     def objective(theta: np.ndarray) -> float:
         """Return the sum over the models, of which only one has to do with an entry."""
-        smoothed = smoothing_term(theta, X, labels, e).sum() if e.any() else 0.0
         losses, _ = few.forward(theta, X, labels)
-        return float(losses.mean(axis=1).sum() + smoothed + penalty(theta, reg).sum())
+        added = np.einsum("g,cgd,dc->", e, theta, smoothed) + penalty(theta, reg).sum()
+        return float(losses.mean(axis=1).sum() + added)
 
     analytic = with_penalty_gradient(gradient, theta, 2 * reg[:, None])
     floor = 1e-2 * np.abs(analytic).max(axis=(0, 2)).min()  # of the model with the least gradient

@@ -17,14 +17,14 @@ Szegedy et al., Rethinking the Inception Architecture, 2016). That adds a term l
     smoothing_g sum_i w_i (f_gi[y_i] - mean_c f_gi[c]) / sum_i w_i
 """
 
+import functools
 from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from classifier.blas import cut_helps
 from data.dataset import SparseRows
-from data.machine import row_parts
+from data.machine import blas, row_parts
 
 SMALL = 10**6  # multiplications up to which OpenBLAS does not pack a product's factors
 FEW = 1200  # scores up to which it does not, where they are products of rows with rows
@@ -32,6 +32,7 @@ WIDE = 128  # rows of theta from which BLAS is fast without any of this
 CUT = 32  # rows or columns of X that such a product must have to be worth it
 TURNED = 2**10  # features of a sparse product that are turned at a time: the cache holds them
 LONG = 512  # features from which a packed product of few rows of theta is faster turned round
+CUT_HELPS = "SkylakeX"  # kernels of OpenBLAS that cut products were measured to be faster with
 PAIRED = 32  # classes up to which the curvature in each pair of biases is summed: NOTES.md
 
 
@@ -105,8 +106,6 @@ class Kernel:
             self._smoothing = label_smoothing[:, None].astype(dtype)
         n_scores, n_columns = max(1, shape[0] * shape[1]), shape[2]
         self._buffer = np.empty(n_scores * size, dtype=dtype)
-        self._S = self._buffer[:0]
-        self._of_class_0 = self._places = np.empty((0, 0), dtype=np.int64)  # in the flat scores
         # Packing copies both factors, which costs a narrow product as much as the product itself,
         # so those of a few models are cut into small ones: by rows, and by columns, of X. Without
         # it a step of one model on 3,072 features takes 1.6 to 1.9 times as long. Kernels of
@@ -149,9 +148,8 @@ class Kernel:
         self._S = S = self.scores(theta, X)
         n_classes, n_models, n_rows = S.shape
         S -= np.maximum.reduce(S, axis=0)
-        if self._of_class_0.shape[1] != n_rows:
-            self._of_class_0 = np.arange(n_models * n_rows).reshape(n_models, n_rows)
-        self._places = self._of_class_0 + y * (n_models * n_rows)
+        of_class_0 = np.arange(n_models * n_rows).reshape(n_models, n_rows)  # in the flat scores
+        self._places = of_class_0 + y * (n_models * n_rows)
         correct = S.reshape(-1)[self._places]
         np.exp(S, out=S)
         self._exp_sum = np.add.reduce(S, axis=0)
@@ -215,7 +213,7 @@ class Kernel:
         """Return the sums over blocks of rows: products in theta's type, their sums in float64."""
         shapes = (self.shape, spread_shape(self.shape)) if with_gradient else (0, 0)
         gradient, spread = (np.empty(shape, theta.dtype) for shape in shapes)
-        total: Sums | None = None
+        total = Sums.zeros(self.shape, with_gradient=with_gradient)
         for X, y, weights in blocks:
             losses, right = self.forward(theta, X, y)
             figures = np.array([np.ones_like(losses), losses, right, losses], np.float64)
@@ -226,12 +224,8 @@ class Kernel:
                 self.backward(X, weights, len(y), gradient, spread)
             # The gradient is a mean, in theta's type, whose digits a sum of many rows would use up.
             gradient *= len(y)
-            sums = Sums(figures.sum(axis=2), gradient, spread * np.float64(len(y)))
-            if total is None:
-                total = sums._replace(gradient=gradient.astype(np.float64))
-            else:
-                total.merge(sums)
-        return total or Sums.zeros(self.shape, with_gradient=with_gradient)
+            total.merge(Sums(figures.sum(axis=2), gradient, spread * np.float64(len(y))))
+        return total
 
 
 def _multiply(A: np.ndarray, B: np.ndarray, out: np.ndarray, size: int) -> None:
@@ -262,22 +256,6 @@ def penalty(theta: np.ndarray, reg: np.ndarray) -> np.ndarray:
     return penalties
 
 
-def smoothing_term(
-    theta: np.ndarray, X: np.ndarray, y: np.ndarray, label_smoothing: np.ndarray
-) -> np.ndarray:
-    """Return what label smoothing adds to the mean loss, (G,).
-
-    Parameters
-    ----------
-    theta, X, y : as in `Kernel.forward`.
-    label_smoothing : (G,).
-    """
-    scores = (theta.reshape(-1, theta.shape[2]) @ X.T).reshape(*theta.shape[:2], len(X))
-    correct = scores[y, :, np.arange(len(y))].T
-    terms: np.ndarray = label_smoothing * (correct - scores.mean(axis=0)).mean(axis=1)
-    return terms
-
-
 def with_penalty_gradient(
     gradient: np.ndarray, theta: np.ndarray, twice_reg: np.ndarray
 ) -> np.ndarray:
@@ -292,3 +270,18 @@ def with_penalty_gradient(
     total[..., -1] = 0
     total += gradient
     return total
+
+
+@functools.cache
+def cut_helps() -> bool:
+    """Return whether narrow products are faster when they are cut into small ones.
+
+    OpenBLAS copies the factors of a large product into a layout of its own first, and its kernels
+    for AVX-512 have a way without that for small ones. What other libraries do is unknown.
+    """
+    dependencies = np.show_config(mode="dicts").get("Build Dependencies", {})
+    built = str(dependencies.get("blas", {}).get("name"))
+    libraries = [lib for lib in blas().lib_controllers if lib.internal_api == "openblas"]
+    # Another package may bring an OpenBLAS of its own.
+    of_numpy = [lib for lib in libraries if "numpy" in lib.filepath] or libraries
+    return "openblas" in built and {lib.architecture for lib in of_numpy} == {CUT_HELPS}

@@ -14,8 +14,6 @@ solves R a = S^T g, and the second R^T c = diag(R) a - Y^T r, where r = ratio H0
 result is r + S c. The inverse of R gets a column with a pair, and loses a row and a column with it.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from classifier.coordinates import Coordinates
@@ -239,7 +237,7 @@ def _dots(pairs: np.ndarray, vectors: np.ndarray, team: Team) -> np.ndarray:
         of_part = pairs[..., part].transpose(1, 0, 2) @ vectors[:, part, None]
         return np.asarray(of_part[..., 0], np.float64)
 
-    return np.asarray(sum(_by_parts(products, pairs, team)))
+    return np.asarray(sum(team.map(products, row_parts(pairs.shape[2], LONG))))
 
 
 def _combine(pairs: np.ndarray, factors: np.ndarray, team: Team) -> np.ndarray:
@@ -249,11 +247,4 @@ def _combine(pairs: np.ndarray, factors: np.ndarray, team: Team) -> np.ndarray:
     def combined(part: slice) -> np.ndarray:
         return np.asarray((rows @ pairs[..., part].transpose(1, 0, 2))[:, 0])
 
-    parts = _by_parts(combined, pairs, team)
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
-
-
-def _by_parts(do: Callable[[slice], np.ndarray], pairs: np.ndarray, team: Team) -> list[np.ndarray]:
-    """Return what is done for all numbers of the weights, by parts where these are long."""
-    n = pairs.shape[2]
-    return [do(slice(n))] if n <= LONG else [*team.map(do, row_parts(n, LONG))]
+    return np.concatenate([*team.map(combined, row_parts(pairs.shape[2], LONG))], axis=1)

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from classifier.fit import DIVERGED, EarlyStopping, Epoch, Fit, PerModel
+from classifier.fit import DIVERGED, EarlyStopping, Epoch, Fit
 from classifier.kernel import Kernel, with_penalty_gradient
-from classifier.optimizers import MinibatchOptimizer, State
-from classifier.schedules import Schedule
+from classifier.optimizers import MinibatchOptimizer, Schedule
 from classifier.shards import kept_share, n_shards, row_weights, sum_up
 from classifier.solver import Training
 from data.dataset import Split
-from data.machine import Team, memory, row_parts
+from data.machine import memory, row_parts
 from data.preprocessing import PreparedRows
 
 CACHED = 2**17  # weights of each array that stay in the processor's cache
@@ -153,96 +152,6 @@ def window_bytes() -> int:
     return min(WINDOW_BYTES, memory() // WINDOWS)
 
 
-class Steps:
-    """The steps of the models in a stack.
-
-    The rows of a minibatch are cut into shards, whose number depends on the sizes alone. Each is
-    gathered and gives its gradient by itself, and the gradients are added in a fixed order.
-
-    Parameters
-    ----------
-    models : the numbers of each.
-    kept : (G,) as of `kept_share`.
-    arrays : theta (C, G, D + 1), weights and bias; the optimizer's state, of the same shape; sums
-        (2, G, 1), loss and accuracy of the epoch so far. C-contiguous; updated in place.
-    optimizer : takes the steps.
-    batch_size : rows at most of what is trained on at a time.
-    """
-
-    def __init__(
-        self,
-        models: PerModel,
-        kept: np.ndarray,
-        arrays: State,
-        optimizer: MinibatchOptimizer,
-        batch_size: int,
-    ) -> None:
-        self.models, self.arrays, self.optimizer = models, arrays, optimizer
-        self._kept, theta = kept[:, None], arrays["theta"]
-        dtype, (n_classes, n_models, n_columns) = theta.dtype.type, theta.shape
-        work = batch_size * n_columns * (n_classes * n_models + GATHERED)
-        shards = range(n_shards(batch_size, work, FEWEST, SHARDS))
-        size = -(-batch_size // len(shards))
-        smoothing = models.label_smoothing
-        self._kernels = [Kernel(theta.shape, size, dtype, smoothing) for _ in shards]
-        self._gathered = [np.empty((size, n_columns), dtype) for _ in shards]
-        self._gradients = [np.empty(theta.shape, dtype) for _ in shards]
-        # The optimizer is given few enough weights at a time that they stay in the cache: of each
-        # piece theta, gradients, state, lr, momentum and twice the penalty.
-        numbers = np.array([models.lr, models.momentum, 2 * models.reg], dtype)[..., None]
-        # Numpy multiplies a small array by one number in half the time.
-        shared = (numbers == numbers[:, :1]).all(axis=(1, 2))
-        self._pieces = [
-            (
-                _rows(theta, rows),
-                [_rows(gradient, rows) for gradient in self._gradients],
-                {name: _rows(arrays[name], rows) for name in optimizer.names},
-                *(
-                    number[:1] if is_shared else np.tile(number, (n_classes, 1))[rows]
-                    for number, is_shared in zip(numbers, shared, strict=True)
-                ),
-            )
-            for rows in row_parts(n_classes * n_models, max(1, CACHED // n_columns))
-        ]
-
-    def take(self, batch: Minibatch, factor: float, number: int, team: Team) -> None:
-        """Take step `number` with lr times `factor`, on a minibatch; threads share the work."""
-        parts = row_parts(len(batch.rows), self._kernels[0].size)
-        for figures in team.map(lambda k: self._sum_shard(batch, k, parts[k]), range(len(parts))):
-            self.arrays["sums"][..., 0] += figures
-
-        def move(piece: Any) -> None:
-            theta, gradients, state, lr, momentum, twice_reg = piece
-            # In a buffer that stays in the cache, where the gradients of large stacks do not.
-            gradient = with_penalty_gradient(gradients[0], theta, twice_reg)
-            for other in gradients[1 : len(parts)]:
-                gradient += other
-            self.optimizer.update(theta, gradient, state, lr * factor, momentum, number)
-
-        for _ in team.map(move, self._pieces):
-            pass
-
-    def _sum_shard(self, batch: Minibatch, k: int, part: slice) -> np.ndarray:
-        """Leave the gradient of a shard of a minibatch; return the sums of its figures, (2, G)."""
-        examples, rows = batch.examples, batch.rows[part]
-        X, kernel = self._gathered[k][: len(rows)], self._kernels[k]
-        # mode="clip" lets take write into the buffer directly; every index is in range.
-        np.take(np.asarray(examples.X), rows, axis=0, out=X, mode="clip")
-        shard = examples.select(rows, X)
-        weights = row_weights(shard, self.models.fold)
-        y = shard.y.astype(np.int64, copy=False)
-        losses, right = kernel.forward(self.arrays["theta"], X, y)
-        total = len(batch.rows) if weights is None else len(batch.rows) * self._kept
-        kernel.backward(X, weights, total, self._gradients[k])
-        if weights is not None:
-            losses, right = losses * weights, right * weights
-        return np.array([losses.sum(axis=1, dtype=np.float64), right.sum(axis=1)])
-
-
-def _rows(array: np.ndarray, rows: slice) -> np.ndarray:
-    return array.reshape(-1, array.shape[-1])[rows]
-
-
 @dataclasses.dataclass(eq=False, kw_only=True)
 class MinibatchTraining(Training):
     """Minibatch training of G models that all start at zero.
@@ -263,7 +172,6 @@ class MinibatchTraining(Training):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.batches = Minibatches(self.train, self.batch_size)
-        self._kept = kept_share(self.train, self.models.fold)
         self._batch, self._seconds = 0, 0.0  # minibatches and time of the epoch under way
         self.start_from(np.stack([fit.theta for fit in self.fits], axis=1))
 
@@ -297,12 +205,41 @@ class MinibatchTraining(Training):
         return {"theta": theta, **self.optimizer.init(theta), "sums": sums}
 
     def begin(self, stack: Sequence[int], arrays: dict[str, np.ndarray]) -> None:
-        """Make these the models in the stack, with their weights and the optimizer's state."""
+        """Make these the models in the stack, with their weights and the optimizer's state.
+
+        The rows of a minibatch are cut into shards, whose number depends on the sizes alone. Each
+        is gathered and gives its gradient by itself; these are added in a fixed order.
+        """
         self.stack, self.arrays = list(stack), arrays
-        models = self.models.select(self.stack)
-        models = dataclasses.replace(models, lr=np.array([self.fits[g].lr for g in self.stack]))
-        kept, size = self._kept[self.stack], self.batches.batch_size
-        self._steps = Steps(models, kept, arrays, self.optimizer, size)
+        own = self.models.select(self.stack)
+        self._fold, self._kept = own.fold, kept_share(self.train, own.fold)[:, None]
+        theta, size = arrays["theta"], self.batches.batch_size
+        dtype, (n_classes, n_models, n_columns) = theta.dtype.type, theta.shape
+        work = size * n_columns * (n_classes * n_models + GATHERED)
+        shards = range(n_shards(size, work, FEWEST, SHARDS))
+        size = -(-size // len(shards))
+        self._kernels = [Kernel(theta.shape, size, dtype, own.label_smoothing) for _ in shards]
+        self._gathered = [np.empty((size, n_columns), dtype) for _ in shards]
+        self._gradients = [np.empty(theta.shape, dtype) for _ in shards]
+        # The optimizer is given few enough weights at a time that they stay in the cache: of each
+        # piece theta, gradients, state, lr, momentum and twice the penalty.
+        lr = [self.fits[g].lr for g in self.stack]
+        numbers = np.array([lr, own.momentum, 2 * own.reg], dtype)[..., None]
+        # Numpy multiplies a small array by one number in half the time.
+        shared = (numbers == numbers[:, :1]).all(axis=(1, 2))
+        flat = [array.reshape(-1, n_columns) for array in (theta, *self._gradients)]
+        states = {name: arrays[name].reshape(-1, n_columns) for name in self.optimizer.names}
+        self._pieces = [
+            (
+                [array[rows] for array in flat],
+                {name: array[rows] for name, array in states.items()},
+                *(
+                    number[:1] if is_shared else np.tile(number, (n_classes, 1))[rows]
+                    for number, is_shared in zip(numbers, shared, strict=True)
+                ),
+            )
+            for rows in row_parts(n_classes * n_models, max(1, CACHED // n_columns))
+        ]
 
     def unfinished(self) -> list[int]:
         """Return the models in the stack where there are epochs left."""
@@ -337,7 +274,7 @@ class MinibatchTraining(Training):
         self._seconds = time.perf_counter() - start
         if held_out is None:
             return False
-        trained = self.arrays["sums"][..., 0] / (len(self.train) * self._kept[self.stack])
+        trained = self.arrays["sums"][..., 0] / (len(self.train) * self._kept[:, 0])
         validated = held_out.figures[1:3] / max(1, len(self.val))
         step, seconds = self.step, self._seconds
         self.epoch, self._batch, self._seconds = self.epoch + 1, 0, 0.0
@@ -363,11 +300,44 @@ class MinibatchTraining(Training):
         factor = self.schedule.factor(self.step - 1, total_steps, steps) if self._batch else 1.0
         for batch in self.batches.epoch(self.rng, self._batch):
             factor = self.schedule.factor(self.step, total_steps, steps)
-            self._steps.take(batch, factor, self.step, self.team)
+            self._take_step(batch, factor)
             self._batch += 1
             if stop():
                 break
         return factor
+
+    def _take_step(self, batch: Minibatch, factor: float) -> None:
+        """Take a step with lr times `factor`, on a minibatch; threads share the work."""
+        parts, step = row_parts(len(batch.rows), self._kernels[0].size), self.step
+        sums = self.team.map(lambda k: self._sum_shard(batch, k, parts[k]), range(len(parts)))
+        for figures in sums:
+            self.arrays["sums"][..., 0] += figures
+
+        def move(piece: Any) -> None:
+            (theta, *gradients), state, lr, momentum, twice_reg = piece
+            # In a buffer that stays in the cache, where the gradients of large stacks do not.
+            gradient = with_penalty_gradient(gradients[0], theta, twice_reg)
+            for other in gradients[1 : len(parts)]:
+                gradient += other
+            self.optimizer.update(theta, gradient, state, lr * factor, momentum, step)
+
+        for _ in self.team.map(move, self._pieces):
+            pass
+
+    def _sum_shard(self, batch: Minibatch, k: int, part: slice) -> np.ndarray:
+        """Leave the gradient of a shard of a minibatch; return the sums of its figures, (2, G)."""
+        examples, rows = batch.examples, batch.rows[part]
+        X, kernel = self._gathered[k][: len(rows)], self._kernels[k]
+        # mode="clip" lets take write into the buffer directly; every index is in range.
+        np.take(np.asarray(examples.X), rows, axis=0, out=X, mode="clip")
+        shard = examples.select(rows, X)
+        weights, y = row_weights(shard, self._fold), shard.y.astype(np.int64, copy=False)
+        losses, right = kernel.forward(self.arrays["theta"], X, y)
+        total = len(batch.rows) if weights is None else len(batch.rows) * self._kept
+        kernel.backward(X, weights, total, self._gradients[k])
+        if weights is not None:
+            losses, right = losses * weights, right * weights
+        return np.array([losses.sum(axis=1, dtype=np.float64), right.sum(axis=1)])
 
     def why_ended(self, place: int, fit: Fit) -> str:
         """Return why a model has ended: it diverged, or waited too long for a better epoch."""

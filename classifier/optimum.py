@@ -12,6 +12,12 @@ these.
 
 J. Friedman, T. Hastie and R. Tibshirani, Regularization Paths for Generalized Linear Models via
 Coordinate Descent, 2010, start each penalty from its stronger neighbour.
+
+Which penalty is best is judged on examples that a model was not trained on. A path runs from strong
+to weak in equal steps of the logarithm. While its best penalty stands at an end, and the last
+decade before it brought more than the standard error of the best figure and than 0.001, the path
+is made a decade longer there. The choice of the strongest penalty within one standard error of the
+best is that of L. Breiman et al., Classification and Regression Trees, 1984, section 3.4.3.
 """
 
 import dataclasses
@@ -22,13 +28,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from classifier import blas, lbfgs
+from classifier import lbfgs
 from classifier.coordinates import Coordinates, find_coordinates
 from classifier.fit import DIVERGED, DONE, SKIPPED, STUCK, Certificate, Epoch, Fit, PerModel
 from classifier.optimizers import Lbfgs
 from classifier.shards import Objective, evaluate_held_out
 from classifier.solver import Training
-from data.machine import ASKED_FROM, room
+from data.machine import ASKED_FROM, blas_team, room
 
 SMALL = 1e-3  # of tol: where slopes, relative to the objective, are small
 RAREST = 1e-9  # share that a class is taken to have at least
@@ -36,6 +42,10 @@ EPSILON = 1e-12  # nats: an objective that is so near to zero, or to its lowest 
 APART = 0.5  # decades between the penalties that are solved from zero
 FEWEST = 5  # penalties from which a path is worth it
 DECADE = 10.0
+STRONGEST, WEAKEST = 1e-1, 1e-5  # of a path, for features with a mean square of one
+NUMBER = 45  # penalties: eleven a decade
+LONGEST = 12.0  # decades, however good the best penalty at an end is
+LEAST = 1e-3  # nats, or share of the examples: the loss of separable classes falls for ever
 # Arrays of a model's size: the pairs of L-BFGS, and the sums of a pass in float64;
 ARRAYS = 16 + 2 * Coordinates.memory
 COPIED = 1.5  # times as many while a checkpoint is written
@@ -59,12 +69,21 @@ class FullBatchTraining(Training):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        with blas.team() as team:
+        with blas_team() as team:
             self._coordinates = find_coordinates(self.train, self.rng, team)
-        self._waiting = set(range(len(self.fits)))  # models that have not begun
-        self._most = models_at_once(len(self.fits), self.fits[0].theta.nbytes, self.taken)
+        # The memory holds so many in a stack, at least one.
+        n, size = len(self.fits), self.fits[0].theta.nbytes
+        self._most, each = n, round(COPIED * ARRAYS) * size
+        if n * each > ASKED_FROM:
+            self._most = max(1, min(n, (room() - self.taken - WAITING * n * size) // each))
         self._judged: dict[int, tuple[float, float]] = {}
         self.begin([], self.init(self._stacked([])))
+
+    @property
+    def _waiting(self) -> set[int]:
+        """The models that have not begun, and are not left out."""
+        begun = {g for g, fit in enumerate(self.fits) if fit.history or fit.status == SKIPPED}
+        return set(range(len(self.fits))) - begun.union(self.stack)
 
     @property
     def share(self) -> None:
@@ -84,13 +103,7 @@ class FullBatchTraining(Training):
     def begin(self, stack: Sequence[int], arrays: dict[str, np.ndarray]) -> None:
         """Make these the models in the stack, with what is known of their searches."""
         self.stack, self.arrays = list(stack), arrays
-        self._waiting -= {*self.stack}
         self._objective = Objective(self.train, self.models.select(self.stack))
-
-    def adopt(self, earlier: Training) -> None:
-        """Take over what another training has made of its models; these do not wait any more."""
-        super().adopt(earlier)
-        self._waiting = {g for g in self._waiting if not self.fits[g].history}
 
     def start_from(self, theta: np.ndarray) -> None:
         """Begin with these weights (C, G, D + 1) instead of a path: a warm start."""
@@ -100,9 +113,10 @@ class FullBatchTraining(Training):
         """Go on to the next models where none is in the stack; return whether there are any."""
         if self.stack:
             return True
+        waiting = self._waiting
         by_decade = bool((self.models.fold >= 0).any()) and not self.optimizer.all_penalties
         for stage in stages(self.models, by_decade=by_decade):
-            if ready := [g for g in stage if g in self._waiting]:
+            if ready := [g for g in stage if g in waiting]:
                 trained = {g: fit.theta for g, fit in enumerate(self.fits) if fit.history}
                 # Where the memory held some of a stage, others may have no model to start from.
                 smoothings = self.models.label_smoothing[[*trained]]
@@ -129,9 +143,6 @@ class FullBatchTraining(Training):
         super().restore(state, members)
         if self.order != order:
             raise ValueError("a training with another seed")
-        # Of these `run` leaves those out again that are not needed.
-        waiting = {g for g, fit in enumerate(self.fits) if not fit.history}
-        self._waiting = waiting.difference(self.stack)
 
     def _shares(self, models: list[int]) -> np.ndarray:
         """Return weights of zero, and biases that give each class its share of the examples."""
@@ -195,7 +206,6 @@ class FullBatchTraining(Training):
                     reason = f"held-out loss is worse already with reg={limit:.3g}"
                     fit.status, fit.ended = SKIPPED, f"weaker than needed: {reason}"
                     going_on.remove(g)
-        self._waiting &= going_on
         self.select([place for place, g in enumerate(self.stack) if g in going_on])
 
     def why_ended(self, place: int, fit: Fit) -> str:
@@ -229,7 +239,8 @@ class FullBatchTraining(Training):
         alike : the models that differ in penalty and fold alone.
         going_on : those, and others, that have not ended.
         """
-        whole = [g for g in alike if self.models.fold[g] < 0 and g not in self._waiting]
+        waiting = self._waiting
+        whole = [g for g in alike if self.models.fold[g] < 0 and g not in waiting]
         whole.sort(key=lambda g: -self.models.reg[g])
         ended = itertools.takewhile(lambda g: self._judge(g, going_on) is not None, whole)
         tried = [(float(self.models.reg[g]), *self._judged[g]) for g in ended]
@@ -254,20 +265,6 @@ class FullBatchTraining(Training):
                 error = held_out.loss.std(ddof=1) / math.sqrt(len(folds))
             self._judged[g] = float(held_out.loss.mean()), float(error)
         return self._judged.get(g)
-
-
-def models_at_once(n: int, weights: int, taken: int) -> int:
-    """Return how many of n models the memory holds in a stack, at least one.
-
-    Parameters
-    ----------
-    weights : bytes of the weights of a model.
-    taken : bytes that the data take.
-    """
-    each = round(COPIED * ARRAYS) * weights
-    if n * each <= ASKED_FROM:
-        return n
-    return max(1, min(n, (room() - taken - WAITING * n * weights) // each))
 
 
 def stages(models: PerModel, *, by_decade: bool) -> list[list[int]]:
@@ -298,6 +295,10 @@ def stages(models: PerModel, *, by_decade: bool) -> list[list[int]]:
 def start(models: PerModel, wanted: Sequence[int], trained: Mapping[int, np.ndarray]) -> np.ndarray:
     """Return the weights (C, len(wanted), D + 1) that some models start from.
 
+    They are those of a cubic, by log(reg), through the weights with the four nearest penalties, by
+    Lagrange's formula. A spline through all is no nearer, and to import scipy's takes a fifth of a
+    run.
+
     Parameters
     ----------
     wanted : the models; they have folds, all of them or none.
@@ -314,20 +315,84 @@ def start(models: PerModel, wanted: Sequence[int], trained: Mapping[int, np.ndar
         if models.reg[g] <= 0 or len(positive) < 2:  # zero has no logarithm, one point no curve
             columns.append(thetas[min(thetas)])
             continue
-        nearest = np.clip(models.reg[g], positive[0], positive[-1])  # beyond, a cubic goes wild
-        shares = cubic(math.log10(nearest), [math.log10(reg) for reg in positive])
-        columns.append(np.sum([share * thetas[positive[k]] for k, share in shares.items()], axis=0))
+        # Beyond its ends a cubic goes wild.
+        x = math.log10(np.clip(models.reg[g], positive[0], positive[-1]))
+        points = {math.log10(reg): thetas[reg] for reg in positive}
+        nearest = sorted(points, key=lambda point: abs(point - x))[:4]
+        terms = [
+            math.prod((x - other) / (point - other) for other in nearest if other != point)
+            * points[point]
+            for point in nearest
+        ]
+        columns.append(np.sum(terms, axis=0))
     return np.stack(columns, axis=1)
 
 
-def cubic(x: float, points: Sequence[float]) -> dict[int, float]:
-    """Return what the values at the four nearest points count in a cubic through them, at x.
+@dataclasses.dataclass(frozen=True)
+class Path:
+    """What is known of R penalties.
 
-    By the place of the point; Lagrange's formula. A spline through all points is no nearer, and to
-    import scipy's takes a fifth of a run.
+    Attributes
+    ----------
+    regs : (R,) the penalties, from strong to weak.
+    cost : (R,) what is to be lowest on held-out examples, nan where it is not known.
+    error : (R,) its standard error, likewise.
     """
-    near = sorted(range(len(points)), key=lambda k: abs(points[k] - x))[:4]
-    return {
-        k: math.prod((x - points[j]) / (points[k] - points[j]) for j in near if j != k)
-        for k in near
-    }
+
+    regs: np.ndarray
+    cost: np.ndarray
+    error: np.ndarray
+
+    @property
+    def best(self) -> int:
+        """The place of the lowest cost, of equal ones the strongest; the first if none is known."""
+        return 0 if np.isnan(self.cost).all() else int(np.nanargmin(self.cost))
+
+    @property
+    def strongest(self) -> int:
+        """The place of the strongest penalty within one standard error of the best."""
+        return int(np.argmax(self.cost <= self.cost[self.best] + self.error[self.best]))
+
+    def chosen(self, rule: str) -> int:
+        """Return the place of the penalty that one of `RULES` chooses."""
+        return self.best if rule == "best" else self.strongest
+
+    def longer(self) -> np.ndarray:
+        """Return the penalties of a path that is a decade longer, or none where this one will do.
+
+        It is longer by a step at least. The cost falls towards the end where it is lowest. If it
+        falls by more than its standard error, and by `LEAST`, over the last decade, it may fall on.
+        """
+        decades = math.log10(self.regs[0] / self.regs[-1])
+        nothing, at_an_end = self.regs[:0], self.best in (0, len(self.regs) - 1)
+        if not at_an_end or not 0 < decades <= LONGEST - 1 or np.isnan(self.cost[self.best]):
+            return nothing
+        n = max(1, round((len(self.regs) - 1) / decades))
+        at_weak_end = self.best > 0
+        last = self.cost[-n - 1 :] if at_weak_end else self.cost[: n + 1]
+        if not np.nanmax(last) - self.cost[self.best] > max(LEAST, self.error[self.best]):
+            return nothing
+        beyond = 10.0 ** (np.arange(1, n + 1) * decades / (len(self.regs) - 1))
+        if at_weak_end:
+            return np.concatenate([self.regs, self.regs[-1] / beyond])
+        return np.concatenate([self.regs[0] * beyond[::-1], self.regs])
+
+
+def search(
+    regs: np.ndarray,
+    train: Callable[[np.ndarray, Training | None], tuple[Training, Path]],
+    may_grow: Callable[[], bool],
+) -> tuple[Training, Path]:
+    """Train a path of penalties, and longer ones while these promise more.
+
+    Parameters
+    ----------
+    regs : (R,) the penalties to begin with, from strong to weak.
+    train : trains models with some penalties, and says what they cost; it is given the training of
+        those that are trained already.
+    may_grow : whether other penalties may be tried than these.
+    """
+    training, path = train(regs, None)
+    while may_grow() and len(regs := path.longer()):
+        training, path = train(regs, training)
+    return training, path

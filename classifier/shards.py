@@ -11,16 +11,15 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from classifier import blas
 from classifier.fit import Certificate, PerModel
 from classifier.kernel import Kernel, Rows, Sums, penalty, with_penalty_gradient
 from data.dataset import Elsewhere, Examples, Sharded, SparseRows, Split, row_size
 from data.errors import InputError
-from data.machine import Team, row_parts
+from data.machine import Team, blas_team, row_parts
 
 BLOCK = 2**18  # scores of a block: what the processor's cache holds
 ROWS = 2**10  # examples that a block has at least: with fewer, products are slower
@@ -43,17 +42,10 @@ class HeldOut(NamedTuple):
     error: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
-class OnDevice(Elsewhere):
-    """Rows on a device, and what makes a pass over them there, in the place of `sum_up`."""
-
-    sum_up: Callable[..., Sums | None]
-
-
 def of_mean_one(split: Split) -> Split:
     """Return a split whose weights, where it has any, have the mean one and the type of X.
 
-    A split that has such weights is returned itself: who keeps them elsewhere knows them again.
+    A split that has such weights is returned itself: to divide them again would round them again.
     """
     if split.weights is None or len(split) == 0:
         return split
@@ -113,8 +105,7 @@ def on_device(examples: Split, device: str | None) -> Split:
         from classifier.torch_kernel import DeviceRows
     except ModuleNotFoundError:
         raise InputError(f"device={device}: torch is not installed: pip install torch") from None
-    rows = OnDevice(examples.X, DeviceRows(examples.X, device).sum_up)
-    return dataclasses.replace(examples, X=rows)
+    return dataclasses.replace(examples, X=DeviceRows(examples.X, device))
 
 
 def sum_up(
@@ -142,17 +133,18 @@ def sum_up(
     """
     if isinstance(examples.X, Sharded):
         columns = examples.y, examples.weights, examples.folds
-        options = theta, models, held_out, with_gradient
-        sums: Sums | None = examples.X.total(_sum_shard, columns, *options, stop=stop)
+        how = {"models": models, "held_out": held_out, "with_gradient": with_gradient}
+        sums: Sums | None = examples.X.total(_sum_shard, columns, theta, how, stop=stop)
         return sums
-    n, total, is_sparse = len(examples), None, isinstance(examples.X, SparseRows)
     smoothing = models.label_smoothing if models is not None and with_gradient else None
     fold = models.fold if models is not None and (models.fold >= 0).any() else None
-    if isinstance(examples.X, OnDevice):
-        return examples.X.sum_up(examples, theta, smoothing, fold, held_out, with_gradient, stop)
-    n_scores = max(1, theta[..., 0].size)
+    if isinstance(examples.X, Elsewhere):
+        rows: Any = examples.X  # `DeviceRows`, without an import of PyTorch
+        sums = rows.sum_up(examples, theta, smoothing, fold, held_out, with_gradient, stop)
+        return sums
+    n, n_scores = len(examples), max(1, theta[..., 0].size)
     size, fewest, longest = max(BLOCK // n_scores, ROWS), ROWS, n
-    if is_sparse:
+    if isinstance(examples.X, SparseRows):
         # The gradient of a block is dense and takes its time: a shard is one block, and has several
         # times as many values as there are features.
         size = longest = max(SPARSE // n_scores, ROWS)
@@ -166,32 +158,20 @@ def sum_up(
         blocks = _blocks(examples, shard, size, fold, held_out=held_out)
         return kernel.sums(theta, blocks, with_gradient=with_gradient)
 
-    shards = row_parts(n, length)
-    with contextlib.nullcontext(team) if team else blas.team(len(shards)) as threads:
+    shards, total = row_parts(n, length), Sums.zeros(theta.shape, with_gradient=with_gradient)
+    with contextlib.nullcontext(team) if team else blas_team(len(shards)) as threads:
         for sums in threads.map(sum_shard, shards):
-            if total is None:
-                total = sums
-            else:
-                total.merge(sums)
+            total.merge(sums)
             if stop():
                 return None
-    return total or Sums.zeros(theta.shape, with_gradient=with_gradient)
+    return total
 
 
 def _sum_shard(
-    X: Examples,
-    y: np.ndarray,
-    weights: np.ndarray | None,
-    folds: np.ndarray | None,
-    theta: np.ndarray,
-    models: PerModel | None,
-    held_out: bool,
-    with_gradient: bool,
-    stop: Callable[[], str],
+    X: Examples, y: Any, weights: Any, folds: Any, theta: Any, how: Any, stop: Any
 ) -> Sums | None:
     """Return the sums over a shard of examples, where it stands; parameters as of `sum_up`."""
-    rows = Split(X, y, weights, folds)
-    return sum_up(rows, theta, models, held_out=held_out, with_gradient=with_gradient, stop=stop)
+    return sum_up(Split(X, y, weights, folds), theta, **how, stop=stop)
 
 
 def _blocks(

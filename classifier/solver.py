@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from classifier import blas
 from classifier.fit import Fit, PerModel, arrays_of_fits, fits_of_arrays
 from classifier.shards import of_mean_one
 from data.dataset import Split
-from data.machine import Team
+from data.machine import Team, blas_team
 
 OF_STACK = "stack."  # before the names of the arrays of the models in the stack
 
@@ -99,7 +98,7 @@ class Training(abc.ABC):
         """
         # A model that diverges overflows; its loss reports it, not warnings.
         quiet = np.errstate(over="ignore", invalid="ignore", divide="ignore")
-        with quiet, blas.team() as self.team:
+        with quiet, blas_team() as self.team:
             self.drop_ended()  # those that a longer training would not have kept
             while self.find_models() and not stop():
                 took_part = [self.fits[g] for g in self.stack]

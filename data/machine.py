@@ -5,11 +5,13 @@ In a container it may use less than the machine has. Linux limits processes by c
 groups above. Source: Documentation/admin-guide/cgroup-v2.rst of the Linux kernel.
 
 Numpy, zlib and hashlib let other threads work while they go through large arrays. What a part of
-the work is must not depend on the number of threads: then neither does what comes of it.
+the work is must not depend on the number of threads: then neither does what comes of it. Numpy's
+matrix products are made by a BLAS, which has threads of its own.
 """
 
 import contextlib
 import contextvars
+import functools
 import math
 import os
 import threading
@@ -259,3 +261,40 @@ def do_all(do: Callable[[T], object], parts: Sequence[T], n_threads: int | None 
 def row_parts(stop: int, size: int, start: int = 0) -> list[slice]:
     """Return the slices that cut rows from `start` to `stop` into parts of `size` or less."""
     return [slice(first, min(first + size, stop)) for first in range(start, stop, size)]
+
+
+@functools.cache
+def blas() -> Any:
+    """Return what sets the threads of the libraries that are loaded; finding them takes 5 ms."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def blas_threads() -> int:
+    """Return how many threads the BLAS may use: one where it has been told to use one."""
+    return max((library.num_threads for library in blas().lib_controllers), default=1)
+
+
+@contextlib.contextmanager
+def within_cores() -> Iterator[None]:
+    """Keep the libraries to the cores that this process may use.
+
+    Each starts as many threads as the machine has cores, whatever the container's share of their
+    time is; once that is used up all of them wait.
+    """
+    allowed = cores()
+    greedy = [lib.filepath for lib in blas().lib_controllers if lib.num_threads > allowed]
+    with blas().select(filepath=greedy).limit(limits=allowed):
+        yield
+
+
+@contextlib.contextmanager
+def blas_team(n_parts: int = 64) -> Iterator[Team]:
+    """Yield threads for work of so many parts at most, each with a BLAS of one thread.
+
+    For small products BLAS gains little from a second thread, and waits for it where another
+    process has the cores; large ones are cut into parts here, with all that is around them.
+    """
+    with Team(max(1, min(n_parts, blas_threads()))) as threads, blas().limit(limits=1):
+        yield threads

@@ -33,7 +33,7 @@ def test_the_first_epochs_on_digits_have_the_bits_they_always_had(command, tmp_p
 
 @pytest.mark.slow
 def test_neither_folder_nor_launcher_nor_reports_change_a_bit(command, tmp_path):
-    options = ["data=blobs", "epochs=4"]
+    options = ["data=blobs", "data.n_samples=200", "epochs=2"]
     for name, more in {
         "deep/er": ["report.top_k=2", "checkpoint.every=null", "report.plots=false"],
         "plots": ["check_gradient=false", "objective=val_accuracy"],
@@ -41,7 +41,7 @@ def test_neither_folder_nor_launcher_nor_reports_change_a_bit(command, tmp_path)
         done = command("train.py", *options, *more, f"hydra.run.dir={name}")
         assert done.returncode == 0, done.stderr
     for launcher in ("stacked", "basic"):
-        sweep = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}", "seed=0,1"]
+        sweep = [f"hydra/launcher={launcher}", f"hydra.sweep.dir={launcher}", "seed=0"]
         assert command("train.py", "-m", *options, *sweep, "report.plots=false").returncode == 0
     for name in ("plots", "stacked/0", "basic/0"):
         np.testing.assert_array_equal(weights(tmp_path / name), weights(tmp_path / "deep/er"))

@@ -19,9 +19,8 @@ from sklearn.datasets import load_iris
 
 from classifier.fit import EarlyStopping, PerModel
 from classifier.minibatch import MinibatchTraining
-from classifier.optimizers import Adam, Sgd
+from classifier.optimizers import Adam, Cosine, Sgd
 from classifier.runs.artifacts import read_history
-from classifier.schedules import Cosine
 from data.dataset import Split
 from data.files.store import read_plain
 

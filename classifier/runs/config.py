@@ -19,8 +19,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from classifier.engine import Engine
 from classifier.fit import RULES, EarlyStopping
-from classifier.optimizers import DEVICES, OPTIMIZERS, Lbfgs, Optimizer
-from classifier.schedules import SCHEDULES, Schedule
+from classifier.optimizers import DEVICES, OPTIMIZERS, SCHEDULES, Lbfgs, Optimizer, Schedule
 from data.errors import InputError, printable
 from data.options import (
     LABEL,

@@ -10,7 +10,6 @@ from typing import BinaryIO
 
 import numpy as np
 
-from classifier import blas
 from classifier.evaluation import evaluate
 from classifier.model import LinearModel
 from classifier.report.text import text_of
@@ -24,13 +23,13 @@ from data.files.store import is_folder, is_replaceable, is_there, write_whole
 from data.files.table import Table
 from data.labels import NUMBER, Coded, class_indices
 from data.loading import encode
-from data.machine import row_parts
+from data.machine import row_parts, within_cores
 from data.sources.cifar import LAYOUTS
 
 COUNTED = 2**16  # rows whose rare values are counted at a time
 
 
-@blas.within_cores()
+@within_cores()
 def predict(config: PredictConfig) -> str:
     """Write the predictions and return what there is to say about them.
 

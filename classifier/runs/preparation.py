@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from classifier.curvature import SAMPLE, Scale, measure_scale
 from classifier.engine import Spread
 from classifier.fit import PerModel
 from classifier.gradient_check import LIMIT, check_stacked_gradient
 from classifier.minibatch import MinibatchTraining, window_bytes
-from classifier.optimizers import Lbfgs, MinibatchOptimizer
-from classifier.optimum import ARRAYS, COPIED, WAITING, FullBatchTraining
-from classifier.penalties import STRONGEST, WEAKEST
+from classifier.optimizers import SAMPLE, Lbfgs, MinibatchOptimizer, Scale, measure_scale
+from classifier.optimum import ARRAYS, COPIED, STRONGEST, WAITING, WEAKEST, FullBatchTraining
 from classifier.report.text import settings_flags
 from classifier.runs.config import AUTO, LARGEST, Config, Job, by_folds, check_ends
 from classifier.runs.log import RunError, log, timed

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from classifier.fit import nearness
-from classifier.penalties import Path, search
+from classifier.optimum import Path, search
 from classifier.runs.artifacts import Checkpoint
 from classifier.runs.config import Job
 from classifier.runs.log import Noted, log

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifier import blas
 from classifier.engine import Spread, open_engine
 from classifier.fit import SKIPPED, STUCK, Fit
 from classifier.report.text import figures_flags, settings_flags, text_of
@@ -42,6 +41,7 @@ from classifier.solver import Training
 from data.dataset import Dataset
 from data.errors import InputError, one_line, printable
 from data.files.store import flush, from_here
+from data.machine import within_cores
 
 EVALUATED = 2**23  # predictions that are kept at a time, of all models
 # Makes what a person looks at in the folder of a run, now or soon; and its plots, where asked to.
@@ -85,7 +85,7 @@ def run(
     path = folders[0] / CHECKPOINT if checkpoint is None else checkpoint
     seconds: dict[str, float] = {}
     with contextlib.ExitStack() as exits:
-        exits.enter_context(blas.within_cores())
+        exits.enter_context(within_cores())
         try:
             exits.enter_context(locked_runs(folders, path.parent))
         except (InputError, OSError) as error:  # not recorded: it is another process's, or no place

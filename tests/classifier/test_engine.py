@@ -19,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
+from classifier import engine
 from classifier.engine import Engine, ShardedRows, Workers, open_ray
 from classifier.evaluation import Measured, evaluate_stack
 from classifier.fit import PerModel
@@ -48,9 +49,13 @@ def ray():
         yield ray
 
 
+def workers_of(ray, shards, threads=1):
+    return Workers(ray, Engine("ray", shards, threads, memory=None, address=None))
+
+
 @pytest.fixture(scope="module")
 def spread(ray):
-    return Workers(ray, Engine(kind="ray", shards=3, threads=1, memory=None, address=None)).spread
+    return workers_of(ray, 3).spread
 
 
 def examples_of(n, seed=0):
@@ -110,24 +115,14 @@ def test_workers_sum_what_one_process_sums(place, spread, tmp_path):
             np.testing.assert_allclose(one, other, rtol=2e-6, atol=2e-5 * len(local))
 
 
-@pytest.mark.parametrize("weighted", [False, True])
-def test_workers_evaluate_as_one_process_does(weighted, spread, tmp_path):
+def test_workers_evaluate_as_one_process_does(spread, tmp_path):
     local = in_files(examples_of(5000), tmp_path)
     shared = spread({"test": local})["test"]
-    rng = np.random.default_rng(3)
-    stack = [
-        Measured(
-            LinearModel(
-                rng.standard_normal((D, C)), np.zeros(C), np.array(["a", "b", "c"]),
-                AffineMap(np.arange(D) * 1.0, np.ones(D)), None, {},
-            ),
-            top_k=2,
-            label_smoothing=smoothing,
-        )
-        for smoothing in (0.0, 0.1)
-    ]  # fmt: skip
-    weights = local.weights if weighted else None
-    here, there = (evaluate_stack(stack, one.X, one.y, weights) for one in (local, shared))
+    rng, map_of = np.random.default_rng(3), AffineMap(np.arange(D) * 1.0, np.ones(D))
+    own = np.zeros(C), np.array(["a", "b", "c"]), map_of, None, {}
+    models = [LinearModel(rng.standard_normal((D, C)), *own) for _ in range(2)]
+    stack = [Measured(models[0], 2, 0.0), Measured(models[1], 2, 0.1)]
+    here, there = (evaluate_stack(stack, one.X, one.y, local.weights) for one in (local, shared))
     for one, other in zip(here, there, strict=True):
         for name, value in one.figures.items():
             if isinstance(value, float):
@@ -139,11 +134,11 @@ def test_workers_evaluate_as_one_process_does(weighted, spread, tmp_path):
 
 
 def test_whatever_dies_the_sums_have_the_same_bits_and_a_stopped_pass_is_not_waited_for(spread):
-    X, y = np.random.default_rng(4).standard_normal((60_000, 300)), np.arange(60_000) % C
+    X, y = np.random.default_rng(4).standard_normal((30_000, 200)), np.arange(30_000) % C
     rows = spread({"train": Split(X, y)})["train"]
-    theta = np.random.default_rng(5).standard_normal((C, 9, 300))
+    theta = np.random.default_rng(5).standard_normal((C, 9, 200))
     first = sum_up(rows, theta, with_gradient=True)
-    for kill in (1, 2, 1):
+    for kill in (1, 2):
         sums = []
         thread = threading.Thread(
             target=lambda kept=sums: kept.append(sum_up(rows, theta, with_gradient=True))
@@ -162,7 +157,7 @@ def test_whatever_dies_the_sums_have_the_same_bits_and_a_stopped_pass_is_not_wai
     np.testing.assert_array_equal(first.gradient, sums.gradient)
 
 
-def test_what_is_wrong_with_a_shard_is_told_in_one_line(ray, spread, tmp_path):
+def test_what_is_wrong_with_a_shard_is_told_in_one_line(ray, spread, tmp_path, monkeypatch):
     X = np.ones((900, D), np.float32)
     X[700, 3] = np.inf
     np.save(tmp_path / "X.npy", X)
@@ -175,17 +170,17 @@ def test_what_is_wrong_with_a_shard_is_told_in_one_line(ray, spread, tmp_path):
     (tmp_path / "X.npy").unlink()
     with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 3: .*X\.npy.*; all machines"):
         measure(rows.X)
-    many = Workers(ray, Engine(kind="ray", shards=3, threads=2, memory=None, address=None), come=2)
+    monkeypatch.setattr(engine, "COME", 2)
+    many = workers_of(ray, 3, threads=2)
     words = r"^engine.shards=3: only 0 of 3 workers came within 2 s: .* has 4 CPUs, and they take 2"
     with pytest.raises(InputError, match=words):
         many.spread({"train": Split(X, np.zeros(900, int))})
     del many
-    lone = Workers(
-        ray, Engine(kind="ray", shards=1, threads=1, memory=None, address=None), restarts=1
-    )
-    rows = lone.spread({"train": Split(np.ones((9, D)), np.zeros(9, int))})["train"]
+    monkeypatch.setattr(engine, "COME", 45)
+    monkeypatch.setattr(engine, "RESTARTS", 1)
+    lone = workers_of(ray, 1).spread({"train": Split(np.ones((9, D)), np.zeros(9, int))})
     with pytest.raises(InputError, match=r"^engine=ray: worker 0 of 1 died again and again \("):
-        rows.X.total(lambda *_: os._exit(1), ())
+        lone["train"].X.total(lambda *_: os._exit(1), ())
 
 
 def test_what_listens_and_is_not_ray_is_told_at_once():
@@ -196,14 +191,9 @@ def test_what_listens_and_is_not_ray_is_told_at_once():
                 connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
 
         threading.Thread(target=answer).start()
-        words = (
-            r"^engine\.address=127.*: no ray cluster answers there \(what listens there is not Ray"
-        )
-        address = f"127.0.0.1:{server.getsockname()[1]}"
-        with (
-            pytest.raises(InputError, match=words),
-            open_ray("engine", "engine=ray", address, 1),
-        ):
+        words = r"^engine\.address=127.*: no ray cluster answers there \(what listens .* is not Ray"
+        started = open_ray("engine", "", f"127.0.0.1:{server.getsockname()[1]}", 1)
+        with pytest.raises(InputError, match=words), started:
             pass
 
 
@@ -258,18 +248,18 @@ def cluster(tmp_path_factory):
         end_with_children(head)
 
 
-def write_shards(folder, n_files=16):
-    """16 pairs of files, and the same rows in one pair."""
+def write_shards(folder):
+    """16 pairs of files; return what names them, and the same rows in one pair."""
     folder.mkdir(exist_ok=True)
     rng = np.random.default_rng(6)
     y = rng.integers(0, 4, 4000)
     X = (rng.standard_normal((4, 30))[y] + rng.standard_normal((4000, 30))).astype(np.float32)
-    for number, rows in enumerate(np.array_split(np.arange(4000), n_files)):
-        np.save(folder / f"X-{number:02d}.npy", X[rows])
-        np.save(folder / f"y-{number:02d}.npy", y[rows])
-    np.save(folder / "all_X.npy", X)
-    np.save(folder / "all_y.npy", y)
-    return [f"data.train_X={folder}/X-*.npy", f"data.train_y={folder}/y-*.npy"]
+    for name, array in (("X", X), ("y", y)):
+        np.save(folder / f"all_{name}.npy", array)
+        for number, rows in enumerate(np.array_split(array, 16)):
+            np.save(folder / f"{name}-{number:02d}.npy", rows)
+    names = ("X-*", "y-*"), ("all_X", "all_y")
+    return [[f"data.train_{'Xy'[k]}={folder}/{pair[k]}.npy" for k in (0, 1)] for pair in names]
 
 
 RUN = ["train.py", "optimizer=lbfgs", "optimizer.tol=1e-7", "reg=1e-5", "report.plots=none"]
@@ -279,25 +269,29 @@ def report_of(folder):
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
 
+@pytest.fixture(scope="module")
+def alone(command_in, tmp_path_factory):
+    """What a run without Ray says of those rows, and the arguments that name them."""
+    folder = tmp_path_factory.mktemp("alone")
+    files, joined = write_shards(folder / "emb")
+    done = command_in(folder, *RUN, *joined, "hydra.run.dir=one")
+    assert done.returncode == 0, done.stderr
+    return report_of(folder / "one"), files
+
+
 def test_a_cluster_trains_as_one_process_does_whatever_dies(
-    cluster, command_in, fork_server, tmp_path
+    cluster, alone, command_in, fork_server, tmp_path
 ):
-    address, _, head = cluster
-    files = write_shards(tmp_path / "emb")
-    ray = ["engine=ray", f"engine.address={address}"]
-    joined = [f"data.train_X={tmp_path}/emb/all_X.npy", f"data.train_y={tmp_path}/emb/all_y.npy"]
-    for name, arguments in (("one", joined), ("two", [*files, *ray])):
-        done = command_in(tmp_path, *RUN, *arguments, f"hydra.run.dir={name}", **OWN)
-        assert done.returncode == 0, done.stderr
-        assert done.stderr == ""
-        assert "ray" not in done.stdout
-    one, two = (report_of(tmp_path / name) for name in ("one", "two"))
+    (address, _, head), (one, files) = cluster, alone
+    own = [*RUN, *files, "engine=ray", f"engine.address={address}"]
+    done = command_in(tmp_path, *own, "hydra.run.dir=two", **OWN)
+    assert (done.returncode, done.stderr, "ray" in done.stdout) == (0, "", False)
+    two = report_of(tmp_path / "two")
     assert two["objective"] == pytest.approx(one["objective"], rel=1e-6)
     for split in ("train", "val", "test"):
         assert two["metrics"][split]["loss"] == pytest.approx(one["metrics"][split]["loss"], 1e-3)
     # Workers are killed now and then, each while others work or it is being started.
-    again = [*RUN, *files, *ray, "hydra.run.dir=three"]
-    program = fork_server.start(again, tmp_path, tmp_path / "outputs", **OWN)
+    program = fork_server.start([*own, "hydra.run.dir=three"], tmp_path, tmp_path, **OWN)
     kills = 0
     while program.poll() is None and kills < 4:
         for process in psutil.Process(head.pid).children(recursive=True):
@@ -308,8 +302,7 @@ def test_a_cluster_trains_as_one_process_does_whatever_dies(
                     break
         time.sleep(0.4)
     program.poll(block=True)
-    assert program.returncode == 0, program.stderr
-    assert program.stderr == ""
+    assert (program.returncode, program.stderr) == (0, "")
     assert kills > 1
     with np.load(tmp_path / "two/model.npz") as two, np.load(tmp_path / "three/model.npz") as three:
         for name in ("W", "b", "shift", "scale"):
@@ -317,46 +310,32 @@ def test_a_cluster_trains_as_one_process_does_whatever_dies(
 
 
 def test_a_stopped_run_goes_on_with_other_shards_and_is_told_so(
-    cluster, command_in, fork_server, tmp_path
+    cluster, alone, command_in, fork_server, tmp_path
 ):
-    address, _, _ = cluster
-    files = write_shards(tmp_path / "emb")
+    (address, _, _), (one, files) = cluster, alone
     ray = ["engine=ray", f"engine.address={address}"]
-    long = [*RUN, *files, *ray, "optimizer.tol=1e-12", "epochs=1000", "hydra.run.dir=run"]
-    printed = tmp_path / "printed"
-    printed.mkdir()
-    program = fork_server.start(long, tmp_path, printed, **OWN)
-    end = time.monotonic() + 60
-    while not (tmp_path / "run/checkpoint.npz").exists():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
+    long = ["optimizer.tol=1e-12", "epochs=1000", "hydra.run.dir=run"]
+    program = fork_server.start([*RUN, *files, *ray, *long], tmp_path, tmp_path, **OWN)
+    program.until((tmp_path / "run/checkpoint.npz").exists, 60)
     program.send_signal(signal.SIGINT)
-    program.poll(block=True)
-    assert program.returncode == 130
+    assert program.wait() == 130
     done = command_in(tmp_path, "train.py", "resume=run", *ray, "engine.shards=1", **OWN)
     assert done.returncode == 0, done.stderr
     assert "engine.shards=1 (the run had 2): equal within rounding" in done.stdout
-    done = command_in(tmp_path, *RUN, *files, "optimizer.tol=1e-9", "hydra.run.dir=one")
-    ends = [report_of(tmp_path / name)["objective"] for name in ("run", "one")]
-    assert ends[0] == pytest.approx(ends[1], rel=2e-5)  # float32 tells no more from where it ends
+    objective = report_of(tmp_path / "run")["objective"]
+    assert objective == pytest.approx(one["objective"], rel=2e-5)  # float32 tells no more
 
 
 def test_a_cluster_that_cannot_take_part_says_why(cluster, command_in, tmp_path):
     address, hidden, head = cluster
     ray = ["engine=ray", f"engine.address={address}"]
     if hidden is not None:
-        done = command_in(tmp_path, *RUN, *write_shards(hidden), *ray, **OWN)
-        assert done.returncode == 1
-        assert re.match(
-            r"engine=ray: worker 0 of 2: .*X-00\.npy.*; all machines need the data under the same",
-            done.stderr,
-        )
-        assert done.stderr.count("\n") == 1
+        refusal = command_in(tmp_path, *RUN, *write_shards(hidden)[0], *ray, **OWN).refusal
+        words = "all machines need the data under the same"
+        assert re.match(rf"engine=ray: worker 0 of 2: .*X-00\.npy.*; {words}", refusal)
     # Rows that the object store has no room for stand on disk.
-    rng = np.random.default_rng(7)
-    y = rng.integers(0, 2, 30_000)
-    X = rng.standard_normal((30_000, 900), dtype=np.float32) + y[:, None]
-    np.savez(tmp_path / "large.npz", X=X, y=y)
+    X = np.random.default_rng(7).standard_normal((30_000, 900), dtype=np.float32)
+    np.savez(tmp_path / "large.npz", X=X, y=np.arange(30_000) % 2)
     done = command_in(tmp_path, *RUN, "data.train=large.npz", "epochs=2", *ray, **OWN)
     assert done.returncode == 0, done.stderr
     assert head.poll() is None

@@ -20,9 +20,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from classifier import SoftmaxClassifier, SoftmaxClassifierCV
 from classifier.estimator import BATCH_SIZE, EPOCHS, MOMENTUM, SCHEDULE
-from classifier.optimizers import OPTIMIZERS, Sgd
+from classifier.optimizers import OPTIMIZERS, SCHEDULES, Sgd
 from classifier.runs.config import Config
-from classifier.schedules import SCHEDULES
 from data.dataset import sparse_rows
 
 BOTH = pytest.mark.parametrize("optimizer", ["lbfgs", "sgd"])

@@ -11,7 +11,6 @@ from scipy.sparse import csr_array
 from scipy.special import log_softmax
 from sklearn import metrics
 
-from classifier import blas
 from classifier.evaluation import (
     Measured,
     bins_of,
@@ -25,6 +24,7 @@ from classifier.shards import evaluate_held_out
 from classifier.uncertainty import accuracy_interval, standard_error
 from data.dataset import Split, sparse_rows
 from data.errors import InputError
+from data.machine import blas
 from data.preprocessing import AffineMap
 
 
@@ -181,7 +181,7 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(n_classes, n_models,
         )
         stack.append(Measured(model, int(rng.integers(1, n_classes)), 0.3 * (g % 2)))
     for weights in (None, of_class[y]):
-        with blas.loaded().limit(limits=threads):
+        with blas().limit(limits=threads):
             results = evaluate_stack(stack, X, y, weights, block_scores=255 * 40)
         for (model, top_k, e), result in zip(stack, results, strict=True):
             log_p, k = log_probabilities(model, X), min(top_k, n_classes - 1)
@@ -215,7 +215,7 @@ def test_what_is_raised_in_a_thread_or_between_blocks_ends_an_evaluation(threads
     full = dataclasses.replace(model, features=Refusing(np.zeros(4), np.ones(4)))
     examples = np.zeros((500, 4)), np.zeros(500, dtype=int)
     for measured, error in ((model, KeyboardInterrupt), (full, MemoryError)):
-        with blas.loaded().limit(limits=threads), pytest.raises(error, match="enough"):
+        with blas().limit(limits=threads), pytest.raises(error, match="enough"):
             evaluate_stack([Measured(measured, 1)], *examples, None, stop, block_scores=3 * 50)
 
 

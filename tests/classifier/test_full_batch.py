@@ -20,6 +20,8 @@ from classifier.shards import evaluate_held_out
 from data.dataset import Split
 from data.splits import stratified_folds
 
+MOST = 900  # examples: scikit-learn takes fifty times as long for twice as many
+
 
 def design_of(X):
     X = StandardScaler().fit_transform(X)
@@ -28,7 +30,7 @@ def design_of(X):
 
 def split_of(load, weights=None, folds=None):
     X, y = load(return_X_y=True)
-    return Split(design_of(X), y, weights, folds)
+    return Split(design_of(X)[:MOST], y[:MOST], weights, folds)
 
 
 def models_of(reg, smoothing=0.0, fold=-1):
@@ -72,8 +74,7 @@ def lowest(split, reg):
     return objective(split, theta, reg)
 
 
-@pytest.mark.parametrize("load", [load_wine, load_digits])
-@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+@pytest.mark.parametrize(("load", "tol"), [(load_wine, 1e-5), (load_digits, 1e-3)])
 def test_models_end_within_tol_of_logistic_regressions_optimum_and_are_certified(load, tol):
     train, regs = split_of(load), [1.0, 1e-2, 1e-4]
     fits = training_of(train, models_of(regs), tol).run()
@@ -84,7 +85,7 @@ def test_models_end_within_tol_of_logistic_regressions_optimum_and_are_certified
         assert fit.certificate.objective == pytest.approx(loss, rel=1e-6)
         assert fit.status == "completed"
         assert fit.ended == f"as near to the optimum as was asked for, tol={tol:g}"
-    if load is load_digits and tol == 1e-3:  # the curvature is that of the loss, not a bound of it
+    if load is load_digits:  # the curvature is that of the loss, not a bound of it
         assert len(fits[1].history) <= 12  # 13 with the bound of Bohning
         assert len(fits[2].history) <= 49  # 55
 
@@ -132,25 +133,25 @@ def test_a_path_takes_few_passes_and_ends_where_single_models_do():
     assert fits[-1].history[0].train_loss < fits[-2].certificate.loss * (1 + 1e-6)
 
 
-@pytest.mark.parametrize("stopped", range(0, 60, 6))
-def test_a_training_that_is_stopped_goes_on_to_the_same_bits(stopped):
+def test_a_training_that_is_stopped_goes_on_to_the_same_bits():
     y = load_wine(return_X_y=True)[1]
     train = split_of(load_wine, None, stratified_folds(y, 2, np.random.default_rng(0)))
     models = models_of(np.tile(np.logspace(0, -6, 9), 3), 0.0, np.repeat([-1, 0, 1], 9))
     whole = training_of(train, models, all_penalties=False).run()
     assert "skipped" in {fit.status for fit in whole}
-    passes = itertools.count()
-    first = training_of(train, models, all_penalties=False)
-    first.run(stop=lambda: "SIGTERM" if next(passes) > stopped else "")
-    assert "interrupted" in {fit.status for fit in first.fits}
-    arrays = {name: array.copy() for name, array in first.state().items()}
-    second = training_of(train, models, all_penalties=False)
-    second.restore(arrays, range(27))
-    for fit, expected in zip(second.run(), whole, strict=True):
-        assert fit.theta.tobytes() == expected.theta.tobytes()
-        assert [row[:-1] for row in fit.history] == [row[:-1] for row in expected.history]
-        assert (fit.status, fit.ended) == (expected.status, expected.ended)
-        assert fit.certificate == expected.certificate
+    for stopped in (0, 7, 30, 52):
+        first = training_of(train, models, all_penalties=False)
+        passes = itertools.count()
+        first.run(stop=lambda passes=passes, last=stopped: "SIGTERM" * (next(passes) > last))
+        assert "interrupted" in {fit.status for fit in first.fits}
+        arrays = {name: array.copy() for name, array in first.state().items()}
+        second = training_of(train, models, all_penalties=False)
+        second.restore(arrays, range(27))
+        for fit, expected in zip(second.run(), whole, strict=True):
+            assert fit.theta.tobytes() == expected.theta.tobytes()
+            assert [row[:-1] for row in fit.history] == [row[:-1] for row in expected.history]
+            assert (fit.status, fit.ended) == (expected.status, expected.ended)
+            assert fit.certificate == expected.certificate
 
 
 def test_with_more_epochs_what_had_used_them_up_goes_on():
@@ -192,39 +193,34 @@ def test_without_a_penalty_the_gradient_ends_it_and_nothing_is_proven():
 
 def test_what_float32_cannot_reach_ends_and_says_so():
     train = split_of(load_digits)
-    (fit,) = training_of(train, models_of([1e-5]), 1e-15, epochs=5000).run()
+    (fit,) = training_of(train, models_of([1e-4]), 1e-15, epochs=5000).run()
     assert fit.ended == STUCK
-    assert objective(train, fit.theta, 1e-5) <= lowest(train, 1e-5) * (1 + 1e-6)
+    assert objective(train, fit.theta, 1e-4) <= lowest(train, 1e-4) * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("k", [0, 3])
 def test_weaker_penalties_than_held_out_loss_asks_for_are_not_trained(k):
     """By the loss on held-out examples, or the mean of folds with its standard error."""
     X, y = load_digits(return_X_y=True)
-    rng = np.random.default_rng(1)
-    folds = stratified_folds(y[:300], k, rng) if k else None
+    folds = stratified_folds(y[:300], k, np.random.default_rng(1)) if k else None
     train, val = Split(design_of(X)[:300], y[:300], None, folds), Split(design_of(X)[300:], y[300:])
     regs = np.logspace(0, -7, 15)  # so few that all begin at once
     models = models_of(np.tile(regs, 1 + k), 0.0, np.repeat(np.arange(-1, k), 15))
-    training = training_of(train, models, all_penalties=False, val=None if k else val)
-    fits = training.run()
+    fits = training_of(train, models, all_penalties=False, val=None if k else val).run()
+    assert {fit.status for fit in fits} == {"completed", "skipped"}
     judged = []  # held-out losses with their errors, of the penalties that were not left out
-    for g, fit in enumerate(fits[:15]):
-        of_folds = [g + 15 * (1 + fold) for fold in range(k)]
-        if {fits[f].status for f in of_folds or [g]} != {"completed"}:
+    for g in range(15):
+        judges = range(g + 15, 15 * (1 + k), 15) if k else [g]
+        if {fits[f].status for f in judges} != {"completed"}:
             break
-        if k:
-            theta = np.stack([fits[f].theta for f in of_folds], axis=1)
-            losses = evaluate_held_out(train, theta, models.select(of_folds)).loss
-            judged.append((losses.mean(), losses.std(ddof=1) / k**0.5))
-        else:
-            held_out = evaluate_held_out(val, fit.theta[:, None])
-            judged.append((held_out.loss[0], held_out.error[0]))
+        theta = np.stack([fits[f].theta for f in judges], axis=1)
+        held_out = evaluate_held_out(train if k else val, theta, models.select(judges))
+        error = held_out.loss.std(ddof=1) / k**0.5 if k else held_out.error[0]
+        judged.append((held_out.loss.mean(), error))
     best = int(np.argmin([loss for loss, _ in judged]))
     worse = [loss > sum(judged[best]) for loss, _ in judged]
     last = next(g for g in range(best + 2, 15) if worse[g])  # a decade on, or more
     assert len(judged) == last + 1
-    assert {fit.status for fit in fits} == {"completed", "skipped"}
     reason = f"weaker than needed: held-out loss is worse already with reg={regs[last]:.3g}"
     assert {fit.ended for fit in fits if fit.status == "skipped"} == {reason}
 
@@ -285,12 +281,12 @@ def test_beyond_the_ends_of_a_path_a_model_starts_from_its_end():
     np.testing.assert_allclose(theta[:, 1], CubicSpline(*points)(np.log10(0.2)))
 
 
-@pytest.mark.parametrize("most", [1, 2, 5])
+@pytest.mark.parametrize("most", [1, 5])
 def test_models_that_the_memory_does_not_hold_wait_and_reach_their_optima_too(most, monkeypatch):
     X, y = load_wine(return_X_y=True)
     train = Split(design_of(X), y, None, np.arange(len(y)) % 2)
-    reg, smoothing = np.geomspace(1e-1, 1e-4, 6), np.repeat([0.0, 0.1], 6)
-    models = models_of(np.tile(reg, 6), np.tile(smoothing, 3), np.repeat([-1, 0, 1], 12))
+    reg, smoothing = np.geomspace(1e-1, 1e-3, 5), np.repeat([0.0, 0.1], 5)
+    models = models_of(np.tile(reg, 6), np.tile(smoothing, 3), np.repeat([-1, 0, 1], 10))
 
     def stacks_of(training, stop=lambda: ""):
         sizes = []
@@ -300,7 +296,7 @@ def test_models_that_the_memory_does_not_hold_wait_and_reach_their_optima_too(mo
     whole = training_of(train, models)
     assert max(stacks_of(whole)) > 5
     weights = 4 * 3 * 14
-    each, waiting = round(1.5 * 36) * weights, 3 * 36 * weights
+    each, waiting = round(1.5 * 36) * weights, 3 * 30 * weights
     monkeypatch.setattr(optimum, "ASKED_FROM", 0)
     monkeypatch.setattr(optimum, "room", lambda: waiting + (most + 1) * each - 1)
     parted = training_of(train, models)
@@ -310,15 +306,11 @@ def test_models_that_the_memory_does_not_hold_wait_and_reach_their_optima_too(mo
         assert one.certificate.objective == pytest.approx(other.certificate.objective, rel=1e-3), g
     first, second = training_of(train, models), training_of(train, models)
     first.run(stop=lambda: "now" if first.epoch == 20 else "")
-    second.restore(first.state(), range(36))
+    second.restore(first.state(), range(30))
     assert max(stacks_of(second)) == most
     for one, other in zip(second.fits, parted.fits, strict=True):
         assert one.theta.tobytes() == other.theta.tobytes()
     short, longer = training_of(train, models, epochs=2), training_of(train, models)
     short.run()
-    longer.restore(short.state(), range(36))
+    longer.restore(short.state(), range(30))
     assert max(stacks_of(longer)) == most
-    monkeypatch.setattr(optimum, "room", lambda: waiting + 36 * each)
-    again = training_of(train, models)
-    again.run()
-    assert [fit.theta.tobytes() for fit in again.fits] == [f.theta.tobytes() for f in whole.fits]

@@ -1,11 +1,13 @@
 """The kernel against scipy and PyTorch, whatever way its products are made."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.special import log_softmax
 
 from classifier import kernel
-from classifier.kernel import Kernel, Rows, smoothing_term
+from classifier.kernel import Kernel, Rows
 
 C, G, D, B = 4, 3, 5, 7
 SMOOTHING = np.array([0.3, 0.0, 0.8])
@@ -70,14 +72,15 @@ def test_pytorch_agrees_on_label_smoothing():
     of_models, gradient = Kernel(theta.shape, B, np.float64, SMOOTHING), np.empty(theta.shape)
     losses, _ = of_models.forward(theta, X, y)
     of_models.backward(X, None, B, gradient)
-    added = smoothing_term(theta, X, y, SMOOTHING)
+    scores = np.einsum("cgd,bd->cgb", theta, X)
+    ahead = scores[y, :, np.arange(B)].mean(axis=0) - scores.mean(axis=(0, 2))
     for g in range(G):
         t = torch.tensor(theta[:, g], requires_grad=True)
         loss = torch.nn.functional.cross_entropy(
             torch.tensor(X) @ t.T, torch.tensor(y), label_smoothing=SMOOTHING[g]
         )
         loss.backward()
-        assert losses[g].mean() + added[g] == pytest.approx(loss.item(), rel=1e-12)
+        assert losses[g].mean() + SMOOTHING[g] * ahead[g] == pytest.approx(loss.item(), rel=1e-12)
         np.testing.assert_allclose(gradient[:, g], t.grad.numpy(), atol=1e-14)
 
 
@@ -86,3 +89,25 @@ def test_equal_scores_decide_for_the_first_class_as_argmax_does():
     zeros, X = np.zeros((C, 1, D + 1), np.float32), np.ones((B, D + 1), np.float32)
     right = Kernel(zeros.shape, B).forward(zeros, X, y)[1]
     np.testing.assert_array_equal(right[0], y == 0)
+
+
+# What numpy was built with, what is loaded, and whether cutting was measured to help there.
+@pytest.mark.parametrize(
+    ("built", "libraries", "helps"),
+    [
+        ("scipy-openblas", ["/numpy.libs/a openblas SkylakeX"], True),
+        ("scipy-openblas", ["/numpy.libs/a openblas Haswell"], False),
+        ("openblas64", ["/numpy/a openblas Haswell", "/scipy/b openblas SkylakeX"], False),
+        ("mkl", ["/lib/mkl mkl", "/scipy/b openblas SkylakeX"], False),
+        (None, ["/numpy.libs/a openblas SkylakeX"], False),
+    ],
+)
+def test_products_are_cut_only_where_that_was_measured_to_help(
+    monkeypatch, built, libraries, helps
+):
+    config = {} if built is None else {"Build Dependencies": {"blas": {"name": built}}}
+    monkeypatch.setattr(np, "show_config", lambda mode: config)
+    names = ("filepath", "internal_api", "architecture")  # others than OpenBLAS lack the last
+    loaded = [SimpleNamespace(**dict(zip(names, line.split(), strict=False))) for line in libraries]
+    monkeypatch.setattr(kernel, "blas", lambda: SimpleNamespace(lib_controllers=loaded))
+    assert kernel.cut_helps.__wrapped__() is helps

@@ -1,23 +1,27 @@
 """Minibatch training against scikit-learn, and against itself in every other way to do it."""
 
 import dataclasses
+import threading
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from scipy.special import softmax
 from sklearn.datasets import load_iris, load_wine
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
-from classifier.curvature import measure_scale
+from classifier.estimator import SoftmaxClassifier
 from classifier.fit import EarlyStopping, PerModel
 from classifier.loss import softmax_loss_vectorized
 from classifier.minibatch import CACHED, MinibatchTraining
-from classifier.optimizers import Adam, Sgd
-from classifier.schedules import Constant, Cosine
-from data import batches
+from classifier.optimizers import Adam, Constant, Cosine, Sgd, measure_scale
+from classifier.runs.config import Job, make_config, register_schemas
+from classifier.runs.run import run
+from classifier.shell.hydra_compat import VERSION_BASE
+from data import batches, machine
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
@@ -77,9 +81,8 @@ def large(n_classes=70, n_features=400, n=1300):
     return split.select(slice(0, 1000)), split.select(slice(1000, n))
 
 
-@pytest.mark.parametrize(("load", "reg"), [(load_iris, 1e-3), (load_wine, 1e-1)])
-def test_it_reaches_logistic_regressions_optimum(load, reg):
-    split = standardized(load)
+def test_it_reaches_logistic_regressions_optimum():
+    split, reg = standardized(load_wine), 1e-1
     # A full batch with momentum 0.9 is stable far beyond 2 / L.
     lr = 10 / measure_scale(split.X, np.random.default_rng(0)).smoothness(reg)
     empty, n = split.select(slice(0, 0)), len(split)
@@ -149,6 +152,9 @@ def test_models_that_end_leave_the_others_as_they_were(optimizer):
     lengths = [len(fit.history) for fit in fits]
     assert lengths[1] < 5
     assert len(set(lengths)) >= 3  # they left at different times
+    stopped = [fit for fit in fits if fit.ended.startswith("stopped early")]
+    assert {len(fit.history) - fit.best_epoch for fit in stopped} == {5}
+    assert stopped[0].ended == "stopped early: no better val_accuracy for 5 epochs"
     for g in (0, 2, 3):
         assert_alike(train(split, val, lr[g : g + 1], [0.001], **settings), [fits[g]], atol=5e-5)
 
@@ -165,12 +171,6 @@ def test_the_history_is_what_scikit_learn_measures_and_the_best_epoch_is_kept(mo
     assert row.val_loss == pytest.approx(log_loss(val.y, p), rel=1e-5)
     assert row.val_accuracy == pytest.approx(accuracy_score(val.y, p.argmax(axis=1)))
     assert row.lr == pytest.approx(0.5 * Cosine(warmup_steps=0).factor(row.step - 1, 7 * 40, 7))
-
-
-def test_patience_counts_epochs_without_a_better_one():
-    (fit,) = train(*iris(), [0.1], [0.0], monitor="val_accuracy", patience=4, epochs=200)
-    assert len(fit.history) == fit.best_epoch + 4 < 200
-    assert fit.ended == "stopped early: no better val_accuracy for 4 epochs"
 
 
 def test_weights_of_minibatches_are_those_of_all_examples_on_average():
@@ -270,3 +270,35 @@ def test_stopped_at_every_question_of_three_epochs_it_goes_on_to_the_same_bits(
         assert_alike(resumed.run(), whole)
     steps = len(training().batches)
     assert {(epoch, steps) for epoch in range(3)} <= set(between)
+
+
+def threads():
+    return max(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+
+
+@pytest.mark.parametrize(("allowed", "used"), [(2, 2), (16, 3)])  # never raised
+@threadpool_limits.wrap(limits=3)  # as on a machine with three cores
+def test_training_and_runs_stay_within_the_cores(monkeypatch, repository, tmp_path, allowed, used):
+    if threads() != 3:
+        pytest.skip("this BLAS cannot be told its threads")
+    monkeypatch.setattr(machine, "cores", lambda: allowed)
+    before, working, seen = threading.active_count(), set(), []
+
+    class Watched(Constant):
+        def decay(self, epoch, epochs):
+            working.add(threading.active_count() - before)
+            return 1.0
+
+    # So large that the minibatches are shared among threads.
+    X, y = np.random.default_rng(0).normal(size=(600, 400)), np.arange(600) % 60
+    model = SoftmaxClassifier(epochs=2, batch_size=256, schedule=Watched(warmup_steps=0))
+    model.fit(X, y)
+    model.partial_fit(X, y)
+    assert max(working) == used - 1  # threads beside that of the caller
+    register_schemas()
+    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
+        config = make_config(compose("train", overrides=["data=blobs", "epochs=1"]))
+    job = Job(config, dataclasses.asdict(config), tmp_path)
+    run([job], show=lambda *_: seen.append(threads()))
+    assert {*seen} == {used}
+    assert threads() == 3

@@ -5,9 +5,17 @@ import math
 import numpy as np
 import pytest
 
-from classifier.curvature import SAMPLE, Scale, measure_scale
-from classifier.optimizers import Adam, Sgd
-from classifier.schedules import Constant, Cosine, Exponential, Step
+from classifier.optimizers import (
+    SAMPLE,
+    Adam,
+    Constant,
+    Cosine,
+    Exponential,
+    Scale,
+    Sgd,
+    Step,
+    measure_scale,
+)
 
 LR, MOMENTUM = np.array([[0.1], [0.03]]), np.array([[0.9], [0.5]])
 

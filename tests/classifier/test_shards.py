@@ -86,12 +86,9 @@ def test_biases_that_are_flat_together_and_steep_alone_are_certified():
     reg, none = 1e-4, np.zeros(1)
     models = PerModel(none, np.array([reg]), none, none, fold=np.array([-1]))
 
-    def probabilities(theta):
-        return np.exp(log_softmax(examples.X @ theta.T, axis=1))
-
     def objective(flat):
         theta = flat.reshape(4, 2)
-        p = probabilities(theta)
+        p = np.exp(log_softmax(examples.X @ theta.T, axis=1))
         slopes = (weights[:, None] * (p - np.eye(4)[y])).T @ examples.X / weights.sum()
         slopes[:, 0] += 2 * reg * theta[:, 0]
         loss = np.average(-np.log(p[np.arange(800), y]), weights=weights)
@@ -99,42 +96,37 @@ def test_biases_that_are_flat_together_and_steep_alone_are_certified():
 
     optimum = minimize(objective, np.zeros(8), jac=True, tol=1e-14)
     theta = optimum.x.reshape(4, 1, 2) + 0.03 * np.array([[[0.0, c]] for c in (1, 1, -1, -1)])
-    (certificate,), gradient = Objective(examples, models)(theta)
-    true, p = objective(theta.ravel())[0] - optimum.fun, probabilities(theta[:, 0])
+    (certificate,), _ = Objective(examples, models)(theta)
+    true = objective(theta.ravel())[0] - optimum.fun
     assert 1.95 * true <= certificate.excess <= 2.05 * true  # twice Newton's gain
-    spread = np.average(p * (1 - p), axis=0, weights=weights)
-    one_by_one = (gradient[:, 0, 0] ** 2).sum() / (4 * reg)
-    one_by_one += (gradient[:, 0, 1] ** 2 / (2 * spread)).sum()
-    assert one_by_one < true / 40
     (settled,) = certify_weights(examples, theta, models)  # with a second pass
     assert 0.999 * true <= settled.excess <= 1.01 * true
     assert settled[:2] == certificate[:2]
 
 
-@pytest.mark.parametrize("n_steps", [30, 300, 3000])
-def test_the_certificate_of_weights_is_a_bound_wherever_training_ends(n_steps):
+def test_the_certificate_of_weights_is_a_bound_wherever_training_ends():
     """Of gradient descent, which leaves the bias behind: its estimate alone would be too low."""
     X, y = load_digits(return_X_y=True)
     rows = np.random.default_rng(0).permutation(len(y))[:400]
     X, y, reg = np.column_stack([X[rows] / 16 - 0.3, np.ones(400)]), y[rows], 1e-3
     models = PerModel(*(np.array([value]) for value in (0.0, reg, 0.0, 0.0, -1)))
 
-    def objective(theta):
+    def objective(flat):
+        theta = flat.reshape(10, 65)
         p = np.exp(log_softmax(X @ theta.T, axis=1))
         slopes = (p - np.eye(10)[y]).T @ X / 400
         slopes[:, :-1] += 2 * reg * theta[:, :-1]
-        return -np.log(p[np.arange(400), y]).mean() + reg * (theta[:, :-1] ** 2).sum(), slopes
+        loss = -np.log(p[np.arange(400), y]).mean()
+        return loss + reg * (theta[:, :-1] ** 2).sum(), slopes.ravel()
 
-    def flat(theta):
-        value, slopes = objective(theta.reshape(10, -1))
-        return value, slopes.ravel()
-
-    lowest = minimize(flat, np.zeros(650), jac=True, method="L-BFGS-B", tol=1e-14).fun
-    theta = np.zeros((10, 65))
-    for _ in range(n_steps):
-        theta -= 0.2 * objective(theta)[1]
-    (certificate,) = certify_weights(Split(X, y), theta[:, None], models)
-    assert objective(theta)[0] - lowest <= certificate.excess
+    zeros = np.zeros(650)
+    lowest = minimize(objective, zeros, jac=True, method="L-BFGS-B", tol=1e-14).fun
+    theta = zeros.copy()
+    for n_steps in (30, 270, 1700):
+        for _ in range(n_steps):
+            theta -= 0.2 * objective(theta)[1]
+        (certificate,) = certify_weights(Split(X, y), theta.reshape(10, 1, 65), models)
+        assert objective(theta)[0] - lowest <= certificate.excess
 
 
 def test_shards_add_up_and_no_bit_depends_on_the_number_of_threads():
@@ -173,16 +165,9 @@ def test_sparse_examples_give_the_sums_of_dense_ones(dtype, tolerance, monkeypat
     examples, theta = make(9000, 40, dtype)
     examples.X[:, :-1] *= np.random.default_rng(1).random((9000, 40)) < 0.1
     rows = dataclasses.replace(examples, X=sparse_rows(csr_array(examples.X)))
-    results = []
-    for n in (1, 2, 5):
-        with threadpool_limits(n):
-            results.append(Objective(rows, MODELS)(theta))
-    for certificates, gradient in results[1:]:
-        assert certificates == results[0][0]
-        np.testing.assert_array_equal(gradient, results[0][1])
-    certificates, gradient = Objective(examples, MODELS)(theta)
-    np.testing.assert_allclose(results[0][1], gradient, rtol=0, atol=tolerance)
-    np.testing.assert_allclose(results[0][0], certificates, rtol=10 * tolerance)
+    of_sparse, (certificates, gradient) = (Objective(e, MODELS)(theta) for e in (rows, examples))
+    np.testing.assert_allclose(of_sparse[1], gradient, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(of_sparse[0], certificates, rtol=10 * tolerance)
     monkeypatch.setattr(shards, "SPARSE", 15 * 100)  # blocks that few scores fill
     np.testing.assert_allclose(Objective(rows, MODELS)(theta)[1], gradient, rtol=0, atol=tolerance)
     held_out = (

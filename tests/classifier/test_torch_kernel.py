@@ -16,7 +16,6 @@ from sklearn.datasets import load_wine
 from classifier import SoftmaxClassifier, SoftmaxClassifierCV, linear_estimator
 from classifier.fit import PerModel
 from classifier.kernel import PAIRED
-from classifier.optimizers import Lbfgs
 from classifier.optimum import FullBatchTraining
 from classifier.shards import Objective, evaluate_held_out, on_device, sum_up
 from data.dataset import Split, sparse_rows
@@ -68,7 +67,7 @@ def by_autograd(examples, theta, models, held_out):
     return np.transpose(figures), T.grad.numpy(), np.stack(spreads, axis=1)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(
     seed=st.integers(0, 1000),
     n=st.integers(1, 90),
@@ -132,75 +131,35 @@ def test_rows_that_stay_and_rows_that_are_sent_in_windows_give_the_same_bits(mon
             np.testing.assert_array_equal(one[1], other[1])
 
 
-@pytest.fixture
-def pretend(monkeypatch):
-    """Have the CPU pass for another device, with so many bytes that are free; count its calls."""
-
-    def be(name, n_free):
-        def here(do):
-            def called(*own, **how):
-                if how.get("device") == name:
-                    how["device"] = "cpu"
-                return do(*("cpu" if isinstance(one, str) else one for one in own), **how)
-
-            return called
-
-        def pin(rows):
-            pins()
-            return rows.clone()
-
-        for place, names in ((torch, ("empty", "tensor")), (torch.Tensor, ("to",))):
-            for function in names:
-                monkeypatch.setattr(place, function, here(getattr(place, function)))
-        pins, waits = mock.Mock(), mock.Mock()
-        monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
-        monkeypatch.setattr(torch.cuda, "synchronize", waits)
-        monkeypatch.setattr(getattr(torch, name), "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (n_free, 2**40))
-        monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: n_free + 1000)
-        monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
-        return pins, waits
-
-    return be
-
-
-# Once 16 KiB at a time, or in each of two passes blocks of 2**10 rows.
-@pytest.mark.parametrize(
-    ("name", "lacks", "n_sent"), [("cuda", 0, 9), ("cuda", 1, 10), ("mps", 0, 0)]
-)
-def test_a_gpu_is_given_pinned_windows_and_mps_no_float64(
-    name, lacks, n_sent, pretend, monkeypatch
-):
+@pytest.mark.parametrize("name", ["cuda", "mps"])
+def test_a_gpu_gives_the_sums_of_the_cpu_and_mps_adds_up_blocks_of_float32(name, monkeypatch):
+    """The CPU passes for a device whose memory is too small for the rows."""
     examples, theta, models = make(5000, 20, dtype=np.float32)
     monkeypatch.setattr(torch_kernel, "WINDOW", 2**14)
-    monkeypatch.setattr(torch_kernel, "SCORES", dict.fromkeys(("cpu", "cuda", "mps"), 2**15))
+    monkeypatch.setattr(torch_kernel, "SCORES", dict.fromkeys(("cpu", name), 2**15))
     how = {"models": models, "with_gradient": True}
     expected = sum_up(on_device(examples, "cpu"), theta, **how)
-    pins, waits = pretend(name, 2 * examples.X.nbytes - lacks)
-    there, wide = on_device(examples, name), []
-    stack = torch.stack
-    monkeypatch.setattr(torch, "stack", lambda sums: wide.append(stack(sums)) or wide[-1])
-    sums = [sum_up(there, theta, **how) for _ in range(2)][1]
-    assert {array.dtype for array in wide} == {torch.float32 if name == "mps" else torch.float64}
-    assert pins.call_count == waits.call_count == n_sent
+
+    def here(do):
+        def called(*own, **how):
+            how |= {"device": "cpu"} if "device" in how else {}
+            return do(*("cpu" if isinstance(one, str) else one for one in own), **how)
+
+        return called
+
+    for place, function in ((torch, "tensor"), (torch.Tensor, "to")):
+        monkeypatch.setattr(place, function, here(getattr(place, function)))
+    monkeypatch.setattr(getattr(torch, name), "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2 * examples.X.nbytes - 1, 2**40))
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 2 * examples.X.nbytes + 999)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 1000)
+    stacked, stack = [], torch.stack
+    monkeypatch.setattr(torch, "stack", lambda sums: stacked.append(stack(sums)) or stacked[-1])
+    sums = sum_up(on_device(examples, name), theta, **how)
+    assert {array.dtype for array in stacked} == {torch.float32 if name == "mps" else torch.float64}
     for array, other in zip(sums, expected, strict=True):
         assert array.dtype == np.float64
         np.testing.assert_allclose(array, other, rtol=1e-6 if name == "mps" else 1e-12, atol=1e-3)
-
-
-def test_labels_weights_and_folds_are_sent_once_and_again_where_they_are_others():
-    examples, theta, models = make(300, 4)
-    there = on_device(examples, "cpu")
-    before = sum_up(there, theta, models)
-    with mock.patch.object(torch, "from_numpy", wraps=torch.from_numpy) as sent:
-        for _ in range(2):
-            np.testing.assert_array_equal(sum_up(there, theta, models).figures, before.figures)
-    assert not [call for call in sent.call_args_list if call.args[0].shape == (300,)]
-    others = dataclasses.replace(there, y=(examples.y + 1) % 4, weights=None)
-    here = dataclasses.replace(others, X=examples.X)
-    np.testing.assert_allclose(
-        sum_up(others, theta, models).figures, sum_up(here, theta, models).figures
-    )
 
 
 def test_a_reason_to_stop_ends_a_pass_and_no_examples_have_no_sums():
@@ -243,25 +202,20 @@ def test_products_are_whole_whatever_the_process_has_chosen_which_stays_as_it_is
 def test_a_full_memory_says_how_many_rows_fit(monkeypatch):
     examples, theta, models = make(300, 4, dtype=np.float32)
 
-    def refuse(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
+    monkeypatch.setattr(torch, "mm", mock.Mock(side_effect=RuntimeError("another")))
+    with pytest.raises(RuntimeError, match="another"):
+        sum_up(on_device(examples, "cpu"), theta, models)
+    full = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    monkeypatch.setattr(torch.Tensor, "to", mock.Mock(side_effect=full))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (100_000, 2**30))
-    there = on_device(examples, "cuda")
-    monkeypatch.setattr(torch, "empty", refuse)
     n_rows = (100_000 - 16 * theta.size) // (4 * (7 + 4 * 3))
     line = (
         f"^device=cuda: its memory is full; it holds about {n_rows:,} rows of 6 features beside 3 "
         "models of 4 classes; train fewer penalties at once, or leave out device$"
     )
     with pytest.raises(InputError, match=line):
-        sum_up(there, theta, models)
-    monkeypatch.setattr(torch, "mm", mock.Mock(side_effect=RuntimeError("another")))
-    monkeypatch.undo()
-    monkeypatch.setattr(torch, "mm", mock.Mock(side_effect=RuntimeError("another")))
-    with pytest.raises(RuntimeError, match="another"):
-        sum_up(on_device(examples, "cpu"), theta, models)
+        sum_up(on_device(examples, "cuda"), theta, models)
 
 
 def test_what_cannot_be_there_is_refused_in_one_line(monkeypatch):
@@ -284,18 +238,13 @@ def test_what_cannot_be_there_is_refused_in_one_line(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_the_estimators_reach_the_same_optimum(kind):
+def test_the_estimator_reaches_the_same_optimum(kind):
     X, y = load_wine(return_X_y=True)
     X, tight = X.astype(kind), {"tol": 1e-6, "reg": 1e-2, "class_weight": "balanced"}
     here, there = (SoftmaxClassifier(device=name, **tight).fit(X, y) for name in (None, "cpu"))
     assert there.objective_ == pytest.approx(here.objective_, rel=1e-6)
     np.testing.assert_allclose(there.coef_, here.coef_, atol=5e-3 * np.abs(here.coef_).max())
     assert there.coef_.dtype == here.coef_.dtype
-    here, there = (
-        SoftmaxClassifierCV(device=name, reg=6, cv=3, tol=1e-5).fit(X, y) for name in (None, "cpu")
-    )
-    assert there.reg_ == here.reg_
-    np.testing.assert_allclose(there.scores_, here.scores_, atol=1e-3)
 
 
 def test_the_estimators_send_float32_to_mps_and_say_what_memory_the_data_take(monkeypatch):
@@ -314,12 +263,8 @@ def test_the_estimators_send_float32_to_mps_and_say_what_memory_the_data_take(mo
 
 def test_the_estimators_refuse_a_device_for_minibatches_and_sparse_rows():
     X, y = load_wine(return_X_y=True)
-    for estimator in (
-        SoftmaxClassifier(device="cpu", optimizer="sgd"),
-        SoftmaxClassifier(device="cpu", lr=0.1),
-    ):
-        with pytest.raises(InputError, match="^device=cpu: is for optimizer='lbfgs'"):
-            estimator.fit(X, y)
+    with pytest.raises(InputError, match="^device=cpu: is for optimizer='lbfgs'"):
+        SoftmaxClassifier(device="cpu", lr=0.1).fit(X, y)
     with pytest.raises(InputError, match="^device=cpu: is for optimizer='lbfgs'"):
         SoftmaxClassifier(device="cpu").partial_fit(X, y, classes=np.unique(y))
     with pytest.raises(InputError, match="^device=tpu: must be one of cpu, cuda, mps or null"):
@@ -335,17 +280,14 @@ def read(folder):
         return SimpleNamespace(report=report, predicted=predicted, W=model["W"], b=model["b"])
 
 
-LBFGS = ["optimizer=lbfgs", "report.plots=none", "epochs=2000"]
-PATH = ["reg=auto", "cv=3", "reg_path.n=6", "class_weight=balanced", "label_smoothing=0.1"]
+LBFGS = ["data=blobs", "optimizer=lbfgs", "report.plots=none", "epochs=2000"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("own", [["reg=1e-2"], PATH])
-def test_a_run_on_a_device_has_the_objective_and_the_predictions_of_one_without(
-    own, command, tmp_path
-):
+def test_a_run_on_a_device_has_the_objective_and_the_predictions_of_one_without(command, tmp_path):
+    path = ["reg=auto", "cv=3", "reg_path.n=6", "class_weight=balanced", "label_smoothing=0.1"]
     for name, device in (("here", "null"), ("there", "cpu")):
-        given = [*LBFGS, *own, "optimizer.tol=1e-6", f"device={device}", f"hydra.run.dir={name}"]
+        given = [*LBFGS, *path, "optimizer.tol=1e-6", f"device={device}", f"hydra.run.dir={name}"]
         done = command("train.py", *given)
         assert done.returncode == 0, done.stderr
     here, there = read(tmp_path / "here"), read(tmp_path / "there")
@@ -355,34 +297,6 @@ def test_a_run_on_a_device_has_the_objective_and_the_predictions_of_one_without(
     assert here.predicted.keys() == there.predicted.keys() != set()
     for name, predicted in here.predicted.items():
         np.testing.assert_array_equal(there.predicted[name], predicted)
-
-
-def test_a_training_on_a_device_goes_on_to_the_bit():
-    X, y = load_wine(return_X_y=True)
-    design = np.column_stack([(X - X.mean(axis=0)) / X.std(axis=0), np.ones(len(X))])
-    train = on_device(Split(design.astype(np.float32), y), "cpu")
-    columns = np.broadcast_arrays(0.0, np.geomspace(0.1, 1e-3, 6), 0.0, 0.0, -1)
-
-    def begin():
-        return FullBatchTraining(
-            train,
-            on_device(train.select(slice(0, 60)), "cpu"),
-            3,
-            PerModel(*map(np.array, columns)),
-            optimizer=Lbfgs(all_penalties=True, tol=1e-4),
-            epochs=100,
-            rng=np.random.default_rng(0),
-        )
-
-    whole, part, rest = begin(), begin(), begin()
-    whole.run()
-    part.run(stop=lambda: "stopped" if part.epoch == 7 else "")
-    assert part.stack
-    rest.restore(part.state(), range(6))
-    rest.run()
-    for one, other in zip(whole.fits, rest.fits, strict=True):
-        np.testing.assert_array_equal(one.theta, other.theta)
-        assert one.certificate == other.certificate
 
 
 @pytest.mark.slow
@@ -399,9 +313,7 @@ def test_a_resumed_run_says_where_it_has_another_device(command, tmp_path):
 @pytest.mark.slow
 def test_a_device_that_is_not_there_fails_a_run_and_makes_no_job(command, tmp_path):
     device = "cuda" if not torch.cuda.is_available() else "mps"
-    given = ["train.py", *LBFGS, f"device={device}"]
     for more in (["hydra.run.dir=r"], ["-m", "reg=1,2", "hydra.sweep.dir=s"]):
-        done = command(*given, *more)
-        assert (done.returncode, done.stderr.count("\n")) == (1, 1)
-        assert done.stderr.startswith(f"device={device}: PyTorch ")
+        refusal = command("train.py", *LBFGS, f"device={device}", *more).refusal
+        assert refusal.startswith(f"device={device}: PyTorch ")
     assert not [path for path in (tmp_path / "s").iterdir() if path.is_dir()]
