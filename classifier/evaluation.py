@@ -1,4 +1,4 @@
-"""How good a model is on a split: every figure of the report.
+"""How good a model is on a split: every figure of the report, and how far one may be off.
 
 An evaluation must cost no more than an epoch of training, so the scores of several models at once
 are made in float32, as training makes them. What float32 rounds away changes a mean loss by less
@@ -7,12 +7,17 @@ which examples it cannot; the few others, and those of scores so large that thei
 suffer, are asked again in float64.
 
 All figures are those of sums, which are added up part by part of the examples.
+
+How far figures of a sample may be off, and whether two models differ by more than that, is in
+`scipy.stats` too. Importing it takes half a second, which a run and a comparison of runs would wait
+for; the tests ask it.
 """
 
 import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +41,7 @@ SCORES, FEATURES = 2**18, 2**21  # of the examples that are asked about at a tim
 PART = 2**13  # examples that are summed up at a time, at least
 LARGE = 256.0  # scores from which float32 rounds probabilities too much
 UNIT = float(np.finfo(np.float32).eps) / 2  # what float32 rounds, relatively
+LEVEL = 0.95  # of an interval, where no other is asked for
 
 # What a model says of N examples: arrays (N,) by name. `predicted` is the class with the highest
 # score, the first of equal ones; `in_top` whether the right class is among those with the highest
@@ -123,8 +129,7 @@ def evaluate_stack(
     X: Examples,
     y: np.ndarray,
     weights: np.ndarray | None = None,
-    after_block: Callable[[], None] = lambda: None,
-    block_scores: int = SCORES,
+    after_block: Callable[[], object] = lambda: None,
 ) -> list[Evaluation | InputError | None]:
     """Measure models of one preprocessing on raw examples, which are read once, block by block.
 
@@ -135,7 +140,6 @@ def evaluate_stack(
     weights : (N,) of `weighted_loss`, or None.
     after_block : called after each block of examples, by whichever thread; what it raises ends the
         evaluation.
-    block_scores : scores of a block at most.
 
     Returns
     -------
@@ -146,19 +150,16 @@ def evaluate_stack(
         return [None] * len(stack)
     X, n_classes = stack[0].model.examples(X), len(stack[0].model.b)
     stack = [one._replace(top_k=max(1, min(one.top_k, n_classes - 1))) for one in stack]
-    arguments = stack, len(y) <= KEPT, block_scores
-
-    def stop() -> str:
-        after_block()
-        return ""
-
+    arguments = stack, len(y) <= KEPT
     if isinstance(X, Sharded):
-        tallies: Tallies = X.total(_tally_shard, (y, weights), *arguments, stop=stop)
+        tallies: Tallies = X.total(
+            _tally_shard, (y, weights), *arguments, stop=lambda: str(after_block() or "")
+        )
     else:
-        tallies = _tally_shard(X, y, weights, *arguments, stop)
+        tallies = _tally_shard(X, y, weights, *arguments, after_block)
     return [
-        one if isinstance(one, InputError) else one.evaluation(measured)
-        for one, measured in zip(tallies.models, stack, strict=True)
+        tally if isinstance(tally, InputError) else _evaluation(measured, tally)
+        for measured, tally in zip(stack, tallies.models, strict=True)
     ]
 
 
@@ -168,8 +169,7 @@ def _tally_shard(
     weights: np.ndarray | None,
     stack: Sequence[Measured],
     keep: bool,
-    block_scores: int,
-    stop: Callable[[], str],
+    stop: Callable[[], object],
 ) -> "Tallies":
     """Sum up what models say of some examples; parameters are as of `evaluate_stack`.
 
@@ -181,7 +181,7 @@ def _tally_shard(
     features, n_classes = stack[0].model.features, len(stack[0].model.b)
     groups = row_parts(len(stack), max(1, MODELS // n_classes))
     asked = [_weights_and_reach(stack[group]) for group in groups]
-    size = max(1, min(block_scores // (n_classes * groups[0].stop), FEATURES // row_size(X)))
+    size = max(1, min(SCORES // (n_classes * groups[0].stop), FEATURES // row_size(X)))
 
     def tally(part: slice) -> Tallies:
         """Ask about a part of the examples, again where float32 was not sure, and sum up."""
@@ -245,7 +245,7 @@ def _ask_again(
     y: np.ndarray,
     start: int,
     answer: Answers,
-    stop: Callable[[], str],
+    stop: Callable[[], object],
 ) -> None:
     """Ask a model about examples, from `start` on, of which float32 was not sure, in float64."""
     unsure = np.flatnonzero(~answer["is_sure"])
@@ -331,10 +331,8 @@ def strongest_features(
         sides = strongest[str(model.classes[c])] = dict[str, list[tuple[str, float]]]()
         for side, sign in (("for", 1), ("against", -1)):
             weights = sign * model.W[:, c]
-            # Only those that may be among them are sorted: words of texts are many.
-            least = np.partition(weights, -STRONGEST)[-STRONGEST] if len(weights) > STRONGEST else 0
-            rows = np.flatnonzero((weights > 0) & (weights >= least))
-            rows = rows[np.argsort(-weights[rows], kind="stable")][:STRONGEST]
+            rows = np.argsort(-weights, kind="stable")[:STRONGEST]
+            rows = rows[weights[rows] > 0]
             sides[side] = [(names[d], float(model.W[d, c])) for d in rows.tolist()]
     return strongest
 
@@ -363,8 +361,10 @@ class Tally:
     predicted: np.ndarray
     log_p: np.ndarray
 
-    def merge(self, other: "Tally") -> "Tally":
+    def merge(self, other: "Tally | InputError") -> "Tally | InputError":
         """Return that of these examples and those of another, which come after them."""
+        if isinstance(other, InputError):
+            return other
         numbers, places = np.unique(
             np.concatenate([self.pairs[0], other.pairs[0]]), return_inverse=True
         )
@@ -374,17 +374,10 @@ class Tally:
         return Tally(
             {name: self.sums[name] + more for name, more in other.sums.items()},
             np.stack([numbers, counts.astype(np.int64)]),
-            mistakes[_worst(mistakes[:, 3])],
+            mistakes[np.argsort(-mistakes[:, 3], kind="stable")[:MISTAKES]],
             np.concatenate([self.predicted, other.predicted]),
             np.concatenate([self.log_p, other.log_p]),
         )
-
-    def evaluation(self, measured: Measured) -> Evaluation | InputError:
-        """Return the figures of a split, or why there are none."""
-        try:
-            return Evaluation(_figures(measured, self), self.predicted, self.log_p)
-        except InputError as error:
-            return error
 
 
 class Tallies(NamedTuple):
@@ -394,22 +387,8 @@ class Tallies(NamedTuple):
 
     def merge(self, other: "Tallies") -> "Tallies":
         """Return those of these examples and those of others, which come after them."""
-        merged: list[Tally | InputError] = []
-        for one, more in zip(self.models, other.models, strict=True):
-            if isinstance(one, Tally) and isinstance(more, Tally):
-                merged.append(one.merge(more))
-            else:
-                merged.append(one if isinstance(one, InputError) else more)
-        return Tallies(merged)
-
-
-def _worst(probability: np.ndarray) -> np.ndarray:
-    """Return the places of the highest, at most `MISTAKES`, the first of equal ones first."""
-    n = MISTAKES
-    least = np.partition(probability, -n)[-n] if len(probability) > n else 0
-    places = np.flatnonzero(probability >= least)
-    worst: np.ndarray = places[np.argsort(-probability[places], kind="stable")[:n]]
-    return worst
+        pairs = zip(self.models, other.models, strict=True)
+        return Tallies([a if isinstance(a, InputError) else a.merge(b) for a, b in pairs])
 
 
 def _tally(
@@ -419,7 +398,7 @@ def _tally(
     n_classes, labels = len(measured.model.classes), y.astype(np.int64)
     predicted, right = answer["predicted"], answer["predicted"] == labels
     wrong = np.flatnonzero(~right)
-    wrong = wrong[_worst(answer["confidence"][wrong])]
+    wrong = wrong[np.argsort(-answer["confidence"][wrong], kind="stable")[:MISTAKES]]
     mistakes = wrong, labels[wrong], predicted[wrong], answer["confidence"][wrong]
     losses = -answer["log_p"]
     counts = np.ones(1) if weights is None else weights.astype(np.float64)
@@ -447,8 +426,11 @@ def _tally(
     )
 
 
-def _figures(measured: Measured, tally: Tally) -> dict[str, Any]:
-    """Return the figures of an `Evaluation`."""
+def _evaluation(measured: Measured, tally: Tally) -> Evaluation | InputError:
+    """Return the figures of a split by its sums, or why there are none."""
+    losses = _losses(measured, tally.sums)
+    if not np.isfinite([*losses.values()]).all():
+        return InputError("X holds values too large for a mean of losses")
     n_classes, names = len(measured.model.classes), measured.model.classes.astype(str)
     sums, n = tally.sums, int(tally.sums["n"])
     pairs, counts = tally.pairs
@@ -467,9 +449,9 @@ def _figures(measured: Measured, tally: Tally) -> dict[str, Any]:
     confused = np.flatnonzero(true != guess)
     confused = confused[np.argsort(-counts[confused], kind="stable")[:CONFUSIONS]]
     index, wrong, taken_for = tally.mistakes[:, :3].astype(np.int64).T
-    return {
+    figures = {
         "n": n,
-        **_losses(measured, sums),
+        **losses,
         "accuracy": float(hits.sum() / n),
         "top_k": measured.top_k,
         "top_k_accuracy": float(sums["in_top"] / n),
@@ -490,6 +472,7 @@ def _figures(measured: Measured, tally: Tally) -> dict[str, Any]:
             probability=tally.mistakes[:, 3],
         ),
     }
+    return Evaluation(figures, tally.predicted, tally.log_p)
 
 
 def _table(**columns: np.ndarray) -> list[dict[str, Any]]:
@@ -512,8 +495,6 @@ def _losses(measured: Measured, sums: Mapping[str, np.ndarray]) -> dict[str, flo
             means["weighted_loss"] = sums["weighted"] / weight
         if measured.label_smoothing:
             means["smoothed_loss"] = sums["smoothed"] / weight
-    if not np.isfinite([*means.values()]).all():
-        raise InputError("X holds values too large for a mean of losses")
     return {name: float(mean) for name, mean in means.items()}
 
 
@@ -552,3 +533,113 @@ def reliability(bins: np.ndarray) -> dict[str, Any]:
         },
         "expected_calibration_error": float(gaps.sum() / n.sum()),
     }
+
+
+def accuracy_interval(accuracy: float, n: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's interval for an accuracy on n examples.
+
+    (p + z^2 / 2n -+ z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n) for p = right / n. Unlike
+    p -+ z sqrt(p (1 - p) / n) it holds for few examples, for none wrong and for none right.
+
+    Parameters
+    ----------
+    accuracy : a report that somebody changed may say anything: below 0 is 0, above 1 is 1.
+    level : the share of such intervals that hold the true value, about.
+
+    Returns
+    -------
+    The lower and the upper end, in [0, 1]; both of these where n is 0, for nothing is known.
+
+    Source: E. B. Wilson, Probable inference, the law of succession, and statistical inference,
+    JASA 1927.
+    """
+    if n == 0:
+        return 0.0, 1.0
+    right = round(min(max(accuracy, 0), 1) * n)
+    z2 = NormalDist().inv_cdf((1 + level) / 2) ** 2
+    share = right / n
+    centre = share + z2 / (2 * n)
+    reach = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))
+    below, above = ((centre + side * reach) / (1 + z2 / n) for side in (-1, 1))
+    # At the ends the two terms are equal, and rounding may leave a rest.
+    return (below if right else 0.0), (above if right < n else 1.0)
+
+
+def standard_error(values: np.ndarray) -> float:
+    """Return the standard error of the mean of values (n,): s / sqrt(n), s with n - 1 below.
+
+    It is nan for fewer than two values, of which none is known.
+    """
+    if len(values) < 2:
+        return math.nan
+    return float(np.std(values, ddof=1, dtype=np.float64)) / math.sqrt(len(values))
+
+
+# Of a difference: the variance that comes of one source of chance, and with how many degrees of
+# freedom it is known.
+Source = tuple[float, int]
+
+
+class Difference(NamedTuple):
+    """How far a figure of one model or setting is from that of another, and how sure that is.
+
+    Attributes
+    ----------
+    value : the figure of the second less that of the first.
+    sources : of its chance. over : what they are over, in words.
+    p : of an exact test, where there is one.
+    """
+
+    value: float
+    sources: Sequence[Source]
+    over: str
+    p: float | None = None
+
+    def interval(self, n_tests: int = 1) -> tuple[float, float]:
+        """Return an interval that misses with 5 % / n_tests (Bonferroni's bound) at most.
+
+        With variances V_k it reaches t sqrt(sum V_k) to each side, where t is the mean of Student's
+        quantiles, each for its own degrees of freedom, weighted by V_k. Of one source that is
+        Student's interval.
+
+        Source: W. G. Cochran, G. M. Cox, Experimental Designs, 1957, section 4.14.
+        """
+        from scipy.special import stdtrit  # takes a quarter of a second to import
+
+        variances, freedoms = map(np.array, zip(*self.sources, strict=True))
+        total = variances.sum()
+        t = stdtrit(freedoms, 1 - (1 - LEVEL) / (2 * n_tests)) @ variances
+        reach = float(t / math.sqrt(total)) if total else 0.0
+        return self.value - reach, self.value + reach
+
+    def is_real(self, n_tests: int = 1) -> bool:
+        """Return whether it is more than chance, as one of n_tests."""
+        if self.p is not None:
+            return self.p * n_tests < 1 - LEVEL
+        low, high = self.interval(n_tests)
+        return low > 0 or high < 0
+
+
+def paired(
+    one: np.ndarray, two: np.ndarray, over: str, others: Sequence[Source] = ()
+) -> Difference:
+    """Return how two models or settings differ on the same examples, drawn at random.
+
+    Parameters
+    ----------
+    one, two : (N,) a figure of each example; of a setting its means over repetitions. Where both
+        say whether a model is right, and there is no other source of chance, McNemar's exact test
+        gives p.
+    over, others : what the examples and the further sources of chance are, and these.
+
+    Source: Q. McNemar, Note on the sampling error of the difference between correlated proportions
+    or percentages, Psychometrika 1947.
+    """
+    from scipy.special import bdtr
+
+    apart, p = two.astype(np.float64) - one, None
+    if one.dtype == two.dtype == np.bool_ and not others:
+        only_one, only_two = int(np.sum(apart < 0)), int(np.sum(apart > 0))
+        p = min(1.0, 2 * float(bdtr(min(only_one, only_two), only_one + only_two, 0.5)))
+    of_examples = standard_error(apart) ** 2, len(apart) - 1
+    return Difference(float(apart.mean()), [of_examples, *others], over, p)

@@ -85,11 +85,11 @@ class LinearEstimator(ClassifierMixin, BaseEstimator, Options):  # type: ignore[
         return float(super().score(X, y, sample_weight))
 
     def _check(
-        self, X: Any, y: Any, sample_weight: Any, *, reset: bool, accept_sparse: str | bool = "csr"
+        self, X: Any, y: Any, sample_weight: Any, *, reset: bool
     ) -> tuple[np.ndarray | SparseRows, np.ndarray, np.ndarray | None]:
         """Check the parameters; return examples (N, D), labels (N,), and weights (N,) or None."""
         super().__post_init__()
-        X, y = validate_data(self, X, y, dtype=FLOATS, accept_sparse=accept_sparse, reset=reset)
+        X, y = validate_data(self, X, y, dtype=FLOATS, accept_sparse="csr", reset=reset)
         check_exact(y, "y")
         check_classification_targets(y)
         if sample_weight is not None:

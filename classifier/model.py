@@ -11,7 +11,7 @@ import numpy as np
 
 from classifier.kernel import Kernel
 from data.dataset import Elsewhere, Examples, SparseRows, row_size
-from data.errors import InputError, one_line
+from data.errors import InputError, damage_told
 from data.files.arrays import NpyRows, read_sealed, write_sealed
 from data.labels import check_labels
 from data.machine import row_parts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # of which most runs have none: its import costs start-up
 
 FORMAT = 3  # of model.npz; another number is another layout
 BLOCK_BYTES = 2**22  # of float64 features or scores at a time: what the cache holds
-FITTED = 2**23  # scores that a temperature is fitted to, at most
+FITTED = 2**23  # scores of examples, spread evenly, that a temperature is fitted to, at most
 COLDEST, HOTTEST = 0.01, 100.0  # temperatures
 
 
@@ -123,41 +123,34 @@ class LinearModel:
             When there is no such file; when it is not a model, is damaged or of another format.
         """
         arrays = read_sealed(path, "model", FORMAT)
-        try:
-            return cls._from_arrays(arrays)
-        except Exception as error:  # whoever writes a seal can write anything under it
-            raise InputError(f"{path}: a damaged model file ({one_line(error)})") from error
+        # Whoever writes a seal can write anything under it.
+        with damage_told(f"{path}: a damaged model file"):
+            W, b, shift, scale = (arrays[name] for name in ("W", "b", "shift", "scale"))
+            classes, temperature = arrays["classes"], float(arrays["temperature"])
+            with np.errstate(over="ignore"):
+                double = [a.astype(np.float64, casting="same_kind") for a in (shift, scale)]
+            encoding = None
+            if "encoding" in arrays:
+                from data.encoding import Encoding
 
-    @classmethod
-    def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> "LinearModel":
-        W, b, classes, shift, scale = (arrays[n] for n in ("W", "b", "classes", "shift", "scale"))
-        shapes = (b.shape, classes.shape, shift.shape, scale.shape)
-        fits = W.ndim == 2 and shapes == (W.shape[1:], W.shape[1:], W.shape[:1], W.shape[:1])
-        if not fits or 0 in W.shape or {a.dtype.kind for a in (W, b, shift, scale)} != {"f"}:
-            raise ValueError("its arrays do not fit together, are empty or hold no floats")
-        with np.errstate(over="ignore"):
-            shift, scale = shift.astype(np.float64), scale.astype(np.float64)
-        if not all(np.isfinite(a).all() for a in (W, b, shift, scale)) or not scale.all():
-            raise ValueError("its arrays hold values not finite in float64, or its scale is 0")
-        if classes.dtype.kind not in "iuU":
-            raise ValueError("its classes are neither whole numbers nor text")
-        check_labels(classes, "its classes")
-        image_shape = tuple(int(n) for n in arrays["image_shape"].reshape(-1)) or None
-        if image_shape is not None and (math.prod(image_shape) != len(W) or min(image_shape) < 1):
-            raise ValueError("its image shape is not that of its weights")
-        # JSON has no word for these; exports write the config again.
-        config = json.loads(str(arrays["config"]), parse_constant=lambda _: None)
-        temperature = float(arrays["temperature"])
-        if not 0 < temperature < math.inf:
-            raise ValueError("its temperature is not a positive number")
-        features = AffineMap(shift, scale)
-        encoding = None
-        if "encoding" in arrays:
-            from data.encoding import Encoding
-
-            encoding = Encoding.from_arrays(arrays, "the model")
-        if encoding is not None and len(encoding.names) != len(W):
-            raise ValueError("its encoding makes another number of features")
+                encoding = Encoding.from_arrays(arrays, str(path))
+            image_shape = tuple(int(n) for n in arrays["image_shape"].reshape(-1)) or None
+            n_features, n_classes = W.shape
+            fits = [
+                W.size > 0 and {a.dtype.kind for a in (W, b, shift, scale)} == {"f"},
+                shift.shape == scale.shape == (n_features,),
+                b.shape == classes.shape == (n_classes,) and classes.dtype.kind in "iuU",
+                all(np.isfinite(a).all() for a in (W, b, *double)) and double[1].all(),
+                0 < temperature < math.inf,
+                not image_shape or (min(image_shape) > 0 and math.prod(image_shape) == n_features),
+                encoding is None or len(encoding.names) == n_features,
+            ]
+            if not all(fits):
+                raise ValueError("its arrays do not fit together or hold no usable numbers")
+            check_labels(classes, f"{path}: its classes")
+            # JSON has no word for these; exports write the config again.
+            config = json.loads(str(arrays["config"]), parse_constant=lambda _: None)
+        features = AffineMap(*double)
         return cls(W, b, classes, features, image_shape, config, temperature, encoding)
 
 
@@ -235,9 +228,7 @@ def log_softmax(scores: np.ndarray) -> np.ndarray:
     return log_p
 
 
-def fit_temperature(
-    model: LinearModel, X: Examples, y: np.ndarray, n_scores: int = FITTED
-) -> float:
+def fit_temperature(model: LinearModel, X: Examples, y: np.ndarray) -> float:
     """Return the temperature T > 0 with the lowest cross-entropy of softmax(f / T).
 
     The derivative by 1 / T, the mean of sum_c p_c f_c - f_y, rises with 1 / T, so its only zero is
@@ -252,11 +243,10 @@ def fit_temperature(
     model : with the temperature 1.
     X : (N, ...) raw examples that the model was not trained on.
     y : (N,) class indices.
-    n_scores : of a sample of the examples, spread evenly, that it is fitted to at most.
     """
     from scipy.optimize import brentq
 
-    n = min(len(y), max(1, n_scores // len(model.classes)))
+    n = min(len(y), max(1, FITTED // len(model.classes)))
     rows = np.linspace(0, len(y) - 1, n).astype(np.int64)
     # Log-probabilities are scores too: a constant of the example less.
     scores = np.concatenate([log_p for _, log_p in model.log_probability_blocks(X[rows])])

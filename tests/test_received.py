@@ -346,7 +346,7 @@ MODELS = [
     (pickled("run/model.npz"), "model"),
     (evil("run/model.npz"), "not an .npz file"),
     (model("config", "[" * 10**5), "a damaged model"),
-    (model("image_shape", [2**62, 2**62]), "its image shape is not that"),
+    (model("image_shape", [2**62, 2**62]), "its arrays do not fit together"),
     (pipe("run/model.npz"), "not a file but a folder or a device"),
     (pipe("run/status.json"), None),
     (text("run/status.json", f"[{HUGE}]"), None),

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,10 @@ FOLDED = "the features lie far from zero for their spread (--to sklearn keeps al
 ROUNDED = "features are rounded to float32 (--to sklearn takes them as they are)"
 TOLERANCES = {FOLDED: 1e-6, ROUNDED: 1e-3}  # of a probability; most features are no float32 numbers
 LISTED = 10  # columns of a table that are named
+OTHER = " "  # no value of a category, for these have no blanks around them
+GAPS = ("", None, math.nan)  # what a data frame may have where a category is missing
+CELLS = {"number": "a number or nan", "category": "text, '' or nan", "text": "text or ''"}
+WORDS = 20  # of the texts that an export of a table is tried on, at most
 PROBES, PROBED = 64, 2**22  # examples that an export is measured on; features of them, at most
 
 
@@ -73,7 +78,7 @@ def to_onnx(model: LinearModel) -> bytes:
         onnx.numpy_helper.from_array(array, name) for name, array in constants.items()
     )
     config = json.dumps(model.config, allow_nan=False)
-    onnx.helper.set_model_props(exported, {**_names(model), "config": config})
+    onnx.helper.set_model_props(exported, {**_in_json(model), "config": config})
     onnx.checker.check_model(exported)
     return bytes(exported.SerializeToString())
 
@@ -98,9 +103,7 @@ def to_sklearn(model: LinearModel) -> bytes:
         first = FunctionTransformer(np.positive, validate=True, kw_args={"dtype": "float64"})
         first.n_features_in_ = len(model.W)
     else:
-        from classifier.export.columns import to_transformer
-
-        first, order = to_transformer(encoding)
+        first, order = _transformer(encoding)
     scaler = StandardScaler(with_mean=encoding is None or not encoding.is_sparse)
     scaler.mean_, scaler.scale_ = np.zeros(len(order)), model.features.scale[order]
     features, first_of = np.unique(order, return_index=True)  # only one of a feature's has the mean
@@ -117,17 +120,107 @@ def to_sklearn(model: LinearModel) -> bytes:
     return bytes(skops.io.dumps(pipeline))
 
 
+def _transformer(encoding: "Encoding") -> tuple[Any, np.ndarray]:
+    """Return a fitted ColumnTransformer of data frames, and which feature each of its columns is.
+
+    It is made of scikit-learn's own transformers, which skops loads without a question, and encodes
+    to the last digit but those that float32 rounds away. What is missing of a category has a column
+    for each way to say it, all of one feature. Of a frame the names of the columns count, not their
+    order; others are ignored.
+    """
+    import pandas as pd
+    from sklearn.compose import ColumnTransformer
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.frozen import FrozenEstimator
+
+    parts, order, example, start = list[Any](), list[int](), dict[str, Any](), 0
+    column: Any
+    for column in encoding.columns:
+        chosen: Any = [column.name]  # a frame; a series of texts
+        own = [*range(start, start := start + len(column.names))]
+        if column.kind == "number":
+            made = _number(column, standardize=encoding.is_sparse)
+        elif column.kind == "category":
+            made = _category(column)
+            if column.has_gap:  # scikit-learn has others at the end
+                own[-2:] = [*[own[-1]] * len(GAPS), own[-2]]
+        elif column.kind == "text":
+            made, chosen = TfidfVectorizer(vocabulary=column.values, sublinear_tf=True), column.name
+            made.idf_ = column.weights
+        else:
+            raise InputError(
+                f"scikit-learn has no transformer for {printable(column.name)}, a column of kind "
+                f"{column.kind}; the other formats take encoded features"
+            )
+        parts.append((str(len(parts)), FrozenEstimator(made), chosen))
+        order += own
+        example[column.name] = [0.0 if column.kind == "number" else OTHER]
+    transformer = ColumnTransformer(parts, sparse_threshold=float(encoding.is_sparse))
+    return transformer.fit(pd.DataFrame(example)), np.array(order)
+
+
+def _number(column: Any, *, standardize: bool) -> Any:
+    """Return what puts the mean where a number is missing, and adds whether it was.
+
+    Of a single column no row has a neighbour, so that KNNImputer takes the mean. SimpleImputer has
+    a numpy.dtype in it, which skops does not trust.
+    """
+    import pandas as pd
+    from sklearn.impute import KNNImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    mean, spread = column.mean[0], column.spread[0]
+    fitted_on = pd.DataFrame({column.name: [mean, *[math.nan] * column.has_gap]})
+    imputer = KNNImputer(n_neighbors=1, add_indicator=column.has_gap).fit(fitted_on)
+    if not standardize:
+        return imputer
+    scaler = StandardScaler()
+    scaler.n_features_in_ = 1 + column.has_gap
+    scaler.mean_, scaler.scale_ = np.array([[mean, 0.0], [spread, 1.0]])[:, : 1 + column.has_gap]
+    scaler.var_ = scaler.scale_**2
+    return make_pipeline(imputer, scaler)
+
+
+def _category(column: Any) -> Any:
+    """Return what has a feature for each value, for missing ones, and at the end for all others."""
+    import pandas as pd
+    from sklearn.preprocessing import OneHotEncoder
+
+    # OTHER has its place among the values: those that are missing come last. As all values but this
+    # one are seen twice, it alone is infrequent.
+    gaps = GAPS if column.has_gap else ()
+    values = [*column.values, *gaps[:1], OTHER, *gaps[1:]]
+    cells = np.array([*column.values, *gaps, *values], dtype=object)
+    encoder = OneHotEncoder(
+        categories=[values], min_frequency=2, handle_unknown="infrequent_if_exist"
+    )
+    return encoder.fit(pd.DataFrame({column.name: cells}, dtype=object))
+
+
 def _try(pipeline: Any, model: LinearModel, encoding: "Encoding") -> None:
-    """Raise InputError where a pipeline gives rows of a table other probabilities than a model."""
+    """Raise InputError where a pipeline gives rows of a table other probabilities than a model.
+
+    Among the cells are values and words that are not known, and what is missing.
+    """
     import pandas as pd
 
-    from classifier.export.columns import tried
+    from data.files.table import Cells
 
-    tolerance = TOLERANCES[ROUNDED if encoding.dtype == np.float32 else FOLDED]
-    cells, frame = tried(encoding)
+    cells, frame = dict[str, Cells](), dict[str, list[Any]]()
+    column: Any
+    for column in encoding.columns:
+        if is_number := column.kind == "number":
+            numbers = column.mean[0] + column.spread[0] * np.array([0, 1, -3])
+            texts = ["", *map(repr, numbers.tolist())]
+        else:
+            n = WORDS if column.kind == "text" else 1
+            texts = ["", "another", " ".join(column.values[:n]), " ".join(column.values[-n:])]
+        cells[column.name] = Cells(texts, str)
+        frame[column.name] = [float(text or "nan") for text in texts] if is_number else texts
     expected = model.predict_proba(np.asarray(encoding.transform(cells)))
     error = np.abs(pipeline.predict_proba(pd.DataFrame(frame)) - expected).max()
-    if not error <= tolerance:
+    if not error <= TOLERANCES[ROUNDED if encoding.dtype == np.float32 else FOLDED]:
         raise InputError(
             f"scikit-learn's transformers give probabilities that differ by {error:.0e}; the other "
             "formats take encoded features"
@@ -144,8 +237,7 @@ def to_torch(model: LinearModel) -> bytes:
 
     tensors = {name: torch.from_numpy(array) for name, array in _folded(model).items()}
     state = collections.OrderedDict(tensors)
-    names = {"classes": model.classes.tolist(), **_features(model)}
-    vars(state)["_metadata"] = {"": {"version": 1, **names}}
+    vars(state)["_metadata"] = {"": {"version": 1, **_about(model)}}
     file = io.BytesIO()
     torch.save(state, file)
     return file.getvalue()
@@ -155,7 +247,7 @@ def to_safetensors(model: LinearModel) -> bytes:
     """Return weight (C, D) and bias (C,), float64 with all in them, and the names as metadata."""
     from safetensors.numpy import save
 
-    return bytes(save(_folded(model), _names(model)))
+    return bytes(save(_folded(model), _in_json(model)))
 
 
 def to_json(model: LinearModel) -> bytes:
@@ -163,9 +255,7 @@ def to_json(model: LinearModel) -> bytes:
     folded = _folded(model)
     content = {
         "formula": "p = softmax(coef x + intercept), of an example x as it comes, flattened",
-        "classes": model.classes.tolist(),
-        "image_shape": model.image_shape,
-        **_features(model),
+        **_about(model),
         "intercept": folded["bias"].tolist(),
         "coef": folded["weight"].tolist(),
     }
@@ -201,11 +291,9 @@ class Format:
         largest = np.finfo(np.float64).max
         with np.errstate(over="ignore", invalid="ignore"):
             X = np.clip(features.shift + features.scale * drawn, -largest, largest)
-            rounded = X.astype(np.float32) if self.differs == ROUNDED else X
-            theta = model.theta()
+            W, b = np.split(model.theta().T, [-1])
             exact, scores = (
-                (x - features.shift) / features.scale @ theta[:, :-1].T + theta[:, -1]
-                for x in (X, rounded)
+                (x - features.shift) / features.scale @ W + b for x in (X, X.astype(np.float32))
             )
             if self.differs == FOLDED:
                 folded = _folded(model)
@@ -254,8 +342,6 @@ def examples_of(model: LinearModel, to: str) -> str:
     if model.encoding is None or to != "sklearn":
         encoded = ", features as the model's encoding makes them" * (model.encoding is not None)
         return f"(N, {len(model.W)}){encoded}"
-    from classifier.export.columns import CELLS
-
     columns = [f"{printable(c.name)}: {CELLS[c.kind]}" for c in model.encoding.columns]
     more = ["..."] * (len(columns) > LISTED)
     return f"a pandas DataFrame ({'; '.join(columns[:LISTED] + more)})"
@@ -268,12 +354,12 @@ def _folded(model: LinearModel) -> dict[str, np.ndarray]:
     return {"weight": np.ascontiguousarray(coef), "bias": intercept}
 
 
-def _names(model: LinearModel) -> dict[str, str]:
-    """Return what metadata say of classes, features and the shape of an image, in JSON."""
-    names = {"classes": model.classes.tolist(), "image_shape": model.image_shape}
-    return {key: json.dumps(value) for key, value in (names | _features(model)).items()}
+def _about(model: LinearModel) -> dict[str, Any]:
+    """Return classes and shape of an image, and the features, where an encoding made them."""
+    about = {"classes": model.classes.tolist(), "image_shape": model.image_shape}
+    return about if model.encoding is None else about | {"features": [*model.encoding.names]}
 
 
-def _features(model: LinearModel) -> dict[str, list[str]]:
-    """Return the names of the features, where an encoding made them."""
-    return {} if model.encoding is None else {"features": [*model.encoding.names]}
+def _in_json(model: LinearModel) -> dict[str, str]:
+    """Return the same as metadata, which are texts."""
+    return {key: json.dumps(value) for key, value in _about(model).items()}

@@ -17,10 +17,10 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from classifier.evaluation import accuracy_interval
 from classifier.fit import nearness
 from classifier.report.chart import DASHES, LETTER, Box, Chart, Dot, Line, Mark, Text, short
 from classifier.report.settings import near_optimum, reported_split
-from classifier.uncertainty import accuracy_interval
 from data.errors import class_name, printable
 
 TEMPLATES = Path(__file__).parent / "templates"

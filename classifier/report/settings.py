@@ -35,8 +35,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from classifier.evaluation import Difference, Source, paired
 from classifier.fit import nearness
-from classifier.uncertainty import Difference, Source, paired
 
 Row = dict[str, Any]
 METRICS = ("val_loss", "val_accuracy")

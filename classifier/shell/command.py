@@ -20,7 +20,7 @@ from classifier.runs.hints import choices_of, explain, refuse_arguments
 from classifier.runs.log import SweepStopped, exit_code, said_when_long, stop_at_once
 from classifier.shell.hydra_compat import check_run, check_sweep, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
-from classifier.tracking.track import check_tracker, track
+from classifier.tracking.track import Tracking, check_tracker
 from data.errors import InputError, printable
 from data.files.store import from_here, is_there
 from data.options import Options
@@ -117,7 +117,7 @@ def end_sweep(config: DictConfig, *, ended: bool) -> str:
     sweep = Path(str(config.hydra.sweep.dir))
     with said_when_long("makes the summary", log):
         incomplete = finish_sweep(sweep, ended=ended, quiet=bool(config.quiet))
-    track(config, sweep, is_sweep=True)
+    Tracking(config, sweep).end(is_sweep=True)
     return incomplete
 
 

@@ -25,7 +25,7 @@ from classifier.runs.log import (
 from classifier.runs.results import selection_metric
 from classifier.runs.run import run
 from classifier.solver import Training
-from classifier.tracking.track import Live, track
+from classifier.tracking.track import Tracking
 from data.errors import one_line, printable
 from data.files.store import from_here
 
@@ -51,7 +51,7 @@ def run_one(composed: DictConfig) -> float:
             handler.setLevel(logging.CRITICAL + 1 if is_stdout else logging.WARNING)
     if hydra.mode != RunMode.RUN:
         return _run_in_folder(composed, folder, lambda _: None, alone=False)
-    live, is_latest = Live(composed, folder), False
+    tracking, is_latest = Tracking(composed, folder), False
 
     def watch(training: Training) -> None:
         nonlocal is_latest
@@ -64,14 +64,14 @@ def run_one(composed: DictConfig) -> float:
             except OSError as error:  # the run is worth more than its nickname
                 link = Path(str(composed.outputs)) / LINK
                 log.warning("%s does not point to this run: %s", link, one_line(error))
-        live(training)
+        tracking(training)
 
     try:
         with Progress(log.info, shown=not composed.quiet) as progress:
             show_epochs = watch_epochs(progress)
             return _run_in_folder(composed, folder, watch, alone=True)
     finally:  # also of a run that failed or was stopped
-        track(composed, folder, listener=live.listener)
+        tracking.end()
         if composed.quiet:
             print(printable(from_here(folder)))
 

@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,59 +27,49 @@ class Scalar(NamedTuple):
     time: float
 
 
-def span(*folders: Path) -> tuple[float, float]:
+def span(records: Sequence[Record]) -> tuple[float, float]:
     """Return when the first run was begun and the last one ended, in seconds since 1970.
 
     Hydra writes its own config once, at the very beginning; the status is written last.
     """
     names = (".hydra/hydra.yaml", "status.json")
-    places = [folder / name for folder in folders for name in names]
+    places = [record.folder / name for record in records for name in names]
     times = [place.stat().st_mtime for place in places if place.exists()]
     return min(times), max(times)
 
 
-def label_texts(record: Record) -> dict[str, str]:
+def labels(record: Record) -> dict[str, str]:
     """Return the name and the tags of a run, where it has any."""
     name, tags = labels_of(record.config)
     return {k: text for k, text in (("name", name), ("tags", ", ".join(tags))) if text}
 
 
-class Listener:
-    """A run that a tracker is told of, perhaps while it goes on: of each epoch once."""
-
-    _last_epoch = 0
-
-    def tell(self, scalars: Sequence[Scalar]) -> None:
-        """Tell those scalars of a run that the tracker does not have."""
-        new = [s for s in scalars if s.name not in CURVES or s.epoch > self._last_epoch]
-        if new:
-            self.write(new)
-            self._last_epoch = max(scalar.epoch for scalar in new)
-
-    def write(self, scalars: Sequence[Scalar]) -> None:
-        """Hand scalars to the tracker."""
-        raise NotImplementedError
+def texts(record: Record) -> dict[str, str]:
+    """Return the status of a run and why it is so, and its labels."""
+    return {"status": record.status, "reason": str(record.reason)} | labels(record)
 
 
-def scalars(record: Record) -> list[Scalar]:
-    """Return the curves of a run, and the figures of the weights it kept at their epoch."""
-    (begun, end), history = span(record.folder), record.folder / "history.csv"
-    points = curves(read_history(history), begun) if history.exists() else []
+def scalars(record: Record, told: int = 0) -> list[Scalar]:
+    """Return the curves of a run, and the figures of the weights it kept at their epoch.
+
+    Of the curves it is what comes after so many epochs, which a tracker was told of already.
+    """
+    (begun, end), history = span([record]), record.folder / "history.csv"
+    points = curves(read_history(history), begun, told) if history.exists() else []
     if record.report:
         epoch, kept = record.report["best_epoch"], final_figures(record.report)
         points += [Scalar(name, value, epoch, end) for name, value in kept.items()]
     return points
 
 
-def curves(history: Sequence[Epoch], begun: float) -> list[Scalar]:
-    """Return the curves of a run that was begun at a time, without what is not finite."""
-    ends = accumulate((row.seconds for row in history), initial=begun)
-    points = [
-        Scalar(name, getattr(row, name), row.epoch, time)
-        for row, time in zip(history, [*ends][1:], strict=True)
-        for name in CURVES
-    ]
-    return [point for point in points if point.value is not None and math.isfinite(point.value)]
+def curves(history: Sequence[Epoch], begun: float, told: int) -> list[Scalar]:
+    """Return what is finite of the curves of a run that was begun at a time; see `scalars`."""
+    points, time = list[Scalar](), begun
+    for row in history:
+        time += row.seconds
+        points += [Scalar(name, getattr(row, name), row.epoch, time) for name in CURVES]
+    known = [point for point in points if point.value is not None and math.isfinite(point.value)]
+    return [point for point in known if point.epoch > told]
 
 
 def final_figures(report: dict[str, Any]) -> dict[str, float]:
@@ -89,19 +78,18 @@ def final_figures(report: dict[str, Any]) -> dict[str, float]:
     Those of the best epoch's weights on the training and validation splits have names apart from
     the curves'.
     """
-    figures = {"objective": report["objective"], "resolved_reg": report["reg"]}
-    figures["resolved_lr"] = report["lr"]  # lr is a curve
-    near = {"relative": near_optimum(report)}
-    parts = {"cv": report.get("cross_validation"), "optimum": near}
-    for split, metrics in report["metrics"].items():
-        parts["test" if split == "test" else f"best_{split}"] = metrics
+    figures = {"objective": report["objective"], "optimum_relative": near_optimum(report)}
+    figures |= {f"resolved_{name}": report[name] for name in ("lr", "reg")}  # lr is a curve
+    names = {"train": "best_train", "val": "best_val", "test": "test"}
+    parts = {names[split]: metrics for split, metrics in report["metrics"].items()}
+    parts["cv"] = report.get("cross_validation")
     for name, part in parts.items():
         figures |= {f"{name}_{key}": value for key, value in (part or {}).items()}
     finite = {k: v for k, v in figures.items() if isinstance(v, float) and math.isfinite(v)}
     return finite | {"best_epoch": report["best_epoch"]}
 
 
-def artifacts(folder: Path) -> list[Path]:
+def files(folder: Path) -> list[Path]:
     """Return the files of a run or a sweep worth keeping elsewhere: all but its checkpoint."""
     return sorted({p for pattern in ARTIFACTS for p in folder.glob(pattern) if p.is_file()})
 

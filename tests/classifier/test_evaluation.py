@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.optimize import minimize_scalar
@@ -13,15 +13,16 @@ from sklearn import metrics
 
 from classifier.evaluation import (
     Measured,
+    accuracy_interval,
     bins_of,
     evaluate,
     evaluate_stack,
     minimised,
     reliability,
+    standard_error,
 )
 from classifier.model import LinearModel, fit_temperature
 from classifier.shards import evaluate_held_out
-from classifier.uncertainty import accuracy_interval, standard_error
 from data.dataset import Split, sparse_rows
 from data.errors import InputError
 from data.machine import blas
@@ -72,7 +73,7 @@ def test_sparse_examples_have_the_figures_of_dense_ones(unit):
 
 @pytest.mark.parametrize("n_classes", [2, 7, 130])
 @pytest.mark.parametrize("rows", [7, 10_000])  # of a block
-def test_every_figure_is_scikit_learns(n_classes, rows):
+def test_every_figure_is_scikit_learns(n_classes, rows, monkeypatch):
     model = model_of(5, n_classes)
     if n_classes == 7:
         model.b[6] = -100  # never predicted, and no example is of it
@@ -82,8 +83,8 @@ def test_every_figure_is_scikit_learns(n_classes, rows):
     p, predicted = np.exp(log_p), log_p.argmax(axis=1)
     y[:300] = predicted[:300]
     y[(y == n_classes - 1) & (n_classes > 2)] = 0  # of 130 classes the last is only predicted
-    scores = rows * n_classes
-    (result,) = evaluate_stack([Measured(model, 3)], X, y, block_scores=scores)
+    monkeypatch.setattr("classifier.evaluation.SCORES", rows * n_classes)
+    (result,) = evaluate_stack([Measured(model, 3)], X, y)
     figures, losses = result.figures, -log_p[np.arange(900), y]
     np.testing.assert_array_equal(result.predicted, predicted)
     np.testing.assert_allclose(result.log_p, -losses, rtol=1e-5, atol=1e-6)
@@ -169,8 +170,11 @@ def test_what_float32_rounds_changes_no_prediction(n_classes, change):
 
 @pytest.mark.parametrize(("n_classes", "n_models"), [(3, 100), (300, 3)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_models_of_a_stack_are_measured_each_in_its_own_way(n_classes, n_models, threads):
+def test_models_of_a_stack_are_measured_each_in_its_own_way(
+    n_classes, n_models, threads, monkeypatch
+):
     """More models than are asked together, more classes than that, and several blocks."""
+    monkeypatch.setattr("classifier.evaluation.SCORES", 255 * 40)
     rng, each = np.random.default_rng(0), np.arange(150)
     X, y = rng.standard_normal((150, 4)), rng.integers(0, n_classes, 150)
     features, of_class = model_of(4, n_classes).features, rng.uniform(0.5, 3, n_classes)
@@ -182,7 +186,7 @@ def test_models_of_a_stack_are_measured_each_in_its_own_way(n_classes, n_models,
         stack.append(Measured(model, int(rng.integers(1, n_classes)), 0.3 * (g % 2)))
     for weights in (None, of_class[y]):
         with blas().limit(limits=threads):
-            results = evaluate_stack(stack, X, y, weights, block_scores=255 * 40)
+            results = evaluate_stack(stack, X, y, weights)
         for (model, top_k, e), result in zip(stack, results, strict=True):
             log_p, k = log_probabilities(model, X), min(top_k, n_classes - 1)
             figures, right = result.figures, log_p[each, y]
@@ -204,7 +208,8 @@ class Refusing(AffineMap):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_what_is_raised_in_a_thread_or_between_blocks_ends_an_evaluation(threads):
+def test_what_is_raised_in_a_thread_or_between_blocks_ends_an_evaluation(threads, monkeypatch):
+    monkeypatch.setattr("classifier.evaluation.SCORES", 3 * 50)
     model, calls = model_of(4, 3), []
 
     def stop():
@@ -216,7 +221,7 @@ def test_what_is_raised_in_a_thread_or_between_blocks_ends_an_evaluation(threads
     examples = np.zeros((500, 4)), np.zeros(500, dtype=int)
     for measured, error in ((model, KeyboardInterrupt), (full, MemoryError)):
         with blas().limit(limits=threads), pytest.raises(error, match="enough"):
-            evaluate_stack([Measured(measured, 1)], *examples, None, stop, block_scores=3 * 50)
+            evaluate_stack([Measured(measured, 1)], *examples, None, stop)
 
 
 def test_an_empty_split_has_no_figures_and_bad_examples_are_named():
@@ -271,14 +276,15 @@ def test_the_temperature_is_scipys_minimum_of_the_cross_entropy(sampled):
     assert fit_temperature(dataclasses.replace(model, W=0 * model.W), X, predicted) == 1
 
 
-def test_a_temperature_is_that_of_examples_spread_evenly(sampled):
+def test_a_temperature_is_that_of_examples_spread_evenly(sampled, monkeypatch):
     model, X, y = sampled
     easy = np.arange(len(y)) < len(y) // 2  # of half of them the most probable class is right
     y = np.where(easy, model.predict_proba(X).argmax(axis=1), y)
     of_all, of_easy, of_others = (
         fit_temperature(model, X[rows], y[rows]) for rows in (slice(None), easy, ~easy)
     )
-    assert fit_temperature(model, X, y, n_scores=4 * 5_000) == pytest.approx(of_all, rel=0.06)
+    monkeypatch.setattr("classifier.model.FITTED", 4 * 5_000)
+    assert fit_temperature(model, X, y) == pytest.approx(of_all, rel=0.06)
     assert min(abs(of_all - of_easy), abs(of_all - of_others)) > 0.2 * of_all
 
 
@@ -297,6 +303,7 @@ def test_the_calibration_error_of_known_gaps():
     }
 
 
+@settings(max_examples=30)
 @given(
     right=st.integers(0, 3000),
     wrong=st.integers(0, 3000),
@@ -312,6 +319,7 @@ def test_wilsons_interval_is_that_of_scipy(right, wrong, level):
     assert accuracy_interval(2.0, n) == accuracy_interval(1, n)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=50))
 def test_the_standard_error_is_that_of_scipy(values):
     error = standard_error(np.array(values))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from classifier.evaluation import KEPT as EXAMPLES
+from classifier.evaluation import Difference, paired, standard_error
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.chart import Chart, Dot, Grid, Shade
@@ -28,7 +29,6 @@ from classifier.runs.artifacts import (
 )
 from classifier.runs.config import flatten, has_role
 from classifier.runs.folder import kind_of, needed_report, read_report
-from classifier.uncertainty import Difference, paired, standard_error
 from data.errors import InputError, one_line
 from data.files.store import check_own, is_folder, refuse_links, write_text
 from data.options import PLACE
