@@ -39,7 +39,7 @@ def wait(process, how):
 
 
 SLOW = """tqdm PIL.Image PIL.ImageDraw PIL.ImageFont classifier.report.pages.draw
-    classifier.report.pages.run_page classifier.runs.prediction classifier.runs.run
+    classifier.runs.prediction classifier.runs.run
     classifier.shell.command classifier.sweep.launcher""".split()
 
 
@@ -51,7 +51,7 @@ def import_slow_packages():
     from hydra.core.plugins import Plugins
     from PIL import Image
 
-    from classifier.report.page import TEMPLATES, _environment
+    from classifier.report.text import TEMPLATES, template
     from classifier.runs.config import CONFIGS, register_schemas
     from classifier.shell.hydra_compat import VERSION_BASE
 
@@ -61,8 +61,8 @@ def import_slow_packages():
     # What a grammar has learned about such texts is kept.
     with initialize_config_dir(str(CONFIGS), **VERSION_BASE):
         compose("train", ["data=blobs", "lr=0.1", "tags=[a,'b c']", "class_weight={0: 1e-3}"])
-    for template in TEMPLATES.glob("*.[ht]*"):
-        _environment().get_template(template.name)
+    for path in TEMPLATES.glob("*.[ht]*"):
+        template(path.name)
 
 
 def run(arguments, folder, environment, outputs):

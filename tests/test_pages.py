@@ -39,14 +39,16 @@ def place(tmp_path_factory, command_in):
         return SimpleNamespace(code=done.returncode, out=done.stdout, error=done.stderr)
 
     outputs = folder / "outputs"
-    odd = ["data=files", "data.train=odd.npz", "report.plots=false", "schedule=constant"]
-    named = ["data=blobs", "epochs=3", "report.plots=false", f"name='{NAME}'", "tags=[a b,'<i>c']"]
+    plain = ["report.plots=false", "schedule=constant"]
+    odd = ["data=files", "data.train=odd.npz", "epochs=3", *plain]
+    named = ["data=blobs", "epochs=2", *plain, f"name='{NAME}'", "tags=[a b,'<i>c']"]
     for code, *arguments in (
         (0, "epochs=5", "calibrate=true", "hydra.run.dir=outputs/digits"),
-        (0, *odd, "epochs=3", "hydra.run.dir='outputs/<b>odd #2'"),
+        (0, *odd, "hydra.run.dir='outputs/<b>odd #2'"),
         (1, "data=files", "data.train=none.npz", "hydra.run.dir=outputs/lost"),
         (1, *SWEEP, "hydra.sweep.dir=outputs/sweep"),
         (0, *named, "hydra.run.dir=named"),
+        (0, "resume=named", "epochs=3"),
     ):
         assert call("train.py", *arguments).code == code
     shutil.copytree(outputs / "digits", outputs / "mlartifacts/1/artifacts")  # as MLflow keeps it
@@ -127,8 +129,9 @@ def split_by_the_shell(arguments):
     return said.decode().split("\0")[:-1]
 
 
-@pytest.mark.parametrize("name", ["odd", "job", "sweep"])
+@pytest.mark.parametrize("name", ["odd", "named", "sweep"])
 def test_a_pages_command_makes_the_same_run_again(place, name):
+    """What a run was resumed with, as the one with a name, is part of its command."""
     page = place.pages[name]
     python, *arguments = split_by_the_shell(Links(page).commands()[0])
     assert [python, arguments[0]] == ["python", "train.py"]
@@ -139,15 +142,8 @@ def test_a_pages_command_makes_the_same_run_again(place, name):
     first_val, second_val = (report["metrics"]["val"] for report in (first, second))
     assert first_val["accuracy"] == second_val["accuracy"]
     assert first_val["loss"] == pytest.approx(second_val["loss"], rel=1e-6)  # one of a stack
-    assert name != "odd" or (first_val, first["config"]) == (second_val, second["config"])
-
-
-def test_what_a_run_is_resumed_with_is_part_of_its_command(place):
-    short = ["data=blobs", "reg=0.01", "report.plots=false"]
-    assert place.call("train.py", *short, "epochs=2", "hydra.run.dir=resumed").code == 0
-    assert place.call("train.py", "resume=resumed", "epochs=4").code == 0
-    (said,) = Links(place.folder / "resumed/report.html").commands()
-    assert said == "python train.py data=blobs reg=0.01 report.plots=false epochs=4"
+    if name in ("odd", "named"):
+        assert (first_val, first["config"]) == (second_val, second["config"])
 
 
 def test_a_page_is_made_again_from_the_files_whatever_stands_beside_them(place, tmp_path):
@@ -168,22 +164,22 @@ def test_a_page_is_made_again_from_the_files_whatever_stands_beside_them(place, 
 
 
 def test_the_test_split_of_a_job_is_looked_at_where_that_is_typed_on_its_own_data(place, tmp_path):
-    shutil.copy(place.folder / "odd.npz", tmp_path)
-    data = ["data=files", f"data.train={tmp_path}/odd.npz", "report.plots=false", "epochs=2"]
-    sweep = tmp_path / "sweep"
-    assert place.call("train.py", "-m", *data, "reg=1e-4,1", f"hydra.sweep.dir={sweep}").code == 0
+    data, sweep = tmp_path / "odd.npz", tmp_path / "sweep"
+    shutil.copy(place.folder / "odd.npz", data)
+    given = ["data=files", f"data.train={data}", "report.plots=false", "epochs=2", "reg=1e-4,1"]
+    assert place.call("train.py", "-m", *given, f"hydra.sweep.dir={sweep}").code == 0
     best = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))["best"]["folder"]
     job = sweep / str(1 - int(best))
     before, page = (job / "report.json").read_bytes(), (sweep / "sweep.html").read_bytes()
     assert json.loads(before)["metrics"]["test"] is None
     look = ["-m", "classifier.report", job, "--test"]
     X = np.random.default_rng(1).normal(size=(90, 4))
-    np.savez(tmp_path / "odd.npz", X=X, y=np.array(HOSTILE)[np.arange(90) % 3])
+    np.savez(data, X=X, y=np.array(HOSTILE)[np.arange(90) % 3])
     done = place.call(*look)
     assert (done.code, done.out, done.error.count("\n")) == (1, "", 1)
     assert "the data are not those that it was trained" in done.error
     assert (job / "report.json").read_bytes() == before
-    shutil.copy(place.folder / "odd.npz", tmp_path)
+    shutil.copy(place.folder / "odd.npz", data)
     done = place.call(*look)
     assert (done.code, done.out, done.error) == (0, f"{job}/report.html\n", "")
     after = read_report(job / "x")["metrics"]
@@ -197,24 +193,24 @@ def test_the_test_split_of_a_job_is_looked_at_where_that_is_typed_on_its_own_dat
     assert (sweep / "sweep.html").read_bytes() == page  # no sweep shows it
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "usage: python -m classifier.report FOLDER"),
-        (["--test-me"], "unrecognized arguments: --test-me; --help explains"),
-        (["outputs/digits", "--output", "x"], "--output x: is of a comparison; name several"),
-        (["odd.npz"], "odd.npz: there is no such folder"),
-        (["outputs/lost"], "outputs/lost: this run left no report; its train.log says why"),
-        (["foreign"], "foreign: there is no run in it"),
-        (["outputs/sweep", "--test"], "--test: is of one run; name its folder alone"),
-    ],
-)
-def test_mistakes_are_one_line(place, arguments, words):
+MISTAKES = {
+    "": "arguments are required: FOLDER; --help explains",
+    "outputs --test-me": "unrecognized arguments: --test-me; --help explains",
+    "outputs/digits --output x": "--output x: is of a comparison; name several",
+    "odd.npz": "odd.npz: there is no such folder",
+    "outputs/lost": "outputs/lost: this run left no report; its train.log says why",
+    "foreign": "foreign: there is no run in it",
+    "outputs/sweep --test": "--test: is of one run; name its folder alone",
+}
+
+
+def test_mistakes_are_one_line(place):
     (place.folder / "foreign").mkdir(exist_ok=True)
     (place.folder / "foreign/report.json").write_text('{"config": 1}', encoding="utf-8")
-    done = place.call("-m", "classifier.report", *arguments)
-    assert (done.code, done.error.count("\n")) == (1, 1)
-    assert words in done.error
+    for arguments, words in MISTAKES.items():
+        done = place.call("-m", "classifier.report", *arguments.split())
+        assert (done.code, done.error.count("\n")) == (1, 1)
+        assert words in done.error
 
 
 @pytest.fixture

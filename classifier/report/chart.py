@@ -1,6 +1,6 @@
 """One description of each figure, from plain numbers, and where its parts stand in a drawing.
 
-`page` writes a drawing as SVG, `png` paints the same one into a file. Neither reads a text.
+`text` writes a drawing as SVG, `png` paints the same one into a file. Neither reads a text.
 """
 
 import dataclasses
@@ -229,12 +229,7 @@ class Chart:
     keys: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def add_line(
-        self,
-        label: str,
-        kind: str,
-        xs: Sequence[float],
-        ys: Sequence[float | None],
-        dash: str = "",
+        self, label: str, kind: str, xs: Sequence[float], ys: Sequence[float | None], dash: str = ""
     ) -> None:
         """Add a line through the points whose y is a number the axis has a place for."""
         points = [(x, y) for x, y in zip(xs, ys, strict=True) if y is not None and self.y.has(y)]
@@ -354,8 +349,4 @@ def shades(shares: np.ndarray) -> np.ndarray:
     return colours
 
 
-class Pictures(NamedTuple):
-    """Small images with their names, and (colours, (share, text) of some, label) of their scale."""
-
-    named: Sequence[tuple[str, np.ndarray]]
-    scale: tuple[np.ndarray, Sequence[tuple[float, str]], str] | None
+Pictures = Sequence[tuple[str, np.ndarray]]  # small images with their names

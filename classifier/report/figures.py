@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,7 @@ from classifier.report.settings import reported_split
 
 ANNOTATED = 20  # classes up to which a confusion matrix shows its counts
 LETTERS = 28  # of a name in each of ten thousand cells, half of them from its end
-STRIPES = 400  # to point at, at most: a drawing has about as many pixels
+STRIPES, POINTS = 400, 1000  # to point at, and of a line, at most: a drawing has as many pixels
 LONGEST = 200  # of the name of a feature that is pointed at, or in a table
 BESIDE = 190.0  # a chart of weights: room for the names of features, at most
 SHOWN_TEMPLATES = 100  # classes whose templates are shown, at most
@@ -38,30 +38,22 @@ NATS, PERCENT = "cross-entropy (nats per example)", "accuracy (% of examples)"
 
 
 def heading(report: dict[str, Any], figure: str) -> str:
-    """Return what stands above a picture of a run: the data, and a figure of the split."""
+    """Return what stands above a picture of a run: the data, a figure of the split, settings."""
     name, split = reported_split(report["metrics"])
-    data = short(report["data"]["name"], 30)
-    if figure == "reliability":
-        return f"{data}: {name} reliability"
-    value = f"{split[figure]:.4f}" if figure == "loss" else f"{split[figure]:.2%}"
-    return f"{data}: {name} {figure} {value}"
-
-
-def settings_of_curve(report: dict[str, Any]) -> str:
-    """Return what follows the heading of a curve."""
+    value = {"loss": f" {split['loss']:.4f}", "accuracy": f" {split['accuracy']:.2%}"}
     lr = "" if report["lr"] is None else f"lr {report['lr']:.3g}, "
-    return f"{', diverged' * (report['status'] == 'diverged')}  ({lr}reg {report['reg']:g})"
+    about = f"{', diverged' * (report['status'] == 'diverged')}  ({lr}reg {report['reg']:g})"
+    return f"{short(report['data']['name'], 30)}: {name} {figure}{value.get(figure, '')}{about}"
 
 
-def by_epoch(history: Sequence[Epoch], figure: str) -> dict[str, dict[int, float]]:
+def by_epoch(history: Sequence[Epoch], figure: str) -> list[dict[int, float]]:
     """Return loss or accuracy (in percent) of training and validation, where they are finite."""
-    unit = 1.0 if figure == "loss" else 100.0
-    by_split = {}
+    unit, splits = 1.0 if figure == "loss" else 100.0, []
     for split in ("train", "val"):
         values = {row.epoch: getattr(row, f"{split}_{figure}") for row in history}
         kept = [epoch for epoch, v in values.items() if v is not None and math.isfinite(v)]
-        by_split[split] = {epoch: unit * values[epoch] for epoch in kept}
-    return by_split
+        splits.append({epoch: unit * values[epoch] for epoch in kept})
+    return splits
 
 
 class Series(NamedTuple):
@@ -70,40 +62,25 @@ class Series(NamedTuple):
     label: str
     kind: str
     name: str
-    values: dict[int, float]
+    values: Mapping[Any, float]
 
 
-def over_epochs(
-    figure: str,
-    series: Sequence[Series],
-    last: int,
-    *,
-    first: int = 1,
-    chance: float | None = None,
-    points: int | None = None,
-) -> Chart:
-    """Return a figure over the epochs, with stripes to point at.
+def over_epochs(figure: str, series: Sequence[Series], first: int, last: int) -> Chart:
+    """Return a figure from the first epoch to the last, with stripes to point at.
 
-    Parameters
-    ----------
-    series : drawn from the back to the front; loss in nats, or accuracy in percent.
-    last, first : epochs at the ends of the axis.
-    chance : the loss of guessing, if that is drawn.
-    points : of a line, at most.
+    Series are drawn from the back to the front; loss in nats, or accuracy in percent.
     """
     every = [value for one in series for value in one.values.values()]
-    every += [] if chance is None else [chance]
     x = Axis(first - 0.5, last + 0.5, label="epoch")
     whole = [(value, f"{value:.0f}") for value in x.round_values() if value == round(value)]
     x = dataclasses.replace(x, named=whole)
     y = loss_axis(every, NATS) if figure == "loss" else span(every, PERCENT)
     chart = Chart(figure.capitalize(), x, y)
     for one in series:
-        step = max(1, -(-len(one.values) // (points or len(one.values) or 1)))
+        step = max(1, -(-len(one.values) // POINTS))
         drawn = [*one.values.items()][(len(one.values) - 1) % step :: step]  # and the last one
-        chart.add_line(one.label, one.kind, [x for x, _ in drawn], [y for _, y in drawn])
-    if chance is not None:
-        chart.add_line(f"guessing, {chance:.2f}", "chance", [x.low, x.high], [chance] * 2, "dotted")
+        dash = "dotted" * (one.kind == "chance")
+        chart.add_line(one.label, one.kind, [x for x, _ in drawn], [y for _, y in drawn], dash)
     step = max(1, -(-last // STRIPES))
     for epoch in range(1, last + 1, step):
         named = [one for one in series if one.name and epoch in one.values]
@@ -115,14 +92,16 @@ def over_epochs(
 
 def curve(history: Sequence[Epoch], report: dict[str, Any], figure: str) -> Chart:
     """Return training and validation loss or accuracy by epoch, and the loss of guessing, log C."""
-    train, val = by_epoch(history, figure).values()
+    train, val = by_epoch(history, figure)
+    last, kept = max((row.epoch for row in history), default=1), report["best_epoch"]
     series = [
         Series("training, mean of the epoch", "train", "training", train),
         Series("validation, after the epoch", "val", "validation", val),
     ]
-    last, kept = max((row.epoch for row in history), default=1), report["best_epoch"]
-    chance = math.log(report["data"]["n_classes"]) if figure == "loss" else None
-    chart = over_epochs(figure, series, last, first=min(kept, 1), chance=chance)
+    first, guessing = min(kept, 1), math.log(report["data"]["n_classes"])
+    ends = dict.fromkeys((first - 0.5, last + 0.5), guessing) if figure == "loss" else {}
+    chance = Series(f"guessing, {guessing:.2f}", "chance", "", ends)
+    chart = over_epochs(figure, [*series, chance], first, last)
     if len(history) <= 3:  # a line through one point shows nothing
         chart.marks += [
             Dot(epoch, value, 3.5, one.kind, f"epoch {epoch}: {value:.4g}")
@@ -148,15 +127,16 @@ def reliability(report: dict[str, Any]) -> Chart:
     )
     chart = Chart(f"Reliability, {name}", x, y)
     chart.add_line("calibrated", "chance", [0, 100], [0, 100], "dotted")
-    stages = [(split, "dot", "", "expected calibration error")]
+    stages = [("dot", "expected calibration error", split)]
     if "calibration" in report:
-        before = report["calibration"]["before"][name]
-        stages[0] = (split, "dot", "", "after calibration: error")
-        stages.insert(0, (before, "before", "before calibration, ", "before calibration: error"))
-    for figures, kind, when, label in stages:
+        stages = [
+            ("before", "before calibration: error", report["calibration"]["before"][name]),
+            ("dot", "after calibration: error", split),
+        ]
+    for kind, label, figures in stages:
         for n, sure, right in zip(*figures["reliability"].values(), strict=True):
             if n:
-                text = f"{when}{n} examples: {sure:.2%} sure, {right:.2%} right"
+                text = f"{n} examples: {sure:.2%} sure, {right:.2%} right"
                 radius = math.sqrt(9 + 280 * n / split["n"])
                 chart.marks.append(Dot(100 * sure, 100 * right, radius, kind, text))
         chart.keys.append((kind, f"{label} {figures['expected_calibration_error']:.4f}"))
@@ -214,10 +194,7 @@ def features(report: dict[str, Any]) -> list[Chart]:
     The charts are on one scale. What speaks most for a class is on top, and most against it below.
     """
     classes = {
-        name: sorted(
-            ((weight, side, feature) for side, pairs in sides.items() for feature, weight in pairs),
-            key=lambda bar: bar[0],
-        )
+        name: sorted((weight, side, text) for side in sides for text, weight in sides[side])
         for name, sides in report.get("features", {}).items()
     }
     x = span([0.0, *(weight for bars in classes.values() for weight, *_ in bars)])
@@ -259,26 +236,20 @@ def about_features(report: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def templates(model: LinearModel) -> tuple[str, Pictures]:
+def templates(model: LinearModel) -> tuple[str, list[Pictures]]:
     """Return a heading, and the weights of each class as images, all on one scale about zero."""
     assert model.image_shape is not None
-    shown = min(len(model.classes), SHOWN_TEMPLATES)
-    weights = model.W.T[:shown].reshape(shown, *model.image_shape)
-    limit = float(np.abs(weights).max()) or 1.0
+    names = [short(str(name)) for name in model.classes[:SHOWN_TEMPLATES]]
+    weights = model.W.T[: len(names)].reshape(-1, *model.image_shape)
     heading = "Weights of each class"
-    if shown < len(model.classes):
-        heading += f", the first {shown} of {len(model.classes)} classes"
-    heading += ": all zero, nothing was learned" * (not weights.any())
-    scale = None
-    if is_coloured(model.image_shape):
-        heading += f"\ngrey is 0; bright (to {limit:.2g}) speaks for the class, dark against it"
-    else:
-        colours = template_images(np.linspace(1, -1, 128)[None, :, None])[0]
-        ticks = [((1 + place) / 2, f"{place * limit:.2g}") for place in (-1, -0.5, 0, 0.5, 1)]
-        scale = colours, ticks, "weight"
-    names = [short(str(name)) for name in model.classes[:shown]]
-    named = list(zip(names, template_images(weights), strict=True))
-    return heading, Pictures(named, scale)
+    if len(names) < len(model.classes):
+        heading += f", the first {len(names)} of {len(model.classes)} classes"
+    limit, is_rgb = float(np.abs(weights).max()), is_coloured(model.image_shape)
+    zero, more, less = ("grey", "bright", "dark") if is_rgb else ("white", "red", "blue")
+    heading += f"\n{zero} is 0; {more} (to {limit:.2g}) speaks for the class, {less} against it"
+    if limit == 0:
+        heading = "Weights of each class: all zero, nothing was learned"
+    return heading, [list(zip(names, template_images(weights), strict=True))]
 
 
 def is_coloured(image_shape: Sequence[int]) -> bool:

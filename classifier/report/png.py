@@ -5,9 +5,8 @@ of its own beside the training, and reads no text as a formula.
 """
 
 import functools
-import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -61,7 +60,6 @@ class Style(NamedTuple):
     width: float = 2.0
     fill: str = ""
     alpha: float = 1.0
-    dash: str = ""
 
 
 STYLES = {
@@ -77,8 +75,8 @@ STYLES = {
     "before": Style("", 0, "val", 0.6),
     "faint": Style("", 0, "train", 0.25),
     "best": Style("bad", 2.5, "train", 0.6),
-    "lost": Style("bad", 1, dash="dashed"),
-    "skipped": Style("soft", 1, dash="dashed"),
+    "lost": Style("bad", 1),
+    "skipped": Style("soft", 1),
     "framed": Style("bad", 2.5),
     "plain": Style("", 0, "soft"),
     "for": Style("", 0, "bad", 0.75),
@@ -89,41 +87,38 @@ STYLES = {
 }
 
 
-Size = tuple[float, float]
-
-
 class Plot(NamedTuple):
     """A picture: what stands in it, below a heading, and how large each chart is."""
 
     heading: str
     panels: Sequence[Chart | Grid | Pictures]
-    size: Size = PANEL
+    size: tuple[float, float] = PANEL
 
     def save(self, file: BinaryIO) -> None:
         """Paint the picture, and write it as PNG."""
         from PIL import Image
 
-        lines = self.heading.splitlines()
-        width = max([0.0, *(room(line, HEADING) + 20 for line in lines)])
-        below = y = 8.0 + (HEADING + 5) * len(lines)
-        places: list[tuple[float, float, Drawing]] = []
+        lines, step = self.heading.splitlines(), HEADING + 5
         drawings = [drawing_of(panel, self.size) for panel in self.panels]
-        for k in range(0, len(drawings), COLUMNS):
-            row = drawings[k : k + COLUMNS]
-            ends = [*itertools.accumulate((drawing.width for drawing in row), initial=0.0)]
-            places += [(x, y, drawing) for x, drawing in zip(ends, row, strict=False)]
-            width, y = max(width, ends[-1]), y + max(drawing.height for drawing in row)
+        rows = [drawings[k : k + COLUMNS] for k in range(0, len(drawings), COLUMNS)]
+        widths = [sum(drawing.width for drawing in row) for row in rows]
+        width = max(widths + [room(line, HEADING) + 20 for line in lines])
         heads: list[Mark] = [
-            Text(width / 2, (k + 1) * (HEADING + 5), line, letter=HEADING, kind="ink")
+            Text(width / 2, (k + 1) * step, line, letter=HEADING, kind="ink")
             for k, line in enumerate(lines)
         ]
-        sheet = Image.new("RGB", (pixels(width), pixels(y)), COLOURS["card"])
-        for left, top, drawing in [(0.0, 0.0, Drawing(width, below, heads)), *places]:
-            sheet.paste(paint(drawing), (pixels(left), pixels(top)))
+        rows.insert(0, [Drawing(width, 8 + step * len(lines), heads)])
+        heights = [max(drawing.height for drawing in row) for row in rows]
+        sheet = Image.new("RGB", (pixels(width), pixels(sum(heights))), COLOURS["card"])
+        for k, row in enumerate(rows):
+            left, top = 0.0, sum(heights[:k])
+            for drawing in row:
+                sheet.paste(paint(drawing), (pixels(left), pixels(top)))
+                left += drawing.width
         sheet.save(file, "PNG", compress_level=COMPRESSION, dpi=(DPI, DPI))
 
 
-def drawing_of(panel: Chart | Grid | Pictures, size: Size = PANEL) -> Drawing:
+def drawing_of(panel: Chart | Grid | Pictures, size: tuple[float, float] = PANEL) -> Drawing:
     """Return the drawing of a panel with all that explains it; a chart's is of a size."""
     if isinstance(panel, Chart):
         return with_legend(panel, *size)
@@ -157,7 +152,6 @@ def grid_drawing(grid: Grid) -> Drawing:
     letter = 7.5 if n > MANY else 11.0
     left = LETTER + 16 + max(room(name, letter) for name in beside)
     names = max(room(name, letter) for name in shown)
-    right = BAR + 40 + LETTER + max((room(text, 11) for _, text in grid.scale), default=0)
     top = ROW if grid.note else 8.0
     cell = max(CELL if n <= MANY else SMALL, LEAST / n)
     turned = names > cell - 4
@@ -175,9 +169,15 @@ def grid_drawing(grid: Grid) -> Drawing:
     marks.append(Text(LETTER, (top + low) / 2, grid.y_label, turned=True))
     marks.append(Box(left, top, end - left, low - top, "frame"))
     marks.append(Text((left + end) / 2, top - 6, grid.note, letter=11))
-    colours = shades(np.linspace(1, 0, 128)[:, None])
-    marks += scale_marks(colours, grid.scale, grid.scale_label, end + 12, top, low - top)
-    return Drawing(end + right, below + LETTER + 8, marks)
+    bar = end + 12  # of the colours, from share 1 above to 0 below
+    marks.append(Picture(bar, top, BAR, low - top, shades(np.linspace(1, 0, 128)[:, None])))
+    marks.append(Box(bar, top, BAR, low - top, "frame"))
+    for share, text in grid.scale:
+        y = top + (1 - share) * (low - top) + 4
+        marks.append(Text(bar + BAR + 5, y, text, "start", letter=11))
+    right = bar + BAR + LETTER + 12 + max((room(text, 11) for _, text in grid.scale), default=0)
+    marks.append(Text(right, (top + low) / 2, grid.scale_label, turned=True))
+    return Drawing(right + 16, below + LETTER + 8, marks)
 
 
 def _cells(grid: Grid, left: float, top: float, size: float) -> list[Mark]:
@@ -194,42 +194,19 @@ def _cells(grid: Grid, left: float, top: float, size: float) -> list[Mark]:
     return marks
 
 
-def scale_marks(
-    colours: np.ndarray,
-    ticks: Sequence[tuple[float, str]],
-    label: str,
-    x: float,
-    y: float,
-    height: float,
-) -> list[Mark]:
-    """Return a bar of colours from share 1 above to 0 below, with its ticks."""
-    label_x = x + BAR + 12 + max((room(text, 11) for _, text in ticks), default=0) + LETTER
-    heights = [(y + (1 - share) * height + 4, text) for share, text in ticks]
-    return [
-        Picture(x, y, BAR, height, colours),
-        Box(x, y, BAR, height, "frame"),
-        *(Text(x + BAR + 5, at, text, "start", letter=11) for at, text in heights),
-        Text(label_x, y + height / 2, label, turned=True),
-    ]
-
-
 def pictures_drawing(pictures: Pictures) -> Drawing:
-    """Return the drawing of small images with their names, and the scale of their colours."""
-    named = pictures.named
-    columns = min(len(named), 5 if len(named) <= 20 else 10)
-    high, wide = named[0][1].shape[:2]
+    """Return the drawing of small images with their names."""
+    columns = min(len(pictures), 5 if len(pictures) <= 20 else 10)
+    high, wide = pictures[0][1].shape[:2]
     tall = TEMPLATE * float(np.clip(high / wide, 0.3, 3.0))
     marks: list[Mark] = []
-    for i, (name, image) in enumerate(named):
+    for i, (name, image) in enumerate(pictures):
         x = 12 + (i % columns) * 1.08 * TEMPLATE
         y = (i // columns) * (tall + TITLE) + TITLE
         marks.append(Picture(x, y, TEMPLATE, tall, image))
         marks.append(Text(x + TEMPLATE / 2, y - 4, name, letter=11, kind="ink"))
-    width, height = 12 + columns * 1.08 * TEMPLATE, -(-len(named) // columns) * (tall + TITLE)
-    if pictures.scale is not None:
-        marks += scale_marks(*pictures.scale, width + 4, TITLE, height - TITLE)
-        width += 90
-    return Drawing(max(width, 360), height + 12, marks)
+    height = -(-len(pictures) // columns) * (tall + TITLE)
+    return Drawing(max(360, 12 + columns * 1.08 * TEMPLATE), height + 12, marks)
 
 
 def pixels(units: float) -> int:
@@ -248,7 +225,7 @@ def paint(drawing: Drawing) -> Any:
     fine = Image.new("RGB", size, COLOURS["card"])
     pen = ImageDraw.Draw(fine, "RGBA")
     for mark in drawing.marks:
-        if not isinstance(mark, Text) and mark.kind != "zone":
+        if not isinstance(mark, Text) and mark.kind != "zone":  # which is to point at
             _shape(fine, pen, mark)
     image = fine.reduce(FINE)
     for mark in drawing.marks:
@@ -262,7 +239,7 @@ def _ink(colour: str, alpha: float) -> tuple[int, ...] | None:
     return (*bytes.fromhex(COLOURS.get(colour, colour)[1:]), round(255 * alpha)) if colour else None
 
 
-def _shape(image: Any, pen: Any, mark: Any) -> None:
+def _shape(fine: Any, pen: Any, mark: Any) -> None:
     """Draw a mark into a fine image, with its pen."""
     from PIL import Image
 
@@ -271,48 +248,38 @@ def _shape(image: Any, pen: Any, mark: Any) -> None:
         edges = mark.x, mark.y, mark.x + mark.width, mark.y + mark.height
         left, top, right, bottom = (round(edge * scale) for edge in edges)
     if isinstance(mark, Picture):
-        picture = Image.fromarray(np.round(mark.image).astype(np.uint8))
+        share = BEHIND if mark.kind == "behind" else 1.0
+        pixels = np.round(255 + share * (mark.image - 255)).astype(np.uint8)
         size = right - left, bottom - top
-        opaque = Image.new("L", size, round(255 * (BEHIND if mark.kind == "behind" else 1)))
-        image.paste(picture.resize(size, Image.Resampling.NEAREST), (left, top), opaque)
+        fine.paste(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST), (left, top))
         return
     style = STYLES[mark.kind]
-    fill = _ink(style.fill, style.alpha)
+    fill, width = _ink(style.fill, style.alpha), max(1, round(style.width * scale))
     stroke = _ink(style.stroke, 1.0 if fill else style.alpha)  # that of a shape is opaque
-    width = max(1, round(style.width * scale))
     if isinstance(mark, Box):
-        pen.rectangle((left, top, right, bottom), fill, stroke, width if stroke else 0)
-        return
-    if isinstance(mark, Line):
-        points = [(x * scale, y * scale) for x, y in mark.points]
-        dash = mark.dash
+        pen.rectangle((left, top, right, bottom), fill, stroke, width)
+    elif isinstance(mark, Dot):
+        edge = stroke if style.stroke != style.fill else None  # as of what may be a line too
+        x, y, r = mark.x, mark.y, mark.radius + style.width / 2 * bool(edge)
+        corners = (scale * place for place in (x - r, y - r, x + r, y + r))
+        pen.ellipse([*corners], fill, edge, width)
+    elif stroke:
+        for part in dashed(scale * np.array(mark.points), scale, mark.dash):
+            pen.line([*map(tuple, part)], stroke, width, "curve")
     else:
-        x, y, r = mark.x * scale, mark.y * scale, mark.radius * scale
-        pen.ellipse((x - r, y - r, x + r, y + r), fill)
-        if style.stroke == style.fill:  # as of what may be a line too
-            return
-        turns = np.linspace(0, 2 * np.pi, 60)
-        points = [*zip(x + r * np.cos(turns), y + r * np.sin(turns), strict=True)]
-        fill, dash = None, style.dash
-    if style.stroke:
-        for part in dashed(points, [scale * float(n) for n in DASHES[dash].split()]):
-            pen.line(part, stroke, width, "curve")
-    elif fill:
-        pen.polygon(points, fill)
+        pen.polygon([*map(tuple, scale * np.array(mark.points))], fill)
 
 
-def dashed(points: Sequence[tuple[float, float]], lengths: Sequence[float]) -> Iterator[Any]:
-    """Yield the parts of a line that are drawn, where lengths are drawn and left out in turn."""
-    if not lengths:
-        yield points
-        return
-    places = np.array(points)
-    passed = np.append(0, np.cumsum(np.hypot(*np.diff(places, axis=0).T)))
-    for begin in np.arange(0, passed[-1], sum(lengths)):
-        end = min(begin + lengths[0], passed[-1])
-        between = passed[(passed > begin) & (passed < end)]
-        part = [np.interp([begin, *between, end], passed, column) for column in places.T]
-        yield [*zip(*part, strict=True)]
+def dashed(points: np.ndarray, scale: float, dash: str) -> Sequence[np.ndarray]:
+    """Return the parts of a line that are drawn; one with dashes has two points."""
+    if not dash:
+        return [points]
+    drawn, left_out = (scale * float(length) for length in DASHES[dash].split())
+    length = math.dist(*points)
+    begins = np.arange(0, length, drawn + left_out)
+    ends = np.minimum(begins + drawn, length)
+    shares = np.stack([begins, ends], axis=1)[..., None] / length
+    return [*(points[0] + shares * (points[1] - points[0]))]
 
 
 @functools.cache

@@ -103,15 +103,12 @@ def _setting(group: list[Row], swept: list[str], objective: str) -> Row:
         for name in MEANS:
             values = [job[name] for job in ranked if job[name] is not None]
             row[name] = statistics.fmean(values) if values else None
-            row[f"{name}_error"] = _error(values)
+            spread = statistics.stdev(values) if len(values) > 1 else None
+            row[f"{name}_error"] = spread and spread / math.sqrt(len(values))
     sources = _sources(ranked, objective) if ranked else None
     row["over"] = repetitions_of(ranked, objective).over if ranked else None
     row["total_error"] = sources and math.sqrt(sum(variance for variance, _ in sources))
     return row
-
-
-def _error(values: list[float]) -> float | None:
-    return statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 class Repetitions(NamedTuple):
@@ -338,9 +335,7 @@ def distinct(jobs: list[Row], key: str) -> list[Any]:
     return sorted(values) if all(map(is_number, values)) else sorted(values, key=str)
 
 
-def drawn(
-    summary: dict[str, Any],
-) -> tuple[list[Row], list[str], list[str], list[tuple[str, str]]]:
+def drawn(summary: dict[str, Any]) -> tuple[list[Row], list[str], list[str], list[tuple[str, str]]]:
     """Return what is drawn of a sweep, from its summary.
 
     Returns

@@ -9,22 +9,13 @@ import numpy as np
 
 from classifier.fit import SKIPPED
 from classifier.report.chart import Axis, Chart, Dot, Grid, Line, Shade, span
-from classifier.report.settings import (
-    REPETITIONS,
-    Row,
-    distinct,
-    drawn,
-    is_done,
-    is_number,
-    rank,
-)
+from classifier.report.settings import REPETITIONS, Row, distinct, drawn, is_done, is_number, rank
 
 SWEEP_PLOT = "sweep.png"
 FAINTEST = 0.05  # share of the colour that the worst has in a heat map
 FEW = 12  # values of a number that all may have a tick of their own
 TINY, HUGE = 1e-200, 1e200  # between them numbers have a place on an axis, with room around it
 MANY = 60  # values of a key through whose best a line says something, at most
-SPREAD = 0.6  # of the room of a category over which its rows are spread
 NAME = 24  # characters of a value that are shown
 PATH_FIGURES = (
     ("loss", "loss", "cross-entropy (nats per example)", 1.0),
@@ -67,46 +58,21 @@ def is_log(rows: list[Row], objective: str) -> bool:
     return objective.endswith("loss") and max(figures, default=1) > 10 * min(figures, default=1) > 0
 
 
-def error_of(row: Row, objective: str) -> float | None:
-    """Return the standard error over repetitions or folds; None where there is one of them."""
+def error_of(row: Row, objective: str) -> float:
+    """Return the standard error over repetitions or folds; 0 where there is one of them."""
     repeated = row.get("repetitions", 1) > 1 or objective.startswith("cv_")
-    error: float | None = row.get(f"{objective}_error")
-    return error if repeated else None
-
-
-def places(rows: list[Row], key: str, axis: Axis) -> list[float]:
-    """Return the numbers of rows on an axis; those of one category stand beside each other."""
-    numbers = [axis.number(row[key]) for row in rows]
-    if not axis.values:
-        return numbers
-    seen = dict.fromkeys(numbers, 0)
-    spread = []
-    for number in numbers:
-        spread.append(number + SPREAD * ((seen[number] + 0.5) / numbers.count(number) - 0.5))
-        seen[number] += 1
-    return spread
+    return row.get(f"{objective}_error") or 0.0 if repeated else 0.0
 
 
 def few(rows: list[Row], objective: str, most: int) -> list[Row]:
-    """Return at most so many rows, in order: half the best, half evenly from the others."""
-    if len(rows) <= most:
-        return rows
-    done = rank(rows, objective)
-    ordered = done + [row for row in rows if not is_done(row, objective)]
-    half = most // 2
-    rest, left = ordered[half:], most - half
-    kept = ordered[:half] + [rest[k * len(rest) // left] for k in range(left)]
-    names = {row["job"] for row in kept}
+    """Return at most so many rows, in order: the best, and evenly from it to the worst."""
+    ranked = rank(rows, objective) + [row for row in rows if not is_done(row, objective)]
+    names = {row["job"] for row in ranked[:: max(1, -(-len(rows) // most))]}
     return [row for row in rows if row["job"] in names]
 
 
 def key_chart(
-    rows: list[Row],
-    key: str,
-    objective: str,
-    jobs: Sequence[Row],
-    winner: str,
-    most: int = 10**6,
+    rows: list[Row], key: str, objective: str, jobs: Sequence[Row], winner: str, most: int = 10**6
 ) -> Chart:
     """Return the objective by a swept key, with a line through the best of each number.
 
@@ -123,39 +89,35 @@ def key_chart(
     values = [] if axis.values else distinct(rows, key)
     best = [ranked[value] for value in values if value in ranked and len(values) <= MANY]
     rows = few(rows, objective, most)
-    numbers = places(rows, key, axis)
     done = [row for row in rows if is_done(row, objective)]
-    errors = {row["job"]: error_of(row, objective) or 0.0 for row in done}
-    repeated = [row.get("jobs", []) if row.get("repetitions", 1) > 1 else [] for row in rows]
-    where = {name: x for names, x in zip(repeated, numbers, strict=True) for name in names}
-    single = [job for job in jobs if job["job"] in where and is_done(job, objective)]
-    ends = [row[objective] + s * errors[row["job"]] for row in done for s in (-1, 0, 1)]
+    repeated = {name for row in rows if row.get("repetitions", 1) > 1 for name in row["jobs"]}
+    single = [job for job in jobs if job["job"] in repeated and is_done(job, objective)]
+    ends = [row[objective] + s * error_of(row, objective) for row in done for s in (-1, 0, 1)]
     ends += [job[objective] for job in single]
     y = span([end for end in ends if end > 0 or not log], objective, log=log)
     chart = Chart(f"{objective} by {key}", axis, y)
     chart.add_line("best", "val", [axis.number(r[key]) for r in best], [r[objective] for r in best])
     for job in single[:most]:
-        chart.marks.append(Dot(where[job["job"]], job[objective], 2.5, "faint"))
-    worst = y.low if objective.endswith("accuracy") else y.high
-    for row, x in sorted(
-        zip(rows, numbers, strict=True), key=lambda pair: pair[0]["job"] == winner
-    ):
-        if row["job"] not in errors:
+        chart.marks.append(Dot(axis.number(job[key]), job[objective], 2.5, "faint"))
+    worst, statuses = y.low if objective.endswith("accuracy") else y.high, set()
+    for row in sorted(rows, key=lambda row: bool(row["job"] == winner)):
+        x, error = axis.number(row[key]), error_of(row, objective)
+        kind, value = "best" if row["job"] == winner else "dot", row[objective]
+        if not is_done(row, objective):
             kind, value = "skipped" if row["status"] == SKIPPED else "lost", worst
-        else:
-            kind, value = "best" if row["job"] == winner else "dot", row[objective]
-            if error := errors[row["job"]]:
-                ends = [(x, max(value - error, y.low)), (x, value + error)]
-                chart.marks.append(Line("", "error", ends))
+            statuses.add(row["status"])
+        elif error:
+            ends = [(x, max(value - error, y.low)), (x, value + error)]
+            chart.marks.append(Line("", "error", ends))
         text = f"job {row['job']}: {key} {value_text(row[key])}, {figure_text(row, objective)}"
         chart.marks.append(Dot(x, value, 5, kind, text, row.get("link", "")))
-    lost = {row["status"] for row in rows if not is_done(row, objective)}
-    name = "mean, standard error" if any(errors.values()) else "a setting" if jobs else "a job"
+    has_errors = any(error_of(row, objective) for row in done)
+    name = "mean, standard error" if has_errors else "a setting" if jobs else "a job"
     chart.keys = [
-        *[("faint", "a job")] * bool(single),
+        ("faint", "a job" * bool(single)),
         ("dot", name),
-        ("lost", " or ".join(sorted(lost - {SKIPPED, "completed"}))),
-        ("skipped", SKIPPED if SKIPPED in lost else ""),
+        ("lost", " or ".join(sorted(statuses - {SKIPPED, "completed"}))),
+        ("skipped", SKIPPED * (SKIPPED in statuses)),
     ]
     return chart
 
@@ -171,14 +133,11 @@ def figure_text(row: Row, objective: str) -> str:
 def shade_of(figures: list[float], objective: str) -> Callable[[float], float]:
     """Return what gives a figure's share of the colour: the best has it whole, losses by log."""
     low, high = min(figures, default=0.0), max(figures, default=1.0)
-    is_accuracy = objective.endswith("accuracy")
-    axis = Axis(low, high, log=not is_accuracy and low > 0)
+    ends = (low, high) if objective.endswith("accuracy") else (high, low)
+    goodness = Axis(*ends, log=objective.endswith("loss") and low > 0)
 
     def shade(figure: float) -> float:
-        if high == low:
-            return 0.5
-        share = axis.place(figure)
-        return FAINTEST + (1 - FAINTEST) * (share if is_accuracy else 1 - share)
+        return 0.5 if high == low else FAINTEST + (1 - FAINTEST) * goodness.place(figure)
 
     return shade
 
@@ -223,35 +182,37 @@ def path_charts(rows: list[Row], best: Row | None, strongest: Row | None) -> lis
     """
     if not rows or best is None:
         return []
-    references = [(float(best["reg"]), f"best: {best['reg']:.3g}", "dashed")]
+    references = [(best["reg"], f"best: {best['reg']:.3g}", "dashed")]
     if strongest is not None and strongest["reg"] != best["reg"]:
         text = f"strongest within one standard error: {strongest['reg']:.3g}"
-        references.append((float(strongest["reg"]), text, "dotted"))
-    references = [reference for reference in references if reference[0] > 0]
+        references.append((strongest["reg"], text, "dotted"))
     charts = []
     regs = [float(row["reg"]) for row in rows]
     for name, title, label, unit in PATH_FIGURES:
-        values = [unit * row[name] for row in rows]
-        errors = [unit * row.get(f"{name}_error", 0.0) for row in rows]
-        train = [unit * row[f"train_{name}"] for row in rows if f"train_{name}" in row]
         most = 100.0 if name == "accuracy" else math.inf
-        low, high = (
-            [min(v + s * e, most) for v, e in zip(values, errors, strict=True)] for s in (-1, 1)
+        values, errors, train = (
+            [unit * row.get(figure, 0.0) for row in rows]
+            for figure in (name, f"{name}_error", f"train_{name}")
         )
+        train = train if f"train_{name}" in rows[0] else []
+        low = [value - error for value, error in zip(values, errors, strict=True)]
+        high = [min(value + error, most) for value, error in zip(values, errors, strict=True)]
         log = name == "weight_norm" and max(values) > 10 * min(values) > 0
-        y = span([*values, *train, *low, *high], label, log=log)
+        y = span([*train, *low, *high], label, log=log)
         y = dataclasses.replace(y, high=min(y.high, 1.02 * most))
         chart = Chart(f"{title} by reg", span(regs, "reg", log=True), y)
         if any(errors):
             area = [*zip(regs, low, strict=True), *list(zip(regs, high, strict=True))[::-1]]
             chart.marks.append(Line(f"one standard error over {best['over']}", "band", area))
-        chart.add_line("training", "train", regs, train or [None] * len(regs))
+        if train:
+            chart.add_line("training", "train", regs, train)
         chart.add_line("held out" if train else "", "val", regs, values)
-        for reference in reversed(references):
-            chart.add_reference(*reference)
-        for row, reg, value, error in zip(rows, regs, values, errors, strict=True):
-            text = f"reg {reg:.3g}: {name} {value:.4g}" + f" ± {error:.2g}" * bool(error)
-            chart.marks.append(Dot(reg, value, 4, "dot", text, row.get("link", "")))
+        for reg, text, dash in reversed(references):
+            if reg > 0:  # 0 has no place on the axis
+                chart.add_reference(float(reg), text, dash)
+        for row, value, error in zip(rows, values, errors, strict=True):
+            text = f"reg {row['reg']:.3g}: {name} {value:.4g}" + f" ± {error:.2g}" * bool(error)
+            chart.marks.append(Dot(float(row["reg"]), value, 4, "dot", text, row.get("link", "")))
         charts.append(chart)
     return charts
 

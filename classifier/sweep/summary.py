@@ -22,11 +22,10 @@ if __name__ == "__main__":  # Ctrl-C ends the imports, which take a second, with
 
 from classifier.fit import SKIPPED
 from classifier.report import settings
-from classifier.report.page import template
 from classifier.report.pages.draw import draw, failure_told, show_run
 from classifier.report.pages.sweep_page import write_sweep_page
 from classifier.report.settings import Row
-from classifier.report.text import flags, shown, text_of
+from classifier.report.text import flags, shown, template, text_of
 from classifier.runs.artifacts import PAGE, PLOTS, read_validation
 from classifier.runs.config import Config, fields_of, flatten
 from classifier.runs.folder import FINISHED, kind_of, read_report

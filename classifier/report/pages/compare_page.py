@@ -13,14 +13,15 @@ from typing import Any
 import numpy as np
 
 from classifier.evaluation import KEPT as EXAMPLES
-from classifier.evaluation import Difference, paired, standard_error
+from classifier.evaluation import Difference, paired
 from classifier.fit import Epoch
 from classifier.model import LinearModel
 from classifier.report.chart import Chart, Dot, Grid, Shade
 from classifier.report.figures import Series, by_epoch, over_epochs, template_images
-from classifier.report.page import data_uri, template
 from classifier.report.settings import METRICS, Row, chance_of, settings_of
+from classifier.report.text import data_uri, template
 from classifier.runs.artifacts import (
+    HISTORY,
     PAGE,
     Predictions,
     read_history,
@@ -36,13 +37,16 @@ from data.options import PLACE
 NAME = "compare.html"
 TITLE = b"<title>Comparison of "  # by which a page of ours is by_name
 LETTERS = "ABCDEFGH"  # of the runs; the eye tells no more colours apart
+OTHERS = (
+    "they were not evaluated on the same examples: their data differ, or were split in another "
+    "way, as by another data.split_seed"
+)
 HELD_OUT = {"test": "test", "val": "validation"}  # what a model is judged by, the better first
 LONGEST = 160  # characters of a setting that are shown
-POINTS = 400  # of a line at most: a drawing has about as many pixels
 CLASSES = 20  # that are shown of more: those in which the runs differ most
 SHADE = 0.6  # of a cell at most, so that its text can be read in the light and in the dark
-PIXELS = 48  # of a side of a template at most; of larger ones every second pixel or less is shown
-PICTURES, BYTES = 80, 2**19  # of all templates at most; the bytes are a guess
+PIXELS = 32  # of a side of a template at most; of larger ones every second pixel or less is shown
+PICTURES = 80  # of templates in all, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +74,6 @@ class Compared:
         """The class of the style sheet that gives its colour."""
         return f"run-{LETTERS.index(self.letter)}"
 
-    def loss_error(self, split: str) -> float | None:
-        """Return the standard error of the loss of a split; None where it is not known."""
-        kept = self.predictions.get(split)
-        return None if kept is None else standard_error(kept.log_p)
-
     def split(self, name: str) -> dict[str, Any]:
         """Return the figures of a split; nothing where it was not evaluated."""
         return self.report["metrics"].get(name) or {}
@@ -90,49 +89,43 @@ def read_compared(places: Sequence[Path]) -> list[Compared]:
         files in it cannot be used.
     """
     if len(places) > len(LETTERS):
+        most = f"at most {len(LETTERS)} can be told apart on a page"
         raise InputError(
-            f"{len(places)} runs: at most {len(LETTERS)} can be told apart on a page; name fewer, "
-            "or look at the index of their folder"
+            f"{len(places)} runs: {most}; name fewer, or make an index of their folder"
         )
-    folders = [_run_of(folder) for folder in places]
-    resolved = [folder.resolve() for folder in folders]
-    for folder in folders:
-        if resolved.count(folder.resolve()) > 1:
+    runs: dict[Path, Compared] = {}
+    for letter, place in zip(LETTERS, places, strict=False):
+        folder = _run_of(place)
+        if folder.resolve() in runs:
             raise InputError(f"{folder}: named twice; a comparison is of different runs")
-    return [_read(letter, folder) for letter, folder in zip(LETTERS, folders, strict=False)]
+        refuse_links(folder)
+        read, reason = (needed_report(folder), read_history(folder / HISTORY)), ""
+        predictions: dict[str, Predictions] = {}
+        try:
+            predictions = read_predictions(folder)
+        except FileNotFoundError:
+            reason = f"it keeps no predictions: it is old, or has more than {EXAMPLES:,} examples"
+        except InputError as error:
+            reason = one_line(error)
+        runs[folder.resolve()] = Compared(letter, folder, *read, predictions, reason)
+    return [*runs.values()]
 
 
 def _run_of(folder: Path) -> Path:
     """Return the folder of a run: this one, or that of a sweep's winner."""
-    if not is_folder(folder):
-        raise InputError(f"{folder}: there is no such folder")
-    kind = kind_of(folder)
+    kind = kind_of(folder) if is_folder(folder) else None
     if kind is None:
         raise InputError(f"{folder}: is not the folder of a run or a sweep")
     if kind == "run":
         return folder
     best = (read_report(folder, "sweep.json") or {}).get("best")
     if not best:
-        raise InputError(
-            f"{folder}: this sweep has no winner yet; name one of its jobs, or make its summary: "
-            f"python -m classifier.sweep.summary {folder}"
-        )
+        way = f"name one of its jobs, or run python -m classifier.sweep.summary {folder}"
+        raise InputError(f"{folder}: this sweep has no winner yet; {way}")
     jobs = [path.name for path in folder.iterdir() if is_folder(path) and not path.is_symlink()]
     if best["folder"] not in jobs:  # what was received leads to no place outside
         raise InputError(f"{folder}: its winner, job {best['job']}, is not there; name another job")
     return folder / str(best["folder"])
-
-
-def _read(letter: str, folder: Path) -> Compared:
-    refuse_links(folder)
-    run = letter, folder, needed_report(folder), read_history(folder / "history.csv")
-    try:
-        return Compared(*run, read_predictions(folder))
-    except FileNotFoundError:
-        kept = f"it was made before runs did, or has more than {EXAMPLES:,} examples"
-        return Compared(*run, {}, f"it keeps no predictions: {kept}")
-    except InputError as error:
-        return Compared(*run, {}, one_line(error))
 
 
 def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
@@ -142,19 +135,15 @@ def why_no_pair(first: Compared, other: Compared, split: str | None) -> str:
     names = ("fingerprint", "test_fingerprint") if split == "test" else ("fingerprint",)
     data = first.report["data"], other.report["data"]
     if not any(data[0].get(name) == data[1].get(name) is not None for name in names):
-        return (
-            "they were not evaluated on the same examples: their data differ, or were split in "
-            "another way, as by another data.split_seed"
-        )
+        return OTHERS
     for run in (first, other):
         if run.no_predictions:
             return f"of {run.letter}, {run.no_predictions}"
         kept, figures = run.predictions.get(split), run.split(split)
         if kept is None or not kept.are_of(figures["n"], figures["accuracy"]):
             return f"the predictions of {run.letter} are not those of its report"
-    if not np.array_equal(first.predictions[split].labels, other.predictions[split].labels):
-        return "they were not evaluated on the same examples: their labels differ"
-    return ""
+    one, two = (run.predictions[split].labels for run in (first, other))
+    return "" if np.array_equal(one, two) else OTHERS
 
 
 def pair(first: Compared, other: Compared, split: str) -> dict[str, Any]:
@@ -194,18 +183,17 @@ def settings_pair(
     """
     folders = [run.folder.resolve() for run in (first, other)]
     places = {folder.parent for folder in folders}
-    rows: list[Row] = []
-    jobs: list[Row] = []
-    objectives = set()
+    rows, jobs, objectives = list[Row](), list[Row](), set[str]()
     for place in places:
         summary = read_report(place, "sweep.json")
         if summary is None or not all("examples" in job for job in summary["jobs"]):
             return []
         refuse_links(place)
-        # What was received leads to no place outside.
-        names = [str(place / Path(job["folder"]).name) for job in summary["jobs"]]
-        own = zip(summary["jobs"], names, strict=True)
-        jobs += (of := [job | {"job": name, "folder": name} for job, name in own])
+        of = []
+        for job in summary["jobs"]:  # what was received leads to no place outside
+            name = str(place / Path(job["folder"]).name)
+            of.append(job | {"job": name, "folder": name})
+        jobs += of
         rows += settings_of(of, summary["swept"], summary["objective"])
         objectives.add(summary["objective"])
     figures = ["val_accuracy", "val_loss"] if objectives <= {*METRICS} else [*objectives]
@@ -232,33 +220,26 @@ def write_comparison(folders: Sequence[Path], place: Path) -> Path:
         When the runs cannot be compared, or something else stands at the place.
     """
     check_own(place, TITLE, "a comparison")
-    runs = read_compared(folders)
+    first, *others = runs = read_compared(folders)
     split = next((name for name in HELD_OUT if all(run.split(name) for run in runs)), None)
-    settled = [settings_pair(runs[0], run, len(runs) - 1) for run in runs[1:]]
-    reasons = [why_no_pair(runs[0], run, split) for run in runs[1:]]
-    # On validation there is one answer: that of the settings counts more than these two models.
-    by_model = [
-        not reason and not (of and split == "val")
-        for of, reason in zip(settled, reasons, strict=True)
-    ]
+    verdicts, n_tests, reason = [], 0, ""
+    for other in others:
+        of_settings = settings_pair(first, other, len(others))
+        reason, of_models = why_no_pair(first, other, split), None
+        # On validation there is one answer: that of the settings counts more than these two models.
+        if split and not reason and not (of_settings and split == "val"):
+            of_models, n_tests = pair(first, other, split), n_tests + 1
+        verdicts.append((other.letter, of_settings, "" if of_settings else reason, of_models))
     page = template("compare.html").render(
         runs=[(run, "/".join(run.folder.resolve().parts[-2:]), _link(run, place)) for run in runs],
         split=split,
         split_name=HELD_OUT.get(str(split), ""),
         flattered=split == "val" and any(kind_of(run.folder.parent) == "sweep" for run in runs),
-        verdicts=[
-            (
-                run.letter,
-                of,
-                "" if of else reason,
-                pair(runs[0], run, str(split)) if shown else None,
-            )
-            for run, of, reason, shown in zip(runs[1:], settled, reasons, by_model, strict=True)
-        ],
-        n_tests=sum(by_model),
+        verdicts=verdicts,
+        n_tests=n_tests,
         settings=setting_rows(runs),
         curves=[curve(runs, figure) for figure in ("loss", "accuracy")],
-        **(learned(runs, split, "" in reasons) if split else {}),
+        **(learned(runs, split, not reason) if split else {}),
     )
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, page)
@@ -303,7 +284,7 @@ def curve(runs: Sequence[Compared], figure: str) -> Chart:
     """
     series, dots = [], []
     for run in runs:
-        train, val = by_epoch(run.history, figure).values()
+        train, val = by_epoch(run.history, figure)
         series.append(Series("", f"{run.kind} mean", "", train if val else {}))
         series.append(Series(run.letter, run.kind, run.letter, val or train))
         epoch, kept = run.report["best_epoch"], (val or train).get(run.report["best_epoch"])
@@ -311,7 +292,7 @@ def curve(runs: Sequence[Compared], figure: str) -> Chart:
             text = f"{run.letter}, kept: epoch {epoch}, {kept:.4g}"
             dots.append(Dot(epoch, kept, 4.5, run.kind, text))
     last = max((row.epoch for run in runs for row in run.history), default=1)
-    chart = over_epochs(figure, series, last, points=POINTS)
+    chart = over_epochs(figure, series, 1, last)
     chart.marks += [dot for dot in dots if chart.y.has(dot.y)]
     return chart
 
@@ -322,56 +303,50 @@ def learned(runs: Sequence[Compared], split: str, is_tested: bool) -> dict[str, 
     Parameters
     ----------
     runs, split : the runs, all of them evaluated on the split.
-    is_tested : whether two runs are of the same examples, and keep their predictions.
+    is_tested : whether the last is of the same examples as the first, and both keep predictions.
     """
     by_name = [{c["class"]: c for c in run.split(split)["per_class"]} for run in runs]
     names = [name for name in by_name[0] if all(name in classes for classes in by_name)]
-    recalls = np.array([[classes[name]["recall"] for classes in by_name] for name in names])
-    spread = np.ptp(recalls, axis=1) if names else np.empty(0)
-    most = np.argsort(-spread, kind="stable")[:CLASSES].tolist()
-    change = _confusion_change(runs, split) if len(runs) == 2 else None
+    recalls = {name: [classes[name]["recall"] for classes in by_name] for name in names}
+    most = sorted(names, key=lambda name: min(recalls[name]) - max(recalls[name]))[:CLASSES]
+    change = _confusion_change(runs[0], runs[1], split) if len(runs) == 2 else None
     is_open = len(runs) == 2 and change is None and is_tested
     return {
-        "classes": [(names[c], by_name[0][names[c]]["support"], recalls[c].tolist()) for c in most],
+        "classes": [(name, by_name[0][name]["support"], recalls[name]) for name in most],
         "n_classes": len(names),
         "change": change,
         "changed": _changed_pairs(runs, split) if is_open else [],
-        "templates": _templates(runs, names, most),
+        "templates": _templates(runs, sorted(most[: PICTURES // len(runs)], key=names.index)),
     }
 
 
-def _confusion_change(runs: Sequence[Compared], split: str) -> Grid | None:
-    """Return how much more often the second run takes a class for another than the first.
+def _confusion_change(first: Compared, other: Compared, split: str) -> Grid | None:
+    """Return how much more often the second run takes a class for another, in percent of these.
 
-    In examples; in percent of the class where the two were not given as many of each. None where
-    their classes differ, or are more than a grid can show.
+    None where their classes differ, or are more than a grid can show.
     """
-    first, other = runs
-    splits = [run.split(split) for run in runs]
-    names, others = (of["confusion_classes"] for of in splits)
-    if names != others or len(names) > CLASSES:
+    names = first.split(split)["confusion_classes"]
+    if names != other.split(split)["confusion_classes"] or len(names) > CLASSES:
         return None
-    one, two = (np.array(of["confusion_matrix"]) for of in splits)
+    one, two = (np.array(run.split(split)["confusion_matrix"]) for run in (first, other))
     n_one, n_two = (np.maximum(matrix.sum(axis=1), 1) for matrix in (one, two))
-    in_examples = np.array_equal(n_one, n_two)
-    change = two / n_two[:, None] - one / n_one[:, None]
-    largest = float(np.abs(change).max())
+    change = 100 * (two / n_two[:, None] - one / n_one[:, None])
+    largest = float(np.abs(change).max()) or 1.0
 
     def shown(true: int, guess: int) -> Shade:
-        size, more = float(change[true, guess]), int(two[true, guess] - one[true, guess])
+        size = float(change[true, guess])
         a = f"{first.letter} {one[true, guess]} of {n_one[true]}"
         b = f"{other.letter} {two[true, guess]} of {n_two[true]}"
         hover = f"{names[true]} taken for {names[guess]}: {a}, {b}"
         if size == 0:
             return Shade("", None, hover)
         better = other if (size > 0) == (true == guess) else first
-        text = f"{more:+d}" if in_examples else f"{100 * size:+.0f}"
-        return Shade(text, SHADE * (0.2 + 0.8 * abs(size) / largest), hover, "", better.kind)
+        share = SHADE * (0.2 + 0.8 * abs(size) / largest)
+        return Shade(f"{size:+.0f}", share, hover, "", better.kind)
 
     each = range(len(names))
     lines = [(names[true], [shown(true, guess) for guess in each]) for true in each]
-    unit = "examples" if in_examples else "percent of the examples"
-    title = f"B less A: {unit} of a class (row) taken for each (column)"
+    title = "B less A: percent of the examples of a class (row) taken for each (column)"
     return Grid(title, "predicted", "true", names, lines)
 
 
@@ -383,33 +358,25 @@ def _changed_pairs(runs: Sequence[Compared], split: str) -> list[list[Any]]:
     names = [c["class"] for c in runs[0].split(split)["per_class"]]
     predictions = (run.predictions[split] for run in runs)
     one, two = (Counter(zip(*map(np.ndarray.tolist, of[:2]), strict=True)) for of in predictions)
-    confusions = sorted(pair for pair in one.keys() | two.keys() if pair[0] != pair[1])
-    changed = [pair for pair in confusions if one[pair] != two[pair]]
-    changed.sort(key=lambda pair: -abs(one[pair] - two[pair]))
-    return [[names[t], names[g], one[t, g], two[t, g]] for t, g in changed[:CLASSES]]
+    pairs = sorted(one.keys() | two.keys(), key=lambda pair: (-abs(one[pair] - two[pair]), pair))
+    confusions = [pair for pair in pairs if pair[0] != pair[1] and one[pair] != two[pair]]
+    return [[names[t], names[g], one[t, g], two[t, g]] for t, g in confusions[:CLASSES]]
 
 
-def _templates(
-    runs: Sequence[Compared], names: Sequence[str], most: Sequence[int]
-) -> list[tuple[str, list[str]]]:
-    """Return classes, and of each the templates of all runs.
+def _templates(runs: Sequence[Compared], names: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Return classes, which all runs have, and of each the templates of all runs.
 
-    None where the runs share no class, or their examples are no images of one shape.
-
-    Of many classes those in which the runs differ most, whose places are `most`, and of large
-    images not every pixel: the page stays small enough to be sent.
+    None where the runs share no class, or their examples are no images of one shape. Of large
+    images not every pixel is shown: the page stays small enough to be sent.
     """
     shape = runs[0].report["data"]["image_shape"]
     if not shape or not names or any(run.report["data"]["image_shape"] != shape for run in runs):
         return []
     step = -(-max(shape[:2]) // PIXELS)
-    size = 4 * math.prod(-(-side // step) for side in shape[:2])  # three colours, in base64
-    n = max(1, min(PICTURES, BYTES // size) // len(runs))
-    chosen = [names[c] for c in sorted(most[:n])]
     pictures = []
     for run in runs:
         model = LinearModel.load(run.folder / "model.npz")
         place = {str(name): c for c, name in enumerate(model.classes)}
-        weights = model.W.T[[place[name] for name in chosen]].reshape(-1, *shape)[:, ::step, ::step]
+        weights = model.W.T[[place[name] for name in names]].reshape(-1, *shape)[:, ::step, ::step]
         pictures.append([data_uri(image) for image in template_images(weights)])
-    return [(name, list(images)) for name, *images in zip(chosen, *pictures, strict=True)]
+    return [(name, list(images)) for name, *images in zip(names, *pictures, strict=True)]

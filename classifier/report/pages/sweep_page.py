@@ -1,44 +1,27 @@
 """The page of a sweep, sweep.html, from the content of its summary."""
 
+import itertools
 import json
-import math
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 
-from classifier.report.chart import Axis, Grid, apart, span
-from classifier.report.page import template
-from classifier.report.pages.run_page import command
-from classifier.report.settings import (
-    Row,
-    drawn,
-    figures_of,
-    is_done,
-    metrics_of,
-    near_best,
-    rank,
-    status_counts,
-)
-from classifier.report.sweep_figures import (
-    few,
-    figure_text,
-    heat_map,
-    is_log,
-    key_axis,
-    key_chart,
-    path_charts,
-    shade_of,
-    value_text,
-)
+from classifier.report import settings, sweep_figures
+from classifier.report.chart import apart, span
+from classifier.report.figures import by_epoch
+from classifier.report.pages.draw import command
+from classifier.report.settings import Row, is_done, rank
+from classifier.report.sweep_figures import heat_map, is_log, key_axis, key_chart, value_text
+from classifier.report.text import template
 from classifier.runs.artifacts import PAGE, read_history
 from data.files.store import write_text
 
 NAME = "sweep.html"
 DOTS = 1600  # in all charts of the keys, about
 LINES = 300  # through all keys, at most
-CELLS, OPEN = 2500, 50  # of all heat maps of a page, about, and lines that are not folded away
+CELLS = 2500  # of all heat maps of a page, about
 ROWS = 800  # of the table, at most
 CURVES = 300  # jobs of which a page has a curve, at most
 POINTS = 40  # of a curve, at most
@@ -49,32 +32,35 @@ def write_sweep_page(sweep: Path, summary: dict[str, Any]) -> None:
     """Write the page of the sweep in a folder, into it, from its summary and the runs' folders."""
     objective, best = summary["objective"], summary["best"]
     jobs = {job["job"]: job | {"link": _link(sweep, job)} for job in summary["jobs"]}
-    shown, swept, keys, pairs = drawn(summary)
+    shown, swept, keys, pairs = settings.drawn(summary)
     rows = [_with_jobs(row, jobs) for row in shown]
     path = [row | {"link": jobs[row["job"]]["link"]} for row in summary["path"]]
     done = rank(rows, objective)
     listed = [*done, *(row for row in rows if not is_done(row, objective))]
-    most = max(50, DOTS // max(4, len(keys)))
-    winner = best["job"] if best else ""
+    most, winner = max(50, DOTS // max(4, len(keys))), best["job"] if best else ""
+    drawn, every = keys if done else [], [*jobs.values()]
+    maps = [heat_map(rows, pair, objective, winner) for pair in pairs if done]
+    sizes = itertools.accumulate(len(grid.columns) * len(grid.lines) for grid in maps)
     page = template("sweep.html").render(
         place="/".join(sweep.resolve().parts[-2:]),
         summary=summary,
-        status_counts=status_counts,
+        status_counts=settings.status_counts,
         command=command(sweep),
-        path=path_charts(path, best, summary["one_standard_error"]),
-        figures=[name for name in figures_of(rows, swept) if not name.endswith("_error")],
-        metrics=metrics_of(summary["settings"]),
+        path=sweep_figures.path_charts(path, best, summary["one_standard_error"]),
+        figures=[n for n in settings.figures_of(rows, swept) if not n.endswith("_error")],
+        metrics=settings.metrics_of(summary["settings"]),
         rows=listed[:ROWS],
         n_rows=len(rows),
-        near=[row["job"] for row in near_best(rows, objective)],
-        n_drawn=min(most, len(rows)),
-        charts=[
-            key_chart(rows, key, objective, [*jobs.values()], winner, most) for key in keys if done
+        near=[row["job"] for row in settings.near_best(rows, objective)],
+        n_drawn=len(sweep_figures.few(rows, objective, most)),
+        charts=[key_chart(rows, key, objective, every, winner, most) for key in drawn],
+        # The first one in any case.
+        heat_maps=[
+            grid for grid, n in zip(maps, sizes, strict=True) if grid is maps[0] or n <= CELLS
         ],
-        heat_maps=_heat_maps(rows, pairs, objective, winner) if done else [],
         n_pairs=len(pairs),
-        parallel=parallel(rows, keys, objective) if done and len(keys) > 2 else None,
-        curves=curves(sweep, done, [*jobs.values()]),
+        parallel=parallel(rows, keys, objective) if len(drawn) > 2 else None,
+        curves=curves(sweep, done, every),
         best=best and _with_jobs(best, jobs),
         best_page=f"best/{PAGE}" if (sweep / "best" / PAGE).exists() else "",
         best_command=command(sweep / best["folder"]) if best else "",
@@ -99,22 +85,6 @@ def _link(sweep: Path, job: Row) -> str:
     return next((name for name in names if (sweep / name).exists()), "")
 
 
-def _heat_maps(
-    rows: list[Row], pairs: list[tuple[str, str]], objective: str, winner: str
-) -> list[tuple[Grid, bool]]:
-    """Return a heat map for each pair, and whether it is folded away, as long as there is room."""
-    maps: list[tuple[Grid, bool]] = []
-    cells = lines = 0
-    for pair in pairs:
-        grid = heat_map(rows, pair, objective, winner)
-        cells += len(grid.columns) * len(grid.lines)
-        lines += len(grid.lines)
-        if maps and cells > CELLS:
-            break
-        maps.append((grid, bool(maps) and lines > OPEN))
-    return maps
-
-
 def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]:
     """Return parallel coordinates: an axis for each key and the objective, a line for each row.
 
@@ -123,33 +93,27 @@ def parallel(rows: list[Row], keys: list[str], objective: str) -> dict[str, Any]
     Source: A. Inselberg, The plane with parallel coordinates, The Visual Computer 1985.
     """
     shown = [row for row in rank(rows, objective) if all(row[key] is not None for key in keys)]
-    shown = few(shown, objective, LINES)
+    shown = sweep_figures.few(shown, objective, LINES)
     scales = {key: key_axis(shown, key) for key in keys}
     scales[objective] = span([row[objective] for row in shown], log=is_log(shown, objective))
-    step = max(130, min(220, 900 // len(keys)))
-    shade = shade_of([row[objective] for row in shown], objective)
-
-    def at(k: int, scale: Axis, number: float) -> tuple[int, float]:
-        return LEFT + k * step, LOW - scale.place(number) * (LOW - TOP)
-
-    lines = []
-    for row in reversed(shown):
-        places = [
-            at(k, scale, scale.number(row[name])) for k, (name, scale) in enumerate(scales.items())
-        ]
-        values = ", ".join(f"{key} {value_text(row[key])}" for key in keys)
-        lines.append(
-            {
-                "points": " ".join(f"{x},{y:.1f}" for x, y in places),
-                "text": f"job {row['job']}: {values}, {figure_text(row, objective)}",
-                "share": f"{shade(row[objective]):.3g}",
-                "link": row["link"],
-            }
-        )
+    shade = sweep_figures.shade_of([row[objective] for row in shown], objective)
     axes = []
     for k, (name, scale) in enumerate(scales.items()):
-        ticks = [(at(k, scale, number)[1], text) for number, text in scale.ticks()]
-        axes.append((LEFT + k * step, name, apart(ticks, 20)))
+        x = LEFT + k * max(130, min(220, 900 // len(keys)))
+        ticks = [(LOW - scale.place(number) * (LOW - TOP), text) for number, text in scale.ticks()]
+        axes.append((x, name, apart(ticks, 20)))
+    lines = []
+    for row in reversed(shown):
+        places = [scale.place(scale.number(row[name])) for name, scale in scales.items()]
+        points = [
+            f"{x},{LOW - y * (LOW - TOP):.1f}" for (x, *_), y in zip(axes, places, strict=True)
+        ]
+        values = ", ".join(f"{key} {value_text(row[key])}" for key in keys)
+        text = f"job {row['job']}: {values}, {sweep_figures.figure_text(row, objective)}"
+        share = f"{shade(row[objective]):.3g}"
+        lines.append(
+            {"points": " ".join(points), "text": text, "share": share, "link": row["link"]}
+        )
     return {"ends": (TOP, LOW), "axes": axes, "lines": lines}
 
 
@@ -167,12 +131,10 @@ def curves(sweep: Path, done: list[Row], jobs: list[Row]) -> str:
     by_link = {}
     for job in jobs[:CURVES]:
         try:
-            history = read_history(sweep / job["folder"] / "history.csv")
+            train, val = by_epoch(read_history(sweep / job["folder"] / "history.csv"), "loss")
         except (OSError, ValueError, TypeError, StopIteration):  # none, or cut short
             continue
-        losses = [(row.epoch, row.val_loss) for row in history if row.val_loss is not None]
-        losses = losses or [(row.epoch, row.train_loss) for row in history]
-        finite = [(epoch, loss) for epoch, loss in losses if math.isfinite(loss)]
+        finite = [*(val or train).items()]
         if len(finite) > 1 and job["link"]:
             n = min(POINTS, len(finite))
             places = np.linspace(0, len(finite) - 1, n).round().astype(int).tolist()

@@ -31,12 +31,18 @@ CONFIG = {
 }
 
 
-def history_of(train, val=None):
+def _history_of(train, val=None):
     val = [None] * len(train) if val is None else val
     return [
         Epoch(e, 10 * e, 0.1, t, 1 - 0.9 / e, v, None if v is None else 0.5, 0.01)
         for e, (t, v) in enumerate(zip(train, val, strict=True), 1)
     ]
+
+
+@pytest.fixture
+def history_of():
+    """Make a history of losses; the accuracies are 1 - 0.9 / epoch, and of validation 1/2."""
+    return _history_of
 
 
 def predictions_of(model, X, y):
@@ -104,7 +110,7 @@ def leave(tmp_path):
         mark(folder, "run")
         write_status(folder, "completed", "all epochs done")
         made.model.save(folder / "model.npz")
-        write_history(folder / "history.csv", history or history_of((2.0, 1.0, 0.5)))
+        write_history(folder / "history.csv", history or _history_of((2.0, 1.0, 0.5)))
         made.report |= options | {"config": CONFIG | (config or {})}
         write_json(folder / "report.json", made.report)
         made.said = {s: predictions_of(made.model, *made.splits[s]) for s in ("val", "test")}

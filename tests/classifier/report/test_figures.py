@@ -12,8 +12,6 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from classifier.evaluation import evaluate, strongest_features
-from classifier.fit import Epoch
-from classifier.model import LinearModel
 from classifier.report.chart import HUES, Box, Dot, Line, Picture, Text, one_line, rgb, shades
 from classifier.report.figures import (
     AGAINST,
@@ -38,42 +36,36 @@ ERROR = "expected_calibration_error"
 NAMES = ["$^$", "${$", "a$\\foo$", "$\\mathrm{K}^{0}_{L}$", "_b", "日本語", "", "two\nlines"]
 
 
-def history_of(train, val):
-    losses = enumerate(zip(train, val, strict=True), 1)
-    return [Epoch(e, 10 * e, 0.1, t, 0.5, v, 0.4, 0.01) for e, (t, v) in losses]
-
-
 def of_kind(chart, kind):
     return [mark for mark in chart.marks if isinstance(mark, kind)]
 
 
-def test_curves_show_the_history_the_kept_epoch_and_the_line_of_guessing(run_of):
+def test_curves_show_the_history_the_kept_epoch_and_the_line_of_guessing(run_of, history_of):
     report = run_of(n_classes=3).report
     history = history_of((2.0, 1.0, 0.5), (1.5, 0.9, None))
     chart = curve(history, report, "loss")
     lines = {line.label: [*zip(*line.points, strict=True)] for line in of_kind(chart, Line)}
     assert lines["training, mean of the epoch"] == [(1, 2, 3), (2, 1, 0.5)]
     assert lines["validation, after the epoch"] == [(1, 2), (1.5, 0.9)]
-    assert lines["guessing, 1.10"][1] == pytest.approx([np.log(3)] * 2)
+    assert lines["guessing, 1.10"] == [(0.5, 3.5), pytest.approx([np.log(3)] * 2)]
     assert lines["kept: epoch 2"][0] == (2, 2)
-    texts = [stripe.text for stripe in of_kind(chart, Box)]
-    assert texts[1:] == ["epoch 2: training 1, validation 0.9", "epoch 3: training 0.5"]
-    assert of_kind(chart, Box)[1].x == 1.5
-    assert [(dot.x, dot.y) for dot in of_kind(chart, Dot)] == [  # a short run's lines have dots
-        (1, 2), (2, 1), (3, 0.5), (1, 1.5), (2, 0.9),
-    ]  # fmt: skip
-    assert chart.x.label == "epoch"
-    assert "nats" in chart.y.label
+    stripes = of_kind(chart, Box)
+    texts = ["epoch 2: training 1, validation 0.9", "epoch 3: training 0.5"]
+    assert ([stripe.text for stripe in stripes[1:]], stripes[1].x) == (texts, 1.5)
+    dots = [(1, 2), (2, 1), (3, 0.5), (1, 1.5), (2, 0.9)]  # a short run's lines have dots
+    assert [(dot.x, dot.y) for dot in of_kind(chart, Dot)] == dots
     chart = curve(history, report, "accuracy")
-    assert [line.points[0] for line in of_kind(chart, Line)[1:]] == [(1, 50), (1, 40)]
+    assert [line.points[1][1] for line in of_kind(chart, Line)[1:]] == pytest.approx([55, 50])
     assert "%" in chart.y.label
 
 
 @pytest.mark.parametrize(
     ("last", "is_log"), [(0.21, False), (0.19, True), (1e9, True), (np.inf, False)]
 )
-def test_losses_over_more_than_a_tenfold_are_on_a_logarithmic_axis(last, is_log, run_of):
-    chart = curve(history_of((2.0, 1.0, last), (None,) * 3), run_of(n_classes=3).report, "loss")
+def test_losses_over_more_than_a_tenfold_are_on_a_logarithmic_axis(
+    last, is_log, run_of, history_of
+):
+    chart = curve(history_of((2.0, 1.0, last)), run_of(n_classes=3).report, "loss")
     finite = [loss for loss in (2.0, 1.0, last) if loss < np.inf]
     assert chart.y.log == is_log
     assert all(0 < chart.y.place(loss) < 1 for loss in (*finite, np.log(3)))
@@ -108,9 +100,9 @@ def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_col
     np.testing.assert_array_equal(shown, counts)
 
 
-@pytest.mark.parametrize("n_classes", [20, 21, 130])
+@pytest.mark.parametrize("n_classes", [20, 21, 110])
 def test_of_many_classes_the_counts_and_of_more_some_classes_are_left_out(n_classes, run_of):
-    report = run_of(0.1, n_classes=n_classes, n=(9, 9, 2000)).report
+    report = run_of(0.1, n_classes=n_classes, n=(9, 9, 500)).report
     test, grid = report["metrics"]["test"], confusions(report)
     assert any(cell.text for _, cells in grid.lines for cell in cells) == (n_classes <= 20)
     assert len(grid.columns) == len(grid.lines) == min(n_classes, 100)
@@ -145,48 +137,40 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after(run_of):
     ]
 
 
-@pytest.mark.parametrize("image_shape", [(4, 4), (4, 4, 3), (4, 5, 1), (1, 16)])
-@pytest.mark.parametrize("n_classes", [3, 130])
+@pytest.mark.parametrize(
+    ("image_shape", "n_classes"), [((4, 4), 3), ((4, 4, 3), 110), ((4, 5, 1), 110), ((1, 16), 3)]
+)
 def test_templates_share_one_symmetric_scale(image_shape, n_classes, run_of):
     model = run_of(image_shape=image_shape, n_classes=n_classes).model
-    title, pictures = templates(model)
+    title, (pictures,) = templates(model)
     shown = min(n_classes, 100)
-    assert [name for name, _ in pictures.named] == [f"class {c}" for c in range(shown)]
+    assert [name for name, _ in pictures] == [f"class {c}" for c in range(shown)]
     assert (f"the first 100 of {n_classes} classes" in title) == (n_classes > 100)
     limit, is_coloured = np.abs(model.W[:, :100]).max(), image_shape[2:] == (3,)
     size = (model.W.T[:shown] / limit).reshape(shown, *image_shape)
     if is_coloured:
         expected = 255 * (0.5 + size / 2)
-        assert f"(to {limit:.2g})" in title
+        assert f"grey is 0; bright (to {limit:.2g}) speaks for the class, dark against it" in title
     else:
         size = size.reshape(*size.shape[:3], 1)
-        towards = np.where(size > 0, FOR, AGAINST)  # red speaks for the class, blue against it
-        expected = 255 + abs(size) * (towards - 255.0)
-        _, ticks, _ = pictures.scale
-        assert (ticks[0], ticks[-1]) == ((0, f"{-limit:.2g}"), (1, f"{limit:.2g}"))
-    np.testing.assert_allclose([image for _, image in pictures.named], expected, atol=1e-3)
+        expected = 255 + abs(size) * (np.where(size > 0, FOR, AGAINST) - 255.0)
+        assert f"white is 0; red (to {limit:.2g}) speaks for the class, blue against it" in title
+    np.testing.assert_allclose([image for _, image in pictures], expected, atol=1e-3)
     images = [mark for mark in drawing_of(pictures).marks if isinstance(mark, Picture)]
-    assert len(images) == shown + (not is_coloured)
-    nothing = LinearModel(0 * model.W, model.b, model.classes, model.features, image_shape, {})
+    assert len(images) == shown
+    nothing = dataclasses.replace(model, W=0 * model.W)
     assert "nothing was learned" in templates(nothing)[0]
 
 
 FEATURES = [
     *("age", "age is missing", "city = (other)", 'note: "refund"', "<b>&amp;", "$x^2$", "a_b", ""),
-    *(
-        "city = אוסלו",
-        "name = محمد",
-        "日本 = 東京都千代田区" * 3,
-        "MARITAL STATUS = NEVER MARRIED",
-        "W" * 90,
-        "🐈‍⬛ = 猫",
-        "two\nlines\u202e",
-    ),
+    *("city = אוסלו", "name = محمد", "日本 = 東京都千代田区" * 3, "MARITAL STATUS = NEVER MARRIED"),
+    *("W" * 90, "🐈‍⬛ = 猫", "two\nlines\u202e"),
     *(f"column {d} = a value that is as long as {d} others" for d in range(39)),
 ]
 
 
-@pytest.mark.parametrize(("n_classes", "n_features"), [(2, 4), (3, 14), (10, 54), (20, 54)])
+@pytest.mark.parametrize(("n_classes", "n_features"), [(2, 4), (12, 54)])
 def test_the_strongest_features_have_the_largest_weights_of_either_sign(
     n_classes, n_features, run_of, check_room
 ):
@@ -217,8 +201,9 @@ def test_the_strongest_features_have_the_largest_weights_of_either_sign(
         check_room(drawing_of(chart))
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 1), (2, 3, 3)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int16])
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((2, 3), np.uint8), ((2, 3, 1), np.float32), ((2, 3, 3), np.int16)]
+)
 def test_examples_share_one_scale_from_black_to_white(shape, dtype):
     X = (np.arange(2 * np.prod(shape)).reshape(2, *shape) * 5 + 3).astype(dtype)
     expected = (X.astype(float) - X.min()) / (X.max() - X.min()) * 255
@@ -319,44 +304,39 @@ def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(repor
         assert f"\n{c['class']}  {row}" in text
     worst = split["confusions"][0]
     assert f"{worst['count']}  {worst['true']} taken for {worst['predicted']}" in text
-    accuracy, loss = (heading(report, figure) for figure in ("accuracy", "loss"))
-    assert accuracy == f"mine: {reported} accuracy {split['accuracy']:.2%}"
-    assert loss == f"mine: {reported} loss {split['loss']:.4f}"
+    values = {"accuracy": f" {split['accuracy']:.2%}", "loss": f" {split['loss']:.4f}"}
+    for figure, value in (values | {"reliability": ""}).items():
+        assert heading(report, figure) == f"mine: {reported} {figure}{value}  (lr 0.25, reg 0.0001)"
     chart = reliability(report)
     assert f"of the {reported} examples" in confusions(report).title.lower()
     assert chart.title == f"Reliability, {reported}"
-    assert heading(report, "reliability") == f"mine: {reported} reliability"
     shown = {dot.text.split()[0] for dot in of_kind(chart, Dot)}
     assert shown == {str(n) for n in split["reliability"]["n"] if n}
 
 
-@pytest.mark.parametrize(("right", "n"), [(0, 7), (7, 7), (348, 360), (1, 3), (59_999, 60_000)])
+@pytest.mark.parametrize(("right", "n"), [(0, 7), (348, 360)])
 def test_an_accuracy_has_wilsons_interval_and_a_loss_its_standard_error(right, n):
     split = {"n": n, "loss": 0.5, "loss_error": 0.0123, "accuracy": right / n}
     old = {"n": n, "loss": 0.5, "accuracy": right / n}  # of an earlier version
     table = text_of("metrics_table", {"train": split, "val": old, "test": split})
-    _, train, val, test = table.splitlines()
+    _, train, val, test = (line.split() for line in table.splitlines())
     between = binomtest(right, n).proportion_ci(0.95, "wilson")
-    shown = f"{right / n:.4f} ({between.low:.3f} to {between.high:.3f})"
-    assert test.split() == ["test", str(n), "0.5000", "+-", "0.012", *shown.split()]
-    assert val.split() == ["val", str(n), "0.5000", *shown.split()]
-    assert train.split() == ["train", str(n), "0.5000", f"{right / n:.4f}"]
-    assert max(map(len, (train, val, test))) <= 72
+    shown = f"{right / n:.4f} ({between.low:.3f} to {between.high:.3f})".split()
+    assert test == ["test", str(n), "0.5000", "+-", "0.012", *shown]
+    assert val == ["val", str(n), "0.5000", *shown]
+    assert train == ["train", str(n), "0.5000", shown[0]]
 
 
 def test_the_text_says_how_it_ended_how_near_its_optimum_and_what_calibration_changed(run_of):
     report = run_of().report
+    text = text_of("report_text", report)
+    assert "\ncompleted: all epochs done; best epoch 2 of 3\n" in text
     near = "(training loss + penalty), within 25.00 % of the lowest objective there is"
-    for certificate in (report["certificate"], report["certificate"] | {"relative": 1.0}, None):
-        text = text_of("report_text", report | {"certificate": certificate})
-        assert (near in text) == (certificate == report["certificate"])
-        assert "optimum" not in text
+    assert near in text
+    assert near not in text_of("report_text", report | {"certificate": None})
     ended = "diverged in epoch 2 with lr=9"
-    for changes, words in (
-        ({}, "\ncompleted: all epochs done; best epoch 2 of 3\n"),
-        ({"status": "diverged", "ended": ended}, f"\n{ended}; best"),
-    ):
-        assert words in text_of("report_text", report | changes)
+    text = text_of("report_text", report | {"status": "diverged", "ended": ended})
+    assert f"\n{ended}; best" in text
     before, after = report["metrics"], run_of(2.0).report["metrics"]
     calibration = {"temperature": 4.0, "before": before | {"train": None}}
     text = text_of("report_text", report | {"calibration": calibration, "metrics": after})

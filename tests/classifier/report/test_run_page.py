@@ -8,18 +8,11 @@ import pytest
 from scipy.stats import binomtest
 
 from classifier.evaluation import strongest_features
-from classifier.report.page import td, tr
-from classifier.report.pages.run_page import (
-    command,
-    confused_pairs,
-    ends_of_classes,
-    write_run_page,
-)
-from classifier.report.text import text_of
+from classifier.report.pages.draw import command, draw
+from classifier.report.text import td, text_of, tr
 from classifier.runs.artifacts import DRAWN, read_examples, write_examples
 from data.dataset import Dataset, Split
 from data.errors import InputError
-from data.files.store import write_json
 
 ERROR = "expected_calibration_error"
 
@@ -28,7 +21,7 @@ ERROR = "expected_calibration_error"
 def page_of(leave, read):
     def page(name="run", **options):
         run = leave(name, **options)
-        write_run_page(run.folder)
+        draw("page", run.folder)
         return run, read(run.folder / "report.html")
 
     return page
@@ -101,74 +94,44 @@ def test_calibration_and_folds_are_shown_where_there_are_any(page_of, run_of):
     assert "The run was not calibrated" in page.text
 
 
-BAND = "The band is one standard error, over"
-
-
-@pytest.mark.parametrize(
-    ("by", "n", "choice", "kept"),
-    [
-        (
-            *("cv", 5, "best"),
-            "The one with the best loss on 5 folds was kept, trained on all of their examples: "
-            f"0.01. {BAND} the folds.",
-        ),
-        (
-            *("val", 300, "1se"),
-            "The strongest within one standard error of the best loss on 300 validation examples "
-            f"was kept: 0.01. {BAND} these examples.",
-        ),
-    ],
-)
-def test_a_penalty_that_was_chosen_is_shown_with_its_path(by, n, choice, kept, page_of):
+@pytest.mark.parametrize(("by", "n", "choice"), [("cv", 5, "best"), ("val", 300, "1se")])
+def test_a_penalty_that_was_chosen_is_shown_with_its_path(by, n, choice, page_of):
     figures = {"loss": 0.5, "loss_error": 0.1, "accuracy": 0.75, "accuracy_error": 0.02}
     figures |= {"train_loss": 0.25, "train_accuracy": 1.0, "weight_norm": 3.0}
     rows = [{"reg": 10.0**-k, "status": "completed"} | figures for k in range(5)]
     rows[4] |= dict.fromkeys(figures) | {"status": "skipped"}
+    over = f"{n} folds" if by == "cv" else f"{n} validation examples"
     found = {"by": by, "n": n, "metric": "loss", "choice": choice, "penalties": rows}
-    found |= {"best": 1e-3, "one_standard_error": 0.01}
-    found["over"] = f"{n} folds" if by == "cv" else f"{n} validation examples"
+    found |= {"best": 1e-3, "one_standard_error": 0.01, "over": over}
     _, page = page_of(reg=0.01, reg_path=found)
-    weaker = "of which 1 turned out to be weaker than needed"
-    assert f"5 penalties were tried, {weaker}. {kept}" in page.text
+    assert "5 penalties were tried, of which 1 turned out to be weaker than needed. " in page.text
+    if choice == "best":
+        kept = f"The one with the best loss on {over} was kept, trained on all of their examples"
+        band = "the folds."
+    else:
+        kept = f"The strongest within one standard error of the best loss on {over} was kept"
+        band = "these examples."
+    assert f"{kept}: 0.01. The band is one standard error, over {band}" in page.text
     assert "reg 0.01 of 5 tried" in page.text
     assert page.rows("Penalties")["0.01"][:3] == ["completed", "0.5", "0.1"]
     assert page.rows("Penalties")["0.0001"][:3] == ["skipped", "–", "–"]
 
 
-def test_classes_that_are_taken_for_each_other_are_one_pair():
-    matrix = np.random.default_rng(0).integers(0, 4, (8, 8))
-    pairs = confused_pairs([*range(8)], matrix.tolist())
-    both = (matrix + matrix.T)[np.triu_indices(8, 1)]
-    counts = [pair["a_for_b"] + pair["b_for_a"] for pair in pairs]
-    assert counts == sorted(both[both > 1].tolist(), reverse=True)[:10]
-    assert len({frozenset((pair["a"], pair["b"])) for pair in pairs}) == 10
-    for pair in pairs:
-        assert pair["a_for_b"] == matrix[pair["a"], pair["b"]] >= pair["b_for_a"]
-        assert pair["b_for_a"] == matrix[pair["b"], pair["a"]]
-    assert confused_pairs(["a", "b"], [[9, 1], [0, 9]]) == []  # one alone is no pattern
-
-
-def test_of_many_classes_the_worst_and_the_best_are_shown(run_of):
-    classes = run_of(0.3, n_classes=60, n=(9, 9, 4000)).report["metrics"]["test"]["per_class"]
-    classes[7] |= {"support": 0, "f1": 0.0}  # of which nothing is known
-    worst, best = ends_of_classes(classes).values()
-    f1 = sorted(c["f1"] for c in classes if c["support"])
-    assert [c["f1"] for c in worst] == f1[:10]
-    assert [c["f1"] for c in best] == f1[::-1][:10]
-    assert ends_of_classes(classes[:30]) == {}
-
-
 def test_the_page_of_many_classes_says_what_it_leaves_out_and_stays_small(page_of):
     names = np.array([f"{c:04} {'of a name that goes on ' * 4}" for c in range(1000)])
-    size = {"n_classes": 1000, "n": (9, 9, 5000), "image_shape": (4, 2)}
+    size = {"n_classes": 1000, "n": (9, 9, 2000), "image_shape": (4, 2)}
     run, page = page_of(signal=0.0, names=names, **size, config={"report": {"plots": "all"}})
     assert len(page.html) < 2_000_000
     assert page.html.count("<img") == 100  # the first templates
-    outside = 5000 - np.sum(run.report["metrics"]["test"]["confusion_matrix"])
+    outside = 2000 - np.sum(run.report["metrics"]["test"]["confusion_matrix"])
     assert outside > 0
     shown = "is of the 100 of 1,000 classes with the most errors"
-    assert f"{shown}; {outside:,} of 5,000 examples" in page.text
-    assert "All 1000 classes, as a table" in page.text
+    assert f"{shown}; {outside:,} of 2,000 examples" in page.text
+    rows = page.rows("Figures of each class")
+    f1 = [float(row[2]) for row in rows.values() if row[3] not in ("0", "examples")]
+    assert f1 == sorted(f1)  # those without examples come last
+    assert [row[3] for row in rows.values()][1 + len(f1) :] == ["0"] * (1000 - len(f1))
+    assert page.html.count('class="sortable first"') == 1
     assert "The first 100 of 1000 classes." in page.text
     assert '<a href="weights.png">' in page.html  # is drawn later
     certificate = {"excess": 0.9, "relative": 9.0}
@@ -183,42 +146,36 @@ def test_the_page_of_many_classes_says_what_it_leaves_out_and_stays_small(page_o
     assert "weights.png" not in page.html
 
 
-def test_named_features_are_a_chart_a_table_and_lines_of_text(leave, read):
-    names = ["<b>bold</b>", "$x$", "two\nlines", "long," * 99]
-    run = leave(n_classes=30, image_shape=(4,))
-    counts = np.r_[np.ones(25), np.full(5, 2)]
-    strongest = strongest_features(run.model, names, counts)
-    write_json(run.folder / "report.json", run.report | {"features": strongest})
-    write_run_page(run.folder)
-    page = read(run.folder / "report.html")
-    shown = [*range(5), *range(25, 30)]
-    rows = page.tables["The strongest features of each class"][1:]
+def test_named_features_are_a_chart_a_table_and_lines_of_text(page_of, run_of):
+    names, counts = ["<b>bold</b>", "$x$", "two\nlines", "long," * 99], np.r_[[1] * 25, [2] * 5]
+    size = {"n_classes": 30, "image_shape": (4,)}
+    model = run_of(**size).model
+    strongest = strongest_features(model, names, counts)
+    _, page = page_of(**size, features=strongest)
+    rows, shown = (
+        page.tables["The strongest features of each class"][1:],
+        [*range(5), *range(25, 30)],
+    )
     assert [*dict.fromkeys(row[0] for row in rows)] == [f"class {c}" for c in shown]
-    told = [(row[0], row[1][:6].strip(), row[2]) for row in rows]
-    assert {*told} == {
-        (f"class {c}", name[:6].replace("\n", "�").strip(), f"{run.model.W[d, c]:.4g}")
-        for c in shown
-        for d, name in enumerate(names)
+    short = [name[:6].replace("\n", "�").strip() for name in names]
+    expected = {
+        (f"class {c}", name, f"{model.W[d, c]:.4g}") for c in shown for d, name in enumerate(short)
     }
+    assert {(row[0], row[1][:6].strip(), row[2]) for row in rows} == expected
     assert max(len(row[1]) for row in rows) == 200
     assert "Shown are the 10 of 30 classes with the most training examples." in page.text
     assert "grows by one after preprocessing=standardize (by one standard deviation)." in page.text
     assert "<b>bold" not in page.html
-    assert [figure.count("<rect") for figure in page.html.split("<figcaption>Class ")[1:]] == [
-        4
-    ] * 10
-    text = text_of("features_text", strongest).splitlines()
-    assert len(text) == 11
-    for line, c in zip(text[1:], shown, strict=True):
-        largest = np.argsort(-np.abs(run.model.W[:, c]))[:3]
+    charts = page.html.split("<figcaption>Class ")[1:]
+    assert [chart.count("<rect") for chart in charts] == [4] * 10
+    _, *text = text_of("features_text", strongest).splitlines()
+    for line, c in zip(text, shown, strict=True):
+        largest = np.argsort(-np.abs(model.W[:, c]))[:3]
         weights = re.findall(r"\(([+-][0-9.e-]+)\)", line)
         assert line.startswith(f"  class {c}: ")
-        assert [float(w) for w in weights] == pytest.approx(run.model.W[largest, c], rel=5e-3)
-    nothing = dataclasses.replace(run.model, W=0 * run.model.W)
-    report = run.report | {"features": strongest_features(nothing, names, counts)}
-    write_json(run.folder / "report.json", report)
-    write_run_page(run.folder)
-    page = read(run.folder / "report.html")
+        assert [float(w) for w in weights] == pytest.approx(model.W[largest, c], rel=5e-3)
+    nothing = dataclasses.replace(model, W=0 * model.W)
+    _, page = page_of("none", **size, features=strongest_features(nothing, names, counts))
     assert "All weights are 0: nothing was learned." in page.text
     assert "The strongest features of each class" not in page.tables
 
@@ -262,15 +219,13 @@ def test_some_examples_of_two_features_are_kept_and_no_others(tmp_path):
         read_examples(path)
 
 
-def test_mistakes_are_pictures_or_a_table(leave, read):
-    run = leave(signal=0.2)
+def test_mistakes_are_pictures_or_a_table(page_of, read):
+    run, page = page_of(signal=0.2)
     mistakes = run.report["metrics"]["test"]["mistakes"]
-    write_run_page(run.folder)
-    first = read(run.folder / "report.html").tables["Mistakes"][1]
     told = [mistakes[0][key] for key in ("index", "true", "predicted", "probability")]
-    assert first == [*map(str, told[:3]), f"{told[3]:.4f}"]
+    assert page.tables["Mistakes"][1] == [*map(str, told[:3]), f"{told[3]:.4f}"]
     np.savez(run.folder / "mistakes.npz", X=np.zeros((len(mistakes), 4, 4)))
-    write_run_page(run.folder)
+    draw("page", run.folder)
     page = read(run.folder / "report.html")
     assert page.html.count('alt="example ') == len(mistakes)
     assert "{} taken for {}".format(*told[1:3]) in page.text

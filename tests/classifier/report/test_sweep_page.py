@@ -108,15 +108,13 @@ def test_seeds_alone_have_no_best(tmp_path):
 
 def test_parallel_coordinates_have_a_line_a_setting_and_the_best_in_front(tmp_path):
     values = list(itertools.product((0.1, 1, 10), (0, 1e-3, 0.1), ("sgd", "adam")))
-    losses = RNG.permutation(len(values)) + 1.0
+    losses = (RNG.permutation(len(values)) + 1.0).tolist()
     jobs = [
-        job(str(k), float(loss), lr=lr, reg=reg, optimizer=o)
+        job(str(k), loss, lr=lr, reg=reg, optimizer=o)
         for k, ((lr, reg, o), loss) in enumerate(zip(values, losses, strict=True))
     ]
     drawn = page_of(tmp_path, jobs, ["lr", "reg", "optimizer"]).split('id="all-keys"')[1]
-    drawn = drawn.split("</svg>")[0]
-    lines = re.findall(r'<polyline( class="best")? .*?points="(.*?)"', drawn)
-    assert len(lines) == len(values)
+    lines = re.findall(r'<polyline( class="best")? .*?points="(.*?)"', drawn.split("</svg>")[0])
     assert [bool(best) for best, _ in lines] == [False] * 17 + [True]
     assert all(len(points.split()) == 4 for _, points in lines)
     heights = [float(points.split()[-1].split(",")[1]) for _, points in lines]
@@ -124,10 +122,10 @@ def test_parallel_coordinates_have_a_line_a_setting_and_the_best_in_front(tmp_pa
     assert 'id="all-keys"' not in page_of(tmp_path, jobs, ["lr", "reg"])
 
 
-@pytest.mark.parametrize("n_seeds", [1, 5])
-def test_the_page_of_5000_jobs_stays_small(tmp_path, n_seeds):
+@pytest.mark.parametrize(("n", "n_seeds"), [(2000, 1), (900, 3)])
+def test_the_page_of_thousands_of_jobs_stays_small(tmp_path, n, n_seeds):
     keys = ["lr", "reg", "momentum", "batch_size"]
-    values = RNG.uniform(0.001, 1, (5000 // n_seeds, 4)).round(1 + (n_seeds > 1)).tolist()
+    values = RNG.uniform(0.001, 1, (n, 4)).round(1 + (n_seeds > 1)).tolist()
     flags = ["A sentence of advice that is about as long as those that are shown."]
     jobs = [
         job(str(k), float(RNG.uniform(0.1, 9)), **dict(zip(keys, of, strict=True)), seed=s)
@@ -137,7 +135,7 @@ def test_the_page_of_5000_jobs_stays_small(tmp_path, n_seeds):
     page = page_of(tmp_path, jobs, [*keys, *["seed"] * (n_seeds > 1)])
     assert len(page.encode()) < LIMIT
     rows = page.split("<tbody>")[-1].count("<tr>")
-    assert 50 < rows < 5000
+    assert 50 < rows < n
     assert f"The first {rows:d} of" in page
     assert 'href="sweep.csv"' in page
     assert 'href="jobs.csv"' in page

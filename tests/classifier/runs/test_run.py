@@ -16,7 +16,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, log_loss
 
 from classifier import gradient_check
 from classifier.model import LinearModel
-from classifier.report.pages.run_page import write_run_page
+from classifier.report.pages.draw import draw
 from classifier.runs import preparation
 from classifier.runs.artifacts import read_history, read_predictions
 from classifier.runs.log import RunError
@@ -197,7 +197,7 @@ def test_the_log_and_the_page_warn_of_what_makes_a_run_doubtful(
     run([job_of(tmp_path, "epochs=1", *settings.split())])
     warned = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert any(words in line for line in warned) if words else warned == []
-    write_run_page(tmp_path)
+    draw("page", tmp_path)
     page = html.unescape((tmp_path / "report.html").read_text(encoding="utf-8"))
     flags = re.findall(r'<p class="flag">⚑ (.*?)</p>', page)
     assert flags == [line for line in warned if on_page or words not in line]
