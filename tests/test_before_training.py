@@ -143,7 +143,7 @@ def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("train.log", "Is a directory"), ("status.json", "is a folder; move it away")],
+    [("train.log", "Is a directory"), ("status.json", "is not a regular file; name another")],
 )
 def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, command, tmp_path):
     sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]

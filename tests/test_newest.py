@@ -1,12 +1,10 @@
 """Which run outputs/latest is, whatever becomes of runs: real processes."""
 
-import signal
-
 import pytest
 
 from classifier.runs.folder import read_status
 
-LONG = ["epochs=10000000", "early_stopping.patience=null", "report.plots=false"]
+LONG = ["epochs=10000000", "early_stopping.patience=null", "report.plots=false", "data=blobs"]
 QUICK = ["epochs=3", "report.plots=false", "data=blobs"]
 
 
@@ -32,8 +30,7 @@ def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
 
     assert command("train.py", "hydra.run.dir=completed", *QUICK).returncode == 0
     assert newest() == "completed"
-    # Each of these fails before its training: reading its data, preparing them.
-    assert command("train.py", "hydra.run.dir=bad", *bad).returncode == 1
+    # It fails before its training, when its data are prepared.
     assert command("train.py", "hydra.run.dir=few", *QUICK, "data.n_samples=2").returncode == 1
     assert newest() == "completed"
     assert command("predict.py", "input=none.npz").stderr.startswith("none.npz")
@@ -51,22 +48,18 @@ def test_the_newest_run_is_the_last_one_with_a_model(command, newest, tmp_path):
     assert newest() == "completed"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_killed_is_the_newest_once_there_is_something_to_go_on_with(
-    number, start, command, newest, tmp_path
+    start, command, newest, tmp_path
 ):
     assert command("train.py", "hydra.run.dir=earlier", *QUICK).returncode == 0
-    assert command("train.py", "hydra.run.dir=refused", "data=files", "data.train=none").returncode
-    assert newest() == "earlier"
     program = start("train.py", "hydra.run.dir=killed", *LONG)
     link = tmp_path / "outputs/latest"  # is made after the file
     program.until(lambda: link.resolve().name == "killed")
-    assert (tmp_path / "killed/checkpoint.npz").exists()
-    assert not (tmp_path / "killed/model.npz").exists()
-    program.send_signal(number)
+    program.kill()
     program.wait()
     assert newest() == "killed"
     checkpoint = tmp_path / "killed/checkpoint.npz"
+    assert not (tmp_path / "killed/model.npz").exists()
     before = checkpoint.stat().st_mtime_ns
     again = start("train.py", "resume=latest")
     again.until(lambda: checkpoint.stat().st_mtime_ns > before)

@@ -30,16 +30,12 @@ def test_warnings_and_mistakes_of_a_quiet_run_are_on_stderr(command):
 
 @pytest.mark.parametrize("launcher", ["stacked", "basic"])
 def test_a_quiet_sweep_says_what_went_wrong_and_nothing_else(launcher, command, tmp_path):
-    sweep = ["-m", f"hydra/launcher={launcher}", *QUICK]
-    bad = command("train.py", *sweep, "lr=0.1,1e9", "hydra.sweep.dir=bad")
+    sweep = ["train.py", "-m", f"hydra/launcher={launcher}", *QUICK]
+    bad = command(*sweep, "lr=0.1,1e9", "hydra.sweep.dir=bad")
     assert [bad.returncode, bad.stdout] == [1, ""], bad.stderr
     assert bad.stderr.splitlines()[-1].startswith("1 diverged of 2 jobs: the reasons are in ")
-    loud = ["-m", "lr=0.1,0.2", "hydra.sweep.dir=good", *QUICK[1:]]
-    commands = [[*sweep, "lr=0.1,0.2", "hydra.sweep.dir=good"]]
+    done = command(*sweep, "lr=0.1,0.2", "hydra.sweep.dir=good")
+    assert [done.returncode, done.stdout, done.stderr] == [0, "", ""]
     if launcher == "stacked":  # who is quiet is no other job
-        assert command("train.py", *loud).returncode == 0
-        commands += [["resume=good", "quiet=true"]]
-    for arguments in commands:
-        done = command("train.py", *arguments)
-        assert [done.returncode, done.stdout, done.stderr] == [0, "", ""]
-    assert {path.name for path in (tmp_path / "good").glob("[0-9]*")} == {"0", "1"}
+        loud = command("train.py", "-m", "lr=0.1,0.2", "hydra.sweep.dir=good", *QUICK[1:])
+        assert "2 jobs, 0 to train" in loud.stdout

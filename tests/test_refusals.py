@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -28,8 +27,6 @@ REFUSED = yaml.safe_load(Path(__file__).with_name("refused.yaml").read_text(enco
     [(p, *row) for p in ("train.py", "predict.py") for row in REFUSED[p].items()],
 )
 def test_a_command_that_cannot_be_followed_gets_one_line(program, given, line, command, tmp_path):
-    if "joblib" in given and not importlib.util.find_spec("hydra_plugins.hydra_joblib_launcher"):
-        pytest.skip("hydra_joblib_launcher is not installed")
     for name in ("pictures/data_batch_1.bin", "hundred/train", "hundred/meta", "folder/x.png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -37,9 +34,8 @@ def test_a_command_that_cannot_be_followed_gets_one_line(program, given, line, c
     assert done.stderr.startswith(line)
     assert (done.returncode, done.stderr.count("\n"), done.stdout) == (1, 1, "")
     assert not list(tmp_path.rglob(".hydra"))
-    # What a sweep stands for, and how it is launched, is known when its folder is claimed.
-    claimed = ("hydra.launcher", "stands for no value")
-    assert any(words in line for words in claimed) or not (tmp_path / "outputs").exists()
+    # How a sweep is launched is known when its folder is claimed.
+    assert "hydra.launcher" in line or not (tmp_path / "outputs").exists()
 
 
 def write_arrays(folder):
@@ -120,14 +116,6 @@ def test_an_experiment_with_a_choice_of_sweep_needs_many_jobs_and_one_without_do
     file.write_text(f"# @package _global_\n{params}\n", encoding="utf-8")
     done = command("train.py", *given, "hydra.run.dir=one")
     assert (done.returncode, read_status(tmp_path / "one")["status"]) == (0, "completed")
-
-
-def test_the_command_that_is_given_for_two_sweeps_is_one(command, tmp_path):
-    done = command("train.py", "-m", "sweep=seeds,lr", "epochs=1", "report.plots=false")
-    meant = shlex.split(done.stderr.partition(" give python ")[2])
-    done = command(*meant)
-    assert done.returncode == 0, done.stderr
-    assert "30 jobs: 30 completed" in done.stdout
 
 
 TEXTS = (

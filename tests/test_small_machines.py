@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from classifier.runs.preparation import MINIBATCH
-from classifier.sweep.stacks import BUDGET, STACKS
+from classifier.sweep.launcher import BUDGET, STACKS
 from data import machine
 
 pytestmark = pytest.mark.slow  # real processes

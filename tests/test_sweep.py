@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import signal
 import time
 
 import numpy as np
@@ -16,7 +15,7 @@ import pytest
 from classifier.model import LinearModel
 from classifier.runs.artifacts import read_predictions
 
-KILLS = int(os.environ.get("KILLS", "2"))
+KILLS = int(os.environ.get("KILLS", "1"))
 QUICK = ["epochs=5", "report.plots=false", "data=blobs"]
 
 
@@ -33,15 +32,14 @@ def report(folder, name="report.json"):
     return json.loads((folder / name).read_text(encoding="utf-8"))
 
 
-@pytest.mark.slow
 def test_a_stacked_sweep_leaves_what_single_runs_leave(command, tmp_path):
-    own = ("hydra.sweep.dir=s", "epochs=10", "report.plots=all")
-    done = command("train.py", "-m", "lr=0.03,auto", "reg=1e-2", *own)
+    quick = ["reg=1e-2", "epochs=10", "report.plots=all", "data=blobs"]
+    done = command("train.py", "-m", "lr=0.03,auto", *quick, "hydra.sweep.dir=s")
     assert [done.returncode, done.stderr] == [0, ""]
     for number, lr in enumerate(["0.03", "auto"]):
         alone, stacked = tmp_path / f"alone{number}", tmp_path / f"s/{number}"
-        single = [f"lr={lr}", "reg=1e-2", "epochs=10", "report.plots=all"]
-        assert command("train.py", *single, f"hydra.run.dir={alone}").returncode == 0
+        done = command("train.py", f"lr={lr}", *quick, f"hydra.run.dir={alone}")
+        assert done.returncode == 0
         of_the_first = {"checkpoint.npz"} if number else set()
         left, of_job = ({p.name for p in folder.iterdir()} for folder in (alone, stacked))
         assert left - of_the_first == of_job
@@ -129,29 +127,6 @@ def test_a_sweep_goes_on_where_it_stopped_by_config_not_by_number(command, tmp_p
     assert [row["lr"] for row in rows(tmp_path / "s")] == ["0.1", "0.2", "0.05", "0.4"]
 
 
-SWEEP_OF_24 = [
-    *("train.py", "-m", "lr=0.01,0.02,0.05,0.1,0.2,0.4", "reg=0,1e-3", "batch_size=16,32"),
-    *("epochs=30", "early_stopping.patience=null", "hydra.sweep.dir=s", "report.plots=false"),
-]
-
-
-@pytest.mark.slow
-def test_a_sweep_that_is_killed_again_and_again_ends_complete(start, tmp_path):
-    chance = random.Random(0)
-    for _ in range(3):
-        program = start(*SWEEP_OF_24)
-        program.until((tmp_path / "s").exists)
-        time.sleep(chance.uniform(0, 1.5))
-        program.kill()
-        program.wait()
-    program = start(*SWEEP_OF_24)
-    assert program.wait(100) == 0, program.stderr
-    assert statuses(tmp_path / "s") == ["completed"] * 24
-    for number in range(24):
-        log = (tmp_path / f"s/{number}/train.log").read_text(encoding="utf-8")
-        assert log.count("the best was epoch") == 1  # none was finished twice
-
-
 def folders(sweep):
     return sorted(path.name for path in sweep.iterdir() if path.is_dir())
 
@@ -162,7 +137,7 @@ SMALL += ["hydra.sweep.dir=s"]
 
 @pytest.mark.slow
 def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_path):
-    """KILLS=200 takes a quarter of an hour; the suite does a few."""
+    """KILLS=200 takes a quarter of an hour; the suite does one."""
     chance = random.Random(1)
     for number in range(KILLS):
         (place := tmp_path / str(number)).mkdir()
@@ -184,24 +159,18 @@ def test_a_sweep_killed_while_its_folders_are_made_keeps_its_numbers(start, tmp_
             assert (config["lr"], config["reg"]) == (lr, reg)
 
 
-def test_what_a_killed_sweep_left_half_made_goes_and_what_is_someone_s_stays(command, tmp_path):
+def test_what_a_kill_left_half_made_or_cut_short_is_made_anew_and_what_is_someone_s_stays(
+    command, tmp_path
+):
+    """After a crash of the machine what was not on the disk is empty, short or full of zeros."""
     (tmp_path / "s/.0.123.part/.hydra").mkdir(parents=True)
     (tmp_path / "s/1/.hydra").mkdir(parents=True)
     (tmp_path / "s/.softmax").write_text("sweep\n", encoding="utf-8")
     assert command("train.py", *SMALL).returncode == 0
     assert folders(tmp_path / "s") == ["0", "1", "2", "3", "4", "best"]
     assert [path.name for path in (tmp_path / "s/1").iterdir()] == [".hydra"]
-
-
-def test_jobs_that_a_crash_of_the_machine_cut_short_are_made_anew(command, tmp_path):
-    """Then files that were not on the disk yet are empty, too short or full of zeros."""
-    assert command("train.py", *SMALL).returncode == 0
-    expected = {
-        path: path.read_bytes()
-        for n in "0123"
-        for path in (tmp_path / "s" / n / ".hydra").iterdir()
-    }
-    cuts = {"1": ("config", lambda _: b""), "2": ("hydra", lambda content: content[:4096])}
+    expected = {path: path.read_bytes() for path in (tmp_path / "s").glob("[0-9]/.hydra/*")}
+    cuts = {"0": ("config", lambda _: b""), "2": ("hydra", lambda content: content[:4096])}
     cuts["3"] = ("config", lambda content: bytes(len(content)))
     for number, (name, cut) in cuts.items():
         for path in (tmp_path / "s" / number).glob("*.*"):
@@ -224,7 +193,7 @@ def test_a_job_that_cannot_be_composed_keeps_its_number(command, tmp_path):
 
 
 def test_a_second_sweep_in_the_same_folder_is_refused(start, command, tmp_path):
-    program = start(*SWEEP_OF_24, "epochs=1000000")
+    program = start("train.py", *SMALL, "epochs=1000000", "early_stopping.patience=null")
     program.until((tmp_path / "s/0/status.json").exists)
     kept = (tmp_path / "s/multirun.yaml").read_bytes()
     done = command("train.py", *SMALL)
@@ -234,26 +203,24 @@ def test_a_second_sweep_in_the_same_folder_is_refused(start, command, tmp_path):
     assert (tmp_path / "s/multirun.yaml").read_bytes() == kept  # what resume=s goes on with
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_sweep_that_is_stopped_keeps_what_is_finished(number, code, start, tmp_path):
+def test_a_sweep_that_is_stopped_keeps_what_is_finished(start, tmp_path):
     program = start(
         *("train.py", "-m", "epochs=3,1000000", "lr=0.1,0.2", "early_stopping.patience=null"),
-        *("report.plots=false", "hydra.sweep.dir=s"),
+        *("report.plots=false", "hydra.sweep.dir=s", "data=blobs"),
     )
     endless = tmp_path / "s/2/train.log"
     program.until(lambda: endless.exists() and "lr " in endless.read_text(encoding="utf-8"))
-    program.send_signal(number)
+    program.terminate()
     stdout, stderr = program.communicate()
-    assert program.returncode == code
-    name = signal.Signals(number).name
-    assert stderr == f"stopped by {name}; resume it with: python train.py resume=s\n"
+    assert program.returncode == 143
+    assert stderr == "stopped by SIGTERM; resume it with: python train.py resume=s\n"
     assert "4 jobs: 2 completed, 2 interrupted" in stdout
     assert statuses(tmp_path / "s") == ["completed", "completed", "interrupted", "interrupted"]
 
 
 def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, tmp_path):
     program = start(
-        *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "epochs=200"),
+        *("train.py", "-m", "lr=0.1,0.2", "batch_size=16,32", "epochs=60"),
         *("early_stopping.patience=null", "report.plots=false", "hydra.sweep.dir=s"),
         *("hydra.launcher.backend=loky", "hydra.launcher.n_jobs=2"),
     )
@@ -276,35 +243,16 @@ def test_a_worker_that_is_killed_costs_its_own_stack_which_is_run_again(start, t
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("launcher", "package"),
-    [
-        ("joblib", "hydra_plugins.hydra_joblib_launcher"),
-        ("submitit_local", "submitit"),  # SLURM's, on this machine
-    ],
-)
-def test_other_launchers_keep_working(launcher, package, command, tmp_path):
-    pytest.importorskip(package)
-    done = command(
-        *("train.py", "-m", f"hydra/launcher={launcher}", "lr=0.1,0.2,1e9"),
-        *("hydra.sweep.dir=s", *QUICK),
-    )
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].startswith("1 diverged of 3 jobs")
-    assert statuses(tmp_path / "s") == ["completed", "completed", "diverged"]
-
-
-@pytest.mark.slow
 def test_a_search_trains_its_trials_in_stacks_and_can_be_gone_on_with(command, tmp_path):
     pytest.importorskip("optuna")
-    search = ["train.py", "-m", "hydra/sweeper=optuna", "sweep=tpe", "hydra.sweeper.n_trials=6"]
-    search += ["hydra.sweeper.n_jobs=3", "hydra.sweep.dir=s", *QUICK]
+    search = ["train.py", "-m", "hydra/sweeper=optuna", "sweep=tpe", "hydra.sweeper.n_trials=4"]
+    search += ["hydra.sweeper.n_jobs=2", "hydra.sweep.dir=s", *QUICK]
     done = command(*search)
     assert done.returncode == 0, done.stderr
-    assert command(*search).returncode == 0  # the same study, six trials more
+    assert command(*search).returncode == 0  # the same study, four trials more
     found = rows(tmp_path / "s")
-    assert [row["status"] for row in found] == ["completed"] * 12
-    assert len({row["lr_scale"] for row in found}) == 12
+    assert [row["status"] for row in found] == ["completed"] * 8
+    assert len({row["lr_scale"] for row in found}) == 8
     results = (tmp_path / "s/optimization_results.yaml").read_text(encoding="utf-8")
     value = float(re.search(r"best_value: (.*)", results)[1])
     assert value == pytest.approx(min(float(row["val_loss"]) for row in found))

@@ -74,9 +74,9 @@ def test_a_reason_is_logged_and_the_traceback_is_there_for_who_asks(command_in, 
 
 
 def test_runs_of_the_same_second_get_their_own_folders(start, tmp_path):
-    programs = [start("train.py", "epochs=2", "report.plots=false") for _ in range(3)]
-    assert [program.wait() for program in programs] == [0, 0, 0]
-    assert len(runs(tmp_path)) == 3
+    programs = [start("train.py", "data=blobs", "report.plots=false") for _ in range(2)]
+    assert [program.wait() for program in programs] == [0, 0]
+    assert len(runs(tmp_path)) == 2
 
 
 def test_a_terminal_sees_a_bar(tmp_path, repository):

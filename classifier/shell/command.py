@@ -72,21 +72,18 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
 
 
 def with_files(arguments: list[str]) -> list[str]:
-    """Return the arguments, with data=files where a key of it is given and no data are chosen."""
+    """Return the arguments, with data=files where a key of it is given and no data are chosen.
+
+    An experiment chooses the data too.
+    """
     keys = {
         name: {f"data.{field.name}" for field in dataclasses.fields(source)}
         for name, source in schemas()["data"].items()
     }
     ours = keys.pop("files").difference(*keys.values())
-    given = dict(argument.partition("=")[::2] for argument in arguments)
-    experiment = CONFIGS / "experiment" / f"{given.get('experiment')}.yaml"
-    # An experiment of the user's own may choose the data too, and is not looked into.
-    is_chosen = "experiment" in given and (
-        not experiment.is_file() or "/data:" in experiment.read_text(encoding="utf-8")
-    )
-    if ours.isdisjoint(given) or is_chosen or not {"data", "resume"}.isdisjoint(given):
-        return arguments
-    return [*arguments, "data=files"]
+    given = {argument.partition("=")[0] for argument in arguments}
+    is_chosen = not given.isdisjoint(("data", "experiment", "resume"))
+    return arguments if is_chosen or ours.isdisjoint(given) else [*arguments, "data=files"]
 
 
 def _stopped(stop: KeyboardInterrupt) -> str:
@@ -98,12 +95,10 @@ def _stopped(stop: KeyboardInterrupt) -> str:
     if folder is None:
         return line
     is_run = (folder / ".hydra/overrides.yaml").exists()
-    if not any(is_there(path) for path in (folder / "status.json", *folder.glob("*/status.json"))):
-        line += " before training began"
-        if not (is_run or (folder / SWEEP).exists()):
-            return f"{line}; give the command again"
-        if is_run:
-            write_status(folder, "interrupted", line)
+    if not (is_run or (folder / SWEEP).exists()):
+        return f"{line}; give the command again"
+    if is_run and not is_there(folder / "status.json"):
+        write_status(folder, "interrupted", line)
     return f"{line}; resume it with: python train.py resume={printable(from_here(folder))}"
 
 
@@ -179,7 +174,7 @@ class Guard(Callback):
             With one line.
         """
         with _told():
-            check_sweep(config, sys.argv[1:])
+            check_sweep(config)
             check_tracker(config, is_sweep=True)
             if any(o.startswith("resume=") for o in config.hydra.overrides.task):
                 raise InputError("resume: continues one run or sweep; leave out -m")
@@ -228,23 +223,23 @@ def _claim_folder(config: DictConfig, kind: Kind) -> None:
         When the folder that was named has a run already, or is not this program's; when it is a
         sweep's, and its launcher would begin anew there.
     """
-    key = f"hydra.{kind}.dir"
-    name = OmegaConf.select(config, key)
-    if not name:
+    key, hydra = f"hydra.{kind}.dir", config.hydra
+    if not OmegaConf.select(config, key):
         raise InputError(f"{key}: names no folder")
-    folder = named = Path(name)
-    others = [o for o in config.hydra.overrides.hydra if not o.startswith(f"{key}=")]
-    if len(others) == len(config.hydra.overrides.hydra):  # it is not named: a new one
+    folder = named = Path(str(OmegaConf.select(config, key)))
+    others = [o for o in hydra.overrides.hydra if not o.startswith(f"{key}=")]
+    if len(others) == len(hydra.overrides.hydra):  # it is not named: a new one
         folder.parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(2):
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 break
             folder = named.with_name(f"{named.name}-{number}")
-    launcher, status = config.hydra.runtime.choices["hydra/launcher"], folder / "status.json"
-    if kind == "sweep" or not status.exists():
-        claim(folder, kind)
-    if kind == "run" and status.exists():  # also that of a process that was faster
+    claim(folder, kind)
+    launcher = hydra.runtime.choices["hydra/launcher"]
+    if (
+        kind == "run" and (folder / "status.json").exists()
+    ):  # also that of a process that was faster
         raise InputError(f"{key}={folder}: holds a run already; name another folder")
     if kind == "sweep" and launcher != STACKED and any(p.is_dir() for p in folder.iterdir()):
         raise InputError(
@@ -252,6 +247,6 @@ def _claim_folder(config: DictConfig, kind: Kind) -> None:
             "out hydra/launcher, or name a new folder"
         )
     quoted = QuotedString(str(folder), Quote.single).with_quotes()
-    with read_write(config.hydra), open_dict(config.hydra):
-        config.hydra[kind].dir = str(folder)
-        config.hydra.overrides.hydra = [*others, f"{key}={quoted}"]
+    with read_write(hydra), open_dict(hydra):
+        hydra[kind].dir = str(folder)
+        hydra.overrides.hydra = [*others, f"{key}={quoted}"]

@@ -1,34 +1,18 @@
 """Go on with a run or a sweep that was stopped or killed: `resume=latest`, `resume=FOLDER`."""
 
-import copy
 import re
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Quote, QuotedString
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
+from classifier.runs import config as configs
+from classifier.runs import folder as folders
 from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
-from classifier.runs.config import (
-    has_role,
-    keys_of,
-    make_config,
-    own_keys,
-    plain_config,
-    refuse_changes,
-    settle_values,
-)
-from classifier.runs.folder import (
-    CHOICE,
-    SWEEP,
-    claim,
-    groups,
-    kind_of,
-    latest_run,
-    read_overrides,
-    read_received,
-    read_sweep,
-)
+from classifier.runs.config import has_role, refuse_changes
+from classifier.runs.folder import SWEEP
 from data.errors import InputError, one_line
 from data.files.store import is_folder, is_plain_file, write_text
 from data.options import PLACE, REPORTING
@@ -47,16 +31,16 @@ def resume_run(config: DictConfig) -> None:
     saved = _saved_config(folder, str(config.resume))
     choices = saved["choices"]
     resumed = _plan(config, saved, f"{folder}/.hydra/config.yaml")
-    wanted = plain_config(resumed, choices)
+    wanted = configs.plain_config(resumed, choices)
     refuse_changes(saved, wanted)
-    claim(folder, "run")  # a run that still runs is left alone
+    folders.claim(folder, "run")  # a run that still runs is left alone
     if (folder / CHECKPOINT).exists():
-        read_checkpoint(folder / CHECKPOINT).check_longer(make_config(resumed))
+        read_checkpoint(folder / CHECKPOINT).check_longer(configs.make_config(resumed))
     if any(wanted[key] != saved.get(key) for key in wanted if not has_role(key, PLACE)):
         write_text(folder / ".hydra/config.yaml", OmegaConf.to_yaml(resumed))
         new = [o for o in config.hydra.overrides.task if _key(o) not in ("resume", *choices)]
         keys = {_key(override) for override in new}
-        overrides = [o for o in read_overrides(folder) or [] if _key(o) not in keys] + new
+        overrides = [o for o in folders.read_overrides(folder) or [] if _key(o) not in keys] + new
         write_text(folder / ".hydra/overrides.yaml", OmegaConf.to_yaml(OmegaConf.create(overrides)))
     with read_write(config), open_dict(config):
         for key in map(str, resumed):
@@ -74,22 +58,17 @@ def _plan(config: DictConfig, saved: dict[str, Any], place: str) -> DictConfig:
     A key of which the role is reporting is taken from the command line where it is given there;
     every other key that is given must have the value that the run was trained with.
     """
-    choices, composed = saved["choices"], OmegaConf.masked_copy(config, keys_of(config))
+    choices, composed = saved["choices"], OmegaConf.masked_copy(config, configs.keys_of(config))
     now = {key: name for key, name in config.hydra.runtime.choices.items() if key in choices}
     refuse_changes({key: choices[key] for key in now}, now)
-    resumed = copy.deepcopy(composed)
-    for key, value in saved.items():
-        if key == "choices":
-            continue
-        try:
-            is_group = OmegaConf.is_dict(resumed[key])
-            resumed[key] = OmegaConf.merge(resumed[key], value) if is_group else value
-        except Exception as error:  # the config is typed
-            raise InputError(f"{place}: {key}: {one_line(error)}; mend it there") from error
     try:
-        make_config(resumed)
-    except InputError as error:
-        raise InputError(f"{place}: {error}; mend it there") from error
+        settings = {key: value for key, value in saved.items() if key != "choices"}
+        resumed = OmegaConf.merge(composed, settings)
+        assert isinstance(resumed, DictConfig)
+        configs.make_config(resumed)
+    except Exception as error:  # the config is typed
+        key = f"{error.full_key}: " if isinstance(error, OmegaConfBaseException) else ""
+        raise InputError(f"{place}: {key}{one_line(error)}; mend it there") from error
     for key in map(_key, config.hydra.overrides.task):
         value = OmegaConf.select(composed, key)
         if has_role(key, REPORTING):
@@ -97,7 +76,7 @@ def _plan(config: DictConfig, saved: dict[str, Any], place: str) -> DictConfig:
         elif key not in choices:
             refuse_changes({key: OmegaConf.select(resumed, key)}, {key: value})
     resumed.resume = None
-    settle_values(resumed)
+    configs.settle_values(resumed)
     return resumed
 
 
@@ -132,7 +111,7 @@ def _sweep_again(arguments: list[str], folder: Path) -> list[str]:
     for argument in arguments:
         if not (argument.startswith(("resume=", "hydra", "-")) or has_role(_key(argument), PLACE)):
             raise InputError(f"{argument}: a sweep goes on as it was; to add jobs, {whole}")
-    task, hydra = read_sweep(folder)
+    task, hydra = folders.read_sweep(folder)
     for override in task:
         if not _is_plain(override):
             raise InputError(f"{folder / SWEEP}: {override}: is not taken from a folder; {whole}")
@@ -152,9 +131,9 @@ def _is_plain(override: str) -> bool:
     key, value = _key(override), override.partition("=")[2]
     if not re.match(r"[\w.]+=", override) or "${" in value:
         return False
-    if key in groups():  # names of configs, and no paths
-        return bool(re.fullmatch(rf"({CHOICE})?(\s*,\s*{CHOICE})*", value))
-    return key.split(".")[0] in own_keys()
+    if key in folders.groups():  # names of configs, and no paths
+        return bool(re.fullmatch(rf"({folders.CHOICE})?(\s*,\s*{folders.CHOICE})*", value))
+    return key.split(".")[0] in configs.own_keys()
 
 
 def _value(arguments: list[str], key: str) -> str:
@@ -165,7 +144,7 @@ def _value(arguments: list[str], key: str) -> str:
 
 def _folder(name: str, outputs: Path) -> Path:
     try:
-        place = latest_run(outputs) if name == "latest" else Path(name)
+        place = folders.latest_run(outputs) if name == "latest" else Path(name)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"resume=latest: {error}; start a run") from None
     return (place.parent if place.name == CHECKPOINT else place).resolve()
@@ -175,9 +154,9 @@ def _saved_config(folder: Path, name: str) -> dict[str, Any]:
     if not is_folder(folder):
         raise FileNotFoundError(f"resume={name}: there is no such folder")
     try:
-        saved, is_stacked = read_received(folder)
+        saved, is_stacked = folders.read_received(folder)
     except FileNotFoundError:
-        kind = kind_of(folder)
+        kind = folders.kind_of(folder)
         again = f"; give its whole command with hydra.{kind}.dir={folder}" if kind else ""
         line = f"resume={name}: no {kind or 'run'} has begun in {folder}{again}"
         raise InputError(line) from None

@@ -10,18 +10,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import show_run
+from classifier.runs import log as logs
 from classifier.runs.artifacts import CHECKPOINT, MODEL
 from classifier.runs.config import Job, make_config, plain_config, refuse_unused
 from classifier.runs.folder import LINK, point_latest
-from classifier.runs.log import (
-    Progress,
-    Watch,
-    exit_code,
-    failures_recorded,
-    log,
-    said_when_long,
-    watch_epochs,
-)
 from classifier.runs.results import selection_metric
 from classifier.runs.run import run
 from classifier.solver import Training
@@ -44,13 +36,11 @@ def run_one(composed: DictConfig) -> float:
         of a sweep raise nothing: their statuses say it, and the sweep's summary.
     """
     hydra = HydraConfig.get()
-    folder = Path(hydra.runtime.output_dir)
+    folder, is_alone = Path(hydra.runtime.output_dir), hydra.mode == RunMode.RUN
     if composed.quiet:  # warnings and errors alone, on stderr; stdout is for the folder of a run
         for handler in logging.getLogger().handlers:
             is_stdout = handler.name == "console"
             handler.setLevel(logging.CRITICAL + 1 if is_stdout else logging.WARNING)
-    if hydra.mode != RunMode.RUN:
-        return _run_in_folder(composed, folder, lambda _: None, alone=False)
     tracking, is_latest = Tracking(composed, folder), False
 
     def watch(training: Training) -> None:
@@ -63,37 +53,35 @@ def run_one(composed: DictConfig) -> float:
                 point_latest(Path(str(composed.outputs)), folder)
             except OSError as error:  # the run is worth more than its nickname
                 link = Path(str(composed.outputs)) / LINK
-                log.warning("%s does not point to this run: %s", link, one_line(error))
+                logs.log.warning("%s does not point to this run: %s", link, one_line(error))
         tracking(training)
 
-    try:
-        with Progress(log.info, shown=not composed.quiet) as progress:
-            show_epochs = watch_epochs(progress)
-            return _run_in_folder(composed, folder, watch, alone=True)
-    finally:  # also of a run that failed or was stopped
-        tracking.end()
-        if composed.quiet:
-            print(printable(from_here(folder)))
-
-
-def _run_in_folder(composed: DictConfig, folder: Path, watch: Watch, *, alone: bool) -> float:
     def show(folder: Path, plots: bool) -> None:
         what = "evaluated; draws the plots" if plots else "evaluated; makes the page"
-        with said_when_long(what, log):
+        with logs.said_when_long(what, logs.log):
             show_run(folder, plots)
 
     try:
-        with failures_recorded([folder]):
-            hydra = HydraConfig.get()
-            config, choices = make_config(composed), dict(hydra.runtime.choices)
+        with logs.failures_recorded([folder]):
+            config = make_config(composed)
             refuse_unused(config, hydra.overrides.task)
-        job = Job(config, plain_config(composed, choices), folder)
-        (report,) = run([job], show=show, watch=watch, of_sweep=not alone)
+        job = Job(config, plain_config(composed, dict(hydra.runtime.choices)), folder)
+        if not is_alone:
+            (report,) = run([job], show=show, of_sweep=True)
+        else:
+            with logs.Progress(logs.log.info, shown=not composed.quiet) as progress:
+                show_epochs = logs.watch_epochs(progress)
+                (report,) = run([job], show=show, watch=watch)
     except KeyboardInterrupt as stop:
-        log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
-        sys.exit(exit_code(stop))
+        logs.log.info("resume it with: python train.py resume=%s", printable(from_here(folder)))
+        sys.exit(logs.exit_code(stop))
     except Exception as error:
-        if alone:
+        if is_alone:
             raise SystemExit(1) from error
         return math.nan
+    finally:  # also of a run that failed or was stopped
+        if is_alone:
+            tracking.end()
+        if is_alone and composed.quiet:
+            print(printable(from_here(folder)))
     return selection_metric(report, config.objective)

@@ -11,18 +11,13 @@ from textwrap import indent
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, OverrideType
+from hydra.core.override_parser.types import Override
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from classifier.runs.config import (
-    Job,
-    has_role,
-    make_config,
-    plain_config,
-    plain_value,
-    refuse_unused,
-)
+from classifier.runs import config as configs
+from classifier.runs.config import Job
+from classifier.runs.folder import groups
 from data.files.store import yaml_text
 from data.options import PLACE
 
@@ -52,49 +47,42 @@ class Composition:
         self.overrides: Sequence[Override] = ()
 
     def set(self, values: Sequence[Override]) -> None:
-        """Set the values of another job."""
+        """Set the values of another job; raises where a key is added, removed or not there."""
         for override in values:
-            # A list takes the place of one, as when Hydra merges it; dicts are not set here.
-            OmegaConf.update(self._task, override.key_or_group, override.value(), merge=False)
+            # A list takes the place of one, as when Hydra merges it.
+            OmegaConf.update(self._task, override.get_key_element(), override.value(), merge=False)
 
     def job(self, folder: Path, plain: dict[str, Any]) -> Job:
         """Return the job whose config is `plain`; raises as `make_config` and `refuse_unused`."""
-        config = make_config(self._task)
-        refuse_unused(config, [str(override.input_line) for override in self.overrides])
+        config = configs.make_config(self._task)
+        configs.refuse_unused(config, [str(override.input_line) for override in self.overrides])
         return Job(config, plain, folder)
 
     def plain(self) -> dict[str, Any]:
         """Return the job's config as `plain_config` does."""
-        return plain_config(self._task, self._hydra["runtime"]["choices"])
+        return configs.plain_config(self._task, self._hydra["runtime"]["choices"])
 
     def files(self, folder: Path, number: int) -> dict[str, str]:
         """Return what Hydra leaves in a job's folder, by the name of the file.
 
         Hydra's own way to them, `run_job`, copies the whole config five times.
         """
-        overrides = [o for o in self.overrides if not o.is_hydra_override()]
-        lines = [str(override.input_line) for override in overrides]
-        dirname = str(self._hydra["job"]["override_dirname"])
-        if not dirname.startswith("${"):  # Hydra 1.4 makes it where it is asked for
-            how = self._hydra["job"]["config"]["override_dirname"]
-            named = [o for o in overrides if o.key_or_group not in how["exclude_keys"]]
-            dirname = how["item_sep"].join(sorted(str(override.input_line) for override in named))
-            dirname = dirname.replace("=", how["kv_sep"])
+        lines = [str(o.input_line) for o in self.overrides if not o.is_hydra_override()]
         of_job: dict[str, dict[str, Any]] = {  # what Hydra knows only when the job runs
             "overrides": {"task": lines},
-            "job": {"override_dirname": dirname, "id": folder.name, "num": number},
+            "job": {"override_dirname": ",".join(sorted(lines)), "id": folder.name, "num": number},
             "sweep": {"dir": str(folder.parent), "subdir": folder.name},
             "runtime": {"output_dir": str(folder.resolve())},
         }
         raw: Any = OmegaConf.to_container(self._task)
-        task = {  # as `settle_values` has it
-            key: raw[key] if has_role(key, PLACE) else plain_value(self._task, key) for key in raw
-        }
+        for key in raw:  # as `settle_values` has it
+            if not configs.has_role(key, PLACE):
+                raw[key] = configs.plain_value(self._task, key)
         own = {group: self._hydra[group] | of_job[group] for group in OF_JOB}
         return {
             ".hydra/hydra.yaml": self._hydra_text + indent(yaml_text(own), "  "),
             ".hydra/overrides.yaml": yaml_text(lines),
-            ".hydra/config.yaml": yaml_text(task),
+            ".hydra/config.yaml": yaml_text(raw),
         }
 
 
@@ -107,10 +95,9 @@ class Composer:
     """
 
     def __init__(self, context: HydraContext, config: DictConfig) -> None:
-        self.loader, self.config = context.config_loader, config
+        self.loader, self.config, self._groups = context.config_loader, config, {*groups()}
         parser = OverridesParser.create(config_loader=context.config_loader)
         self._parse = functools.lru_cache(PARSED)(lambda text: parser.parse_overrides([text])[0])
-        self._is_group = functools.cache(lambda key: bool(self.loader.get_group_options(key)))
         # Jobs with other keys have another composition: what one has set is not left to the other.
         self._composition = functools.lru_cache(KEPT)(lambda overrides, _: self._compose(overrides))
 
@@ -118,34 +105,23 @@ class Composer:
         return Composition(self.loader.load_sweep_config(self.config, list(overrides)))
 
     def compose(self, overrides: Sequence[str]) -> Composition:
-        """Return what `load_sweep_config` would return; it is this job's until the next call."""
-        parsed = [self._parse(override) for override in overrides]
-        values = self._values(parsed)
-        others = (str(override.input_line) for override in parsed if override not in values)
-        keys = tuple(override.key_or_group for override in values)
+        """Return what `load_sweep_config` would return; it is this job's until the next call.
+
+        Hydra chooses groups first, and merges a dict into what is there; any other override sets a
+        value, in any order but with a dict of the same key or of one above.
+        """
+        parsed, values, others = [self._parse(text) for text in overrides], [], []
+        merged = [f"{o.key_or_group}." for o in parsed if isinstance(o.value(), dict)]
+        for override, text in zip(parsed, overrides, strict=True):
+            key = override.key_or_group
+            if key in self._groups or f"{key}.".startswith(tuple(merged)):
+                others.append(text)
+            else:
+                values.append(override)
         try:
-            composition = self._composition(tuple(others), keys)
+            composition = self._composition(tuple(others), tuple(o.key_or_group for o in values))
             composition.set(values)
         except Exception:  # of many kinds: the error of the whole says what it should
             composition = self._compose(overrides)
         composition.overrides = parsed
         return composition
-
-    def _values(self, parsed: Sequence[Override]) -> list[Override]:
-        """Return the overrides that only give a key of the composed config another value.
-
-        Not where another one sets the same key, or one above or below: there the order counts. Nor
-        a dict, for what it is merged into is not known here.
-        """
-        names = [override.key_or_group for override in parsed]
-        keys = [f"{name}." for name in names if not self._is_group(name)]  # groups are chosen first
-        return [
-            override
-            for override in parsed
-            if override.type == OverrideType.CHANGE
-            and override.package is None
-            and not self._is_group(name := override.key_or_group)
-            and not override.is_hydra_override()
-            and not isinstance(override.value(), dict)
-            and sum(f"{name}.".startswith(key) or key.startswith(f"{name}.") for key in keys) == 1
-        ]

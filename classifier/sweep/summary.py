@@ -104,8 +104,17 @@ def summarise(sweep: Path, *, ended: bool = False, must_show: bool = False) -> d
         "not_certified": sum(map(falls_short, done)),
     }
     write_json(sweep / "sweep.json", summary)
-    write_text(sweep / "jobs.csv", _jobs_table(jobs, swept, best))
-    write_text(sweep / "sweep.csv", _settings_table(rows, keys))
+    about = [*settings.TEST, settings.OPTIMUM, "best_epoch", "seconds", "folder", "reason"]
+    columns = ["job", "status", *swept, *settings.RESOLVED, *settings.METRICS, *settings.FOLDS]
+    test = {name: best[name] for name in settings.TEST} if best else {}
+    of_jobs = [job | test if best and job["job"] == best["job"] else job for job in jobs]
+    _csv(sweep / "jobs.csv", columns + about, of_jobs)
+    # Of a setting: the number of repetitions, means with their standard errors, the standing.
+    means = [name for figure in settings.MEANS for name in (figure, f"{figure}_error")]
+    columns = ["job", *keys, *settings.RESOLVED, "n", *means, "total_error", "over", "worse"]
+    counts = [{"n": row["repetitions"], "jobs": len(row["jobs"])} for row in rows]
+    of_settings = [row | count for row, count in zip(rows, counts, strict=True)]
+    _csv(sweep / "sweep.csv", [*columns, *settings.TEST, "jobs", "folder"], of_settings)
     if best is not None:
         folders.copy_best(sweep, winner)
     with contextlib.nullcontext() if must_show else failure_told(sweep, "page"):
@@ -138,14 +147,13 @@ def finish_sweep(sweep: Path, *, ended: bool = False, quiet: bool = False) -> st
     With `quiet` no table is printed.
     """
     summary = summarise(sweep, ended=ended)
-    counts = settings.status_counts(summary["jobs"])
-    if not counts:
-        return f"{printable(sweep)}: no job of this sweep has begun"
+    jobs, place = summary["jobs"], printable(sweep)
+    if not jobs:
+        return f"{place}: no job of this sweep has begun"
     if not quiet:
         print(table(summary, sweep))
-    lost = {status: n for status, n in counts.items() if status not in ("completed", SKIPPED)}
-    place, n_jobs = printable(sweep / "jobs.csv"), len(summary["jobs"])
-    return f"{_listed(lost)} of {n_jobs} jobs: the reasons are in {place}" if lost else ""
+    lost = _listed([job for job in jobs if job["status"] not in ("completed", SKIPPED)])
+    return lost and f"{lost} of {len(jobs)} jobs: the reasons are in {place}/jobs.csv"
 
 
 def swept_keys(records: list[Record]) -> list[str]:
@@ -252,30 +260,12 @@ def path_rows(records: list[Record], jobs: list[Row], swept: list[str]) -> list[
     return sorted(rows, key=lambda row: float(row["reg"])) if len(rows) >= FEWEST else []
 
 
-def _jobs_table(jobs: list[Row], swept: list[str], best: Row | None) -> str:
-    columns = ["job", "status", *swept, *settings.RESOLVED, *settings.METRICS, *settings.FOLDS]
-    columns += [*settings.TEST, settings.OPTIMUM, "best_epoch", "seconds", "folder", "reason"]
-    test = {name: best[name] for name in settings.TEST} if best else {}
-    return _csv(
-        columns, [job | test if best and job["job"] == best["job"] else job for job in jobs]
-    )
-
-
-def _settings_table(rows: list[Row], keys: list[str]) -> str:
-    """Return the settings: n repetitions, means with their standard errors, the standing."""
-    figures = [name for figure in settings.MEANS for name in (figure, f"{figure}_error")]
-    columns = ["job", *keys, *settings.RESOLVED, "n", *figures, "total_error", "over", "worse"]
-    columns += [*settings.TEST, "jobs", "folder"]
-    counts = ({"n": row["repetitions"], "jobs": len(row["jobs"])} for row in rows)
-    return _csv(columns, [row | of for row, of in zip(rows, counts, strict=True)])
-
-
-def _csv(columns: list[str], rows: list[Row]) -> str:
+def _csv(path: Path, columns: list[str], rows: list[Row]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
-    return text.getvalue()
+    write_text(path, text.getvalue())
 
 
 def table(summary: dict[str, Any], sweep: Path) -> str:
@@ -296,24 +286,25 @@ def table(summary: dict[str, Any], sweep: Path) -> str:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lost = [job for job in jobs if job["status"] != "completed"]
     reasons = Counter((printable(job["status"]), job["reason"]) for job in lost).most_common()
-    counts = settings.status_counts(jobs)
     text: str = template("sweep.txt").render(
         **summary,
         lines=["  ".join(map(str.rjust, row, widths)) for row in cells],
-        counts=counts,
+        counts=settings.status_counts(jobs),
         repeated=repeated,
         differences=text_of("differences", summary).splitlines(),
         reasons=reasons,
         most=SHOWN,
-        listed=_listed(counts),
+        listed=_listed(jobs),
         place=printable(sweep),
         shown=shown,
     )
     return text
 
 
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{n} {printable(status)}" for status, n in counts.items())
+def _listed(jobs: list[Row]) -> str:
+    """Return how many jobs have each status, in words."""
+    counts = settings.status_counts(jobs).items()
+    return ", ".join(f"{n} {printable(status)}" for status, n in counts)
 
 
 def main(arguments: list[str]) -> None:

@@ -5,7 +5,6 @@ Hydra imports this file at every start, so the launcher itself is imported where
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,13 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from data.errors import InputError
-from data.options import Options, option
 
 
 class StackedLauncher(Launcher):
     """Hands over to `classifier.sweep.launcher.StackedLauncher`."""
 
     def __init__(self, **options: Any) -> None:
-        from classifier.sweep.launcher import StackedLauncher as Stacked
-
-        self.options, self.launcher = options, Stacked(**options)
+        self.options = options
 
     def setup(self, *, hydra_context: HydraContext, config: DictConfig, **_: Any) -> None:
         """Keep what Hydra hands over."""
@@ -36,11 +32,13 @@ class StackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Hand over the jobs."""
+        from classifier.sweep.launcher import StackedLauncher as Stacked
+
         try:
-            StackedLauncherConf(**self.options)
+            launcher = Stacked(**self.options)
         except InputError as error:
             raise InputError(f"hydra.launcher.{error}") from error
-        return self.launcher.launch(self.context, self.config, job_overrides, initial_job_idx)
+        return launcher.launch(self.context, self.config, job_overrides, initial_job_idx)
 
 
 class GridSweeper(BasicSweeper):
@@ -58,16 +56,9 @@ class GridSweeper(BasicSweeper):
         from classifier.runs.folder import SWEEP
         from data.files.store import write_text
 
-        assert self.config is not None
-        assert self.launcher is not None
-        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        for override in overrides:
-            if override.is_sweep_override() and not [*islice(override.sweep_iterator(), 1)]:
-                raise InputError(f"{override.input_line}: stands for no value to sweep over")
-        folder = Path(str(self.config.hydra.sweep.dir))
-        write_text(folder / SWEEP, OmegaConf.to_yaml(self.config))
+        write_text(Path(str(self.config.hydra.sweep.dir)) / SWEEP, OmegaConf.to_yaml(self.config))
         returned: list[Sequence[JobReturn]] = []
         for batch in self.split_arguments(overrides, self.max_batch_size):
             first = sum(map(len, returned))
@@ -78,13 +69,13 @@ class GridSweeper(BasicSweeper):
 
 
 @dataclasses.dataclass
-class StackedLauncherConf(Options):
+class StackedLauncherConf:
     """The keys of hydra.launcher; `classifier.sweep.launcher` says what they mean."""
 
     _target_: str = "hydra_plugins.stacked.launcher.StackedLauncher"
-    backend: str = option(choices=("local", "loky", "ray"), default="local")
-    n_jobs: int | None = option(minimum=1, default=None)
-    max_stack: int | None = option(minimum=1, default=None)
+    backend: str = "local"
+    n_jobs: int | None = None
+    max_stack: int | None = None
     address: str | None = None
 
 

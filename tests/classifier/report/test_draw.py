@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from classifier.report.pages.draw import draw, drawers
-from classifier.sweep import drawing
+from classifier.sweep import workers
 from data.files.store import write_json
 
 
@@ -93,9 +93,9 @@ def test_without_any_process_pages_are_made_here_and_a_failure_is_told(
         assert cores > 1  # else none is asked for
         raise OSError(errno.ENOMEM, "Cannot allocate memory")
 
-    monkeypatch.setattr(drawing, "cores", lambda: cores)
-    monkeypatch.setattr(drawing, "drawers", no_memory)
-    with drawing.drawing_processes(plots=plots) as ask:
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(workers, "drawers", no_memory)
+    with workers.drawing_processes({"page", "run"} if plots else {"page"}) as ask:
         ask("page", tmp_path)
         ask("run", tmp_path)
     (page, pictures) = caplog.messages
@@ -106,10 +106,10 @@ def test_without_any_process_pages_are_made_here_and_a_failure_is_told(
 def test_what_a_process_that_dies_has_not_made_is_made_here(tmp_path, monkeypatch, caplog):
     """Each failure is told once: there is nothing in any of the folders."""
     pools = []
-    monkeypatch.setattr(drawing, "cores", lambda: 2)
-    monkeypatch.setattr(drawing, "drawers", lambda n: pools.append(drawers(n)) or pools[-1])
+    monkeypatch.setattr(workers, "cores", lambda: 2)
+    monkeypatch.setattr(workers, "drawers", lambda n: pools.append(drawers(n)) or pools[-1])
     before = {*psutil.Process().children()}
-    with drawing.drawing_processes(plots=False) as ask:
+    with workers.drawing_processes({"page"}) as ask:
         pools[0].submit(time.sleep, 60)
         for name in "abcde":
             ask("page", tmp_path / name)

@@ -2,18 +2,21 @@
 
 import contextlib
 import os
+import platform
 import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
+from classifier.engine import check_files
 from classifier.runs.folder import read_status
-from classifier.sweep.workers import look, open_workers
+from classifier.sweep.workers import train_in_workers
 from data.errors import InputError
 
 pytestmark = [
@@ -42,26 +45,22 @@ def end_with_children(program):
 
 def test_a_cluster_that_does_not_answer_is_named_at_once():
     pytest.importorskip("ray")
+    engine = SimpleNamespace(kind="local")
+    stack = SimpleNamespace(jobs=[SimpleNamespace(config=SimpleNamespace(engine=engine))])
     reasons = {"127.0.0.1:9": "refused", "ray://127.0.0.1:9": "refused", "[::1]:9": ""}
     reasons |= {"no.such.host.invalid:6379": "", "127.0.0.1:99999999": ""}
     for address, reason in reasons.items():
         words = rf"^hydra.launcher.address={re.escape(address)}: no ray cluster answers there \("
-        with (
-            pytest.raises(InputError, match=words + rf".*{reason}.*; see that `ray start --head`"),
-            open_workers("ray", 1, address, []),
-        ):
-            pass
+        words += rf".*{reason}.*; see that `ray start --head`"
+        with pytest.raises(InputError, match=words):
+            train_in_workers([stack], "ray", 1, address, None)
 
 
-def test_a_worker_says_why_it_cannot_take_part(tmp_path, monkeypatch):
+def test_a_worker_that_sees_another_file_says_so(tmp_path):
     (tmp_path / "seen").write_bytes(b"abc")
-    monkeypatch.chdir(tmp_path)  # and back
-    look(tmp_path, {"seen": 3})
-    for name, size, reason in (("hidden", 3, "hidden"), ("seen", 4, "seen: is another file there")):
-        with pytest.raises((OSError, InputError), match=reason):
-            look(tmp_path, {name: size})
-    with pytest.raises(FileNotFoundError, match="elsewhere"):
-        look(tmp_path / "elsewhere", {})
+    check_files({f"{tmp_path}/seen": 3})
+    with pytest.raises(OSError, match="seen: is another file there"):
+        check_files({f"{tmp_path}/seen": 4})
 
 
 def test_ray_at_an_address_trains_and_a_worker_that_does_not_see_the_sweep_is_named(
@@ -100,11 +99,10 @@ def test_ray_at_an_address_trains_and_a_worker_that_does_not_see_the_sweep_is_na
     assert done.returncode == 0, done.stderr
     assert [read_status(tmp_path / f"s/{n}")["status"] for n in (0, 1)] == ["completed"] * 2
     done = command("train.py", *QUICK, *cluster, f"hydra.sweep.dir={hidden}/s")
-    assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
-    assert line.startswith(f"{cluster[1]}: worker ")
-    assert f" cannot take part: {hidden}/s/." in line
-    assert "needs this folder and the data under the same paths" in line
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    line = f"{cluster[0]}: worker {platform.node()} cannot take part: {hidden}/s/."
+    assert done.stderr.startswith(line)
+    assert "needs this folder and the data under the same paths" in done.stderr
     # Nothing of the question stays, nor did a worker train into a folder of its own.
     assert not list(hidden.glob("s/*.part"))
     assert not list(hidden.with_name("other").iterdir())
