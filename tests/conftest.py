@@ -1,5 +1,7 @@
 """What several tests need: the note's numbers, the repository, commands, CIFAR-shaped files."""
 
+import copy
+import functools
 import json
 import logging
 import os
@@ -194,6 +196,72 @@ def command_in(fork_server, tmp_path_factory):
 def command(command_in, tmp_path):
     """Run a program of the repository in an empty folder."""
     return lambda *arguments, cwd=tmp_path: command_in(cwd, *arguments)
+
+
+@pytest.fixture(scope="module")
+def job_of():
+    """Return a job in a folder with the real config and some overrides, without Hydra around it.
+
+    What is composed once for the choices of some groups is composed once: it takes 0.1 s.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    from classifier.runs.config import Job, keys_of, make_config, plain_config, register_schemas
+    from classifier.shell.hydra_compat import VERSION_BASE
+
+    register_schemas()
+    configs = REPOSITORY / "configs"
+    parser = OverridesParser.create()
+
+    @functools.cache
+    def composed(*choices):
+        config = compose("train", [*choices], return_hydra_config=True)
+        return OmegaConf.masked_copy(config, keys_of(config)), dict(config.hydra.runtime.choices)
+
+    def job(folder, *overrides):
+        given = ["report.plots=false", *overrides]
+        groups = [text for text in given if (configs / text.partition("=")[0]).is_dir()]
+        config, choices = composed(*groups)
+        config = copy.deepcopy(config)
+        for override in parser.parse_overrides([text for text in given if text not in groups]):
+            OmegaConf.update(config, override.key_or_group, override.value(), merge=False)
+        return Job(make_config(config), plain_config(config, choices), folder)
+
+    with initialize_config_dir(str(configs), **VERSION_BASE):
+        yield job
+
+
+@pytest.fixture
+def refusal(job_of, monkeypatch):
+    """Return what a program says of arguments before it begins, in this process.
+
+    Hydra itself is set up by `job_of`.
+    """
+    from hydra import compose
+
+    from classifier.runs.config import Config, PredictConfig
+    from classifier.shell.command import Guard, with_files
+    from classifier.shell.hints import explain, refuse_arguments
+    from classifier.shell.resume import resumed_arguments
+
+    def begin(program, arguments):
+        schema = Config if program == "train.py" else PredictConfig
+        monkeypatch.setattr(sys, "argv", [program, *arguments])
+        refuse_arguments(arguments, schema)
+        try:
+            given = with_files(resumed_arguments(arguments))
+            Guard().on_run_start(compose("train", given, return_hydra_config=True))
+        except Exception as error:
+            sys.exit(explain(error, schema))
+
+    def told(program, *arguments):
+        with pytest.raises(SystemExit) as end:
+            begin(program, [*arguments])
+        return str(end.value.code)
+
+    return told
 
 
 @pytest.fixture(scope="session")

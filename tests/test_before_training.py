@@ -1,6 +1,6 @@
 """What can be known before training is known before; what was trained stays trained."""
 
-import json
+import re
 import time
 
 import numpy as np
@@ -8,7 +8,9 @@ import pytest
 
 from classifier.model import LinearModel
 from classifier.runs.folder import read_status
-from data.sources.files import Source as Arrays
+from classifier.runs.preparation import load_dataset
+from classifier.runs.run import run
+from data.errors import InputError
 
 QUICK = ["data=files", "epochs=2", "report.plots=false", "hydra.run.dir=r"]
 
@@ -27,76 +29,70 @@ def write_files(folder, splits, n_classes=3, n_features=4):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "held out"])
-def test_a_nan_in_any_streamed_file_is_named_before_training(split, command, tmp_path):
-    held_out = split == "held out"
-    sizes = {"train": 300, "test": 60} if held_out else {"train": 300, "val": 60, "test": 60}
-    files, name, row = write_files(tmp_path, sizes), "train" if held_out else split, 41
-    if held_out:  # the first row that a run does not train on
-        places = {f"train_{part}": f"{tmp_path}/train_{part}.npy" for part in "Xy"}
-        places |= {f"test_{part}": f"{tmp_path}/test_{part}.npy" for part in "Xy"}
-        source = Arrays(**places, val_fraction=0.1, test_fraction=0.2)
-        row = int(source.load(np.random.default_rng([0, *b"data"])).train.X.without[0])
-    X = np.load(tmp_path / f"{name}_X.npy")
+def test_a_nan_in_any_streamed_file_is_named_before_training(split, job_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sizes = {"train": 300, "val": 60, "test": 60}
+    name, row = split, 41
+    if split == "held out":  # the first row that a run does not train on
+        del sizes["val"]
+        name = "train"
+    job = job_of(tmp_path / "r", *write_files(tmp_path, sizes), *QUICK[:2])
+    if split == "held out":
+        row = int(load_dataset(job.config.data).train.X.without[0])
+    X = np.load(f"{name}_X.npy")
     X[row, 2] = np.nan
-    np.save(tmp_path / f"{name}_X.npy", X)
-    done = command("train.py", *files, *QUICK, *["data.val_fraction=0.1"] * held_out)
-    assert done.returncode == 1
+    np.save(f"{name}_X.npy", X)
     line = f"{name}_X.npy: example {row} holds nan: it is not finite (at [{row}, 2])"
-    assert line in done.stderr
+    with pytest.raises(InputError, match=re.escape(line)):
+        run([job])
     assert not (tmp_path / "r/checkpoint.npz").exists()
 
 
-def test_another_test_split_asks_for_a_new_evaluation_only(command, tmp_path):
+def test_another_test_split_asks_for_a_new_evaluation_only(job_of, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
-    assert command("train.py", *files, *QUICK).returncode == 0
+    job = job_of(tmp_path / "r", *files, *QUICK[:2])
+    (before,) = run([job])
     model = (tmp_path / "r/model.npz").read_bytes()
-    before = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
-    X = np.load(tmp_path / "test_X.npy")
-    np.save(tmp_path / "test_X.npy", X[::-1])
-    done = command("train.py", "resume=r")
-    assert done.returncode == 0, done.stderr
-    after = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
+    np.save("test_X.npy", np.load("test_X.npy")[::-1])
+    (after,) = run([job])
     assert after["metrics"]["val"] == before["metrics"]["val"]
     assert after["metrics"]["test"]["loss"] > before["metrics"]["test"]["loss"]
     assert (tmp_path / "r/model.npz").read_bytes() == model
-    np.save(tmp_path / "val_X.npy", np.load(tmp_path / "val_X.npy")[::-1])
-    assert "the data are not those" in command("train.py", "resume=r").stderr
+    np.save("val_X.npy", np.load("val_X.npy")[::-1])
+    with pytest.raises(InputError, match="the data are not those"):
+        run([job])
 
 
-@pytest.mark.parametrize("more", [True, False])
-def test_a_failed_evaluation_leaves_no_report_of_another_model(more, command, tmp_path):
-    """A run that trains on, or is only evaluated again, and whose test file is by now too large."""
-    files = write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
+def test_a_failed_evaluation_leaves_no_report_of_another_model(command, tmp_path):
+    """A run that is only evaluated again, or trains on, and whose test file is by now too large."""
+    folder, files = tmp_path / "r", write_files(tmp_path, {"train": 300, "val": 60, "test": 60})
     quick = [*QUICK[:2], "hydra.run.dir=r", "report.plots=true"]
     assert command("train.py", *files, *quick).returncode == 0
-    report = (tmp_path / "r/report.json").read_bytes()
-    drawn = {path.name for path in (tmp_path / "r").iterdir()}
+    report = (folder / "report.json").read_bytes()
+    drawn = {path.name for path in folder.iterdir()}
     np.save(tmp_path / "test_X.npy", np.full((60, 4), 1.7e308))
-    done = command("train.py", "resume=r", *["epochs=9"] * more)
-    assert done.returncode == 1
-    assert done.stderr.startswith("evaluation: X holds values")
-    assert done.stderr.endswith("resume evaluates the model without it\n")
-    assert read_status(tmp_path / "r")["reason"] == done.stderr.strip()
-    left = {path.name for path in (tmp_path / "r").iterdir()}
-    if not more:  # the model is the one that the report is of
-        assert left == drawn
-        assert (tmp_path / "r/report.json").read_bytes() == report
-        return
     kept = {".hydra", ".lock", ".softmax", "model.npz", "history.csv", "status.json", "train.log"}
-    assert left == kept | {"checkpoint.npz"}
-    done = command("-m", "classifier.report", "r")
-    assert "this run left no report" in done.stderr
+    for more, left in (([], drawn), (["epochs=9"], kept | {"checkpoint.npz"})):
+        refusal = command("train.py", "resume=r", *more).refusal
+        assert refusal.startswith("evaluation: X holds values")
+        assert refusal.endswith("resume evaluates the model without it")
+        assert read_status(folder)["reason"] == refusal
+        assert {path.name for path in folder.iterdir()} == left
+        # Without more epochs the model is the one that the report is of.
+        assert more or (folder / "report.json").read_bytes() == report
+    assert "this run left no report" in command("-m", "classifier.report", "r").stderr
     assert command("-m", "classifier.report", ".").returncode == 0
     index = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "evaluation: X holds values" in index
     assert "r/train.log" in index
     assert "report.html" not in index
-    model = (tmp_path / "r/model.npz").read_bytes()
+    model = (folder / "model.npz").read_bytes()
     np.save(tmp_path / "test_X.npy", np.load(tmp_path / "val_X.npy"))
     assert command("train.py", "resume=r").returncode == 0
-    assert (tmp_path / "r/model.npz").read_bytes() == model
-    assert read_status(tmp_path / "r")["status"] == "completed"
-    assert {path.name for path in (tmp_path / "r").iterdir()} == drawn
+    assert (folder / "model.npz").read_bytes() == model
+    assert read_status(folder)["status"] == "completed"
+    assert {path.name for path in folder.iterdir()} == drawn
 
 
 @pytest.mark.slow
@@ -128,34 +124,28 @@ def test_a_signal_in_a_long_evaluation_is_answered_with_what_there_is(start, tmp
     assert LinearModel.load(tmp_path / "r/model.npz").W.shape == (20, 1000)
 
 
-@pytest.mark.parametrize("files", ["none.npz,good.npz", "good.npz,none.npz"])
-def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(files, command, tmp_path):
-    np.savez(
-        tmp_path / "good.npz", X=np.random.default_rng(0).normal(size=(90, 4)), y=np.arange(90) % 3
-    )
-    done = command("train.py", "-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={files}")
-    assert done.returncode == 1
-    good = {"status": "completed", "reason": "all epochs done"}
-    wrong = {"status": "failed", "reason": "none.npz: no such file"}
-    expected = [good if file == "good.npz" else wrong for file in files.split(",")]
-    assert [read_status(tmp_path / f"s/{number}") for number in range(2)] == expected
+def test_data_of_some_jobs_that_are_wrong_cost_no_other_job(command, tmp_path):
+    X = np.random.default_rng(0).normal(size=(90, 4))
+    np.savez(tmp_path / "good.npz", X=X, y=np.arange(90) % 3)
+    files = ["none.npz", "good.npz", "gone.npz"]
+    given = ["-m", *QUICK[:3], "hydra.sweep.dir=s", f"data.train={','.join(files)}"]
+    assert command("train.py", *given).returncode == 1
+    reasons = [read_status(tmp_path / f"s/{number}")["reason"] for number in range(3)]
+    assert reasons == ["none.npz: no such file", "all epochs done", "gone.npz: no such file"]
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [("train.log", "Is a directory"), ("status.json", "is not a regular file; name another")],
-)
-def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(name, words, command, tmp_path):
-    sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2"]
+def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(command, tmp_path):
+    sweep = ["-m", "data=blobs", *QUICK[1:3], "hydra.sweep.dir=s", "lr=0.1,0.2,0.3"]
     assert command("train.py", *sweep).returncode == 0
-    for number in ("0", "1"):
-        for written in ("report.json", "model.npz", "checkpoint.npz", "status.json"):
-            (tmp_path / "s" / number / written).unlink(missing_ok=True)
-    place = tmp_path / "s/0" / name
-    place.unlink(missing_ok=True)
-    place.mkdir()
+    for number, name in enumerate(["train.log", "status.json", "status.json"]):
+        for written in ("report.json", "model.npz", "checkpoint.npz", name):
+            (tmp_path / f"s/{number}" / written).unlink(missing_ok=True)
+    (tmp_path / "s/0/status.json").unlink()
+    for place in ("0/train.log", "1/status.json"):
+        (tmp_path / "s" / place).mkdir()
     done = command("train.py", *sweep)
     assert done.returncode == 1
-    assert f"s/0/{name}: {words}\n" in done.stdout
-    assert done.stderr.startswith("1 ")
-    assert read_status(tmp_path / "s/1")["status"] == "completed"
+    assert "s/0/train.log: Is a directory\n" in done.stdout
+    assert "s/1/status.json: is a folder; move it away\n" in done.stdout
+    assert done.stderr.startswith("1 failed, 1 not begun of 3 jobs")
+    assert read_status(tmp_path / "s/2")["status"] == "completed"

@@ -51,7 +51,7 @@ def test_a_folder_that_another_takes_in_the_meantime_is_refused(tmp_path):
             yield from super().iterdir()
             (tmp_path / ".softmax").write_text("sweep\n", encoding="utf-8")
 
-    with pytest.raises(InputError, match="is the folder of a sweep"):
+    with pytest.raises(InputError, match="is not the folder of a run"):
         claim(Raced(tmp_path), "run")
 
 
@@ -78,10 +78,10 @@ def sweep(original, tmp_path):
 def test_nothing_of_a_run_or_a_sweep_is_overwritten(sweep, command, tmp_path):
     again = "would write job 0 again, and s has jobs; leave out hydra/launcher, or name a new fol"
     taken = {
-        "hydra.run.dir=s": "is the folder of a sweep; name a new or an empty folder",
+        "hydra.run.dir=s": "is not the folder of a run; name a new or an empty folder",
         "hydra.run.dir=s/best": "holds files and is not the folder of a run",
         "hydra.run.dir=s/0": "holds a run already; name another folder",
-        "hydra.sweep.dir=r": "is the folder of a run",
+        "hydra.sweep.dir=r": "holds files and is not the folder of a sweep",
     }
     launchers = filter(is_there, ("basic", "joblib", "submitit_local"))
     taken |= {f"hydra/launcher={launcher}": again for launcher in launchers}

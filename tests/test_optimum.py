@@ -58,9 +58,12 @@ def rows(sweep):
     [
         (["cv=900"], "cv=900: there are 216 training examples; use fewer folds"),
         (["data.train=large.npz", "preprocessing=none"], "too large: .*; standardize them"),
-        (["lr=0.1"], "^lr: optimizer=lbfgs has no use for it; leave it"),
-        (["schedule=step"], "^schedule: optimizer=lbfgs has no use for it; leave it"),
-        (["reg_choice=1se", "reg=1e-3"], "^reg_choice: is for reg=auto; add that, or leave it out"),
+        *(
+            ([override], f"^{override.split('=')[0]}: optimizer=lbfgs has no use for it; leave it")
+            for override in ("lr=0.1", "lr_scale=2", "momentum=0", "schedule=step", "batch_size=8")
+        ),
+        (["reg_path.n=9"], "^reg_path.n: is for reg=auto; leave it out"),
+        (["reg_choice=1se", "reg=1e-3"], "^reg_choice: is for reg=auto"),
         (
             ["reg=auto", "cv=3", "data.val_fraction=0.2"],
             "^data.val_fraction: with reg=auto the",

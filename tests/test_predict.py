@@ -3,6 +3,7 @@
 import csv
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.metrics import accuracy_score
 from classifier.model import LinearModel
 from classifier.runs.config import PredictConfig
 from classifier.runs.prediction import predict
+from classifier.runs.run import run
 from data.errors import InputError
 from data.labels import class_indices
 from data.preprocessing import AffineMap
@@ -66,24 +68,30 @@ def test_predictions_are_the_models_and_labels_give_the_accuracy(place, command,
     assert "precision" in done.stdout
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["input=wide.npz"], "wide.npz: X has 5 features an example, the model has 8"),
-        (["input=new.npz", "run=new.npz"], "new.npz: not a model file; it holds X"),
-        (["input=other.npz"], "other.npz: label dog is not a class of the model (ant, bee, cat)"),
-        (["input=new.npz", "output=/dev/stdout"], "output=/dev/stdout: is not a regular file; na"),
-        (["input=new.npz", "output=new.npz"], "output=new.npz: would overwrite new.npz"),
-        (["input=new.npz", "output=outputs/latest/model.npz"], "would overwrite outputs/"),
-    ],
-)
-def test_mistakes_are_one_line(arguments, words, place, command):
-    np.savez(place / "wide.npz", X=np.zeros((2, 5)))
-    np.savez(place / "other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
-    before = (place / "outputs/latest/model.npz").read_bytes()
-    assert words in command("predict.py", *arguments).refusal
-    assert not (place / "predictions.csv").exists()
-    assert (place / "outputs/latest/model.npz").read_bytes() == before
+MISTAKES = {  # what is given besides run=latest input=new.npz, and the line
+    "input=wide.npz": "wide.npz: X has 5 features an example, the model has 8",
+    "run=new.npz": "new.npz: not a model file; it holds X",
+    "input=other.npz": r"other.npz: label dog is not a class of the model \(ant, bee, cat\)",
+    "output=/dev/stdout": "is not a regular file; name another: .*/dev/stdout",
+    "output=new.npz": "output=new.npz: would overwrite new.npz",
+    "output=outputs/latest/model.npz": "would overwrite outputs/",
+    "output=prices.csv": "output=prices.csv: stands there and is no table of predictions; name",
+    "output=notes.csv": "output=notes.csv: stands there and is no table of predictions; name",
+}
+
+
+def test_mistakes_are_one_line_and_nothing_but_predictions_is_overwritten(place, monkeypatch):
+    monkeypatch.chdir(place)
+    np.savez("wide.npz", X=np.zeros((2, 5)))
+    np.savez("other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
+    Path("notes.csv").write_text("prediction of the weather\n", encoding="utf-8")
+    Path("prices.csv").write_bytes(b"\0")
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    for given, words in MISTAKES.items():
+        with pytest.raises((InputError, FileExistsError), match=words):
+            predicted(**dict([given.split("=")]))
+    assert before == {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    assert predicted() == predicted()  # its own are
 
 
 def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, command):
@@ -98,15 +106,13 @@ def test_a_model_of_a_run_that_did_not_complete_comes_with_a_warning(place, comm
     assert "(the run's status is diverged: in epoch 1); name a finished run" in done.stderr
 
 
-def test_a_sweep_stands_for_its_winner_and_one_without_says_why(place, command):
+def test_a_sweep_stands_for_its_winner_and_one_without_says_why(place, command, monkeypatch):
+    monkeypatch.chdir(place)
     swept = ["data.train=new.npz", "reg=1e-3,10", "hydra.sweep.dir=s"]
     assert command("train.py", "-m", *swept, *QUICK).returncode == 0
-    assert command("predict.py", "run=s/best", "input=new.npz", "output=a.csv").returncode == 0
     (place / "outputs/latest.txt").write_text("../s\n", encoding="utf-8")
-    for number, run in enumerate(("s", "latest")):
-        done = command("predict.py", f"run={run}", "input=new.npz", f"output={number}.csv")
-        assert done.stdout.splitlines()[-1].endswith("s/best/model.npz")
-        assert read_csv(place / f"{number}.csv") == read_csv(place / "a.csv")
+    best = predicted(run="s/best")
+    assert predicted(run="s") == predicted(run="latest") == best
     export = ["-m", "classifier.export", "s", "--to", "json"]
     assert command(*export).returncode == 0
     assert (place / "s/best/model.json").exists()
@@ -116,11 +122,12 @@ def test_a_sweep_stands_for_its_winner_and_one_without_says_why(place, command):
     for program in (["predict.py", "run=s", "input=new.npz"], export):
         assert command(*program).refusal == words
     assert command(*shlex.split(again.partition(": python ")[2])).returncode == 0
-    assert command(*export).returncode == 0
+    assert predicted(run="s") == best
     lost = ["data.train=new.npz", "lr=1e20,1e21", "preprocessing=none", "hydra.sweep.dir=lost"]
     assert command("train.py", "-m", *lost, *QUICK).returncode == 1
     words = "run=lost: no winner can be chosen, see lost/sweep.csv; name a job that has a model"
-    assert words in command("predict.py", "run=lost", "input=new.npz").refusal
+    with pytest.raises(FileNotFoundError, match=words):
+        predicted(run="lost")
 
 
 def test_labels_are_names_and_never_indices():
@@ -141,25 +148,28 @@ def test_labels_are_names_and_never_indices():
             indices([label], classes)
 
 
-def predicted(folder, output="out.csv"):
-    """Predict in this process; return the rows of the table."""
-    paths = [str(folder / name) for name in ("model.npz", "new.npz", output)]
-    predict(PredictConfig(*paths, "outputs", 5))
-    return read_csv(folder / output)
+def predicted(**given):
+    """Predict in this process and folder; return the rows of the table."""
+    settings = {"run": "latest", "input": "new.npz", "output": "out.csv"} | given
+    predict(PredictConfig(**settings, outputs="outputs", top_k=5))
+    return read_csv(Path(settings["output"]))
 
 
 @pytest.mark.parametrize("names", ["0 1 2 3 4 5 6 7 8 9 10 11", "-10 -9 2 5 10 20"])
-def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(names, tmp_path, command):
+def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(
+    names, tmp_path, job_of, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     numbers = np.array(names.split(), dtype=int)
     y = numbers[np.arange(240) % len(numbers)]
     X = np.random.default_rng(0).standard_normal((240, len(numbers))) / 9
     X[y[:, None] == numbers] += 9
-    np.savez(tmp_path / "train.npz", X=X, y=y.astype(str))
-    arguments = ["data.train=train.npz", f"class_weight={{{numbers[-1]}: 2}}", "hydra.run.dir=run"]
-    assert command("train.py", *QUICK, *arguments).returncode == 0
+    np.savez("train.npz", X=X, y=y.astype(str))
+    weights = f"class_weight={{{numbers[-1]}: 2}}"
+    run([job_of(tmp_path / "run", *QUICK, "data.train=train.npz", weights)])
     for labels in (y, y.astype(np.int8), y.astype(np.float16), y.astype(str), y.astype(bytes)):
-        np.savez(tmp_path / "run/new.npz", X=X, y=labels)
-        rows = predicted(tmp_path / "run")
+        np.savez("new.npz", X=X, y=labels)
+        rows = predicted(run="run")
         for column in ("label", "prediction"):
             assert [row[column] for row in rows] == y.astype(str).tolist()
         assert list(rows[0])[2:] == [f"probability_{name}" for name in names.split()]
@@ -167,27 +177,16 @@ def test_numbers_are_the_names_of_classes_that_are_texts_of_numbers(names, tmp_p
 
 @pytest.mark.parametrize("config", [{"data": {"version": "cifar10"}}, [], {"data": [1]}])
 @pytest.mark.parametrize("names", [["ship", "frog", "cat"], ["1", "0", "2"]])
-def test_only_cifar_numbers_its_classes(config, names, tmp_path):
+def test_only_cifar_numbers_its_classes(config, names, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     W, features = np.eye(3, dtype=np.float32), AffineMap(np.zeros(3), np.ones(3))
     model = LinearModel(W, W[0] * 0, np.array(names), features, None, config)
     model.save(tmp_path / "model.npz")
     y = np.array([0, 1, 2, 2])
-    np.savez(tmp_path / "new.npz", X=9 * np.eye(3)[y], y=y)
+    np.savez("new.npz", X=9 * np.eye(3)[y], y=y)
     if names[0] == "ship" and config != {"data": {"version": "cifar10"}}:
         with pytest.raises(InputError, match=r"label 0 is not a class of the model \(ship, frog"):
-            predicted(tmp_path)
+            predicted(run="model.npz")
         return
     expected = np.array(names)[y] if names[0] == "ship" else y.astype(str)
-    assert [row["label"] for row in predicted(tmp_path)] == expected.tolist()
-
-
-def test_nothing_but_predictions_is_overwritten(place):
-    folder = shutil.copytree((place / "outputs/latest").resolve(), place / "run")
-    shutil.copy(place / "new.npz", folder)
-    (folder / "notes.csv").write_text("prediction of the weather\n", encoding="utf-8")
-    for name in ("report.json", "checkpoint.npz", "status.json", "notes.csv"):
-        before = (folder / name).read_bytes()
-        with pytest.raises(InputError, match="stands there and is no table of predictions; name"):
-            predicted(folder, name)
-        assert (folder / name).read_bytes() == before
-    assert predicted(folder) == predicted(folder)  # its own are
+    assert [row["label"] for row in predicted(run="model.npz")] == expected.tolist()

@@ -28,7 +28,6 @@ KILLS = int(os.environ.get("KILLS", "1"))
 LONG = ["epochs=150", "early_stopping.patience=null", "report.plots=false", "schedule=cosine"]
 BLOBS = "data=blobs lr=0.1 schedule=constant early_stopping.patience=null".split()
 BLOBS += ["report.plots=false"]
-NESTEROV = ["optimizer=sgd", "optimizer.nesterov=true", *LONG]
 FULL_BATCH = "optimizer=lbfgs epochs=3000 report.plots=false reg=1e-6".split()
 FULL_BATCH += ["optimizer.tol=1e-12"]  # which float32 never reaches
 PATH = ["-m", "optimizer=lbfgs", "reg=1e-2,3e-3,1e-3,3e-4,1e-4", "cv=3", "optimizer.tol=1e-4"]
@@ -36,11 +35,8 @@ ONE_PATH = "reg=auto reg_path.from=1e-1 reg_path.to=1e-2 reg_path.n=4 report.plo
 STREAMED = "data.train_X=X.npy data.train_y=y.npy".split()
 STREAMED += ["class_weight={0: 2, 2: 0.5}"]
 KINDS = {
-    "sgd": (1, [*LONG, "momentum=0.5"]),
-    "a stack": (2, ["-m", "lr_scale=0.1,1", *NESTEROV]),  # which keeps what momentum keeps
-    "a stack of adam's": (2, ["-m", "lr_scale=0.1,1", "optimizer=adam", *LONG]),
-    "streamed": (1, [*LONG, *STREAMED]),
-    "lbfgs": (1, FULL_BATCH),
+    "a stack": (2, ["-m", "lr_scale=0.1,1", "optimizer=adam", *LONG]),
+    "streamed": (1, [*LONG, *STREAMED, "momentum=0.5"]),
     "lbfgs streamed": (1, [*FULL_BATCH, *STREAMED]),
     "a path in one run": (1, [*ONE_PATH, "optimizer=lbfgs", "epochs=3000", "cv=3"]),
     "a path of minibatches": (1, [*ONE_PATH, "epochs=25"]),
@@ -214,42 +210,27 @@ def test_epochs_may_grow_and_settings_be_given_again_or_given_later(folder, comm
     assert not list(folder.rglob("*.part"))
 
 
-def test_what_would_change_the_mathematics_is_refused_by_name(trained, command_in):
-    keeps = "a resumed run keeps that"
+def test_what_would_change_the_mathematics_is_refused_by_name(trained, refusal, monkeypatch):
+    monkeypatch.chdir(trained.parent)
     before = files(trained)
     for override, words in {
-        "lr=0.2": f"lr=0.2: the run was trained with lr=0.1, and {keeps}",
-        "batch_size=8": "batch_size=8: the run was trained with batch_size=64",
+        "lr=0.2": "lr=0.2: the run was trained with lr=0.1, and a resumed run keeps that",
         "data=digits": "data=digits: the run was trained with data=blobs",
         "data.spread=3": "data.spread=3.0: the run was trained with data.spread=2.0",
         "optimizer=adam": "optimizer=adam: the run was trained with optimizer=sgd",
         "seed=1": "seed=1: the run was trained with seed=0",
         "epochs=3": "epochs=3: the run had 4; a resumed run can have more",
-        "cv=3": f"cv=3: the run was trained with cv=null, and {keeps}",
+        "cv=3": "cv=3: the run was trained with cv=null",
         "check_gradient=false": "check_gradient=false: the run was trained with check_gradient=tr",
         "hydra.run.dir=elsewhere": "hydra.run.dir=elsewhere: resume goes on in /",
         "hydra.sweep.dir=elsewhere": "hydra.sweep.dir=elsewhere: resume goes on in /",
     }.items():
-        done = command_in(trained.parent, "train.py", "resume=run", override)
-        assert done.refusal.startswith(words)
+        assert refusal("train.py", "resume=run", override).startswith(words)
         assert files(trained) == before
 
 
 def files(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def test_a_checkpoint_that_was_damaged_is_named_and_left_alone(folder, command):
-    path = folder / "checkpoint.npz"
-    content = path.read_bytes()
-    for place in (0, len(content) // 2, len(content) - 1):
-        changed = bytearray(content)
-        changed[place] ^= 1
-        for damaged in (changed, content[:place]):
-            path.write_bytes(damaged)
-            assert "checkpoint.npz: " in command("train.py", "resume=run").refusal
-            assert path.read_bytes() == damaged
-            assert status(folder) == "completed"
 
 
 def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
@@ -262,14 +243,13 @@ def test_one_job_of_a_stack_goes_on_with_its_sweep(command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [0, 3000])
-def test_a_full_disk_is_told_and_costs_no_earlier_file(size, folder, command, repository):
+def test_a_full_disk_is_told_and_costs_no_earlier_file(folder, command, repository):
     before = {p: p.read_bytes() for p in folder.rglob("*.*") if p.name[-3:] in ("npz", "csv")}
     more = ["resume=run", "epochs=8"]
     train = [sys.executable, repository / "train.py", *more]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}  # which have no limit
     program = subprocess.Popen(train, cwd=folder.parent, text=True, **pipes)
-    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (size, size))
+    resource.prlimit(program.pid, resource.RLIMIT_FSIZE, (3000, 3000))
     assert re.fullmatch(".*: File too large\n", program.communicate(timeout=300)[1])
     assert program.returncode == 1
     changed = [p.name for p, content in before.items() if p.read_bytes() != content]

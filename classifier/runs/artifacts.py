@@ -5,13 +5,14 @@ report.json comes last of its stage and status.json last of all, so that a run t
 its end is finished by going through the list again.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,7 +27,7 @@ from classifier.report.text import text_of
 from classifier.runs.config import AUTO, Config, Job, flatten, refuse_changes
 from classifier.solver import Training
 from data.dataset import Dataset
-from data.errors import InputError, one_line
+from data.errors import InputError, damage_told
 from data.files.arrays import read_npz, read_sealed, write_sealed
 from data.files.store import read_plain, remove, write_json, write_text, write_whole
 
@@ -52,7 +53,6 @@ SHARE = 0.03  # of the time of training that writing checkpoints may take
 FIRST_COST = 0.01  # seconds that the first one is reckoned with
 # Keys that say where sums are made, which rounds them otherwise, and what earlier versions had.
 WHERE = {"device": None, "engine.kind": "local", "engine.shards": 1}
-WAY_OUT = "delete it, and the training begins anew"
 DRAWN = 400  # examples that are kept to be drawn, half of them for validation, at most
 
 # When a file is made: before training; of what training found; of the evaluation; of a test split
@@ -94,18 +94,19 @@ class Contents(NamedTuple):
 
 
 class Artifact(NamedTuple):
-    """A file of a run: its name, the stages at which it is made, who has a copy, how it is made.
-
-    What is made by others than `write_files` has no `write`.
-    """
+    """A file of a run: its name, the stages at which it is made, and who is given a copy."""
 
     name: str
     stages: tuple[Stage, ...]
     copies: tuple[str, ...] = ()
-    write: Callable[[Dataset, Contents, Path], object] | None = None
 
 
-def write_files(stage: Stage, folder: Path, contents: Contents, dataset: Dataset) -> None:
+def write_files(
+    stage: Literal["training", "evaluation", "test"],
+    folder: Path,
+    contents: Contents,
+    dataset: Dataset,
+) -> None:
     """Write those files of a run that are made at a stage; what is of other figures goes first.
 
     Raises
@@ -121,9 +122,19 @@ def write_files(stage: Stage, folder: Path, contents: Contents, dataset: Dataset
         outdated = {*names_of("evaluation", "show")} - {*names_of(stage)}
     for name in outdated:
         remove(folder / name)
-    for artifact in FILES:
-        if stage in artifact.stages and artifact.write is not None:
-            artifact.write(dataset, contents, folder)
+    model, history, report, predictions = contents
+    if stage == "training" or (stage == "evaluation" and "calibration" in report):
+        model.save(folder / MODEL)
+    if stage == "training":
+        write_history(folder / HISTORY, history)
+        return
+    if dataset.image_shape is not None:
+        _write_mistakes(dataset, report, folder)
+    write_predictions(folder, predictions)
+    if stage == "evaluation":
+        write_examples(folder, dataset)
+    write_text(folder / TEXT, text_of("report_text", report) + "\n")
+    write_json(folder / REPORT, report)
 
 
 def names_of(*stages: Stage) -> list[str]:
@@ -147,11 +158,6 @@ def _is_reported(folder: Path, contents: Contents) -> bool:
     return epochs == len(contents.history) and all(same)
 
 
-def _write_model(_: Dataset, contents: Contents, folder: Path) -> None:
-    if not contents.report or "calibration" in contents.report:  # else it stands there already
-        contents.model.save(folder / MODEL)
-
-
 def write_history(path: Path, rows: Sequence[Epoch]) -> None:
     """Write history.csv, a row an epoch; a figure that does not exist is an empty cell."""
     text = io.StringIO()
@@ -172,13 +178,11 @@ def read_history(path: Path) -> list[Epoch]:
         ]
 
 
-def _write_mistakes(dataset: Dataset, contents: Contents, folder: Path) -> None:
-    """Write the most confident mistakes where they are images, X (n, ...), in their order."""
-    if dataset.image_shape is None:
-        return
-    name, split = reported_split(contents.report["metrics"])
+def _write_mistakes(dataset: Dataset, report: dict[str, Any], folder: Path) -> None:
+    """Write the images X (n, ...) of the most confident mistakes, in their order."""
+    name, split = reported_split(report["metrics"])
     rows = np.array([mistake["index"] for mistake in split["mistakes"]], dtype=np.int64)
-    images = dataset.splits()[name].X[rows].reshape(len(rows), *dataset.image_shape)
+    images = dataset.splits()[name].X[rows].reshape(len(rows), *(dataset.image_shape or ()))
     write_whole(folder / MISTAKES, lambda file: np.savez(file, X=images))
 
 
@@ -218,23 +222,15 @@ def read_predictions(folder: Path) -> dict[str, Predictions]:
     arrays = read_sealed(path, "predictions", FORMAT)
     for split in ("val", "test"):
         names = [f"{split}_{field}" for field in Predictions._fields]
-        if any(name in arrays for name in names):
-            splits[split] = Predictions(*(arrays.get(name, np.empty(0)) for name in names))
-            if not _is_whole(*splits[split]):
+        if not arrays.keys().isdisjoint(names):
+            labels, predicted, log_p = (arrays.get(name, np.empty(0)) for name in names)
+            are_vectors = labels.shape == predicted.shape == log_p.shape == (labels.size,)
+            kinds = f"{labels.dtype.kind}{predicted.dtype.kind} {log_p.dtype.name}"
+            if not (are_vectors and kinds == "uu float32" and np.isfinite(log_p).all()):
                 listed = ", ".join(names)
                 raise InputError(f"{path}: {listed} are not predictions of the same examples")
+            splits[split] = Predictions(labels, predicted, log_p)
     return splits
-
-
-def _is_whole(labels: np.ndarray, predicted: np.ndarray, log_p: np.ndarray) -> bool:
-    return (
-        labels.ndim == 1
-        and labels.shape == predicted.shape == log_p.shape
-        and {labels.dtype.kind, predicted.dtype.kind} <= {"i", "u"}
-        and log_p.dtype == np.float32
-        and bool(np.isfinite(log_p).all())
-        and min(labels.min(initial=0), predicted.min(initial=0)) >= 0
-    )
 
 
 def read_validation(sweep: Path, folder: str) -> Predictions | None:
@@ -385,11 +381,8 @@ class Checkpoint:
             )
         n_stacks = len(training.fits) // len(jobs)  # those of each fold stand behind the others
         places = [member + len(self.folders) * k for k in range(n_stacks) for member in members]
-        try:
+        with _checkpoint_told(self.path):
             training.restore(self.state, places)
-        except Exception as error:  # whoever writes a seal can write anything under it
-            damage = f"{self.path}: a damaged checkpoint ({one_line(error)})"
-            raise InputError(f"{damage}; {WAY_OUT}") from error
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -397,10 +390,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
     Raises
     ------
-    FileNotFoundError, InputError
-        When there is none; when it is damaged, of another format or not a checkpoint.
+    InputError
+        When there is none, or it is damaged, of another format or not a checkpoint.
     """
-    try:
+    with _checkpoint_told(path):
         arrays = read_sealed(path, "checkpoint", STATE_FORMAT)
         folders = [str(name) for name in arrays.pop("folders")]
         configs = [dict(json.loads(str(config))) for config in arrays.pop("configs")]
@@ -408,40 +401,32 @@ def read_checkpoint(path: Path) -> Checkpoint:
         data, checked = str(arrays.pop("data")), float(arrays.pop("gradient_error"))
         gradient_error = None if math.isnan(checked) else checked
         state = {name.removeprefix(STATE): array for name, array in arrays.items()}
-    except FileNotFoundError:
-        raise
-    except Exception as error:  # whoever writes a seal can write anything under it
-        known = isinstance(error, InputError)
-        damage = str(error) if known else f"{path}: a damaged checkpoint ({one_line(error)})"
-        raise InputError(f"{damage}; {WAY_OUT}") from error
-    return Checkpoint(path, folders, configs, regs, data, gradient_error, state)
+        return Checkpoint(path, folders, configs, regs, data, gradient_error, state)
+
+
+@contextlib.contextmanager
+def _checkpoint_told(path: Path) -> Iterator[None]:
+    """Say of a checkpoint that is damaged what to do: one may write anything under a seal."""
+    try:
+        with damage_told(f"{path}: a damaged checkpoint"):
+            yield
+    except InputError as error:
+        raise InputError(f"{error}; delete it, and the training begins anew") from error
 
 
 RESULTS: tuple[Stage, ...] = ("evaluation", "test")
 BOTH = (BEST, TRACKER)
-FILES = (  # in the order in which those of a stage are written; written from data and `it`
+FILES = (
     *(Artifact(name, ("begin",)) for name in (MARK, LOCK, ".hydra")),
     Artifact("train.log", ("begin",), BOTH),
     Artifact(CHECKPOINT, ("training",)),
-    Artifact(MODEL, ("training", "evaluation"), BOTH, _write_model),
-    Artifact(
-        HISTORY, ("training",), BOTH, lambda _, it, to: write_history(to / HISTORY, it.history)
-    ),
-    Artifact(MISTAKES, RESULTS, (BEST,), _write_mistakes),
-    Artifact(
-        PREDICTIONS, RESULTS, (BEST,), lambda _, it, to: write_predictions(to, it.predictions)
-    ),
-    Artifact(EXAMPLES, ("evaluation",), (BEST,), lambda data, _, to: write_examples(to, data)),
-    Artifact(
-        TEXT,
-        RESULTS,
-        BOTH,
-        lambda _, it, to: write_text(to / TEXT, text_of("report_text", it.report) + "\n"),
-    ),
-    Artifact(REPORT, RESULTS, BOTH, lambda _, it, to: write_json(to / REPORT, it.report)),
-    *(
-        Artifact(name, ("show",), BOTH)
-        for name in (PAGE, *PLOTS, TEMPLATES, FEATURES, REGIONS, PATH)
-    ),
+    Artifact(MODEL, ("training", "evaluation"), BOTH),
+    Artifact(HISTORY, ("training",), BOTH),
+    Artifact(MISTAKES, RESULTS, (BEST,)),
+    Artifact(PREDICTIONS, RESULTS, (BEST,)),
+    Artifact(EXAMPLES, ("evaluation",), (BEST,)),
+    Artifact(TEXT, RESULTS, BOTH),
+    Artifact(REPORT, RESULTS, BOTH),
+    *(Artifact(n, ("show",), BOTH) for n in (PAGE, *PLOTS, TEMPLATES, FEATURES, REGIONS, PATH)),
     Artifact("status.json", ("end",), (TRACKER,)),
 )

@@ -140,26 +140,21 @@ class Config(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_path(self.reg_path)
-        if self.engine.kind != "local" and not isinstance(self.optimizer, Lbfgs):
+        elsewhere = ["engine=ray"] * (self.engine.kind != "local")
+        elsewhere += [f"device={self.device}"] * (self.device is not None)
+        if elsewhere and not isinstance(self.optimizer, Lbfgs):
             raise InputError(
-                "engine=ray: a step of minibatches is shorter than an exchange between machines; "
-                "add optimizer=lbfgs, or leave out engine"
+                f"{elsewhere[-1]}: add optimizer=lbfgs, whose passes it makes: a step of "
+                "minibatches is too short for it"
             )
-        if self.device is not None and self.engine.kind != "local":
-            raise InputError(
-                f"device={self.device}: the workers of engine=ray make their sums by numpy; leave "
-                "out one of the two"
-            )
-        if self.device is not None and not isinstance(self.optimizer, Lbfgs):
-            raise InputError(f"device={self.device}: add optimizer=lbfgs, whose passes it makes")
-        if self.name is not None and not _fits(self.name):
-            name = printable(self.name)
-            raise InputError(f"name={name}: must be one line of at most {LONGEST} letters")
-        for tag in _listed(self.tags):
-            if not isinstance(tag, str | int | float) or not _fits(str(tag)):
+        if len(elsewhere) == 2:
+            raise InputError(f"{' '.join(elsewhere)}: leave out one of the two")
+        for key, texts in {"name": _listed(self.name), "tags": _listed(self.tags)}.items():
+            is_text = all(isinstance(text, str | int | float) for text in texts)
+            if not is_text or not all(map(_fits, map(str, texts))):
+                shown = printable(getattr(self, key))
                 raise InputError(
-                    f"tags={printable(self.tags)}: must be texts of at most {LONGEST} letters, "
-                    "as tags=[first,wide]"
+                    f"{key}={shown}: must be text, at most {LONGEST} letters on a line"
                 )
 
     @property
@@ -232,11 +227,6 @@ def has_role(key: str, role: str) -> bool:
     return not {key, key.split(".", maxsplit=1)[0]}.isdisjoint(keys_with(role))
 
 
-def own_keys() -> list[str]:
-    """Return the keys of the config, of the top level."""
-    return [field.name for field in dataclasses.fields(Config)]
-
-
 @dataclasses.dataclass
 class PredictConfig(Options):
     """What to predict, and with which model; the keys of `configs/predict.yaml`."""
@@ -289,7 +279,7 @@ def make_config(composed: DictConfig) -> Config:
 
 
 def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
-    """Refuse what is given and not used: to an optimizer, or with a penalty that is a number.
+    """Refuse what is given and not used, with the other settings that there are.
 
     Raises
     ------
@@ -299,23 +289,20 @@ def refuse_unused(config: Config, overrides: Sequence[str]) -> None:
     if any(o.startswith("resume=") for o in overrides):
         return  # a resumed run is given the choices that it had
     names = [re.split("[=@]", override.lstrip("+~"))[0] for override in overrides]
-    keys = {name.split(".")[0] for name in names} | (set() if config.lr == AUTO else {"lr"})
-    unused = [key for key in MINIBATCHES if key in keys]
-    if unused and isinstance(config.optimizer, Lbfgs):
-        raise InputError(
-            f"{unused[0]}: optimizer=lbfgs has no use for it; leave it out, or use optimizer=sgd"
-        )
-    unused = [name for name in names if name.split(".")[0] in ("reg_path", "reg_choice")]
-    if unused and config.reg != AUTO:
-        raise InputError(f"{unused[0]}: is for reg=auto; add that, or leave it out")
-    unused = [name for name in names if name.startswith("engine.")]
-    if unused and config.engine.kind == "local":
-        raise InputError(f"{unused[0]}: is for engine=ray; add that, or leave it out")
-    if "data.val_fraction" in names and by_folds(config.reg, config.cv):
-        raise InputError(
-            "data.val_fraction: with reg=auto the folds of cv choose the penalty, and all examples "
-            "but the test are trained on; leave it out, or leave out cv"
-        )
+    names += [] if config.lr == AUTO else ["lr"]
+    useless = {  # keys by how they begin, whether there is no use for them, and why
+        MINIBATCHES: (isinstance(config.optimizer, Lbfgs), "optimizer=lbfgs has no use for it"),
+        ("reg_path", "reg_choice"): (config.reg != AUTO, "is for reg=auto"),
+        ("engine.",): (config.engine.kind == "local", "is for engine=ray"),
+        ("data.val_fraction",): (
+            by_folds(config.reg, config.cv),
+            "with reg=auto the folds of cv hold out what chooses the penalty",
+        ),
+    }
+    for keys, (is_useless, why) in useless.items():
+        for name in names if is_useless else ():
+            if name.startswith(keys):
+                raise InputError(f"{name}: {why}; leave it out")
 
 
 def settle_values(composed: DictConfig) -> None:
@@ -417,8 +404,7 @@ def plain_config(composed: DictConfig, choices: dict[str, Any]) -> dict[str, Any
     if isinstance(weights := plain.get("class_weight"), dict):
         plain["class_weight"] = {str(name): weight for name, weight in weights.items()}
     names = {g: name for g, name in choices.items() if not g.startswith(("hydra", "schema"))}
-    plain = json.loads(json.dumps(plain)) | {"choices": names}
-    return plain
+    return {**json.loads(json.dumps(plain)), "choices": names}
 
 
 def plain_value(composed: DictConfig, key: str) -> Value:

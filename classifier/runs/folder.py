@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 
 from classifier.fit import SKIPPED
 from classifier.runs.artifacts import LOCK, MARK
-from classifier.runs.config import CONFIGS, flatten, has_role, own_keys
+from classifier.runs.config import CONFIGS, Config, fields_of, flatten, has_role
 from data.errors import InputError
 from data.files.store import (
     is_folder,
@@ -157,14 +157,14 @@ def kind_of(folder: Path) -> Kind | None:
 
 def _refuse_others(folder: Path, kind: Kind) -> Kind | None:
     """Return what a folder's mark says; refuse a folder that is not free for this kind."""
-    mark, key = kind_of(folder), f"hydra.{kind}.dir={folder}"
+    mark = kind_of(folder)
     left = rf"{re.escape(LOCK)}|\.{re.escape(MARK)}\.\d+\.part"  # by a claim that was killed
-    if mark is None and not all(re.fullmatch(left, path.name) for path in folder.iterdir()):
+    is_new = mark is None and all(re.fullmatch(left, path.name) for path in folder.iterdir())
+    if mark != kind and not is_new:
         raise InputError(
-            f"{key}: holds files and is not the folder of a {kind}; name a new or an empty folder"
+            f"hydra.{kind}.dir={folder}: holds files and is not the folder of a {kind}; name a new "
+            "or an empty folder"
         )
-    if mark not in (None, kind):
-        raise InputError(f"{key}: is the folder of a {mark}; name a new or an empty folder")
     return mark
 
 
@@ -235,9 +235,8 @@ def read_received(folder: Path) -> tuple[dict[str, Any], bool]:
         config: dict[str, Any] = json.loads(json.dumps(_settings(dict(values))))
     except (TypeError, ValueError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{hydra_path}: not what a run leaves ({error!r})") from error
-    for key in config:
-        if key not in own_keys():
-            raise InputError(f"{path}: {key}: is no key of this program; remove it there")
+    if added := config.keys() - fields_of(Config):
+        raise InputError(f"{path}: {min(added)}: is no key of this program; remove it there")
     for key, value in flatten(config).items():
         if "${" in str(value):  # stands for something outside, as a variable of the environment
             raise InputError(f"{path}: {key}={value}: is not read; write the value itself there")

@@ -7,12 +7,13 @@ too. SIGINT (Ctrl-C) and SIGTERM stop a run at once, or after the minibatch unde
 import contextlib
 import logging
 import math
-import os
+import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Self
@@ -67,9 +68,11 @@ def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
     log.setLevel(logging.DEBUG)
     log.addHandler(logs)
     try:
-        logs.raise_first()
+        for folder in folders:  # before a model is trained that could not tell of itself
+            _add_to_log(folder, "")
         yield
-        logs.raise_first()
+        for error in logs.errors:
+            raise error
     except BaseException as error:
         status, reason = "failed", reason_of(error)
         if isinstance(error, KeyboardInterrupt):
@@ -87,32 +90,27 @@ def failures_recorded(folders: Sequence[Path]) -> Iterator[None]:
 
 
 class _TrainLogs(logging.Handler):
-    """Adds each record to the files it belongs to; none stays open, for there may be thousands."""
+    """Adds each record to the files it belongs to, and keeps the errors that this gives."""
 
     def __init__(self, folders: Sequence[Path]) -> None:
         super().__init__()
-        self.folders, self.errors = dict.fromkeys(folders), list[OSError]()
+        self.folders, self.errors = set(folders), list[OSError]()
         self.setFormatter(logging.Formatter("[%(asctime)s][%(levelname)s] %(message)s"))
-        self._write(self.folders, "")  # before a model is trained that could not tell of itself
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record of one run, or of all; keep an error for `raise_first`."""
+        """Write a record of one run, or of all."""
         folder = getattr(record, "folder", None)
-        folders = self.folders if folder is None else self.folders.keys() & {folder}
-        self._write(folders, self.format(record) + "\n")
-
-    def raise_first(self) -> None:
-        """Raise the first error that a file gave, if there is one."""
-        for error in self.errors:
-            raise error
-
-    def _write(self, folders: Iterable[Path], text: str) -> None:
-        for folder in folders:
+        for own in self.folders if folder is None else self.folders & {folder}:
             try:
-                with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
-                    file.write(text)
+                _add_to_log(own, self.format(record) + "\n")
             except OSError as error:
                 self.errors.append(error)
+
+
+def _add_to_log(folder: Path, text: str) -> None:
+    """Add a text to a run's train.log, which does not stay open: there may be thousands."""
+    with (folder / "train.log").open("a", encoding="utf-8", errors="replace") as file:
+        file.write(text)
 
 
 @contextlib.contextmanager
@@ -219,13 +217,11 @@ class Progress:
     def __init__(
         self, say: Callable[[str], None], every: float = EVERY, *, shown: bool = True
     ) -> None:
-        self._say, self._is_shown, self._in_terminal = say, shown, shown and sys.stderr.isatty()
-        self._every = REDRAWN if self._in_terminal else every
+        self._say, self._in_terminal = say, shown and sys.stderr.isatty()
         self._last = -math.inf if self._in_terminal else time.monotonic()
-        # Times, and the shares done then: of the start, and of when a first part had been done.
-        self._marks: list[tuple[float, float]] = []
+        self._every = REDRAWN if self._in_terminal else every if shown else math.inf
+        self._begun: tuple[float, float] | None = None  # a time, and the share that was done then
         self._bar: tqdm[Any] | None = None
-        self._handlers: list[logging.Handler] = []
 
     def __enter__(self) -> Self:
         if self._in_terminal:
@@ -234,21 +230,19 @@ class Progress:
             # tqdm's own lock is for several processes. From Python 3.14 on it takes a process of
             # its own, which complains on stderr of a lock that is left when this one is killed.
             tqdm.set_lock(threading.RLock())
-            form = {"total": 1.0, "ascii": "-#"}
             # A terminal that does not say how many rows it has gets no bar otherwise. The delay:
             # nothing is drawn before there are figures.
-            self._bar = tqdm(**form, nrows=20, delay=1e-9, leave=False, file=sys.stderr)
-            self._handlers = list(logging.getLogger().handlers)
-            for handler in self._handlers:
+            form = {"total": 1.0, "ascii": "-#", "nrows": 20, "delay": 1e-9, "leave": False}
+            self._bar = tqdm(**form, file=sys.stderr)
+            for handler in logging.getLogger().handlers:
                 handler.addFilter(self._make_room)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for handler in self._handlers:
+        for handler in logging.getLogger().handlers:
             handler.removeFilter(self._make_room)
         if self._bar is not None:
-            with contextlib.suppress(OSError):  # of a terminal that has gone away
-                self._bar.close()
+            self._bar.close()
 
     def show(self, share: float | None, done: str, figures: str = "") -> None:
         """Show that a share of 0 to 1 is done, unless something was shown a moment ago.
@@ -259,41 +253,26 @@ class Progress:
         done : the same in words, before the time that is left at most.
         figures : what stands behind that.
         """
-        if not self._is_shown:
-            return
         now = time.monotonic()
-        left = "" if share is None else self._time_left(now, share)
+        begun, before = self._begun = self._begun or (now, share or 0.0)
         if now - self._last < self._every:
             return
         self._last = now
+        if share is not None and share > before:
+            left = (now - begun) * max(1 - share, 0) / (share - before)
+            done += f", {timedelta(seconds=round(left))} left"
         if self._bar is None:
-            self._say(f"{done}{left and f', {left} left'}{figures}")
+            self._say(f"{done}{figures}")
             return
         self._bar.bar_format = "{desc}" if share is None else f"[{{bar:{LENGTH}}}] {{desc}}"
-        self._bar.n = min(max(share or 0.0, 0.0), 1.0)
-        self._bar.ncols = _columns() - 1  # some terminals wrap where the last one is written to
-        with contextlib.suppress(OSError):  # a terminal that has gone away ends no training
-            self._bar.set_description_str(f"{done}{left and f', {left:>7} left'}{figures}")
-
-    def _time_left(self, now: float, share: float) -> str:
-        """Return how long the rest takes, as 0:35 or 1:02:03, if it goes on so.
-
-        Nothing before a first part is done. That part may hold what is done once, as the first
-        reading of a file: as soon as there is another, it does not count.
-        """
-        begun, before = self._marks[-1] if self._marks else (now, share)
-        if not self._marks or (len(self._marks) == 1 and share > before):
-            self._marks.append((now, share))
-        if not share > before:
-            return ""
-        seconds = round((now - begun) * max(1 - share, 0) / (share - before))
-        (hours, minutes), seconds = divmod(seconds // 60, 60), seconds % 60
-        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        self._bar.n = min(share or 0.0, 1.0)
+        # Some terminals wrap where the last column is written to.
+        self._bar.ncols = shutil.get_terminal_size().columns - 1
+        self._bar.set_description_str(f"{done}{figures}")
 
     def _make_room(self, _record: logging.LogRecord) -> bool:
         if self._bar is not None:
-            with contextlib.suppress(OSError):
-                self._bar.clear()
+            self._bar.clear()
         return True
 
 
@@ -333,11 +312,3 @@ def said_when_long(text: str, log: logging.Logger, after: float = LONG) -> Itera
     finally:
         timer.cancel()
         timer.join()  # its line, if it is being written, belongs before what follows
-
-
-def _columns() -> int:
-    """Return the width of the terminal behind stderr; 80 where it does not say."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or 80
-    except OSError:
-        return 80

@@ -46,8 +46,6 @@ def predict(config: PredictConfig) -> str:
         with output.open("rb") as file:
             if not re.match(rb"(label,)?prediction,(\")?probability_", file.read(40)):
                 wrong = "stands there and is no table of predictions"
-    elif is_there(output):
-        wrong = "is not a regular file"
     if wrong:
         raise InputError(f"output={output}: {wrong}; name another file")
     model = LinearModel.load(path)
@@ -88,9 +86,7 @@ def _read_examples(
         ),
     )
     X, y, notes = found.X, found.y, [*found.notes]
-    if isinstance(X, Table):
-        if model.encoding is None:
-            raise InputError(f"{files[0]}: a table, and the model was trained on other features")
+    if isinstance(X, Table) and model.encoding is not None:
         X = encode(X, model.encoding, np.arange(len(X)), cache)
         others = Counter[str]()
         for part in row_parts(len(X), COUNTED):
@@ -100,8 +96,9 @@ def _read_examples(
             for name, n in others.items()
             if n
         ]
-    elif model.encoding is not None:
-        raise InputError(f"{files[0]}: no table, and the model was trained on the columns of one")
+    elif isinstance(X, Table) or model.encoding is not None:
+        kind = "on no table" if model.encoding is None else "on the columns of a table"
+        raise InputError(f"{files[0]}: has other features than the model, which was trained {kind}")
     n_missing = int((y.codes < 0).sum()) if isinstance(y, Coded) else 0
     if 0 < n_missing < len(X):
         notes.append(f"{n_missing} of {len(X)} examples have no label: no accuracy is reported")
@@ -131,23 +128,17 @@ def find_model(run: str, outputs: Path) -> Path:
         raise FileNotFoundError(f"run=latest: {error}; {more}") from None
     is_sweep = is_folder(place) and kind_of(place) == "sweep"
     path = place / (BEST if is_sweep else "") / MODEL if is_folder(place) else place
-    if is_sweep and not is_there(path):
-        raise FileNotFoundError(f"run={run}: {_why_no_winner(place)}")
-    if not is_there(path):
+    if is_there(path):
+        return path
+    if not is_sweep:
         state = f" ({status})" if (status := incomplete_status(path)) else ""
-        raise FileNotFoundError(
-            f"run={run}: there is no {path}{state}; name a finished run or a model.npz"
-        )
-    return path
-
-
-def _why_no_winner(sweep: Path) -> str:
-    """Return why a sweep has no best/, and what to do."""
-    summary = read_report(sweep, "sweep.json")
-    if summary is not None and not summary.get("best"):
-        return f"no winner can be chosen, see {sweep / 'sweep.csv'}; name a job that has a model"
-    again = f"python -m classifier.sweep.summary {shlex.quote(str(sweep))}"
-    return f"the winner of this sweep is not chosen yet; make its summary: {again}"
+        why = f"there is no {path}{state}; name a finished run or a model.npz"
+    elif (summary := read_report(place, "sweep.json")) is None or summary.get("best"):
+        again = f"python -m classifier.sweep.summary {shlex.quote(str(place))}"
+        why = f"the winner of this sweep is not chosen yet; make its summary: {again}"
+    else:
+        why = f"no winner can be chosen, see {place / 'sweep.csv'}; name a job that has a model"
+    raise FileNotFoundError(f"run={run}: {why}")
 
 
 def incomplete_status(model: Path) -> str:

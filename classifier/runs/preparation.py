@@ -22,7 +22,7 @@ from data.dataset import Dataset, Sharded, SparseRows, Split, class_counts, row_
 from data.errors import InputError, class_name, printable
 from data.files.arrays import NpyRows
 from data.labels import class_weights, scaled
-from data.machine import STREAMED, check_room, memory
+from data.machine import STREAMED, check_room
 from data.preprocessing import AffineMap, PreparedRows, Statistics, check_finite, measure
 from data.sources import SeededSource
 from data.splits import stratified_folds
@@ -31,7 +31,6 @@ SIZES = (1e-3, 1e4)  # of prepared features, between which one step suits them a
 UNIT, ROUNDED = 2.0**-24, 1e-3  # what float32 rounds, relatively; of a spread, what is told
 # Arrays of a model's size: weights, gradient, best weights, up to two moments, scratch.
 MINIBATCH = 6
-KEPT = 16  # a prepared validation split beside a file takes one part in so many of the memory
 FLOAT32 = np.finfo(np.float32)
 
 
@@ -71,19 +70,22 @@ def check_dataset(dataset: Dataset, config: Config) -> np.ndarray | None:
         when the device of the config is not there, or takes no such examples.
     """
     on_device(dataset.train, config.device)
-    if config.calibrate and len(dataset.val) == 0:
-        instead = "give one by data.val, or leave out cv"
-        way_out = instead if by_folds(config.reg, config.cv) else "see data.val_fraction"
-        raise InputError(f"calibrate=true: there is no validation split; {way_out}")
-    if config.reg == AUTO and config.cv is None and len(dataset.val) == 0:
-        raise InputError(
-            "reg=auto: there are no held-out examples to choose by; add cv=5, or a validation "
-            "split by data.val_fraction"
-        )
-    if config.cv is not None and config.cv > len(dataset.train):
-        raise InputError(
-            f"cv={config.cv}: there are {len(dataset.train)} training examples; use fewer folds"
-        )
+    is_sparse, n_train = isinstance(dataset.train.X, SparseRows), len(dataset.train)
+    wrong, way_out = "", "add experiment=text, or optimizer=lbfgs preprocessing=scale"
+    key = "calibrate=true" if config.calibrate else "reg=auto"
+    if len(dataset.val) == 0 and (config.calibrate or (config.reg == AUTO and config.cv is None)):
+        folds = "leave out" if by_folds(config.reg, config.cv) else "data.val_fraction, or add"
+        wrong, way_out = f"{key}: there is no validation split", f"give data.val, or {folds} cv"
+    elif config.cv is not None and config.cv > n_train:
+        wrong, way_out = f"cv={config.cv}: there are {n_train} training examples", "use fewer folds"
+    elif is_sparse and not isinstance(config.optimizer, Lbfgs):
+        name = type(config.optimizer).__name__.lower()
+        wrong = f"optimizer={name}: minibatches would make the rows of {dataset.origin} dense"
+    elif is_sparse and config.preprocessing.shifts:
+        method = config.preprocessing.method
+        wrong = f"preprocessing={method}: a shift would make the rows of {dataset.origin} dense"
+    if wrong:
+        raise InputError(f"{wrong}; {way_out}")
     return find_class_weights(config.class_weight, dataset)
 
 
@@ -112,9 +114,6 @@ def prepare(
     config = configs[0]
     _log_dataset(dataset)
     class_weights = check_dataset(dataset, config)
-    if isinstance(dataset.train.X, SparseRows):
-        _check_sparse(dataset, config)
-    is_late = _is_prepared_late(dataset)
     _check_room(dataset, configs)
     with timed(seconds, "preprocessing"):
         splits = spread(dataset.splits())
@@ -124,10 +123,13 @@ def prepare(
             if isinstance(held_out, NpyRows | Sharded):  # others were checked when they were read
                 check_finite(held_out)
         features = config.preprocessing.fit(statistics)
-        design_of_val = PreparedRows(features, val.X) if is_late else features.design_matrix(val.X)
+        # What was held out of a file may take half a gigabyte once it is prepared: it is prepared
+        # anew each epoch, block by block, as the rest of the file is.
+        is_late = isinstance(train.X, NpyRows) and isinstance(val.X, np.ndarray)
+        of_val = PreparedRows(features, val.X) if is_late else features.design_matrix(val.X)
         train, val = (
             of_mean_one(Split(X, split.y, example_weights(split, class_weights)))
-            for X, split in ((features.design_matrix(train.X), train), (design_of_val, val))
+            for X, split in ((features.design_matrix(train.X), train), (of_val, val))
         )
         if config.cv is not None:
             folds = stratified_folds(train.y, config.cv, generator(config.seed, "folds"))
@@ -137,11 +139,12 @@ def prepare(
         mean_square = features.mean_square(statistics)
     if config.check_gradient and gradient_error is None:
         with timed(seconds, "gradient_check"):
-            regs = [penalties_of(config, mean_square) for config in configs]
-            e = np.repeat([c.label_smoothing for c in configs], [*map(len, regs)])
-            reg, smoothing = np.concatenate(regs), e
-            problem = train.X, train.y, len(dataset.classes), reg, smoothing
-            gradient_error = check_stacked_gradient(*problem, generator(config.seed, "check"))
+            regs = [penalties_of(each, mean_square) for each in configs]
+            smoothing = np.repeat([each.label_smoothing for each in configs], [*map(len, regs)])
+            penalties = np.concatenate(regs), smoothing, generator(config.seed, "check")
+            gradient_error = check_stacked_gradient(
+                train.X, train.y, len(dataset.classes), *penalties
+            )
         log.info("gradient check: largest relative error %.1e", gradient_error)
         if not gradient_error <= LIMIT:
             raise RunError(
@@ -151,20 +154,6 @@ def prepare(
     train, val = (on_device(split, config.device) for split in (train, val))
     measured = features, train, val, scale, mean_square
     return Prepared(dataset, splits, *measured, gradient_error, class_weights)
-
-
-def _check_sparse(dataset: Dataset, config: Config) -> None:
-    """Refuse what would make sparse rows, or the gradients of a few of them, dense."""
-    misfit = ""
-    if not isinstance(config.optimizer, Lbfgs):
-        misfit = f"optimizer={type(config.optimizer).__name__.lower()}: minibatches need dense rows"
-    elif config.preprocessing.shifts:
-        misfit = f"preprocessing={config.preprocessing.method}: a shift would fill every zero"
-    if misfit:
-        raise InputError(
-            f"{misfit}, and those of {dataset.origin} are sparse; add experiment=text, which is "
-            "optimizer=lbfgs preprocessing=none reg=1e-5, or preprocessing=scale"
-        )
 
 
 def penalties_of(config: Config, mean_square: float) -> np.ndarray:
@@ -199,27 +188,14 @@ def copies(*, full_batch: bool, cv: int | None) -> int:
     return (ARRAYS if full_batch else MINIBATCH) * (1 + (cv or 0))
 
 
-def _is_prepared_late(dataset: Dataset) -> bool:
-    """Return whether a validation split in memory is prepared anew each epoch, block by block.
-
-    What was held out of a file may take half a gigabyte once it is prepared. The figures are the
-    same either way.
-    """
-    if not isinstance(dataset.train.X, NpyRows) or isinstance(dataset.val.X, NpyRows):
-        return False
-    return 4 * len(dataset.val) * (dataset.n_features + 1) > memory() // KEPT
-
-
 def _data_bytes(dataset: Dataset) -> dict[str, int]:
     """Return what the data take once they are prepared, by what takes it."""
     labels = 2 * 8 * sum(map(len, dataset.splits().values()))  # and the order of an epoch
-    prepared = [dataset.train, dataset.val]
-    if isinstance(dataset.train.X, NpyRows):
-        is_kept = not isinstance(dataset.val.X, NpyRows) and not _is_prepared_late(dataset)
-        prepared = [dataset.val] * is_kept
+    is_file = isinstance(dataset.train.X, NpyRows)
+    n_prepared = 0 if is_file else len(dataset.train) + len(dataset.val)
     return {
         "the examples": dataset.nbytes + labels,
-        "their prepared copies": _example_bytes(dataset) * sum(map(len, prepared)),
+        "their prepared copies": _example_bytes(dataset) * n_prepared,
     }
 
 
@@ -389,19 +365,14 @@ def log_plan(jobs: Sequence[Job], scale: Scale) -> None:
     if isinstance(config.optimizer, Lbfgs):
         tol, epochs = 100 * config.optimizer.tol, config.epochs
         log.info("L-BFGS to within %g %% of the lowest objective, %d passes at most", tol, epochs)
-    for job in jobs:
-        if config.reg != AUTO:
-            _log_step(job, step_figures(job.config, scale))
-
-
-def _log_step(job: Job, step: dict[str, float | None]) -> None:
-    lr, stable = step["lr"], step["largest_stable_lr"]
-    if lr is not None:
-        bound = "" if stable is None else f", full-batch steps are stable up to 2/L = {stable:.4g}"
-        is_auto = " (auto)" * (job.config.lr == AUTO)
-        log.info("lr %.4g%s%s", lr, is_auto, bound, extra={"folder": job.folder})
-    for sentence in settings_flags(step):  # what the page of the run says of it
-        log.warning("%s", sentence, extra={"folder": job.folder})
+    for job in jobs if config.reg != AUTO else ():
+        step, own = step_figures(job.config, scale), {"folder": job.folder}
+        lr, stable = step["lr"], step["largest_stable_lr"]
+        if lr is not None:
+            bound = f", full-batch steps are stable up to 2/L = {stable:.4g}" if stable else ""
+            log.info("lr %.4g%s%s", lr, " (auto)" * (job.config.lr == AUTO), bound, extra=own)
+        for sentence in settings_flags(step):  # what the page of the run says of it
+            log.warning("%s", sentence, extra=own)
 
 
 def step_figures(config: Config, scale: Scale) -> dict[str, float | None]:

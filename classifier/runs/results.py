@@ -29,7 +29,7 @@ from classifier.kernel import penalty
 from classifier.model import LinearModel, fit_temperature
 from classifier.optimizers import Lbfgs
 from classifier.runs.artifacts import MODEL, Contents, Predictions, read_predictions, write_files
-from classifier.runs.config import CONFIGS, Job, by_folds, schemas, without_validation
+from classifier.runs.config import CONFIGS, Job, by_folds, has_role, schemas, without_validation
 from classifier.runs.folder import locked, needed_report, read_received
 from classifier.runs.log import log, timed
 from classifier.runs.preparation import (
@@ -190,17 +190,21 @@ def evaluate_models(
     certified = all(one.fit.certificate is not None for one in stack)
     if held_out and certified and not calibrate and prepared.train.weights is None:
         del splits["train"]
-    models, parts = [one.model for one in stack], dict[str, float]()
+    configs, parts = [one.job.config for one in stack], dict[str, float]()
+    measured = [
+        Measured(one.model, config.report.top_k, config.label_smoothing)
+        for one, config in zip(stack, configs, strict=True)
+    ]
     with timed(parts, "evaluation"):
-        after = before = _evaluate(models, stack, splits, class_weights, after_block)
+        after = before = _evaluate(measured, splits, class_weights, after_block)
     if calibrate:
         with timed(parts, "calibration"):
             X, y = dataset.val.X, dataset.val.y
-            models = [dataclasses.replace(m, temperature=fit_temperature(m, X, y)) for m in models]
-            after = _evaluate(models, stack, splits, class_weights, after_block)
+            measured = [_at(one, fit_temperature(one.model, X, y)) for one in measured]
+            after = _evaluate(measured, splits, class_weights, after_block)
     seconds = seconds | {name: value / len(stack) for name, value in parts.items()}
     results: list[Contents | InputError] = []
-    for trained, model, cold, warm in zip(stack, models, before, after, strict=True):
+    for trained, (model, *_), cold, warm in zip(stack, measured, before, after, strict=True):
         if errors := [e for e in (*cold.values(), *warm.values()) if isinstance(e, InputError)]:
             results.append(errors[0])
             continue
@@ -210,17 +214,17 @@ def evaluate_models(
     return results
 
 
+def _at(measured: Measured, temperature: float) -> Measured:
+    return measured._replace(model=dataclasses.replace(measured.model, temperature=temperature))
+
+
 def _evaluate(
-    models: Sequence[LinearModel],
-    stack: Sequence[Trained],
+    measured: Sequence[Measured],
     splits: Mapping[str, Split],
     class_weights: np.ndarray | None,
-    after_block: Callable[[], None],
+    after_block: Callable[[], None] = lambda: None,
 ) -> list[Evaluations]:
     """Return the evaluation of each model on each of the splits."""
-    configs = [trained.job.config for trained in stack]
-    settings = [(config.report.top_k, config.label_smoothing) for config in configs]
-    measured = [Measured(model, *own) for model, own in zip(models, settings, strict=True)]
     columns = [
         evaluate_stack(
             measured, split.X, split.y, example_weights(split, class_weights), after_block
@@ -377,45 +381,40 @@ def open_test(folder: Path) -> None:
             )
         if len(dataset.test) == 0:
             return
-        models = [model]
+        measured = [Measured(model, config["report"]["top_k"], config["label_smoothing"])]
         if "calibration" in report:
-            models.append(dataclasses.replace(model, temperature=1.0))
-        settings = config["report"]["top_k"], config["label_smoothing"]
-        stack = [Measured(one, *settings) for one in models]
-        test = dataset.test
-        weights = example_weights(test, find_class_weights(config["class_weight"], dataset))
-        evaluations: Sequence[Any] = evaluate_stack(stack, test.X, test.y, weights)
-        if errors := [one for one in evaluations if isinstance(one, InputError)]:
+            measured.append(_at(measured[0], 1.0))
+        weights = find_class_weights(config["class_weight"], dataset)
+        found = [one["test"] for one in _evaluate(measured, {"test": dataset.test}, weights)]
+        if errors := [one for one in found if isinstance(one, InputError)]:
             raise errors[0]
-        warm, cold = evaluations[0], evaluations[-1]
-        report["metrics"]["test"] = warm.figures
+        report["metrics"]["test"] = found[0].figures
         if "calibration" in report:
-            report["calibration"]["before"]["test"] = calibrated_figures(cold.figures)
+            report["calibration"]["before"]["test"] = calibrated_figures(found[1].figures)
         try:
             predictions = read_predictions(folder)
         except FileNotFoundError:  # of splits that are too large
             predictions = {}
-        predictions |= predictions_of(dataset, {"test": warm})
+        predictions |= predictions_of(dataset, {"test": found[0]})
         write_files("test", folder, Contents(model, (), report, predictions), dataset)
 
 
 def _load_dataset(folder: Path, config: dict[str, Any]) -> Dataset:
     """Load the data of a run as its config says, which may come from anyone."""
-    keys, kinds = {*config["data"]}, []
+    keys = {*config["data"]}
     for kind in schemas()["data"].values():
-        roles = {f.name: f.metadata.get("roles", ()) for f in dataclasses.fields(kind)}
-        if {name for name in roles if PLACE not in roles[name]} <= keys <= roles.keys():
-            kinds.append(kind)
-    if not kinds:
+        names = {field.name for field in dataclasses.fields(kind)}
+        if keys <= names and all(has_role(f"data.{name}", PLACE) for name in names - keys):
+            break
+    else:
         raise InputError(f"{folder}: its data are of no source that there is")
     # Where something is put is not kept with a run: it is as the program's own file has it.
     path = CONFIGS / "data" / f"{config['choices']['data']}.yaml"
     try:
         places: Any = OmegaConf.load(path) if path.is_file() else OmegaConf.create()
         places.pop("defaults", None)
-        source: Any = OmegaConf.to_object(
-            OmegaConf.merge(OmegaConf.structured(kinds[0]), places, config["data"])
-        )
+        merged = OmegaConf.merge(OmegaConf.structured(kind), places, config["data"])
+        source: Any = OmegaConf.to_object(merged)
         is_whole = by_folds(config.get("reg"), config.get("cv"))
         return load_dataset(without_validation(source) if is_whole else source)
     except InputError as error:

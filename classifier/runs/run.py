@@ -240,29 +240,31 @@ def is_drawn(config: Config, *, of_sweep: bool) -> bool:
 
 def _log_outcome(folder: Path, report: dict[str, Any], *, of_sweep: bool) -> None:
     """Log what came of a run; what is wrong with a model of a sweep its page warns of."""
+
+    def say(line: str, level: int = logging.INFO) -> None:
+        log.log(level, "%s", line, extra={"folder": folder})
+
     quiet = logging.INFO if of_sweep else logging.WARNING
-    lines = [(logging.INFO, f"{report['ended']}; the best was epoch {report['best_epoch']}")]
     if report["status"] == "diverged":
-        lines = [(logging.ERROR, report["ended"])]
+        say(report["ended"], logging.ERROR)
+    else:
+        say(f"{report['ended']}; the best was epoch {report['best_epoch']}")
+    flags = figures_flags(report)  # of settings: said before
     if "reg_path" in report:  # only now is it known what the settings are
-        lines += [(quiet, sentence) for sentence in settings_flags(report)]
+        flags = [*settings_flags(report), *flags]
     elif "cross_validation" in report:
-        lines.append((logging.INFO, text_of("cross_validation_text", report["cross_validation"])))
+        say(text_of("cross_validation_text", report["cross_validation"]))
     if falls_short(report):
         more = "" if report["ended"] == STUCK else "more epochs, "
-        advice = f"give {more}a larger optimizer.tol, or a larger reg"
         asked = f"optimizer.tol asks for {100 * report['config']['optimizer']['tol']:g} %"
-        lines.append((logging.WARNING, f"{text_of('certified', report)}; {asked}: {advice}"))
-    lines += [(quiet, sentence) for sentence in figures_flags(report)]  # of settings: said before
+        advice = f"give {more}a larger optimizer.tol, or a larger reg"
+        say(f"{text_of('certified', report)}; {asked}: {advice}", logging.WARNING)
+    for sentence in flags:
+        say(sentence, quiet)
     if "calibration" in report:
-        lines.append((logging.INFO, text_of("calibration_text", report)))
+        say(text_of("calibration_text", report))
         if report["calibration"]["temperature"] == 1:
-            line = "validation says nothing of the temperature: not calibrated"
-            lines.append((logging.WARNING, line))
-    sentences = [text_of("headline", report)]
-    if "reg_path" in report:
-        sentences.append(text_of("choice_text", report))
-    parts = [text_of("metrics_table", report["metrics"]), *filter(None, sentences)]
-    lines.append((logging.INFO, "\n" + "\n".join([*parts, printable(from_here(folder))])))
-    for level, line in lines:
-        log.log(level, "%s", line, extra={"folder": folder})
+            say("validation says nothing of the temperature: not calibrated", logging.WARNING)
+    choice = [text_of("choice_text", report)] if "reg_path" in report else []
+    parts = text_of("metrics_table", report["metrics"]), text_of("headline", report), *choice
+    say("\n" + "\n".join([*filter(None, parts), printable(from_here(folder))]))

@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 from classifier.runs.config import CONFIGS, Config, make_config, schemas, settle_values
 from classifier.runs.folder import STACKED, SWEEP, Kind, claim, groups, write_status
-from classifier.runs.hints import choices_of, explain, refuse_arguments
 from classifier.runs.log import SweepStopped, exit_code, said_when_long, stop_at_once
+from classifier.shell.hints import choices_of, explain, refuse_arguments
 from classifier.shell.hydra_compat import check_run, check_sweep, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import Tracking, check_tracker
@@ -68,7 +68,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     except Exception as error:
         if wanted:
             raise
-        sys.exit(explain(error, schema, sys.argv[1:]))
+        sys.exit(explain(error, schema))
 
 
 def with_files(arguments: list[str]) -> list[str]:
@@ -206,7 +206,7 @@ def _told() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise SystemExit(explain(error, Config, sys.argv[1:])) from error
+        raise SystemExit(explain(error, Config)) from error
 
 
 def _claim_folder(config: DictConfig, kind: Kind) -> None:

@@ -15,13 +15,11 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import OverrideType
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from classifier.runs.config import CONFIGS, Config, fields_of, flatten
+from classifier.runs.config import CONFIGS, flatten
 from classifier.runs.folder import STACKED, Kind
-from classifier.runs.hints import is_known, unknown_key
 from data.errors import InputError
 
 LISTING = "grid", "basic"  # sweepers that list every combination
@@ -124,7 +122,7 @@ def check_sweep(config: DictConfig) -> None:
 
 
 def _check_jobs(config: DictConfig) -> None:
-    """Refuse unknown keys, and a sweep whose jobs cannot be listed or are too many.
+    """Refuse a sweep whose jobs cannot be listed or are too many.
 
     A range is a few characters, also in a folder that is received, and may stand for any number of
     values; those of several keys multiply.
@@ -132,12 +130,9 @@ def _check_jobs(config: DictConfig) -> None:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     params = dict(config.hydra.sweeper.get("params") or {})
     given = [f"{key}={value}" for key, value in params.items()] + [*config.hydra.overrides.task]
-    fields, n_jobs = fields_of(Config), 1
-    is_listed = config.hydra.runtime.choices["hydra/sweeper"] in LISTING
+    n_jobs, is_listed = 1, config.hydra.runtime.choices["hydra/sweeper"] in LISTING
     for override in parser.parse_overrides(given):
         line, key = str(override.input_line), override.key_or_group
-        if override.type == OverrideType.CHANGE and not is_known(key, fields):
-            raise InputError(unknown_key(line, key, fields))
         if not override.is_sweep_override():
             continue
         if key == "sweep":

@@ -133,7 +133,7 @@ def _is_plain(override: str) -> bool:
         return False
     if key in folders.groups():  # names of configs, and no paths
         return bool(re.fullmatch(rf"({folders.CHOICE})?(\s*,\s*{folders.CHOICE})*", value))
-    return key.split(".")[0] in configs.own_keys()
+    return key.split(".")[0] in configs.fields_of(configs.Config)
 
 
 def _value(arguments: list[str], key: str) -> str:

@@ -15,9 +15,8 @@ from omegaconf import DictConfig
 from classifier.report.pages.draw import Kind, lacks
 from classifier.runs import results
 from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
-from classifier.runs.config import AUTO, Config, Job, by_folds, keys_with
+from classifier.runs.config import AUTO, Job, by_folds, keys_with
 from classifier.runs.folder import FINISHED, NOT_BEGUN, read_report, read_status, write_status
-from classifier.runs.hints import explain
 from classifier.runs.log import SweepStopped
 from classifier.runs.log import log as job_log
 from classifier.runs.preparation import check_dataset, copies, load_dataset
@@ -57,12 +56,14 @@ class StackedLauncher(Options):
         half a GiB of memory.
     max_stack : models in a stack at most; None: as many as fit the memory set aside for them.
     address : of an existing ray cluster; None: start a local one.
+    explain : says in one line what was wrong with the overrides of a job.
     """
 
     backend: str = option(choices=("local", "loky", "ray"))
     n_jobs: int | None = option(minimum=1)
     max_stack: int | None = option(minimum=1)
     address: str | None = option()
+    explain: Callable[[Exception], str] = one_line
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -88,7 +89,7 @@ class StackedLauncher(Options):
             places, composer = JobFolders(sweep), Composer(context, config)
             self._refuse_what_all_share(composer, job_overrides, is_new=places.is_new)
             for number, overrides in enumerate(job_overrides, start=first):
-                folder, job = _prepare(composer, places, overrides, number)
+                folder, job = self._prepare(composer, places, overrides, number)
                 folders.append(folder)
                 jobs += [job] if job is not None else []
             line = "%d jobs, %d to train, in %s"
@@ -141,13 +142,44 @@ class StackedLauncher(Options):
                             check_finite(split.X)
                 return
             except Exception as error:
-                reasons.add(explain(error, Config))
+                reasons.add(self.explain(error))
             if len(reasons) > 1:
                 return
         if len(job_overrides) > 1:
             raise InputError(f"{reasons.pop()} (so it is with all {len(job_overrides)} jobs)")
         if self._data:  # its config is right: another trial of a search would fail so too
             raise InputError(reasons.pop())
+
+    def _prepare(
+        self, composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
+    ) -> tuple[Path, Job | None]:
+        """Return a job's folder, made where it is new, and the job where it is to be trained.
+
+        What is wrong with a job is recorded there.
+        """
+        folder = None
+        try:
+            composed = composer.compose(overrides)
+            plain = composed.plain()
+            folder, status = places.find(plain) or (places.make(number, composed.files), "")
+            if status in FINISHED:
+                return folder, None
+            if status:  # it failed or was stopped
+                write_status(folder, NOT_BEGUN)
+                (folder / "train.log").open(
+                    "a", encoding="utf-8"
+                ).close()  # or it fails a whole stack
+            return folder, composed.job(folder, plain)
+        except Exception as error:
+            reason = self.explain(error)
+        failed = {"status": "failed", "reason": reason}
+        if folder is None:
+            folder = places.make(number, lambda *_: {"status.json": json.dumps(failed)})
+        else:
+            with contextlib.suppress(OSError):  # the line must do
+                write_status(folder, **failed)
+        log.error("%s: %s", printable(folder), reason)
+        return folder, None
 
     def stacks(self, jobs: Sequence[Job], progress: SweepProgress) -> Iterator[Stack]:
         """Yield the stacks, each data set loaded once; here one is let go before the next.
@@ -189,36 +221,6 @@ class StackedLauncher(Options):
         if isinstance(data, Exception):
             raise data
         return data
-
-
-def _prepare(
-    composer: Composer, places: JobFolders, overrides: Sequence[str], number: int
-) -> tuple[Path, Job | None]:
-    """Return a job's folder, made where it is new, and the job where it is to be trained.
-
-    What is wrong with a job is recorded there.
-    """
-    folder = None
-    try:
-        composed = composer.compose(overrides)
-        plain = composed.plain()
-        folder, status = places.find(plain) or (places.make(number, composed.files), "")
-        if status in FINISHED:
-            return folder, None
-        if status:  # it failed or was stopped
-            write_status(folder, NOT_BEGUN)
-            (folder / "train.log").open("a", encoding="utf-8").close()  # or it fails a whole stack
-        return folder, composed.job(folder, plain)
-    except Exception as error:
-        reason = explain(error, Config)
-    failed = {"status": "failed", "reason": reason}
-    if folder is None:
-        folder = places.make(number, lambda *_: {"status.json": json.dumps(failed)})
-    else:
-        with contextlib.suppress(OSError):  # the line must do
-            write_status(folder, **failed)
-    log.error("%s: %s", printable(folder), reason)
-    return folder, None
 
 
 def _job_return(folder: Path) -> JobReturn:

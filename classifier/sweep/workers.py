@@ -69,13 +69,11 @@ class SweepProgress(Progress):
     def __init__(self, n_jobs: int, log: logging.Logger, *, shown: bool) -> None:
         super().__init__(log.info, EVERY, shown=shown)
         self.n_jobs, self.n_ended = n_jobs, 0
-        self._start = time.monotonic(), 0.0
+        self._begun = time.monotonic(), 0.0
 
     def ended(self, n_jobs: int) -> None:
         """Show that so many more jobs have ended."""
         self.n_ended += n_jobs
-        # Stacks that are trained at once end together: the first ones count as the others.
-        self._marks = (self._marks[:1] or [self._start]) * 2
         self._show_jobs()
 
     def watch(self, training: Training, n_jobs: int) -> None:

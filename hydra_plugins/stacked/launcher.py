@@ -32,10 +32,12 @@ class StackedLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> Sequence[JobReturn]:
         """Hand over the jobs."""
+        from classifier.runs.config import Config
+        from classifier.shell.hints import explain
         from classifier.sweep.launcher import StackedLauncher as Stacked
 
         try:
-            launcher = Stacked(**self.options)
+            launcher = Stacked(**self.options, explain=lambda error: explain(error, Config))
         except InputError as error:
             raise InputError(f"hydra.launcher.{error}") from error
         return launcher.launch(self.context, self.config, job_overrides, initial_job_idx)

@@ -1,29 +1,10 @@
-"""A job of the real config, without Hydra around it, and locks of another process."""
+"""Locks of another process."""
 
 import contextlib
 import subprocess
 import sys
 
 import pytest
-from hydra import compose, initialize_config_dir
-
-from classifier.runs.config import Job, make_config, plain_config, register_schemas
-from classifier.shell.hydra_compat import VERSION_BASE
-
-
-@pytest.fixture(scope="module")
-def job_of(repository):
-    register_schemas()
-    with initialize_config_dir(str(repository / "configs"), **VERSION_BASE):
-
-        def job(folder, *overrides):
-            given = ["report.plots=false", *overrides]
-            composed = compose("train", overrides=given, return_hydra_config=True)
-            choices = dict(composed.hydra.runtime.choices)
-            return Job(make_config(composed), plain_config(composed, choices), folder)
-
-        yield job
-
 
 LOCK = """
 import sys, time

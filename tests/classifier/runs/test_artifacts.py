@@ -74,26 +74,19 @@ def predictions_of(n, n_classes=3, seed=0):
     return Predictions(labels, predicted, -rng.exponential(size=n))
 
 
-@pytest.mark.parametrize(
-    ("n_classes", "kind"), [(2, np.uint8), (256, np.uint8), (257, np.uint16), (10**5, np.uint32)]
-)
-def test_what_is_written_is_read(tmp_path, n_classes, kind):
-    labels = np.array([0, n_classes - 1, 1])
-    said = Predictions(labels, labels[::-1], np.array([0.0, -1e-9, -1e99]))
-    write(tmp_path, {"val": predictions_of(5), "test": said})
-    found = read_predictions(tmp_path)
-    assert list(found) == ["val", "test"]
-    assert [array.tolist() for array in found["test"][:2]] == [labels.tolist(), said[1].tolist()]
-    lowest = float(np.finfo(np.float32).min)
-    assert found["test"].log_p.tolist() == np.array([0.0, -1e-9, lowest], np.float32).tolist()
-    assert [array.dtype for array in found["test"]] == [kind, kind, np.float32]
+def test_what_is_written_is_read_and_where_there_is_nothing_there_is_no_file(tmp_path):
+    for n_classes, kind in ((2, np.uint8), (256, np.uint8), (257, np.uint16), (10**5, np.uint32)):
+        labels = np.array([0, n_classes - 1, 1])
+        said = Predictions(labels, labels[::-1], np.array([0.0, -1e-9, -1e99]))
+        write(tmp_path, {"val": predictions_of(0), "test": said})
+        found = read_predictions(tmp_path)
+        assert list(found) == ["test"]
+        assert [found["test"][k].tolist() for k in (0, 1)] == [said[k].tolist() for k in (0, 1)]
+        lowest = float(np.finfo(np.float32).min)
+        assert found["test"].log_p.tolist() == np.array([0.0, -1e-9, lowest], np.float32).tolist()
+        assert [array.dtype for array in found["test"]] == [kind, kind, np.float32]
     with np.load(tmp_path / PREDICTIONS) as plain:  # by any program
-        assert plain["val_labels"].tolist() == predictions_of(5).labels.tolist()
-
-
-def test_where_there_are_none_there_is_no_file(tmp_path):
-    write(tmp_path, {"val": predictions_of(5), "test": predictions_of(0)})
-    assert list(read_predictions(tmp_path)) == ["val"]
+        assert plain["test_labels"].tolist() == labels.tolist()
     write(tmp_path, {"val": predictions_of(0)})
     assert not (tmp_path / PREDICTIONS).exists()  # nor that of an earlier model
 
@@ -106,9 +99,9 @@ def test_those_of_a_split_that_is_too_large_are_not_kept(job_of, tmp_path, monke
 
 BROKEN = {
     "no predictions": {"predicted": None},
-    "another length": {"predicted": np.zeros(3, np.int32)},
-    "two dimensions": {name: np.zeros((2, 2), np.int32) for name in ("labels", "predicted")},
-    "no integers": {"labels": np.zeros(4)},
+    "another length": {"predicted": np.zeros(3, np.uint8)},
+    "two dimensions": {name: np.zeros((2, 2), np.uint8) for name in ("labels", "predicted")},
+    "no indices": {"labels": np.zeros(4)},
     "negative": {"predicted": np.array([0, 1, -1, 2], np.int32)},
     "not finite": {"log_p": np.array([0, -1, -np.inf, 0], np.float32)},
     "another type": {"log_p": np.zeros(4)},
@@ -116,7 +109,7 @@ BROKEN = {
 
 
 def test_what_are_no_predictions_is_told(tmp_path):
-    whole = {"labels": np.zeros(4, np.int32), "predicted": np.zeros(4, np.int32)}
+    whole = {"labels": np.zeros(4, np.uint8), "predicted": np.zeros(4, np.uint8)}
     whole["log_p"] = np.zeros(4, np.float32)
     for changes in BROKEN.values():
         arrays = {f"test_{name}": array for name, array in (whole | changes).items()}
@@ -124,9 +117,3 @@ def test_what_are_no_predictions_is_told(tmp_path):
         write_sealed(tmp_path / PREDICTIONS, 1, kept)
         with pytest.raises(InputError, match="are not predictions of the same examples"):
             read_predictions(tmp_path)
-    write(tmp_path, {"test": predictions_of(50)})
-    content = bytearray((tmp_path / PREDICTIONS).read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / PREDICTIONS).write_bytes(content)
-    with pytest.raises(InputError, match=r"predictions\.npz"):
-        read_predictions(tmp_path)

@@ -64,7 +64,7 @@ def test_with_a_damaged_checkpoint_or_none_a_run_says_what_to_do_and_begins_anew
         path.write_bytes(damaged)
         with pytest.raises(InputError, match="checkpoint.npz: .*; delete it, and the training beg"):
             run([job])
-        assert read_status(tmp_path)["status"] == "completed"
+        assert (path.read_bytes(), read_status(tmp_path)["status"]) == (damaged, "completed")
     path.unlink()
     caplog.clear()
     (again,) = run([job])

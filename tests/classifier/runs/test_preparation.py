@@ -32,41 +32,41 @@ def needed(message):
     return sum(int(size.replace(",", "")) for size in told)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "expected"),
-    [
-        # 4 bytes a value of 8,000 raw, 7,200 prepared and twice a minibatch, or a sample.
-        (["batch_size=8000"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2 * 5760 * 1001 * 4),
-        (["batch_size=10"], 8000 * 1000 * 4 + 7200 * 1001 * 4 + 2048 * 1001 * 8),
-        (["data.n_classes=500", "batch_size=10"], 0 + 32e6 + 28.8e6 + 9 * 4 * 500 * 1001 + 0.1e6),
-        *(  # of ten models
-            (["data.n_classes=50", "batch_size=10", *ten], 60.8e6 + 9 * 4 * 500 * 1001 + 0.1e6)
-            for ten in (["reg=auto", "reg_path.n=10"], ["cv=9"])
-        ),
-        *(  # of ten that go to their optima the search of one, and three times the weights of all
-            (["data.n_classes=50", "optimizer=lbfgs", *ten], 60.8e6 + 4 * (50 * 54 + 1500) * 1001)
-            for ten in (["reg=auto", "reg_path.n=10"], ["cv=9"])
-        ),
-    ],
-)
-def test_what_a_training_needs_is_told_before_it_is_taken(
-    job_of, memory, tmp_path, monkeypatch, overrides, expected
-):
-    memory(64 * GIB)
-    common = ["data=blobs", "data.n_samples=8000", "data.n_features=1000", "data.test_fraction=0.1"]
-    config = job_of(tmp_path, *common, "data.val_fraction=0.2", *overrides).config
-    dataset = load_dataset(config.data)
-    if "n_classes" in overrides[0]:
-        monkeypatch.setattr(preparation, "SAMPLE", 10)
-    memory(machine.RESERVE)
-    monkeypatch.setattr(preparation, "measure", lambda _: pytest.fail("began all the same"))
-    with pytest.raises(InputError, match="generated blobs.*are free for that; use") as told:
-        prepare(dataset, [config], {})
-    assert needed(str(told.value)) == pytest.approx(expected / 2**20, rel=0.05)
-    assert str(told.value).count("\n") == 0
-    assert "max_stack" not in str(told.value)
-    with pytest.raises(InputError, match="or a smaller hydra.launcher.max_stack"):
-        prepare(dataset, [config, config], {})
+DATA = 4000 * 1000 * 4 + 3600 * 1001 * 4  # bytes of the raw examples and of the prepared ones
+TEN = ["reg=auto reg_path.n=10", "cv=9"]  # models
+NEEDED = {  # settings, and the bytes: besides the data those of training
+    "batch_size=4000": DATA + 2 * 2880 * 1001 * 4,  # twice a minibatch, or a sample
+    "batch_size=10": DATA + 2 * 2048 * 1001 * 4,
+    "data.n_classes=500 batch_size=10": DATA + 9 * 4 * 500 * 1001 + 1e5,
+    **{f"data.n_classes=50 batch_size=10 {ten}": DATA + 9 * 4 * 500 * 1001 + 1e5 for ten in TEN},
+    # Of ten that go to their optima the search of one, and three times the weights of all.
+    **{
+        f"data.n_classes=50 optimizer=lbfgs {ten}": DATA + 4 * (50 * 54 + 1500) * 1001
+        for ten in TEN
+    },
+}
+
+
+def test_what_a_training_needs_is_told_before_it_is_taken(job_of, memory, tmp_path, monkeypatch):
+    common = "data=blobs data.n_samples=4000 data.n_features=1000 data.val_fraction=0.2".split()
+    monkeypatch.setattr(preparation, "measure", lambda *_: pytest.fail("began all the same"))
+    datasets = {}
+    for settings, expected in NEEDED.items():
+        memory(64 * GIB)
+        config = job_of(tmp_path, *common, "data.test_fraction=0.1", *settings.split()).config
+        n_classes = config.data.n_classes
+        if n_classes not in datasets:
+            datasets[n_classes] = load_dataset(config.data)
+        dataset = datasets[n_classes]
+        monkeypatch.setattr(preparation, "SAMPLE", 2048 if n_classes < 50 else 10)
+        memory(machine.RESERVE)
+        with pytest.raises(InputError, match="generated blobs.*are free for that; use") as told:
+            prepare(dataset, [config], {})
+        assert needed(str(told.value)) == pytest.approx(expected / 2**20, rel=0.05), settings
+        assert "\n" not in str(told.value)
+        assert "max_stack" not in str(told.value)
+        with pytest.raises(InputError, match="or a smaller hydra.launcher.max_stack"):
+            prepare(dataset, [config, config], {})
 
 
 def prepared_from(files, config):
@@ -81,24 +81,17 @@ def write_pair(folder, X, y):
     return {f"train_{name}": str(folder / f"{name}.npy") for name in "Xy"}
 
 
-def test_what_is_held_out_of_a_file_is_prepared_late_where_memory_is_small_and_to_the_same_bits(
-    job_of, memory, tmp_path, monkeypatch
+def test_what_is_held_out_of_a_file_is_prepared_anew_each_epoch_and_to_the_same_bits(
+    job_of, tmp_path
 ):
-    memory(8 * GIB)
-    y = np.arange(3000) % 3
-    files = write_pair(tmp_path, np.random.default_rng(0).normal(size=(3000, 20)), y)
-    config = job_of(tmp_path).config
-    held_out = 4 * len(prepared_from(files, config).val) * 21
-    vals = []
-    for size, late in ((16 * held_out, False), (16 * held_out - 1, True)):
-        monkeypatch.setattr(preparation, "memory", lambda size=size: size)
-        prepared = prepared_from(files, config)
-        assert isinstance(prepared.train.X, PreparedRows)
-        assert isinstance(prepared.val.X, PreparedRows) == late
-        vals.append(prepared.val.X[np.arange(len(prepared.val))])
-    np.testing.assert_array_equal(*vals)
-    np.savez(tmp_path / "x.npz", X=np.load(tmp_path / "X.npy"), y=y)
-    assert isinstance(prepared_from({"train": f"{tmp_path}/x.npz"}, config).val.X, np.ndarray)
+    y = np.arange(300) % 3
+    files = write_pair(tmp_path, np.random.default_rng(0).normal(size=(300, 20)), y)
+    prepared = prepared_from(files, job_of(tmp_path).config)
+    assert isinstance(prepared.train.X, PreparedRows)
+    assert isinstance(prepared.val.X, PreparedRows)
+    held = prepared.features.design_matrix(prepared.dataset.val.X)
+    assert isinstance(held, np.ndarray)
+    np.testing.assert_array_equal(prepared.val.X[np.arange(len(held))], held)
 
 
 def test_a_path_of_penalties_follows_the_size_of_the_features_that_vary(job_of, tmp_path):

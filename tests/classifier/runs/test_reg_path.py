@@ -1,6 +1,8 @@
 """reg=auto: a run that chooses its penalty from a path, by a validation split or by folds."""
 
+import contextlib
 import json
+import shutil
 import signal
 
 import numpy as np
@@ -22,17 +24,34 @@ LONG_PATH = [*PATH, "reg_path.from=100", "reg_path.to=10", "reg_path.n=3"]
 OPTIMUM = ["optimizer=lbfgs", "epochs=1000", "optimizer.tol=1e-5"]
 
 
-@pytest.fixture
-def files(tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def files(place):
     """Return train, validation and test examples of three classes that overlap, in files."""
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(0)
     y = rng.integers(0, 3, 600)
     X = rng.standard_normal((600, 30)) + 0.4 * rng.standard_normal((3, 30))[y]
     parts = {"train": slice(200), "val": slice(200, 380), "test": slice(380, 600)}
     for name, rows in parts.items():
-        np.savez(f"{name}.npz", X=X[rows], y=y[rows])
+        np.savez(place / f"{name}.npz", X=X[rows], y=y[rows])
     return {name: (X[rows], y[rows]) for name, rows in parts.items()}
+
+
+@pytest.fixture(autouse=True)
+def here(files, place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture(scope="module")
+def by_val(files, place, job_of):
+    """Return the report of a path that the validation split chooses from, and its folder."""
+    with contextlib.chdir(place):
+        (report,) = run([job_of(place / "by val", *given(*files), *OPTIMUM, *PATH)])
+    return report, place / "by val"
 
 
 def given(*names):
@@ -43,10 +62,8 @@ def logistic_regression(X, y, reg):
     return LogisticRegression(C=1 / (2 * reg * len(y)), tol=1e-9, max_iter=10_000).fit(X, y)
 
 
-def test_the_validation_split_chooses_and_the_model_is_that_of_the_training_split(
-    files, job_of, tmp_path
-):
-    (report,) = run([job_of(tmp_path / "r", *given(*files), *OPTIMUM, *PATH)])
+def test_the_validation_split_chooses_and_the_model_is_that_of_the_training_split(files, by_val):
+    report, folder = by_val
     scaler = StandardScaler().fit(files["train"][0])
     X, X_val, X_test = (scaler.transform(files[name][0]) for name in files)
     y, y_val, y_test = (files[name][1] for name in files)
@@ -72,7 +89,7 @@ def test_the_validation_split_chooses_and_the_model_is_that_of_the_training_spli
         other.score(X_test, y_test), abs=0.011
     )
     assert report["metrics"]["val"]["loss"] == pytest.approx(best["loss"], rel=1e-5)
-    text = (tmp_path / "r/report.txt").read_text(encoding="utf-8")
+    text = (folder / "report.txt").read_text(encoding="utf-8")
     accuracies = (best["accuracy"], 180), (report["metrics"]["test"]["accuracy"], 220)
     on_val, on_test = (
         "{:.1f} % ({:.1f} to {:.1f})".format(*(100 * share for share in (accuracy, *between)))
@@ -111,10 +128,11 @@ def test_folds_choose_and_the_model_is_that_of_all_examples_but_the_test(files, 
     np.testing.assert_allclose(model.W - model.W.mean(axis=1)[:, None], other.coef_.T, atol=2e-3)
 
 
-def test_the_simpler_one_is_chosen_of_what_is_trained_already(files, job_of, tmp_path, caplog):
-    own = [*given(*files), *OPTIMUM, *PATH]
-    (first,) = run([job_of(tmp_path / "r", *own)])
-    caplog.clear()
+def test_the_simpler_one_is_chosen_of_what_is_trained_already(
+    files, by_val, job_of, tmp_path, caplog
+):
+    own, (first, folder) = [*given(*files), *OPTIMUM, *PATH], by_val
+    shutil.copytree(folder, tmp_path / "r")
     (report,) = run([job_of(tmp_path / "r", *own, "reg_choice=1se")])
     path = report["reg_path"]
     assert report["reg"] == path["one_standard_error"] > path["best"] == first["reg"]
@@ -122,7 +140,7 @@ def test_the_simpler_one_is_chosen_of_what_is_trained_already(files, job_of, tmp
     assert "resumes after step" in caplog.text
     line = f"reg {report['reg']:.2g}, the strongest within one standard error of {first['reg']:.2g}"
     assert line in caplog.text
-    more = ["objective=val_accuracy", "reg_path.from=1", "reg_path.to=1e-4", "reg_path.n=49"]
+    more = ["objective=val_accuracy", "reg_path.from=1", "reg_path.to=1e-4", "reg_path.n=25"]
     (by_accuracy,) = run([job_of(tmp_path / "s", *own, *more)])
     path = by_accuracy["reg_path"]
     assert {row["status"] for row in path["penalties"]} == {"completed"}  # none is too weak
@@ -131,22 +149,6 @@ def test_the_simpler_one_is_chosen_of_what_is_trained_already(files, job_of, tmp
     limit = best["accuracy"] - best["accuracy_error"]
     near = [row["reg"] for row in path["penalties"] if row["accuracy"] >= limit]
     assert path["one_standard_error"] == max(near)
-
-
-def test_where_classes_have_weights_what_is_said_is_of_every_example_once_or_says_so(
-    files, job_of, tmp_path
-):
-    own = [*given(*files), *OPTIMUM, *PATH, "class_weight={0: 9}"]
-    (report,) = run([job_of(tmp_path / "r", *own)])
-    with np.load(tmp_path / "r/predictions.npz") as kept:
-        right = np.mean(kept["val_predicted"] == files["val"][1])
-    (row,) = (row for row in report["reg_path"]["penalties"] if row["reg"] == report["reg"])
-    assert abs(row["accuracy"] - right) > 0.01
-    text = (tmp_path / "r/report.txt").read_text(encoding="utf-8")
-    assert f"by 180 validation examples: {100 * right:.1f} % (" in text
-    run([job_of(tmp_path / "s", *own, "data.val=null", "cv=3")])
-    text = (tmp_path / "s/report.txt").read_text(encoding="utf-8")
-    assert " % with the weights of the classes; test " in text
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -225,24 +227,34 @@ def test_a_path_of_which_no_model_is_any_good_says_so(files, job_of, tmp_path):
 
 
 def test_weights_that_are_equal_change_no_error_and_others_are_worth_fewer_examples(
-    files, job_of, tmp_path
+    files, by_val, job_of, tmp_path
 ):
     own = [*given(*files), *OPTIMUM, *PATH]
-    runs = ["class_weight=null", "class_weight={0: 8, 1: 8, 2: 8}", "class_weight={0: 9}"]
-    reports = [run([job_of(tmp_path / str(k), *own, more)])[0] for k, more in enumerate(runs)]
-    plain, equal, unequal = (report["reg_path"]["penalties"][2] for report in reports)
+    weights = ["class_weight={0: 8, 1: 8, 2: 8}", "class_weight={0: 9}"]
+    more = [run([job_of(tmp_path / str(k), *own, each)])[0] for k, each in enumerate(weights)]
+    plain, equal, unequal = (one["reg_path"]["penalties"][2] for one in (by_val[0], *more))
     for name in ("loss", "loss_error", "accuracy", "accuracy_error"):
         assert equal[name] == pytest.approx(plain[name], rel=1e-3)
-    weights = np.where(files["val"][1] == 0, 9, 1)
-    p, n = unequal["accuracy"], weights.sum() ** 2 / (weights**2).sum()
+    counts = np.where(files["val"][1] == 0, 9, 1)
+    p, n = unequal["accuracy"], counts.sum() ** 2 / (counts**2).sum()
     assert unequal["accuracy_error"] == pytest.approx(np.sqrt(p * (1 - p) / n), rel=1e-4)
+    # What is said in words is of every example once.
+    with np.load(tmp_path / "1/predictions.npz") as kept:
+        right = np.mean(kept["val_predicted"] == files["val"][1])
+    rows = {row["reg"]: row for row in more[1]["reg_path"]["penalties"]}
+    assert abs(rows[more[1]["reg"]]["accuracy"] - right) > 0.01
+    text = (tmp_path / "1/report.txt").read_text(encoding="utf-8")
+    assert f"by 180 validation examples: {100 * right:.1f} % (" in text
+    run([job_of(tmp_path / "s", *own, weights[1], "data.val=null", "cv=3")])
+    text = (tmp_path / "s/report.txt").read_text(encoding="utf-8")
+    assert " % with the weights of the classes; test " in text
 
 
 def test_a_fold_that_is_not_done_says_nothing_of_new_examples(files, job_of, tmp_path, caplog):
     """Its model has begun at that of all examples, which knows them."""
     rng = np.random.default_rng(0)  # nothing can be learned of these but by heart
-    np.savez("train.npz", X=rng.standard_normal((300, 400)), y=np.arange(300) % 3)
-    own = [*given("train", "test"), "data.test=null", *OPTIMUM[:1], "cv=4", "reg=1e-6"]
+    np.savez("noise.npz", X=rng.standard_normal((300, 400)), y=np.arange(300) % 3)
+    own = ["data=files", "data.train=noise.npz", *OPTIMUM[:1], "cv=4", "reg=1e-6"]
 
     signals = [signal.SIGTERM]
 
@@ -261,11 +273,3 @@ def test_a_fold_that_is_not_done_says_nothing_of_new_examples(files, job_of, tmp
     assert 0.2 < whole["cross_validation"]["accuracy"] < 0.47
     run([job_of(tmp_path / "short", *own, "epochs=3")])
     assert "their figures may be too good" in caplog.text
-
-
-def test_a_path_needs_held_out_examples(files, job_of, tmp_path):
-    with pytest.raises(InputError, match="reg=auto: there are no held-out examples"):
-        run([job_of(tmp_path / "r", *given("train"), *PATH, "data.val_fraction=0")])
-    for strongest in ("1e-05", "0.001"):
-        with pytest.raises(InputError, match=f"from={strongest} is not above to=0.001; give both"):
-            job_of(tmp_path / "s", *given("train"), *PATH, f"reg_path.from={strongest}")

@@ -6,17 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import sem
 
+from classifier.model import LinearModel
 from classifier.report.pages.draw import draw
 from classifier.runs.artifacts import read_predictions
 from classifier.runs.preparation import load_dataset
 from classifier.runs.results import falls_short, keep, open_test, selection_metric
 from classifier.runs.run import run
-from data.dataset import Dataset, Split
-from data.encoding import Encoding
-from data.files.arrays import read_npz
 from data.files.store import write_json
-from data.files.table import open_table
-from data.sources.generated import Blobs, Digits
+from data.sources.generated import Digits
 
 SETTINGS = ["epochs=2", "calibrate=true", "label_smoothing=0.1", "class_weight={3: 5}"]
 
@@ -73,30 +70,23 @@ def test_a_winner_that_folds_chose_is_evaluated_on_its_own_test_split(job_of, tm
     assert read(tmp_path)["metrics"]["test"]["n"] == len(load_dataset(job.config.data).test)
 
 
-def test_features_with_names_reach_all_that_a_run_leaves(job_of, tmp_path, monkeypatch):
+def test_features_with_names_reach_all_that_a_run_leaves(job_of, tmp_path):
     rng = np.random.default_rng(4)
     city, age = rng.integers(0, 3, 90), rng.normal(40, 9, 90)
-    lines = [f"{a:.1f},$city_{c}$\n" for a, c in zip(age, city, strict=True)]
-    (tmp_path / "t.csv").write_text("".join(["<i>age</i>,from\n", *lines]), encoding="utf-8")
-    table = open_table([tmp_path / "t.csv"])
-    encoding = Encoding.fit(table, {}, np.ones(90, bool))
-    (cells,) = table.batches()
-    X, y = encoding.transform(cells), (city == 1) * 1 + (age > 40)
-    split = Split(X, y)
-    classes = np.array(["low", "<b>", "high"])
-    dataset = Dataset("t", split, split, split, classes, None, "here", encoding=encoding)
-    monkeypatch.setattr(Blobs, "load", lambda *_: dataset)
-    job = job_of(tmp_path / "0", "data=blobs", "optimizer=lbfgs", "calibrate=true")
-    run([job])
+    names = np.array(["low", "<b>", "high"])[(city == 1) * 1 + (age > 40)]
+    rows = zip(age, city, names, strict=True)
+    lines = [f"{a:.1f},$city_{c}$,{name}\n" for a, c, name in rows]
+    (tmp_path / "t.csv").write_text("".join(["<i>age</i>,from,y\n", *lines]), encoding="utf-8")
+    given = ["data=files", f"data.train={tmp_path}/t.csv", "data.label=y", "optimizer=lbfgs"]
+    run([job_of(tmp_path / "0", *given, "calibrate=true")])
     for kind in ("run", "page"):
         draw(kind, tmp_path / "0")
     assert (tmp_path / "0/features.png").exists()
-    W = read_npz(str(tmp_path / "0/model.npz"), ["W"])["W"]
-    features = read(tmp_path / "0")["features"]
-    assert [*features] == classes.tolist()
+    model, features = LinearModel.load(tmp_path / "0/model.npz"), read(tmp_path / "0")["features"]
+    assert [*features] == model.classes.tolist()
     for c, sides in enumerate(features.values()):
-        told = dict(sides["for"] + sides["against"])
-        assert told == {n: w for n, w in zip(encoding.names, W[:, c].tolist(), strict=True) if w}
+        weights = zip(model.encoding.names, model.W[:, c].tolist(), strict=True)
+        assert dict(sides["for"] + sides["against"]) == {n: w for n, w in weights if w}
     assert features["high"]["for"][0][0] in ("<i>age</i>", "from = $city_1$")
     page = (tmp_path / "0/report.html").read_text(encoding="utf-8")
     assert "&lt;i&gt;age&lt;/i&gt;: +" in page

@@ -209,7 +209,7 @@ def test_a_sweep_here_tells_of_its_jobs_and_of_the_epochs_of_each_stack(jobs_of,
     lines = [re.sub(r", [\d:]+ left", "", line) for line in told.lines]
     assert lines == [*first, "3/4 jobs", *second, "4/4 jobs"]
     assert [" left" in line for line in told.lines] == [False] + [True] * 9
-    assert told.lines[-1] == "4/4 jobs, 0:00 left"
+    assert told.lines[-1] == "4/4 jobs, 0:00:00 left"
     assert made == [("page", str(n)) for n in range(4)]
 
 
@@ -222,9 +222,9 @@ def test_the_time_left_counts_every_stack_where_some_end_together(monkeypatch, t
             shown.ended(1)
         clock.now = 180  # half of the others is done
         shown.watch(SimpleNamespace(share=0.5, epoch=1, epochs=2, fits=[None] * 4), n_jobs=4)
-    lefts = ["7:00", "3:03", "1:43", "2:00"]
+    lefts = ["0:07:00", "0:03:03", "0:01:43", "0:02:00"]
     ended = [f"{n}/8 jobs, {left} left" for n, left in enumerate(lefts, 1)]
-    assert lines == [*ended, "4/8 jobs, epoch 1/2, 1:00 left"]
+    assert lines == [*ended, "4/8 jobs, epoch 1/2, 0:01:00 left"]
 
 
 def test_of_stacks_that_certificates_end_a_sweep_tells_what_is_known(jobs_of, told):
@@ -234,4 +234,5 @@ def test_of_stacks_that_certificates_end_a_sweep_tells_what_is_known(jobs_of, to
     between = [line for line in told.lines if line.startswith("2/4 jobs, ")]
     assert re.fullmatch(r"2/4 jobs, [\d:]+ left", between[0])  # of the jobs that have ended
     assert re.fullmatch(r"2/4 jobs, pass \d+, 6 of 6 models done", between[-1])
-    assert [line for line in told.lines if " left" in line] == [between[0], "4/4 jobs, 0:00 left"]
+    lefts = [line for line in told.lines if " left" in line]
+    assert lefts == [between[0], "4/4 jobs, 0:00:00 left"]
