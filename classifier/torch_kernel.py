@@ -1,9 +1,9 @@
 """The passes over all examples on a device, by PyTorch: theta goes there, and sums come back.
 
-The mathematics is that of `classifier.kernel`. Rows stay on the device where they fit;
-larger data go there in every pass, window by window. Products are made in the type of the examples,
-never in TF32 or bfloat16, with which a certificate may be of a model that is not there. This alone
-imports PyTorch.
+The mathematics is that of `classifier.kernel`. Rows stay on the device where they fit; larger data
+go there in every pass, window by window. Products are made in the type of the examples, never in
+TF32 or bfloat16, with which a certificate may be of a model that is not there. This alone imports
+PyTorch.
 """
 
 import contextlib

@@ -317,15 +317,10 @@ def _described(*examples: Examples) -> bytes:
     parts = []
     for rows in examples:
         parts.append(f"{rows.dtype.str} {rows.shape};".encode())
-        arrays: tuple[np.ndarray, ...]
-        if isinstance(rows, SparseRows):
-            arrays = rows.arrays
-        elif isinstance(rows, np.ndarray):
-            arrays = (rows,)
-        else:
-            spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
-            arrays = (rows[spread],)
-        for array in arrays:
+        spread = np.linspace(0, max(0, len(rows) - 1), HASHED).astype(np.int64)
+        is_here = isinstance(rows, np.ndarray | SparseRows)
+        read: Any = rows if is_here else rows[spread]
+        for array in read.arrays if isinstance(read, SparseRows) else (read,):
             content = np.ascontiguousarray(array).data.cast("B") if array.size else memoryview(b"")
             blocks = [content[block] for block in row_parts(len(content), HASH_BLOCK)]
             parts += in_order(lambda block: _hash(block).digest(), blocks)

@@ -17,7 +17,6 @@ Source of tf-idf: Salton, Buckley, Term-weighting approaches in automatic text r
 import dataclasses
 import datetime
 import functools
-import itertools
 import json
 import math
 import re
@@ -163,13 +162,14 @@ class Numbers(Column):
             told = _told(cells, int(np.argmax(words)))
             raise InputError(f"{printable(self.name)}: not a {self.kind}: {told}; clear the cell")
         width, values = len(self.mean), values.reshape(len(values), -1)
+        if (wrong := np.isinf(values).any(axis=1)).any():
+            where, name = cells.where(int(np.argmax(wrong))), printable(self.name)
+            raise InputError(f"{where}: {name} is not finite; clear the cell")
         if values.shape[1] == 0:  # lists that are all missing
             values = np.full((len(values), width), math.nan)
         if values.shape[1] != width and width:
             name = printable(self.name)
-            raise InputError(
-                f"{cells.where(0)}: {name} holds other than {width} numbers, as before"
-            )
+            raise InputError(f"{cells.where(0)}: {name} holds lists of other lengths than {width}")
         return values
 
     def learn(self, cells: Cells, rows: np.ndarray) -> None:
@@ -204,10 +204,8 @@ class Numbers(Column):
         if standardize:
             values = (values - self.mean) / self.spread
         if (wrong := (np.abs(values) > largest).any(axis=1)).any():
-            where = cells.where(int(np.argmax(wrong)))
-            raise InputError(
-                f"{where}: {printable(self.name)} is above {largest:.3g}; clear the cell"
-            )
+            where, name = cells.where(int(np.argmax(wrong))), printable(self.name)
+            raise InputError(f"{where}: {name} is a number beyond {largest:.3g}; clear the cell")
         return np.column_stack([values, *[gaps.any(axis=1)] * self.has_gap])
 
 
@@ -419,21 +417,13 @@ class Encoding:
     def others(self, rows: np.ndarray | SparseRows) -> dict[str, int]:
         """Return how many of some encoded rows have another value than the frequent ones."""
         X: Any = rows.matrix.tocsc() if isinstance(rows, SparseRows) else rows
-        stops = itertools.accumulate(len(column.names) for column in self.columns)
-        return {
-            column.name: int(X[:, [stop - 1 - column.has_gap]].sum())
-            for column, stop in zip(self.columns, stops, strict=True)
-            if column.kind == "category"
-        }
+        places = {name: place for place, name in enumerate(self.names)}
+        names = [column.name for column in self.columns if column.kind == "category"]
+        return {name: int(X[:, [places[f"{name} = (other)"]]].sum()) for name in names}
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """Return all of it as an array of bytes: JSON in UTF-8."""
-        settings = {
-            "columns": [dataclasses.asdict(column) for column in self.columns],
-            "left_out": self.left_out,
-            "is_sparse": self.is_sparse,
-            "dtype": np.dtype(self.dtype).name,
-        }
+        settings = dataclasses.asdict(self) | {"dtype": np.dtype(self.dtype).name}
         text = json.dumps(settings, ensure_ascii=False, default=np.ndarray.tolist)
         return {"encoding": np.frombuffer(text.encode(), np.uint8)}
 

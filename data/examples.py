@@ -22,8 +22,9 @@ from data.files.arrays import Kind, NpyRows
 from data.files.store import check_file, is_folder, is_plain_file
 from data.files.table import Table, open_table
 from data.labels import Coded, Labels, check_labels
-from data.machine import room
+from data.machine import STREAMED, room
 from data.preprocessing import check_finite, check_kind
+from data.splits import check_loading
 
 # Names of what is taken for the label, the features and the weight, in the order of preference.
 USUAL = {
@@ -41,7 +42,7 @@ KINDS = {
 }
 # What files begin with, by kind.
 HEADS = {
-    b"PK": "npz",
+    b"PK\x03\x04": "npz",
     arrays.NPY: "npy",
     b"PAR1": "table",
     b"ARROW1": "table",
@@ -163,25 +164,32 @@ def kind_of(path: Path) -> str:
     return kind
 
 
-def npz_kinds(files: Sequence[Path], wanted: Wanted) -> tuple[Kind, int] | None:
-    """Return the kind of the features in .npz files, and the bytes of their labels, by the headers.
+def check_fit(
+    files: Mapping[str, Sequence[Path]], wanted: Wanted, fractions: Mapping[str, float]
+) -> None:
+    """Refuse .npz files that would not fit into the memory once they are read and prepared.
 
-    None where they are no such files, or of a sparse matrix.
+    Parameters
+    ----------
+    files : of each split, of which the headers are read.
+    wanted : what is asked for.
+    fractions : shares of the training examples that the other splits get.
     """
-    n, n_bytes, kind = 0, 0, Kind((), np.dtype(np.uint8))
-    for path in files:
+    kinds, labels = dict[str, Kind](), 0
+    for split, path in ((split, path) for split, paths in files.items() for path in paths):
         if kind_of(path) != "npz":
-            return None
+            continue
         with arrays.open_zip(str(path)) as zipped:
             X, y = (
                 next((name for name in (asked, *USUAL[what]) if name in zipped.members), None)
                 for asked, what in ((wanted.features, "features"), (wanted.label, "label"))
             )
-            if X is None or y is None:  # what `open_examples` will refuse
-                return None
-            kind, n_bytes = zipped.kind(X), n_bytes + zipped.kind(y).nbytes
-            n += sum(kind.shape[:1])
-    return kind._replace(shape=(n, *kind.shape[1:])), n_bytes
+            if X is not None and y is not None:  # no sparse matrix, nor what is refused later
+                kind, labels = zipped.kind(X), labels + zipped.kind(y).nbytes
+                n = sum(kind.shape[:1], kinds[split].shape[0] if split in kinds else 0)
+                kinds[split] = kind._replace(shape=(n, *kind.shape[1:]))
+    where = " and ".join(str(files[split][0]) for split in kinds)
+    check_loading(where, kinds, fractions, labels=labels, advice=STREAMED)
 
 
 def open_examples(files: Sequence[Path], labels: Sequence[Path] | None, wanted: Wanted) -> Found:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data.errors import InputError, class_name
+from data.errors import InputError, class_name, damage_told
 from data.files.arrays import NpyRows
 
 FEW = 20  # examples, whose labels may be numbers that are measured
@@ -43,11 +43,9 @@ def check_labels(y: np.ndarray, where: str) -> np.ndarray:
     if y.ndim != 1 or y.dtype.kind not in "biufUS":
         raise InputError(f"{where}: y is {y.dtype} of shape {y.shape}; it must be labels (N,)")
     if y.dtype.kind in "US":
-        try:
+        with damage_told(f"{where}: y holds text that is not UTF-8"):
             text = np.char.decode(y, "utf-8") if y.dtype.kind == "S" else y
             np.char.encode(text, "utf-8")
-        except (UnicodeError, SystemError) as error:  # the latter: a number above any character's
-            raise InputError(f"{where}: y holds text that is not UTF-8") from error
         return text
     if y.dtype.kind in "iu":
         return y

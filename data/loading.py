@@ -12,12 +12,12 @@ import numpy as np
 from data.dataset import Dataset, Examples, SparseRows, Split
 from data.encoding import Encoding
 from data.errors import InputError, class_name, printable
-from data.examples import Found, Wanted, find_files, kind_of, npz_kinds, open_examples, shown
+from data.examples import Found, Wanted, check_fit, find_files, kind_of, open_examples, shown
 from data.files.arrays import Kind, NpyRows, cached_rows
 from data.files.table import Table, table_files
 from data.labels import Labels, class_indices, find_classes, listed, places_of
-from data.machine import ASKED_FROM, STREAMED, room
-from data.splits import HELD, check_loading, choose_rows, make_dataset
+from data.machine import ASKED_FROM, room
+from data.splits import HELD, choose_rows, make_dataset
 
 if TYPE_CHECKING:
     from data.sources.files import Source
@@ -54,7 +54,8 @@ def load_files(source: "Source", rng: np.random.Generator) -> Dataset:
     names = (source.label, source.features, source.weight)
     label, features, weight = (None if name is None else str(name) for name in names)
     wanted = Wanted(label, features, weight, source.image_size, Path(source.cache))
-    _check_room(files, wanted, source.fractions())
+    in_one = {split: keys[split] for split, keys in files.items() if split in keys}
+    check_fit(in_one, wanted, source.fractions())
     parts, classes = _open_parts(source, files, wanted)
     places, encoding = _fit_encoding(source, parts, rng)
     splits: dict[str, Split] = {}
@@ -161,30 +162,11 @@ def _notes(
     if dropped := sum(len(part.found.X) - len(part.rows) for part in parts.values()):
         of_others = "" if source.classes is None else "of other classes, or "
         notes.append(f"{dropped} examples {of_others}without a label are left out")
-    left_out = {} if encoding is None else encoding.left_out
-    return (
-        *notes,
-        *(
-            f"column {class_name(printable(name))} is left out: it {why}"
-            for name, why in left_out.items()
-            if (source.kinds or {}).get(name) != "ignore"
-        ),
-    )
-
-
-def _check_room(files: Files, wanted: Wanted, fractions: Mapping[str, float]) -> None:
-    """Refuse .npz files that would not fit into the memory once they are read and prepared."""
-    kinds = {
-        split: npz_kinds(keys[split], wanted) for split, keys in files.items() if split in keys
-    }
-    in_memory = {split: kind for split, kind in kinds.items() if kind is not None}
-    check_loading(
-        " and ".join(str(files[split][split][0]) for split in in_memory),
-        {split: X for split, (X, _) in in_memory.items()},
-        fractions,
-        labels=sum(n_bytes for _, n_bytes in in_memory.values()),
-        advice=STREAMED,
-    )
+    kinds, left_out = source.kinds or {}, {} if encoding is None else encoding.left_out
+    for name, why in left_out.items():
+        if kinds.get(name) != "ignore":
+            notes.append(f"column {class_name(printable(name))} is left out: it {why}")
+    return tuple(notes)
 
 
 def encode(table: Table, encoding: Encoding, rows: np.ndarray, cache: Path) -> Examples:

@@ -129,9 +129,8 @@ def measure(X: Examples, weights: np.ndarray | None = None, exponent: int = 0) -
     InputError
         When a value is not finite.
     """
-    whole: Statistics
     if isinstance(X, Sharded):
-        whole = X.total(_measure_shard, (weights,))
+        whole: Statistics = X.total(_measure_shard, (weights,))
     else:
         whole = _measure_shard(X, weights)
     rounding = 10 * np.finfo(float).eps * np.maximum(whole.high, -whole.low)

@@ -27,6 +27,12 @@ settings.load_profile("project")
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items):
+    """Put files with slow tests first: of several processes none has a long one left at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def repository():
     return REPOSITORY
@@ -123,11 +129,9 @@ class Program:
 
     def wait(self, timeout=300):
         """Wait for its end; return the exit code."""
-        deadline = time.monotonic() + timeout
-        while self.poll() is None:
-            if time.monotonic() > deadline:
-                raise subprocess.TimeoutExpired(str(self.pid), timeout, self.stdout, self.stderr)
-            time.sleep(0.005)
+        self.until(lambda: False, timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout, self.stdout, self.stderr)
         return self.returncode
 
     def communicate(self, timeout=300):
@@ -158,7 +162,7 @@ def make_fork_server():
 @pytest.fixture(scope="session")
 def fork_server():
     """Start the server that runs programs without the second that importing packages takes."""
-    server = ForkServer({**os.environ, "PYTHONPATH": str(REPOSITORY)})
+    server = ForkServer({**os.environ, "PYTHONPATH": str(REPOSITORY)}, imports=["scipy.special"])
     yield server
     server.close()
 

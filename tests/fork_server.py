@@ -40,7 +40,8 @@ def wait(process, how):
 
 SLOW = """tqdm PIL.Image PIL.ImageDraw PIL.ImageFont classifier.report.pages.draw
     classifier.runs.prediction classifier.runs.run
-    classifier.shell.command classifier.sweep.launcher""".split()
+    classifier.shell.command classifier.shell.run_one classifier.sweep.launcher
+    classifier.report.pages.sweep_page numpy.ma psutil""".split()
 
 
 def import_slow_packages():

@@ -146,6 +146,6 @@ def test_a_folder_in_the_place_of_a_file_costs_the_job_alone(command, tmp_path):
     done = command("train.py", *sweep)
     assert done.returncode == 1
     assert "s/0/train.log: Is a directory\n" in done.stdout
-    assert "s/1/status.json: is a folder; move it away\n" in done.stdout
+    assert "s/1/status.json: is not a regular file; name another\n" in done.stdout
     assert done.stderr.startswith("1 failed, 1 not begun of 3 jobs")
     assert read_status(tmp_path / "s/2")["status"] == "completed"

@@ -26,7 +26,7 @@ from data.files.tensors import open_tensors
 from data.preprocessing import check_finite
 from data.sources.cifar import Source
 
-TRIED = int(os.environ.get("FUZZ", "150"))
+TRIED = int(os.environ.get("FUZZ", "100"))
 MEMORY = 2**29  # bytes that the peak may grow by
 SECONDS = 5
 FILES = "table sparse svmlight npz npy model checkpoint pickle records archive".split()

@@ -65,13 +65,12 @@ def test_the_commands_where_links_and_fcntl_are_missing_and_files_are_in_use(rep
 
     data = ["data=files", "data.train='猫.npz'", "epochs=5"]
     run("train.py", *data)
-    run("train.py", "resume=latest", "epochs=7")
     run("train.py", "-m", "lr_scale=0.5,1", *data, "hydra.sweep.dir=sweep")
     run("predict.py", "run=latest", "input='猫.npz'", "output='猫.csv'")
     outputs = folder / "outputs"
     latest = outputs / (outputs / "latest.txt").read_text(encoding="utf-8").strip()
-    for place, epochs in ((latest, 7), (folder / "sweep/0", 5), (folder / "sweep/best", 5)):
-        assert json.loads((place / "report.json").read_text(encoding="utf-8"))["epochs"] == epochs
+    for place in (latest, folder / "sweep/0", folder / "sweep/best"):
+        assert json.loads((place / "report.json").read_text(encoding="utf-8"))["epochs"] == 5
         page = (place / "report.html").read_text(encoding="utf-8")
         assert all(name in page for name in NAMES)
     assert not (outputs / "latest").exists()

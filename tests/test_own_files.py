@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import coo_array, save_npz
 from scipy.special import softmax
+from sklearn.datasets import dump_svmlight_file
 
 from classifier.model import LinearModel
 from classifier.runs.config import PredictConfig
@@ -29,90 +31,77 @@ def examples():
     return X.astype(np.float32), NAMES[y]
 
 
-def write_csv(path, X, y, delimiter=",", opened=open):
-    with opened(path, "wt", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file, delimiter=delimiter)
-        rows.writerow(["kind", *(f"f{k}" for k in range(X.shape[1]))])
-        rows.writerows([label, *x] for label, x in zip(y, X.tolist(), strict=True))
-    return {"train": path.name, "label": "kind"}
+TABLES = ["mine.csv", "mine.tsv", "mine.csv.gz", "mine.parquet", "mine.arrow", "saved"]
+ARRAYS = ["mine.npz", "mine.safetensors", "mine.pt", "mine.h5", "mine.svmlight"]
+PAIRS = ["X-*.npy", "sparse.npz"]
 
 
-def write_frame(path, X, y):
+def write_table(path, X, y):
+    name, part = path.name, "data-00000-of-00001.arrow"
     columns = {"kind": y} | {f"f{k}": column for k, column in enumerate(X.T)}
-    frame = pytest.importorskip("polars").DataFrame(columns)
-    if path.suffix == ".parquet":
+    if ".parquet" in name or ".arrow" in name or name == "saved":
+        frame = pytest.importorskip("polars").DataFrame(columns)
+    if name == "mine.parquet":
         frame.write_parquet(path)
-    elif path.suffix == ".arrow":
+    elif name == "mine.arrow":
         frame.write_ipc(path)
-    else:
+    elif name == "saved":
         path.mkdir()
-        frame.write_ipc_stream(path / "data-00000-of-00001.arrow")
-        state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
-        (path / "state.json").write_text(json.dumps(state), encoding="utf-8")
-    return {"train": path.name, "label": "kind"}
+        frame.write_ipc_stream(path / part)
+        state = json.dumps({"_data_files": [{"filename": part}]})
+        (path / "state.json").write_text(state, encoding="utf-8")
+    else:
+        delimiter = {"mine.csv": ",", "mine.tsv": "\t", "mine.csv.gz": ";"}[name]
+        opened = gzip.open if name.endswith(".gz") else open
+        with opened(path, "wt", newline="", encoding="utf-8") as file:
+            rows = [columns, *zip(*columns.values(), strict=True)]
+            csv.writer(file, delimiter=delimiter).writerows(rows)
 
 
-def write_npz(path, X, y):
-    np.savez(path, embeddings=X, target=y, others=np.zeros(3))
-    return {"train": path.name}
-
-
-def write_npy(path, X, y):
-    for part in range(2):  # shards
-        np.save(path.with_name(f"X-{part}.npy"), X[120 * part :][:120])
-        np.save(path.with_name(f"y-{part}.npy"), y[120 * part :][:120])
-    return {"train_X": "X-*.npy", "train_y": ["y-0.npy", "y-1.npy"]}
-
-
-def write_safetensors(path, X, y):
+def write_arrays(path, X, y):
     codes = np.searchsorted(NAMES, y)
-    pytest.importorskip("safetensors.numpy").save_file({"features": X, "labels": codes}, path)
-    return {"train": path.name}
+    if path.suffix == ".npz":
+        np.savez(path, embeddings=X, target=y, others=np.zeros(3))
+    elif path.suffix == ".safetensors":
+        save_file = pytest.importorskip("safetensors.numpy").save_file
+        save_file({"features": X, "labels": codes}, path)
+    elif path.suffix == ".pt":
+        torch = pytest.importorskip("torch")
+        torch.save({"features": torch.tensor(X), "labels": torch.tensor(codes)}, path)
+    elif path.suffix == ".h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file["features"], file["labels"] = X, y.astype("S")
+    else:
+        dump_svmlight_file(X, codes, str(path))
 
 
-def write_torch(path, X, y):
-    torch = pytest.importorskip("torch")
-    codes = torch.tensor(np.searchsorted(NAMES, y))
-    torch.save({"features": torch.tensor(X), "labels": codes}, path)
-    return {"train": path.name}
+def write(path, X, y):
+    """Write examples as the kind of file that a name says; return the settings that name it."""
+    if path.name in TABLES:
+        write_table(path, X, y)
+        return {"train": path.name, "label": "kind"}
+    if path.name not in PAIRS:
+        write_arrays(path, X, y)
+        return {"train": path.name}
+    halves = [(path.with_name(f"y-{i}.npy"), slice(120 * i, 120 * i + 120)) for i in range(2)]
+    for place, rows in halves:
+        np.save(place, y[rows])
+        np.save(place.with_name(place.name.replace("y", "X")), X[rows])
+    if path.name == "sparse.npz":
+        save_npz(path, coo_array(X))
+    return {"train_X": path.name, "train_y": [place.name for place, _ in halves]}
 
 
-def write_hdf5(path, X, y):
-    with pytest.importorskip("h5py").File(path, "w") as file:
-        file["features"], file["labels"] = X, y.astype("S")
-    return {"train": path.name}
+@pytest.fixture
+def run(command):
+    """Run a program that ends well."""
 
+    def to_end(*arguments):
+        done = command(*arguments)
+        assert done.returncode == 0, done.stderr
+        return done
 
-def write_sparse(path, X, y):
-    from scipy.sparse import coo_array, save_npz
-
-    save_npz(path, coo_array(X))
-    np.save(path.with_name("y.npy"), y)
-    return {"train_X": path.name, "train_y": "y.npy"}
-
-
-def write_svmlight(path, X, y):
-    from sklearn.datasets import dump_svmlight_file
-
-    dump_svmlight_file(X, np.searchsorted(NAMES, y), str(path))
-    return {"train": path.name}
-
-
-KINDS = {
-    "mine.csv": write_csv,
-    "mine.tsv": lambda path, X, y: write_csv(path, X, y, "\t"),
-    "mine.csv.gz": lambda path, X, y: write_csv(path, X, y, ";", gzip.open),
-    "mine.parquet": write_frame,
-    "mine.arrow": write_frame,
-    "saved": write_frame,
-    "mine.npz": write_npz,
-    "X-*.npy": write_npy,
-    "mine.safetensors": write_safetensors,
-    "mine.pt": write_torch,
-    "mine.h5": write_hdf5,
-    "sparse.npz": write_sparse,
-    "mine.svmlight": write_svmlight,
-}
+    return to_end
 
 
 def predictions(folder):
@@ -123,11 +112,11 @@ def predictions(folder):
     return [row["prediction"] for row in rows], np.array(p)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", [*TABLES, *ARRAYS, *PAIRS])
 def test_each_kind_of_file_holds_the_same_examples(name, examples, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     X, y = examples
-    given = KINDS[name](tmp_path / name, X, y)
+    given = write(tmp_path / name, X, y)
     source = Source(**given, val_fraction=0.0, test_fraction=0.0)
     dataset = source.load(np.random.default_rng(0))
     np.testing.assert_array_equal(np.asarray(dataset.train.X[:]), X)
@@ -147,24 +136,17 @@ def test_each_kind_of_file_holds_the_same_examples(name, examples, tmp_path, mon
     assert ("accuracy" in text) == ("train" in given)
 
 
-def test_a_command_trains_on_files_and_another_predicts_them(examples, command, tmp_path):
+def test_a_command_trains_on_files_and_another_predicts_them(examples, run, tmp_path):
     X, y = examples
     reports, p = [], []
-    for name, preprocessing in (
-        ("mine.csv", "standardize"),
-        ("X-*.npy", "standardize"),
-        ("mine.svmlight", "none"),
-    ):
-        given = KINDS[name](tmp_path / name, X, y)
+    for name in ("mine.csv", "X-*.npy", "mine.svmlight"):
+        given = write(tmp_path / name, X, y)
         options = [f"data.{key}={value}".replace("'", "") for key, value in given.items()]
-        run = tmp_path / str(len(p))
-        done = command(
-            "train.py", *options, f"preprocessing={preprocessing}", *WHOLE, f"hydra.run.dir={run}"
-        )
-        assert done.returncode == 0, done.stderr
-        reports.append(json.loads((run / "report.json").read_text(encoding="utf-8")))
-        done = command("predict.py", f"run={run}", f"input={given.get('train', name)}")
-        assert done.returncode == 0, done.stderr
+        options += ["preprocessing=none"] * name.endswith(".svmlight")
+        folder = tmp_path / str(len(p))
+        run("train.py", *options, *WHOLE, f"hydra.run.dir={folder}")
+        reports.append(json.loads((folder / "report.json").read_text(encoding="utf-8")))
+        run("predict.py", f"run={folder}", f"input={given.get('train', name)}")
         found, probabilities = predictions(tmp_path)
         p.append(probabilities)
         places = [[*NAMES, *"012"].index(label) % 3 for label in found]
@@ -173,7 +155,7 @@ def test_a_command_trains_on_files_and_another_predicts_them(examples, command, 
     np.testing.assert_allclose(p[0], p[1], atol=3e-3)
 
 
-def test_pictures_train_and_predict_and_a_broken_one_is_named(command, tmp_path):
+def test_pictures_train_and_predict_and_a_broken_one_is_named(run, tmp_path):
     from PIL import Image
 
     rng = np.random.default_rng(0)
@@ -185,18 +167,16 @@ def test_pictures_train_and_predict_and_a_broken_one_is_named(command, tmp_path)
             Image.fromarray(pixels).save(tmp_path / f"pictures/kind {kind}/{number}.png")
     (tmp_path / "pictures/kind 1/broken.jpg").write_bytes(b"no picture")
     given = ["data.train=pictures", "data.image_size=8", "report.plots=none", "hydra.run.dir=r"]
-    done = command("train.py", *given)
-    assert done.returncode == 0, done.stderr
+    done = run("train.py", *given)
     assert (
         "1 of 37 pictures cannot be read (pictures/kind 1/broken.jpg: " in done.stdout + done.stderr
     )
     assert "8 x 8 x 3" in done.stdout
-    done = command("predict.py", "run=r", "input=pictures/kind 2")
-    assert done.returncode == 0, done.stderr
+    run("predict.py", "run=r", "input=pictures/kind 2")
     assert predictions(tmp_path)[0] == ["kind 2"] * 12
 
 
-def test_a_table_with_gaps_reaches_the_optimum_of_scikit_learn(command, tmp_path):
+def test_a_table_with_gaps_reaches_the_optimum_of_scikit_learn(run, tmp_path):
     """Against ColumnTransformer and LogisticRegression, on features that are made alike."""
     import pandas as pd
     from sklearn.compose import ColumnTransformer
@@ -219,8 +199,7 @@ def test_a_table_with_gaps_reaches_the_optimum_of_scikit_learn(command, tmp_path
     frame[:700].to_csv(tmp_path / "train.csv", index=False)
     frame[700:].to_csv(tmp_path / "test.csv", index=False)
     given = ["data.train=train.csv", "data.test=test.csv", "data.label=left", "reg=1e-3"]
-    done = command("train.py", *given, "data.val_fraction=0", *OPTIMUM, "hydra.run.dir=r")
-    assert done.returncode == 0, done.stderr
+    run("train.py", *given, "data.val_fraction=0", *OPTIMUM, "hydra.run.dir=r")
     report = json.loads((tmp_path / "r/report.json").read_text(encoding="utf-8"))
     gaps = SimpleImputer(add_indicator=True)
     columns = [("n", gaps, ["age"]), ("c", OneHotEncoder(), ["city", "plan"])]
@@ -235,7 +214,7 @@ def test_a_table_with_gaps_reaches_the_optimum_of_scikit_learn(command, tmp_path
     assert report["metrics"]["test"]["accuracy"] == pytest.approx(accuracy, abs=0.005)
 
 
-def test_a_weight_of_two_is_an_example_given_twice(examples, command, tmp_path):
+def test_a_weight_of_two_is_an_example_given_twice(examples, run, tmp_path):
     X, y = examples
     counts = 1 + np.arange(len(y)) % 2
     np.savez(tmp_path / "weights.npz", X=X, y=y, n=counts)
@@ -243,8 +222,7 @@ def test_a_weight_of_two_is_an_example_given_twice(examples, command, tmp_path):
     whole = [*WHOLE, "class_weight=balanced"]
     for name, more in (("weights", ["data.weight=n"]), ("twice", [])):
         given = [f"data.train={name}.npz", *more, f"hydra.run.dir={name}"]
-        done = command("train.py", *given, *whole)
-        assert done.returncode == 0, done.stderr
+        run("train.py", *given, *whole)
     models = [LinearModel.load(tmp_path / name / "model.npz") for name in ("weights", "twice")]
     np.testing.assert_allclose(models[0].features.shift, models[1].features.shift, rtol=1e-12)
     np.testing.assert_allclose(models[0].features.scale, models[1].features.scale, rtol=1e-12)

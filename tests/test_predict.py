@@ -72,6 +72,7 @@ MISTAKES = {  # what is given besides run=latest input=new.npz, and the line
     "input=wide.npz": "wide.npz: X has 5 features an example, the model has 8",
     "run=new.npz": "new.npz: not a model file; it holds X",
     "input=other.npz": r"other.npz: label dog is not a class of the model \(ant, bee, cat\)",
+    "input=table.csv": "table.csv: has other features than the model, which was trained on",
     "output=/dev/stdout": "is not a regular file; name another: .*/dev/stdout",
     "output=new.npz": "output=new.npz: would overwrite new.npz",
     "output=outputs/latest/model.npz": "would overwrite outputs/",
@@ -86,6 +87,7 @@ def test_mistakes_are_one_line_and_nothing_but_predictions_is_overwritten(place,
     np.savez("other.npz", X=np.zeros((2, 8)), y=np.array(["ant", "dog"]))
     Path("notes.csv").write_text("prediction of the weather\n", encoding="utf-8")
     Path("prices.csv").write_bytes(b"\0")
+    Path("table.csv").write_text("colour,size\nred,1\n", encoding="utf-8")
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
     for given, words in MISTAKES.items():
         with pytest.raises((InputError, FileExistsError), match=words):

@@ -109,6 +109,8 @@ def test_bad_jobs_never_stop_the_others_and_failed_ones_are_run_again(launcher, 
     for number, words in {0: "none.npz: no such file", 5: "lr=fast: must be auto or"}.items():
         assert words in jobs[number]["reason"]
     assert done.stdout.splitlines()[-1].startswith("6 jobs: ")
+    looked_at = [bool(report(tmp_path / f"t/{n}")["metrics"]["test"]) for n in (3, 4)]
+    assert looked_at == [True, False]  # the winner alone
     if launcher == "stacked":
         shutil.copy(tmp_path / "mine.npz", tmp_path / "none.npz")
         assert "6 jobs, 2 to train" in command(*sweep, *options).stdout

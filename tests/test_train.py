@@ -16,16 +16,14 @@ from sklearn.datasets import load_wine
 LEFT = """.hydra .lock .softmax accuracy_curve.png checkpoint.npz confusion_matrix.png history.csv
     loss_curve.png mistakes.npz model.npz predictions.npz reliability_diagram.png report.html
     report.json report.txt status.json train.log weights.png""".split()
-COMPLETED = {"optimizer=s": "optimizer=sgd", "data=blobs data.n_cl": "data.n_classes="}
 
 
 def test_the_shell_completes_choices_and_keys(command_in, tmp_path):
-    for typed, word in COMPLETED.items():
-        line = f"python train.py {typed}"
-        typing = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
-        done = command_in(tmp_path, "train.py", "-sc", "query=bash", **typing)
-        assert (done.returncode, done.stderr) == (0, "")
-        assert word in done.stdout.split()
+    line = "python train.py data=blobs data.n_cl"
+    typing = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    done = command_in(tmp_path, "train.py", "-sc", "query=bash", **typing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "data.n_classes=" in done.stdout.split()
 
 
 def runs(folder):
@@ -97,7 +95,7 @@ def test_a_terminal_sees_a_bar(tmp_path, repository):
     assert program.wait(60) == 0
     states = [state.decode() for state in seen.split(b"\r") if state.strip()]
     assert states[0].rstrip().endswith("] epoch   0/300")
-    figures = r"epoch [ \d]{3}/300, {2,4}[\d:]{4,7} left, loss 0\.\d{4}, val 0\.\d{4} \(\d\d\.\d%\)"
+    figures = r"epoch [ \d]{3}/300, \d:\d\d:\d\d left, loss 0\.\d{4}, val 0\.\d{4} \(\d\d\.\d%\)"
     assert len(states) > 1
     assert all(re.fullmatch(rf"\[#*-*\] {figures} *", state) for state in states[1:])
     assert max(map(len, states)) < 80  # none wraps

@@ -40,7 +40,8 @@ def export(run: str, to: str, output: str | None = None) -> str:
     try:
         content = form.export(model)
     except ModuleNotFoundError as error:
-        raise InputError(f"--to {to}: {error.name} is not installed: {form.install}") from error
+        package = str(error.name).partition(".")[0]
+        raise InputError(f"--to {to}: {package} is not installed: pip install {package}") from error
     except Exception as error:  # whoever writes a model can write anything into it
         raise InputError(f"--to {to}: {source} cannot be exported: {one_line(error)}") from error
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -273,7 +273,6 @@ class Format:
     suffix: str
     use: str
     differs: str = ""
-    install: str = "pip install -r requirements-extras.txt"
 
     def beware(self, model: LinearModel) -> str:
         """Return a warning where the probabilities of a model may differ by too much, or nothing.
@@ -320,7 +319,6 @@ FORMATS = {
         "linear = torch.nn.Linear({D}, {C}, dtype=torch.float64); "
         "linear.load_state_dict(torch.load({path})); linear(X).softmax(1) with float64 X {shape}",
         FOLDED,
-        install="pip install torch",
     ),
     "safetensors": Format(
         to_safetensors,

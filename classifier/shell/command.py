@@ -18,7 +18,7 @@ from classifier.runs.config import CONFIGS, Config, make_config, schemas, settle
 from classifier.runs.folder import STACKED, SWEEP, Kind, claim, groups, write_status
 from classifier.runs.log import SweepStopped, exit_code, said_when_long, stop_at_once
 from classifier.shell.hints import choices_of, explain, refuse_arguments
-from classifier.shell.hydra_compat import check_run, check_sweep, lazy_help
+from classifier.shell.hydra_compat import check_run, check_sweep, compose_once, lazy_help
 from classifier.shell.resume import resume_run, resumed_arguments
 from classifier.tracking.track import Tracking, check_tracker
 from data.errors import InputError, printable
@@ -47,6 +47,7 @@ def run_command(main: Callable[[], Any], schema: type[Options]) -> None:
     root = str(CONFIGS.parent)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     os.environ.pop("HYDRA_MAIN_MODULE", None)  # of another program: Hydra would look there for ours
+    compose_once()
     wanted = os.environ.get(TRACEBACK) == "1"
     os.environ[TRACEBACK] = "1"  # Hydra then hands its errors on instead of printing several lines
     try:

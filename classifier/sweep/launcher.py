@@ -13,23 +13,17 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from classifier.report.pages.draw import Kind, lacks
+from classifier.runs import log as logs
 from classifier.runs import results
 from classifier.runs.artifacts import CHECKPOINT, read_checkpoint
 from classifier.runs.config import AUTO, Job, by_folds, keys_with
 from classifier.runs.folder import FINISHED, NOT_BEGUN, read_report, read_status, write_status
-from classifier.runs.log import SweepStopped
-from classifier.runs.log import log as job_log
 from classifier.runs.preparation import check_dataset, copies, load_dataset
 from classifier.runs.run import is_drawn
+from classifier.sweep import workers
 from classifier.sweep.compose import Composer
 from classifier.sweep.folders import JobFolders, config_key
-from classifier.sweep.workers import (
-    Stack,
-    SweepProgress,
-    drawing_processes,
-    train_here,
-    train_in_workers,
-)
+from classifier.sweep.workers import Stack, SweepProgress
 from data.dataset import Dataset
 from data.errors import InputError, one_line, printable
 from data.files.arrays import NpyRows
@@ -82,7 +76,7 @@ class StackedLauncher(Options):
 
         What became of a job stands in its folder; a job without a result returns nan.
         """
-        job_log.propagate = False  # what happens in a job is in its train.log
+        logs.log.propagate = False  # what happens in a job is in its train.log
         sweep, folders, jobs = Path(str(config.hydra.sweep.dir)), list[Path](), list[Job]()
         try:
             remove_parts(sweep)  # folders of jobs that a kill left half made
@@ -92,34 +86,34 @@ class StackedLauncher(Options):
                 folder, job = self._prepare(composer, places, overrides, number)
                 folders.append(folder)
                 jobs += [job] if job is not None else []
-            line = "%d jobs, %d to train, in %s"
-            log.info(line, len(folders), len(jobs), printable(sweep))
+            log.info("%d jobs, %d to train, in %s", len(folders), len(jobs), printable(sweep))
             with SweepProgress(len(jobs), log, shown=not config.quiet) as progress:
                 self._train(folders, jobs, progress)
         except KeyboardInterrupt as stop:
             for folder in folders:
                 if read_status(folder)["status"] == "running":
                     write_status(folder, "interrupted", "the sweep was stopped")
-            raise SweepStopped(stop, config) from stop
+            raise logs.SweepStopped(stop, config) from stop
         return [_job_return(folder) for folder in folders]
 
     def _train(self, folders: Sequence[Path], jobs: Sequence[Job], progress: SweepProgress) -> None:
         """Train jobs; what earlier ones lack, for the sweep was killed, is drawn meanwhile."""
-        finished = [folder for folder in folders if folder not in {job.folder for job in jobs}]
-        missing = [(kind, folder) for folder in finished for kind in lacks(folder)]
+        trained = {job.folder for job in jobs}
+        missing = [(kind, f) for f in folders if f not in trained for kind in lacks(f)]
         kinds: set[Kind] = {kind for kind, _ in missing}
         is_here = self.backend == "local"
         for job in jobs if is_here else ():
             kinds.update(("page", "run") if is_drawn(job.config, of_sweep=True) else ("page",))
-        with drawing_processes(kinds) as make:
+        with workers.drawing_processes(kinds) as make:
             for kind, folder in missing:
                 remove_parts(folder)
                 make(kind, folder)
             stacks = self.stacks(jobs, progress)
             if is_here:
-                train_here(stacks, progress, make)
-            else:
-                train_in_workers([*stacks], self.backend, self.n_workers, self.address, progress)
+                workers.train_here(stacks, progress, make)
+                return
+            where = self.backend, self.n_workers, self.address
+            workers.train_in_workers([*stacks], *where, progress)
 
     def _refuse_what_all_share(
         self, composer: Composer, job_overrides: Sequence[Sequence[str]], *, is_new: bool
@@ -166,9 +160,8 @@ class StackedLauncher(Options):
                 return folder, None
             if status:  # it failed or was stopped
                 write_status(folder, NOT_BEGUN)
-                (folder / "train.log").open(
-                    "a", encoding="utf-8"
-                ).close()  # or it fails a whole stack
+                # Where it cannot be written, that fails this job and not its whole stack.
+                (folder / "train.log").open("a", encoding="utf-8").close()
             return folder, composed.job(folder, plain)
         except Exception as error:
             reason = self.explain(error)
@@ -225,12 +218,11 @@ class StackedLauncher(Options):
 
 def _job_return(folder: Path) -> JobReturn:
     """Return a job's objective as Hydra wants it; nan where the job has none."""
-    result = JobReturn(status=JobStatus.COMPLETED, working_dir=str(folder))
-    result.return_value = math.nan
-    report = read_report(folder)
-    if report is not None and read_status(folder)["status"] == "completed":
-        objective = report["config"]["objective"]
-        result.return_value = results.selection_metric(report, objective)
+    result, report = JobReturn(status=JobStatus.COMPLETED, working_dir=str(folder)), None
+    if read_status(folder)["status"] == "completed":
+        report = read_report(folder)
+    objective = report and results.selection_metric(report, report["config"]["objective"])
+    result.return_value = math.nan if objective is None else objective
     return result
 
 

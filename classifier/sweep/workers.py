@@ -20,10 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from classifier.engine import check_files, open_ray
 from classifier.report.pages.draw import Kind, draw, drawers, failure_told, show_run
+from classifier.runs import log as logs
 from classifier.runs.config import Job
 from classifier.runs.folder import FINISHED, LockedError, locked, read_status, write_status
-from classifier.runs.log import Progress, Watch, reason_of, said_when_long, work_done
-from classifier.runs.log import log as run_log
 from classifier.runs.run import Show, run
 from classifier.solver import Training
 from data.dataset import Dataset
@@ -56,7 +55,7 @@ Answer = tuple[int, str]  # the number of a stack, and why it has no result
 Make = Callable[[Kind, Path], object]  # makes the page or the plots of a job's folder, soon
 
 
-class SweepProgress(Progress):
+class SweepProgress(logs.Progress):
     """Shows how many jobs of a sweep have ended, whatever became of them.
 
     Parameters
@@ -79,7 +78,7 @@ class SweepProgress(Progress):
     def watch(self, training: Training, n_jobs: int) -> None:
         """Show how far a stack of so many jobs is."""
         share = training.share
-        self._show_jobs(None if share is None else n_jobs * share, f", {work_done(training)}")
+        self._show_jobs(None if share is None else n_jobs * share, f", {logs.work_done(training)}")
 
     def _show_jobs(self, trained: float | None = 0.0, work: str = "") -> None:
         jobs = f"{self.n_ended:{len(str(self.n_jobs))}}/{self.n_jobs} jobs"
@@ -92,20 +91,20 @@ def train_stack(
     threads: int | None,
     n_processes: int = 1,
     show: Show = show_run,
-    watch: Watch = lambda _: None,
+    watch: logs.Watch = lambda _: None,
 ) -> str:
     """Train the jobs that are not finished yet; return why some have no result, if that is so.
 
     `n_processes` share the memory of this machine. `watch` is told of each epoch.
     """
-    run_log.propagate = False  # each job's lines are in its train.log
+    logs.log.propagate = False  # each job's lines are in its train.log
     where: dict[str, Any] = {"checkpoint": stack.checkpoint, "dataset": stack.dataset}
     with threadpool_limits(threads), shared(n_processes):
         try:
             if jobs := stack.unfinished():
                 run(jobs, **where, show=show, watch=watch, of_sweep=True)
         except Exception as error:
-            return reason_of(error)
+            return logs.reason_of(error)
     return ""
 
 
@@ -308,7 +307,7 @@ def drawing_processes(kinds: set[Kind]) -> Iterator[Make]:
             yield make
         finally:  # also of a sweep that is stopped; a second signal cancels what waits
             n_lost = 0
-            with said_when_long("trained; makes the pages and plots", log):
+            with logs.said_when_long("trained; makes the pages and plots", log):
                 # The last first: of 64 pages 30 to 35 are made here, where it would only wait.
                 for kind, folder, future in reversed(asked):
                     with failure_told(folder, kind):  # the job itself is complete

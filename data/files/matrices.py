@@ -156,13 +156,13 @@ def _parse(path: str, text: bytes, first: int, known: dict[bytes, int]) -> tuple
 
 
 def _numbers(text: bytes) -> np.ndarray:
-    """Return all numbers of text `1:2 3:4`, or fewer where it is not of this form."""
+    """Return all numbers of text `1:2 3:4`, or a single one where it is not of this form."""
     # Where it ends before the text does old versions of numpy warn.
     with warnings.catch_warnings(), contextlib.suppress(ValueError):
         warnings.simplefilter("ignore")
         if PAIRS.fullmatch(text):
             return np.fromstring(text.replace(b":", b" "), sep=" ")
-    return np.empty(0)
+    return np.empty(1)
 
 
 def _refused(path: str, number: int, text: bytes, what: str) -> InputError:

@@ -30,22 +30,22 @@ Bool=?"""
 # numpy._core is where numpy 2 writes what numpy 1 wrote as numpy.core. Bytes are made by codecs, or
 # empty by their own name, in the protocols of Python 2.
 _NAMES = {
-    "numpy.core.multiarray._reconstruct": "array",
-    "numpy._core.multiarray._reconstruct": "array",
-    "numpy.core.numeric._frombuffer": "buffer",
-    "numpy._core.numeric._frombuffer": "buffer",
-    "numpy.ndarray": "ndarray",
-    "numpy.dtype": "dtype",
-    "_codecs.encode": "encode",
-    "__builtin__.bytes": "bytes",
-    "builtins.bytes": "bytes",
-    "collections.OrderedDict": "dict",
-    "torch._utils._rebuild_tensor_v2": "tensor",
-    "torch._utils._rebuild_tensor_v3": "tensor",
-    "torch._utils._rebuild_parameter": "parameter",
-    "torch.storage.UntypedStorage": "u1",
-    **{f"torch.{name}Storage": kind for name, kind in (t.split("=") for t in _TYPES.split())},
-    **{f"torch.uint{8 * size}": f"u{size}" for size in (2, 4, 8)},
+    ("numpy.core.multiarray", "_reconstruct"): "array",
+    ("numpy._core.multiarray", "_reconstruct"): "array",
+    ("numpy.core.numeric", "_frombuffer"): "buffer",
+    ("numpy._core.numeric", "_frombuffer"): "buffer",
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("_codecs", "encode"): "encode",
+    ("__builtin__", "bytes"): "bytes",
+    ("builtins", "bytes"): "bytes",
+    ("collections", "OrderedDict"): "dict",
+    ("torch._utils", "_rebuild_tensor_v2"): "tensor",
+    ("torch._utils", "_rebuild_tensor_v3"): "tensor",
+    ("torch._utils", "_rebuild_parameter"): "parameter",
+    ("torch.storage", "UntypedStorage"): "u1",
+    **{("torch", f"{name}Storage"): kind for name, kind in (t.split("=") for t in _TYPES.split())},
+    **{("torch", f"uint{8 * size}"): f"u{size}" for size in (2, 4, 8)},
 }
 
 
@@ -170,15 +170,15 @@ class _Pickle:
         """Return what stands in for a name, of which the module and the rest are passed."""
         if not all(isinstance(part, bytes) for part in parts):
             raise UnpicklingError("it asks for a name that is no text")
-        name = b".".join(parts).decode("utf-8", "replace")
-        if name not in _NAMES:
-            raise UnpicklingError(f"it asks for {name}"[:100])
-        return StandIn(_NAMES[name])
+        module, name = (part.decode("utf-8", "replace") for part in parts)
+        if (module, name) not in _NAMES:
+            raise UnpicklingError(f"it asks for {module}.{name}"[:100])
+        return StandIn(_NAMES[module, name])
 
     def reduce(self) -> None:
         """Put on the stack the bytes that a call would, or what stands in for an array."""
         called, arguments = self.take(2)
-        name = called.name if isinstance(called, StandIn) and called.arguments is None else ""
+        name = called.name if isinstance(called, StandIn) else ""
         if name == "encode":
             text, encoding = arguments
             string = str(text, "utf-8").encode("latin1")

@@ -80,7 +80,14 @@ class Cells:
 
         A word is what is neither a number nor missing; so are numbers that are not finite.
         """
-        return self.parsed(lambda text: _number(text, self._comma))
+
+        def number(text: str | None) -> float:
+            if not text or not NUMBER.fullmatch(text) or (not self._comma and "," in text):
+                return math.nan
+            value = float(text.replace(",", "."))
+            return value if math.isfinite(value) else math.nan
+
+        return self.parsed(number)
 
     def parsed(self, parse: Callable[[str | None], Any]) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers (n, ...) that are parsed, NaN of no such text, and which are words."""
@@ -91,19 +98,13 @@ class Cells:
         return values[codes], (is_none & ~known)[codes]
 
 
-def _number(text: str | None, comma: bool) -> float:
-    if not text or not NUMBER.fullmatch(text) or (not comma and "," in text):
-        return math.nan
-    value = float(text.replace(",", "."))
-    return value if math.isfinite(value) else math.nan
-
-
 class SeriesCells(Cells):
     """The cells of a column that polars has read."""
 
     def __init__(self, cells: Any, where: Callable[[int], str], comma: bool = False) -> None:
-        super().__init__(cells, where, comma)
-        self.kind = _kind_of(cells.dtype)
+        # The name could be a pattern for polars.
+        super().__init__(cells.alias("cells"), where, comma)
+        self.kind, self._name = _kind_of(cells.dtype), printable(cells.name)
 
     def texts(self) -> list[str | None]:
         """Return the cells as text: whole numbers without a point, dates as ISO has them."""
@@ -160,8 +161,8 @@ class SeriesCells(Cells):
         return numbers
 
     def _refused(self, row: int, why: str) -> InputError:
-        place = f"{self.where(row)}: {printable(self._cells.name)}"
-        return InputError(f"{place} {why}; clear the cell, or leave the column out")
+        told = f"{self.where(row)}: {self._name} {why}"
+        return InputError(f"{told}; clear the cell, or leave the column out")
 
 
 def _kind_of(dtype: Any) -> str:
@@ -186,6 +187,8 @@ class Table:
     paths : of the files, in their order.
     n_rows : of all files.
     """
+
+    _comma = False  # whether it may be the decimal sign of a number
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
@@ -216,12 +219,14 @@ class Table:
         InputError
             Where a file is damaged, or was changed after it was opened.
         """
-        first = 0
+        chosen, first = tuple(names or self.names), 0
         for path, stop in zip(self.paths, self._stops, strict=True):
             try:
-                for batch in self._read(path, tuple(names or self.names), first):
-                    yield batch
-                    first += len(next(iter(batch.values())))
+                for columns in self._read(path, [self.names.index(name) for name in chosen]):
+                    kind = Cells if isinstance(columns[0], tuple) else SeriesCells
+                    cells = [kind(column, self._from(first), self._comma) for column in columns]
+                    yield dict(zip(chosen, cells, strict=True))
+                    first += len(columns[0])
             except Exception:
                 self._same(path)  # which tells more than what a changed file leads to
                 raise
@@ -251,17 +256,17 @@ class Table:
             raise InputError(f"{path}: says that it has {n:,} rows, which cannot be in its bytes")
         return [(name, _kind_of(dtype)) for name, dtype in schema.items()], n
 
-    def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
-        """Yield batches of a file, whose first row is that row of the table."""
+    def _read(self, path: Path, places: list[int]) -> Iterator[Sequence[Any]]:
+        """Yield columns of a file, some MiB of rows at a time: tuples of text, or those of polars.
+
+        They are asked for by their places, for polars takes names such as * as patterns.
+        """
         import polars as pl
 
         with damage_told(f"{path}: a damaged {_kind(path)} file"):
-            # By their places, for polars takes names such as * as patterns.
-            places = pl.nth([self.names.index(name) for name in names])
-            rows, start, size = _scan(path).select(places), 0, 64
+            rows, start, size = _scan(path).select(pl.nth(places)), 0, 64
             while len(frame := rows.slice(start, size).collect()):
-                where = self._from(first + start)
-                yield {cells.name: SeriesCells(cells, where) for cells in frame}
+                yield frame.get_columns()
                 start += len(frame)
                 size = max(64, int(BATCH * len(frame) / max(frame.estimated_size(), 1)))
 
@@ -281,6 +286,7 @@ class _TextTable(Table):
         self._has_polars = is_large and importlib.util.find_spec("polars") is not None
         _, content = next(_lines(paths[0]), (1, b""))
         self._delimiter = _delimiter(content.decode(errors="replace"))
+        self._comma = self._delimiter != ","
         super().__init__(paths)
 
     def _open(self, path: Path) -> tuple[list[tuple[str, str]], int]:
@@ -363,15 +369,13 @@ class _TextTable(Table):
         ).get_columns()
         return columns
 
-    def _read(self, path: Path, names: tuple[str, ...], first: int) -> Iterator[dict[str, Cells]]:
+    def _read(self, path: Path, places: list[int]) -> Iterator[Sequence[Any]]:
         header = 1
         for starts, rows, text in self._blocks(path):
-            kind = Cells if rows else SeriesCells
-            where, comma = self._from(first), self._delimiter != ","
-            columns = dict(zip(self.names, self._columns(rows, text), strict=True))
+            columns = self._columns(rows, text)
             if len(starts) > header:
-                yield {name: kind(columns[name][header:], where, comma) for name in names}
-            first, header = first + len(starts) - header, 0
+                yield [columns[place][header:] for place in places]
+            header = 0
 
     def _where(self, path: Path, row: int) -> str:
         starts = itertools.chain.from_iterable(starts for starts, *_ in self._blocks(path))

@@ -85,7 +85,8 @@ def workers_of_rays():
 
 
 @pytest.mark.parametrize("place", ["memory", "files", "few"])
-def test_workers_sum_what_one_process_sums(place, spread, tmp_path):
+def test_workers_sum_what_one_process_sums(place, spread, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "AT_ONCE", 8 if place == "memory" else 1)
     local = examples_of(FEW if place == "few" else 5000)
     if place == "files":
         local = in_files(local, tmp_path)

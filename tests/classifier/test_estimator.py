@@ -1,4 +1,4 @@
-"""`SoftmaxClassifier`, asked what scikit-learn's own estimators are asked, and by other solvers."""
+"""The estimators, asked what scikit-learn's own are asked, and by other solvers."""
 
 import copy
 import re
@@ -6,13 +6,14 @@ import re
 import numpy as np
 import pytest
 import yaml
-from scipy import sparse
+from scipy import sparse, stats
 from scipy.special import log_softmax
 from sklearn.base import clone
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import train_test_split
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold, ShuffleSplit, StratifiedKFold, train_test_split
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import compute_class_weight
@@ -22,12 +23,12 @@ from classifier import SoftmaxClassifier, SoftmaxClassifierCV
 from classifier.estimator import BATCH_SIZE, EPOCHS, MOMENTUM, SCHEDULE
 from classifier.optimizers import OPTIMIZERS, SCHEDULES, Sgd
 from classifier.runs.config import Config
-from data.dataset import sparse_rows
+from data.errors import InputError
 
 BOTH = pytest.mark.parametrize("optimizer", ["lbfgs", "sgd"])
 
 
-@parametrize_with_checks([SoftmaxClassifier(), SoftmaxClassifierCV(reg=5, cv=3)])
+@parametrize_with_checks([SoftmaxClassifier(), SoftmaxClassifierCV(reg=3, cv=2)])
 def test_scikit_learns_contract(estimator, check):
     check(estimator)
 
@@ -120,35 +121,20 @@ def test_sparse_examples_are_learned_as_dense_ones(container, fit_intercept):
             np.testing.assert_allclose(one.predict_proba(rows), one.predict_proba(X), atol=1e-12)
     shifted = SoftmaxClassifier(fit_intercept=fit_intercept).fit(X, y)
     np.testing.assert_allclose(shifted.predict_proba(rows), shifted.predict_proba(X), atol=1e-9)
-    reg, total = 1e-1, weights.sum()
-    best = LogisticRegression(
-        C=1 / (2 * reg * total), tol=1e-10, max_iter=10_000, fit_intercept=fit_intercept
-    )
-    model = SoftmaxClassifier(reg=reg, tol=1e-8, preprocessing="none", fit_intercept=fit_intercept)
-    best.fit(rows.tocsr(), y, weights), model.fit(rows, y, weights)
-    lowest = objective(best.coef_, best.intercept_, X, y, reg, weights)
-    assert model.objective_ == pytest.approx(lowest, rel=1e-6)
     chosen = [SoftmaxClassifierCV(reg=4, cv=3, preprocessing="scale").fit(Z, y) for Z in (rows, X)]
     np.testing.assert_allclose(*(one.scores_ for one in chosen), rtol=1e-2)
     assert chosen[0].reg_ == pytest.approx(chosen[1].reg_)
 
 
-def test_sparse_matrices_may_have_long_indices_and_are_left_alone():
-    X, y = load_iris(return_X_y=True)
+def test_sparse_matrices_may_have_long_indices_and_are_left_alone(iris):
+    X, y = iris
     rows = sparse.csr_array(X)
-    doubled = sparse.csr_array(
-        (
-            np.repeat(rows.data / 2, 2),
-            np.repeat(rows.indices.astype(np.int64), 2),
-            2 * rows.indptr.astype(np.int64),
-        ),
-        shape=X.shape,
-    )
-    model, copy = SoftmaxClassifier(tol=1e-8).fit(doubled, y), doubled.data.copy()
+    halves, long = np.repeat(rows.data / 2, 2), np.repeat(rows.indices.astype(np.int64), 2)
+    doubled = sparse.csr_array((halves, long, 2 * rows.indptr.astype(np.int64)), shape=X.shape)
+    model, copied = SoftmaxClassifier(tol=1e-8).fit(doubled, y), doubled.data.copy()
     same(model, SoftmaxClassifier(tol=1e-8).fit(rows, y), 1e-9)
-    np.testing.assert_array_equal(doubled.data, copy)
-    np.testing.assert_allclose(np.asarray(sparse_rows(doubled)), X)
-    np.testing.assert_array_equal(doubled.data, copy)
+    np.testing.assert_allclose(model.predict_proba(doubled), model.predict_proba(X), atol=1e-12)
+    np.testing.assert_array_equal(doubled.data, copied)
     doubled.indices[5] = 2**40
     for use in (model.predict, lambda X: SoftmaxClassifier().fit(X, y)):
         with pytest.raises(ValueError, match="must be < 4"):
@@ -414,33 +400,6 @@ def in_parts(model, X, y, classes=None):
     return model.partial_fit(X, y, classes=np.unique(y) if classes is None else classes)
 
 
-@pytest.mark.parametrize(
-    ("train", "name", "values", "words"),
-    [
-        (fit, "lr", ["fast", None, [1], -1], "must be auto or a number above 0"),
-        (fit, "reg", [-1.0, None, np.nan], "must be a number at least 0"),
-        (fit, "batch_size", [0, True, 1.5], "must be a whole number at least 1"),
-        (fit, "label_smoothing", [1.0], "must be a number at least 0 and below 1"),
-        (fit, "validation_fraction", [0, 1, "0.1"], "must be a number above 0"),
-        (fit, "optimizer", ["newton", None], "must be one of sgd, adam, lbfgs, an object"),
-        (fit, "schedule", ["linear", 5], "must be one of constant, cosine"),
-        (fit, "tol", [0], "must be a number above 0"),
-        (fit, "fit_intercept", ["no"], "must be true or false"),
-        (fit, "preprocessing", ["pca"], "must be one of standardize"),
-        (fit, "class_weight", ["fair"], "must be balanced or"),
-        (fit, "class_weight", [{"red": -1}], "-1 is not a number of 0 or more"),
-        (in_parts, "early_stopping", [True], "partial_fit holds nothing out"),
-        (in_parts, "optimizer", ["lbfgs"], "partial_fit takes minibatches"),
-        (in_parts, "class_weight", ["balanced"], "needs all examples"),
-    ],
-)
-def test_what_cannot_be_used_is_named_in_one_line(train, name, values, words, wine):
-    for value in values:
-        with pytest.raises(ValueError, match=f"^{name}.*{words}") as caught:
-            train(SoftmaxClassifier(**{name: value}), *wine)
-        assert "\n" not in str(caught.value)
-
-
 def test_parameters_of_minibatches_ask_for_them_or_are_refused(iris):
     values = {"lr": 0.1, "batch_size": 64, "momentum": 0.9, "schedule": "cosine"}
     for name, value in values.items():
@@ -457,12 +416,15 @@ def test_parameters_of_minibatches_ask_for_them_or_are_refused(iris):
         (fit, {"class_weight": {"red": 0, "rose": 0, "white": 0}}, "no example counts"),
         (fit, {"class_weight": {"red": 1, "pink": 2}}, "no class pink"),
         (SoftmaxClassifier.partial_fit, {}, "classes must be passed"),
+        (in_parts, {"early_stopping": True}, "^early_stopping=True: partial_fit holds nothing out"),
+        (in_parts, {"optimizer": "lbfgs"}, "^optimizer=lbfgs: partial_fit takes minibatches"),
+        (in_parts, {"class_weight": "balanced"}, "^class_weight='balanced' needs all examples"),
         (lambda m, X, y: m.fit(X, MERGED), {}, r"y: .* as float64 below 2\*\*53"),
         (lambda m, X, y: in_parts(m, X, y, MERGED), {}, r"classes: .* as float64 below 2\*\*53"),
         (lambda m, X, y: in_parts(m, X, y, ["red", "rose"]), {}, "label white is not a class"),
         (lambda m, X, y: in_parts(in_parts(m, X, y), X, y, ["a", "b"]), {}, "not those of the fi"),
         (lambda m, X, y: fit(m, sparse.csr_array(X), y), {"lr": 0.1}, "X is sparse: minibatches"),
-        (lambda m, X, y: in_parts(m, sparse.csr_array(X), y), {}, "[Ss]parse"),
+        (lambda m, X, y: in_parts(m, sparse.csr_array(X), y), {}, "X is sparse: minib"),
         (lambda m, X, y: fit(m, 1e-310 * X, y), {}, r"spread of .*e-3\d+ have coefficients that"),
     ],
 )
@@ -482,3 +444,205 @@ def test_times_in_seconds_as_float32_are_told_apart(optimizer):
     scores = model.score(X, y), model.set_params(optimizer="sgd").partial_fit(X, y).score(X, y)
     # Of new examples: Phi(sqrt(2)), for means 2 sqrt(2) spreads apart.
     np.testing.assert_allclose(scores, 0.921, atol=0.02)
+
+
+def pairs(fold):
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("load", "scoring"),
+    [
+        (load_digits, "neg_log_loss"),
+        (load_wine, "neg_log_loss"),
+        (load_breast_cancer, "neg_log_loss"),
+        (load_breast_cancer, "accuracy"),
+    ],
+)
+def test_scores_and_model_of_many_penalties_are_those_of_logistic_regression(load, scoring):
+    X, y = (array[:200] for array in load(return_X_y=True))
+    X = StandardScaler().fit_transform(X)
+    settings = {"reg": 7, "tol": 1e-6, "preprocessing": "none", "scoring": scoring}
+    model = SoftmaxClassifierCV(**settings, all_penalties=True).fit(X, y)
+    n_classes, folds = len(np.unique(y)), [*StratifiedKFold(5).split(X, y)]
+    n_rows = 1 if n_classes == 2 else n_classes
+    assert model.coefs_paths_.shape == (5, 7, n_rows, X.shape[1] + 1)
+    assert model.n_iter_.shape == (6, 7)
+    np.testing.assert_allclose(model.regs_, np.geomspace(1e-1, 1e-5, 7), rtol=1e-6)
+    np.testing.assert_allclose(1 / model.Cs_, model.regs_ * len(y) * min(2, n_classes - 1))
+
+    def logistic_regression(r, train):
+        # The penalty is a share of the mean loss, so C is less for fewer examples.
+        C = model.Cs_[r] * len(y) / len(train)
+        return LogisticRegression(C=C, tol=1e-8, max_iter=100_000).fit(X[train], y[train])
+
+    for k, r in ((0, 0), (2, 3), (4, 6)):
+        train, test = folds[k]
+        other = logistic_regression(r, train)
+        score = -log_loss(y[test], other.predict_proba(X[test]))
+        if scoring == "accuracy":
+            score = other.score(X[test], y[test])
+        assert model.scores_[k, r] == pytest.approx(score, rel=5e-3)
+        path = np.column_stack([other.coef_, other.intercept_])
+        np.testing.assert_allclose(model.coefs_paths_[k, r], path, atol=2e-2 * abs(path).max())
+
+    mean, sem = model.scores_.mean(axis=0), stats.sem(model.scores_)
+    best = int(mean.argmax())
+    strongest = np.flatnonzero(mean >= mean[best] - sem[best])[0]
+    chosen = model.reg_, model.C_, model.reg_1se_
+    assert chosen == (model.regs_[best], model.Cs_[best], model.regs_[strongest])
+    assert strongest < best or scoring == "accuracy"
+    other = logistic_regression(best, np.arange(len(y)))
+    np.testing.assert_allclose(model.predict_proba(X), other.predict_proba(X), atol=5e-3)
+    assert model.excess_ <= 1e-6
+    assert model.coef_.dtype == model.coefs_paths_.dtype == np.float64
+    if load is load_wine:
+        simpler = clone(model).set_params(choice="1se", reg=45).fit(X, y)
+        mean, sem = simpler.scores_.mean(axis=0), stats.sem(simpler.scores_)
+        strongest = np.flatnonzero(mean >= mean.max() - sem[mean.argmax()])[0]
+        assert simpler.reg_ == simpler.reg_1se_ == simpler.regs_[strongest]
+        assert (simpler.coef_**2).sum() <= (model.coef_**2).sum()
+
+
+def test_penalties_weaker_than_needed_are_left_out_and_nothing_else_changes():
+    X, y = load_breast_cancer(return_X_y=True)
+    some, every = (
+        SoftmaxClassifierCV(reg=16, cv=3, tol=1e-6, all_penalties=everything).fit(X, y)
+        for everything in (False, True)
+    )
+    left_out = np.isnan(some.scores_).any(axis=0)
+    assert np.isnan(some.scores_[:, left_out]).all()
+    assert np.isnan(some.coefs_paths_[:, left_out]).all()
+    assert np.isfinite(every.scores_).all()
+    np.testing.assert_allclose(some.scores_[:, ~left_out], every.scores_[:, ~left_out], rtol=1e-2)
+    assert some.n_iter_.sum() < every.n_iter_.sum()
+    np.testing.assert_allclose(some.coef_, every.coef_, atol=1e-2 * abs(every.coef_).max())
+    assert some.regs_[left_out].max() * 10 <= some.reg_ * (1 + 1e-9) == every.reg_ * (1 + 1e-9)
+    by_accuracy = clone(some).set_params(scoring="accuracy", tol=1e-3).fit(X, y)
+    assert np.isfinite(by_accuracy.scores_).all()  # which may rise with the loss
+
+
+@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 4.0, 1: 8.0, 2: 4.0}])
+def test_a_row_given_twice_in_its_fold_is_a_weight_of_two(class_weight):
+    X, y = load_wine(return_X_y=True)
+    counts = np.random.default_rng(0).integers(0, 3, len(y))
+    rows, fold = np.repeat(np.arange(len(y)), counts), np.arange(len(y)) % 3
+    settings = {"reg": [1e-1, 1e-2], "tol": 1e-10, "class_weight": class_weight}
+    repeated = SoftmaxClassifierCV(cv=pairs(fold[rows]), **settings).fit(X[rows], y[rows])
+    model = SoftmaxClassifierCV(cv=pairs(fold), **settings)
+    large, weighted = clone(model).fit(X, y, counts * 2.0**1000), model.fit(X, y, counts)
+    np.testing.assert_allclose(weighted.scores_, repeated.scores_, rtol=1e-4)
+    np.testing.assert_allclose(weighted.coef_, repeated.coef_, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(large.scores_, weighted.scores_, rtol=1e-12)
+    of_class = class_weight if isinstance(class_weight, dict) else dict.fromkeys(range(3), 1.0)
+    total = np.sum(counts * np.vectorize(of_class.get)(y))  # balanced weights have the same sum
+    np.testing.assert_allclose(1 / (2 * weighted.regs_ * weighted.Cs_), total)
+    np.testing.assert_allclose(large.Cs_, weighted.Cs_ * 2.0**-1000, rtol=1e-12)
+
+
+def test_a_class_that_one_fold_holds_alone_is_learned_from_the_others():
+    X, y = load_wine(return_X_y=True)
+    fold = np.where(y == 2, 0, np.arange(len(y)) % 3)
+    model = SoftmaxClassifierCV(reg=[1e-1, 1e-2], cv=pairs(fold), scoring="accuracy").fit(X, y)
+    assert (model.scores_[0] <= (y[fold == 0] != 2).mean()).all()
+    assert (model.scores_[1:] > 0.9).all()
+    assert model.score(X, y) > 0.98
+
+
+def test_penalties_follow_the_size_of_the_features(wine):
+    X, y = wine[0] * np.linspace(0.5, 3, 13) + 1, wine[1]
+    one, other = (
+        SoftmaxClassifierCV(reg=3, tol=1e-5, preprocessing="center").fit(scale * X, y)
+        for scale in (1, 10)
+    )
+    np.testing.assert_allclose(other.regs_, 100 * one.regs_)
+    np.testing.assert_allclose(other.scores_, one.scores_, rtol=2e-2)
+    assert one.regs_[0] == pytest.approx(0.1 * X.var(axis=0).mean())
+    uncentred = SoftmaxClassifierCV(reg=2, cv=2, preprocessing="scale").fit(X, y)
+    assert uncentred.regs_[0] == pytest.approx(0.1 * np.mean((X / np.abs(X).max(axis=0)) ** 2))
+    raw = SoftmaxClassifierCV(reg=[1e-3, 1e-1, 1e-3], fit_intercept=False).fit(X, y)
+    assert raw.regs_.tolist() == [1e-1, 1e-3]
+    assert not raw.intercept_.any()
+    assert not raw.coefs_paths_[..., -1].any()
+    np.testing.assert_allclose(raw.decision_function(X), X @ raw.coef_.T, rtol=1e-9)
+
+
+def test_models_that_are_not_certified_are_counted_in_one_warning(wine, capsys):
+    words = r"all epochs done \(3\), \d+ models, the farthest with .*objective"
+    with pytest.warns(ConvergenceWarning, match=words) as warned:
+        SoftmaxClassifierCV(reg=4, cv=3, epochs=3, verbose=1).fit(*wine)
+    assert [warning.filename for warning in warned] == [__file__]
+    assert re.search("models, the farthest with .*objective", capsys.readouterr().out)
+
+
+ROWS = np.arange(60)
+fold_of = ROWS % 3
+PAIRS = pairs(fold_of)
+PARTS = "pairs of indices or masks of a train and a test part"
+ONCE = "each example must be in one test part and in all other train parts"
+
+
+@pytest.mark.parametrize(
+    "cv",
+    [
+        [((fold_of != k).tolist(), fold_of == k) for k in range(3)],  # masks
+        [(train, fold_of == k) for k, (train, _) in enumerate(PAIRS)],
+        [(train.astype(np.uint8), (test - 60).tolist()) for train, test in PAIRS],  # from the end
+        list(GroupKFold(3).split(ROWS, groups=np.array([0, 2, 1])[fold_of])),
+    ],
+)
+def test_splits_may_be_masks(cv):
+    X = np.random.default_rng(0).normal(size=(60, 3))
+    models = [SoftmaxClassifierCV(reg=2, cv=splits).fit(X, ROWS // 3 % 3) for splits in (cv, PAIRS)]
+    scores = [np.sort(model.scores_, axis=0) for model in models]
+    np.testing.assert_allclose(*scores, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "name", "values", "words"),
+    [
+        (SoftmaxClassifier, "lr", ["fast", None, [1], -1], "must be auto or a number above 0"),
+        (SoftmaxClassifier, "reg", [-1.0, None, np.nan], "must be a number at least 0"),
+        (SoftmaxClassifier, "batch_size", [0, True, 1.5], "must be a whole number at least 1"),
+        (SoftmaxClassifier, "label_smoothing", [1.0], "must be a number at least 0 and below 1"),
+        (SoftmaxClassifier, "validation_fraction", [0, 1, "0.1"], "must be a number above 0"),
+        (SoftmaxClassifier, "optimizer", ["newton", None], "must be one of sgd, adam, lbfgs, an o"),
+        (SoftmaxClassifier, "schedule", ["linear", 5], "must be one of constant, cosine"),
+        (SoftmaxClassifier, "tol", [0], "must be a number above 0"),
+        (SoftmaxClassifier, "fit_intercept", ["no"], "must be true or false"),
+        (SoftmaxClassifier, "preprocessing", ["pca"], "must be one of standardize"),
+        (SoftmaxClassifier, "class_weight", ["fair"], "must be balanced or"),
+        (SoftmaxClassifier, "class_weight", [{0: -1}], "-1 is not a number of 0 or more"),
+        (
+            SoftmaxClassifierCV,
+            "reg",
+            [0, -3, True, 1e-3, [], [1e-3, 0.0], "many", [[1.0]]],
+            "must be penalties above 0",
+        ),
+        (SoftmaxClassifierCV, "scoring", ["roc_auc"], "must be one of neg_log_loss, accuracy"),
+        (SoftmaxClassifierCV, "choice", ["worst"], "must be one of best, 1se"),
+        (SoftmaxClassifierCV, "epochs", [0], "must be"),
+        (SoftmaxClassifierCV, "cv", [1, 0, True, 2.5, "five", 100, GroupKFold(3)], PARTS),
+        (SoftmaxClassifierCV, "cv", [[(train[:50] >= 0, test) for train, test in PAIRS]], PARTS),
+        (SoftmaxClassifierCV, "cv", [[(train, test + 0.5) for train, test in PAIRS]], PARTS),
+        (SoftmaxClassifierCV, "cv", [[(train, [*test, 60]) for train, test in PAIRS]], PARTS),
+        (SoftmaxClassifierCV, "cv", [[train for train, _ in PAIRS]], PARTS),
+        (SoftmaxClassifierCV, "cv", [[(train, train, test) for train, test in PAIRS]], PARTS),
+        (SoftmaxClassifierCV, "cv", [PAIRS[:2], [*PAIRS, PAIRS[0]], []], ONCE),
+        (SoftmaxClassifierCV, "cv", [ShuffleSplit(3, random_state=0)], ONCE),
+        (SoftmaxClassifierCV, "cv", [[(ROWS >= 0, test) for _, test in PAIRS]], ONCE),
+        (SoftmaxClassifierCV, "cv", [[(train[1:], test) for train, test in PAIRS]], ONCE),
+    ],
+)
+def test_what_cannot_be_used_is_named_in_one_line(estimator, name, values, words):
+    for value in values:
+        with pytest.raises(InputError, match=f"^{name}.*{words}") as caught:
+            estimator(**{name: value}).fit(np.eye(60), ROWS // 3 % 3)
+        assert len(str(caught.value)) < 300  # and not all indices
+        assert "\n" not in str(caught.value)
+
+
+def test_folds_without_an_example_that_counts_are_named(wine):
+    fold = np.arange(178) % 3
+    with pytest.raises(ValueError, match="cv: examples that count are in 2 folds"):
+        SoftmaxClassifierCV(reg=2, cv=pairs(fold)).fit(*wine, sample_weight=fold > 0)

@@ -84,6 +84,7 @@ def test_every_figure_is_scikit_learns(n_classes, rows, monkeypatch):
     y[:300] = predicted[:300]
     y[(y == n_classes - 1) & (n_classes > 2)] = 0  # of 130 classes the last is only predicted
     monkeypatch.setattr("classifier.evaluation.SCORES", rows * n_classes)
+    monkeypatch.setattr("classifier.evaluation.PART", 100)  # rows whose sums are then merged
     (result,) = evaluate_stack([Measured(model, 3)], X, y)
     figures, losses = result.figures, -log_p[np.arange(900), y]
     np.testing.assert_array_equal(result.predicted, predicted)

@@ -1,7 +1,6 @@
 """The way to the optimum, against scikit-learn, scipy and numpy."""
 
 import dataclasses
-import itertools
 
 import numpy as np
 import pytest
@@ -133,21 +132,27 @@ def test_a_path_takes_few_passes_and_ends_where_single_models_do():
     assert fits[-1].history[0].train_loss < fits[-2].certificate.loss * (1 + 1e-6)
 
 
-def test_a_training_that_is_stopped_goes_on_to_the_same_bits():
-    y = load_wine(return_X_y=True)[1]
-    train = split_of(load_wine, None, stratified_folds(y, 2, np.random.default_rng(0)))
-    models = models_of(np.tile(np.logspace(0, -6, 9), 3), 0.0, np.repeat([-1, 0, 1], 9))
-    whole = training_of(train, models, all_penalties=False).run()
-    assert "skipped" in {fit.status for fit in whole}
-    for stopped in (0, 7, 30, 52):
-        first = training_of(train, models, all_penalties=False)
-        passes = itertools.count()
-        first.run(stop=lambda passes=passes, last=stopped: "SIGTERM" * (next(passes) > last))
-        assert "interrupted" in {fit.status for fit in first.fits}
-        arrays = {name: array.copy() for name, array in first.state().items()}
-        second = training_of(train, models, all_penalties=False)
-        second.restore(arrays, range(27))
-        for fit, expected in zip(second.run(), whole, strict=True):
+def test_a_training_that_is_stopped_or_killed_goes_on_to_the_same_bits():
+    X, y = made(200, 10, seed=2)
+    train = Split(design_of(X), y, None, stratified_folds(y, 3, np.random.default_rng(0)))
+    models = models_of(np.tile(np.logspace(-1, -5, 13), 4), 0.0, np.repeat([-1, 0, 1, 2], 13))
+    states, whole = [], training_of(train, models, all_penalties=False)
+
+    def keep(training):
+        states.append({name: array.copy() for name, array in training.state().items()})
+
+    whole.run(lambda _: keep(whole))
+    assert {"skipped"} == {fit.status for fit in whole.fits if not fit.history}  # never begun
+    states = states[5::9]  # as a kill leaves them
+    for epoch in (0, 7, 40):
+        part = training_of(train, models, all_penalties=False)
+        part.run(stop=lambda part=part, epoch=epoch: "SIGTERM" * (part.epoch >= epoch))
+        assert "interrupted" in {fit.status for fit in part.fits}
+        keep(part)
+    for state in states:
+        rest = training_of(train, models, all_penalties=False)
+        rest.restore(state, range(len(models.reg)))
+        for fit, expected in zip(rest.run(), whole.fits, strict=True):
             assert fit.theta.tobytes() == expected.theta.tobytes()
             assert [row[:-1] for row in fit.history] == [row[:-1] for row in expected.history]
             assert (fit.status, fit.ended) == (expected.status, expected.ended)

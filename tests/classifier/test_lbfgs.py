@@ -41,34 +41,36 @@ def textbook(pairs, gradient, H0):
     return r
 
 
-def test_directions_are_the_textbooks_and_some_models_are_what_they_were_among_others():
+def test_directions_are_the_textbooks_and_some_models_are_what_they_were_among_others(monkeypatch):
+    for module in (lbfgs, coordinates):  # what is long is cut into parts
+        monkeypatch.setattr(module, "LONG", 20)
     rng = np.random.default_rng(1)
     A = rng.standard_normal((G, C * (D + 1), 40))
     relative = np.kron(np.eye(C) - 1 / C, np.eye(D + 1))  # as the loss, of classes alone
     A = relative @ A @ A.transpose(0, 2, 1) @ relative / 40
-    coordinates, reg = coordinates_of(D), np.array([0.1, 0.01])
-    state = lbfgs.init(rng.standard_normal((C, G, D + 1)), coordinates)
+    space, reg = coordinates_of(D), np.array([0.1, 0.01])
+    state = lbfgs.init(rng.standard_normal((C, G, D + 1)), space)
     pairs, before = [[], []], None
-    for _ in range(coordinates.memory + 5):  # the oldest pairs are replaced by then
-        trial = lbfgs.trial(state, coordinates)
+    for _ in range(space.memory + 5):  # the oldest pairs are replaced by then
+        trial = lbfgs.trial(state, space)
         step, along = state["step"].copy(), state["direction"].reshape(G, C, D + 1)
-        moved = lbfgs.tell(state, trial, *quadratic(trial, A), coordinates)
+        moved = lbfgs.tell(state, trial, *quadratic(trial, A), space)
         theta = state["theta"].reshape(G, C, D + 1).transpose(1, 0, 2)
-        gradient = coordinates.centred(quadratic(theta, A)[1]).transpose(1, 0, 2)
+        gradient = space.centred(quadratic(theta, A)[1]).transpose(1, 0, 2)
         if before is not None:
             for g in np.flatnonzero(moved):
                 pair = (step[g] * along[g], gradient[g] - before[g])
-                pairs[g] = [*pairs[g], pair][-coordinates.memory :]
+                pairs[g] = [*pairs[g], pair][-space.memory :]
         before = gradient
-        lbfgs.aim(state, coordinates, reg)
+        lbfgs.aim(state, space, reg)
         scales = state["scales"].reshape(G, C, -1)
         for g in np.flatnonzero(moved):
             if pairs[g]:
-                H0 = functools.partial(coordinates.apply, scales[g])
+                H0 = functools.partial(space.apply, scales[g])
                 expected = -textbook(pairs[g], gradient[g].copy(), H0)
                 direction = state["direction"][g].reshape(C, D + 1)
                 np.testing.assert_allclose(direction, expected, rtol=1e-5)
-    assert min(map(len, pairs)) == coordinates.memory
+    assert min(map(len, pairs)) == space.memory
     one = take_models(state, [1])
     take_models(state, [0])["s"][...] = 0
     for name, array in state.items():

@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, log_loss
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from classifier import minibatch
 from classifier.estimator import SoftmaxClassifier
 from classifier.fit import EarlyStopping, PerModel
 from classifier.loss import softmax_loss_vectorized
@@ -21,7 +22,7 @@ from classifier.optimizers import Adam, Constant, Cosine, Sgd, measure_scale
 from classifier.runs.config import Job, make_config, register_schemas
 from classifier.runs.run import run
 from classifier.shell.hydra_compat import VERSION_BASE
-from data import batches, machine
+from data import machine
 from data.dataset import Split
 from data.files.arrays import open_npy
 from data.preprocessing import AffineMap
@@ -212,8 +213,8 @@ def test_a_model_has_diverged_where_its_loss_is_a_hundred_times_that_of_guessing
 
 def streamed(split, tmp_path, monkeypatch):
     """Return a split whose examples stand in a file, of several chunks and windows."""
-    monkeypatch.setattr(batches, "CHUNK_BYTES", 4 * 5 * 16)
-    monkeypatch.setattr(batches, "WINDOW_BYTES", 4 * 5 * 16 * 4)
+    monkeypatch.setattr(minibatch, "CHUNK_BYTES", 4 * 5 * 16)
+    monkeypatch.setattr(minibatch, "WINDOW_BYTES", 4 * 5 * 16 * 4)
     np.save(tmp_path / "X.npy", split.X[:, :-1])
     rows = AffineMap(np.zeros(4), np.ones(4)).design_matrix(open_npy(str(tmp_path / "X.npy")))
     return dataclasses.replace(split, X=rows)
@@ -230,7 +231,7 @@ def test_a_streamed_training_goes_on_exactly_where_there_is_less_memory(tmp_path
     split = streamed(split, tmp_path, monkeypatch)
 
     def training(memory):
-        monkeypatch.setattr(batches, "memory", lambda: memory)
+        monkeypatch.setattr(minibatch, "memory", lambda: memory)
         return training_of(split, empty, [0.1], [1e-3], epochs=4)
 
     much, little = 2**33, 32 * 4 * 5 * 16

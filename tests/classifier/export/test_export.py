@@ -170,10 +170,10 @@ def test_the_command_says_what_it_wrote_and_how_to_use_it(tmp_path, command):
         (["model.npz", "--to", "json", "--output", "./model.npz"], "model.npz: is there already"),
         (["model.npz", "--to", "json", "--output", "."], "is there already; name another file"),
         (["model.npz", "--to", "json", "--output", "text.txt/x"], "text.txt: File exists"),
-        (["model.npz", "--to", "onnx"], "onnx is not installed: pip install -r requirements-ex"),
-        (["model.npz", "--to", "sklearn"], "skops.io is not installed: pip install -r requir"),
+        (["model.npz", "--to", "onnx"], "--to onnx: onnx is not installed: pip install onnx"),
+        (["model.npz", "--to", "sklearn"], "skops is not installed: pip install skops"),
         (["model.npz", "--to", "torch"], "torch is not installed: pip install torch"),
-        (["model.npz", "--to", "safetensors"], "safetensors.numpy is not installed: pip install"),
+        (["model.npz", "--to", "safetensors"], "safetensors is not installed: pip install safet"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_all_as_it_is(arguments, words, tmp_path, monkeypatch):

@@ -147,7 +147,7 @@ def mixed(kind, alpha):
         (Dot(40, 20, 15, "dot"), mixed("train", 0.6), math.pi * 15**2 / 3200),
         (Dot(40, 20, 15, "train"), mixed("train", 0.6), math.pi * 15**2 / 3200),
         (Dot(40, 20, 15, "faint"), mixed("train", 0.25), math.pi * 15**2 / 3200),
-        (Dot(40, 20, 15, "lost"), mixed("bad", 1), 2 * math.pi * 15 / 3200),
+        (Dot(40, 20, 8, "lost"), mixed("bad", 1), 2 * math.pi * 8 / 3200),
         (Box(20, 10, 40, 20, "framed"), mixed("bad", 1), 2.5 * 110 / 3200),
         (Box(20, 10, 40, 20, "zone"), mixed("soft", 1), 0),
         (Picture(0, 0, 80, 20, np.full((1, 1, 3), 10.0)), (10, 10, 10), 0.5),

@@ -17,13 +17,11 @@ from data.files.store import write_json
 
 def sweep_in(folder):
     folder.mkdir()
-    jobs = [
-        {"status": "completed", "val_loss": 0.5, "job": str(k), "lr": 0.1 * (k + 1)}
-        for k in range(3)
-    ]
-    rows = {"jobs": jobs, "settings": jobs, "swept": ["lr"], "keys": ["lr"]}
-    summary = rows | {"objective": "val_loss", "path": [], "best": jobs[0]}
-    write_json(folder / "sweep.json", summary | {"one_standard_error": None})
+    row = {"status": "completed", "val_loss": 0.5}
+    jobs = [row | {"job": str(k), "lr": 0.1 * (k + 1)} for k in range(3)]
+    rows = {"jobs": jobs, "settings": jobs, "swept": ["lr"], "keys": ["lr"], "best": jobs[0]}
+    more = {"objective": "val_loss", "path": [], "one_standard_error": None}
+    write_json(folder / "sweep.json", rows | more)
     return folder / "sweep.png"
 
 

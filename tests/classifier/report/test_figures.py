@@ -1,6 +1,7 @@
 """The figures of a run, its texts and its plots, against scikit-learn, scipy and numpy."""
 
 import dataclasses
+import io
 import json
 from types import SimpleNamespace
 
@@ -12,23 +13,10 @@ from scipy.stats import binomtest
 from sklearn import metrics
 
 from classifier.evaluation import evaluate, strongest_features
+from classifier.report import figures
 from classifier.report.chart import HUES, Box, Dot, Line, Picture, Text, one_line, rgb, shades
-from classifier.report.figures import (
-    AGAINST,
-    FOR,
-    Shown,
-    confusions,
-    curve,
-    example_images,
-    features,
-    heading,
-    part_of_classes,
-    regions,
-    reliability,
-    templates,
-)
 from classifier.report.pages.draw import draw
-from classifier.report.png import drawing_of
+from classifier.report.png import Plot, drawing_of
 from classifier.report.text import text_of
 from data.files.store import write_json
 
@@ -43,7 +31,7 @@ def of_kind(chart, kind):
 def test_curves_show_the_history_the_kept_epoch_and_the_line_of_guessing(run_of, history_of):
     report = run_of(n_classes=3).report
     history = history_of((2.0, 1.0, 0.5), (1.5, 0.9, None))
-    chart = curve(history, report, "loss")
+    chart = figures.curve(history, report, "loss")
     lines = {line.label: [*zip(*line.points, strict=True)] for line in of_kind(chart, Line)}
     assert lines["training, mean of the epoch"] == [(1, 2, 3), (2, 1, 0.5)]
     assert lines["validation, after the epoch"] == [(1, 2), (1.5, 0.9)]
@@ -54,9 +42,19 @@ def test_curves_show_the_history_the_kept_epoch_and_the_line_of_guessing(run_of,
     assert ([stripe.text for stripe in stripes[1:]], stripes[1].x) == (texts, 1.5)
     dots = [(1, 2), (2, 1), (3, 0.5), (1, 1.5), (2, 0.9)]  # a short run's lines have dots
     assert [(dot.x, dot.y) for dot in of_kind(chart, Dot)] == dots
-    chart = curve(history, report, "accuracy")
+    chart = figures.curve(history, report, "accuracy")
     assert [line.points[1][1] for line in of_kind(chart, Line)[1:]] == pytest.approx([55, 50])
     assert "%" in chart.y.label
+
+
+def test_of_many_epochs_some_are_drawn_and_the_last_one():
+    chart = figures.over_epochs(
+        "loss", [figures.Series("", "train", "", {e: 1 / e for e in range(1, 2502)})], 1, 2501
+    )
+    (line,) = of_kind(chart, Line)
+    assert 800 < len(line.points) <= 1000
+    assert line.points[-1] == (2501, 1 / 2501)
+    assert 300 < len(of_kind(chart, Box)) <= 400
 
 
 @pytest.mark.parametrize(
@@ -65,7 +63,7 @@ def test_curves_show_the_history_the_kept_epoch_and_the_line_of_guessing(run_of,
 def test_losses_over_more_than_a_tenfold_are_on_a_logarithmic_axis(
     last, is_log, run_of, history_of
 ):
-    chart = curve(history_of((2.0, 1.0, last)), run_of(n_classes=3).report, "loss")
+    chart = figures.curve(history_of((2.0, 1.0, last)), run_of(n_classes=3).report, "loss")
     finite = [loss for loss in (2.0, 1.0, last) if loss < np.inf]
     assert chart.y.log == is_log
     assert all(0 < chart.y.place(loss) < 1 for loss in (*finite, np.log(3)))
@@ -79,7 +77,7 @@ def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_col
     predicted = run.model.predict_proba(X).argmax(axis=1)
     shares = metrics.confusion_matrix(y, predicted, normalize="true")  # rows are the true classes
     assert np.abs(shares - shares.T).max() > 0.05
-    grid = confusions(run.report)
+    grid = figures.confusions(run.report)
     assert (grid.y_label, grid.x_label) == ("true class", "predicted class")
     found = np.array([[cell.share for cell in cells] for _, cells in grid.lines])
     np.testing.assert_allclose(found, np.sqrt(shares))
@@ -89,8 +87,11 @@ def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_col
         f"class 1 taken for class 2: {counts[1, 2]} of {n}, {counts[1, 2] / n:.1%}"
     )
     drawing = drawing_of(grid)
-    image = next(mark for mark in drawing.marks if isinstance(mark, Picture))
+    image, bar = of_kind(drawing, Picture)
     np.testing.assert_allclose(image.image, shades(np.sqrt(shares)))
+    np.testing.assert_allclose(bar.image[[0, -1], 0], shades(np.array([1, 0])))
+    ticks = {mark.text: mark.y - bar.y for mark in of_kind(drawing, Text)}
+    assert (ticks["1.0"], ticks["0.0"]) == pytest.approx((4, bar.height + 4))
     shown = np.zeros_like(counts)
     for text in (mark for mark in drawing.marks if isinstance(mark, Text) and mark.letter == 10):
         column = int((text.x - image.x) / (image.width / 4))
@@ -103,10 +104,10 @@ def test_a_cell_has_the_colour_and_the_count_of_its_true_class_taken_for_its_col
 @pytest.mark.parametrize("n_classes", [20, 21, 110])
 def test_of_many_classes_the_counts_and_of_more_some_classes_are_left_out(n_classes, run_of):
     report = run_of(0.1, n_classes=n_classes, n=(9, 9, 500)).report
-    test, grid = report["metrics"]["test"], confusions(report)
+    test, grid = report["metrics"]["test"], figures.confusions(report)
     assert any(cell.text for _, cells in grid.lines for cell in cells) == (n_classes <= 20)
     assert len(grid.columns) == len(grid.lines) == min(n_classes, 100)
-    assert bool(part_of_classes(report)) == (n_classes > 100)
+    assert bool(figures.part_of_classes(report)) == (n_classes > 100)
     # Shares are of all examples of a class.
     recall = {c["class"]: c["recall"] for c in test["per_class"]}
     diagonal = [(cells[k].share or 0) ** 2 for k, (_, cells) in enumerate(grid.lines)]
@@ -118,7 +119,7 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after(run_of):
     warm = dataclasses.replace(run.model, temperature=4.0)
     after = {"test": evaluate(warm, X, y, 3), "val": None}
     calibrated = {"temperature": 4.0, "before": run.report["metrics"]}
-    chart = reliability(run.report | {"calibration": calibrated, "metrics": after})
+    chart = figures.reliability(run.report | {"calibration": calibrated, "metrics": after})
     for model, kind in ((run.model, "before"), (warm, "dot")):
         dots = [dot for dot in of_kind(chart, Dot) if dot.kind == kind]
         scores = (X - 0.25) / 2 @ model.W.astype(float) + model.b
@@ -142,7 +143,7 @@ def test_a_reliability_diagram_has_a_point_a_bin_before_and_after(run_of):
 )
 def test_templates_share_one_symmetric_scale(image_shape, n_classes, run_of):
     model = run_of(image_shape=image_shape, n_classes=n_classes).model
-    title, (pictures,) = templates(model)
+    title, (pictures,) = figures.templates(model)
     shown = min(n_classes, 100)
     assert [name for name, _ in pictures] == [f"class {c}" for c in range(shown)]
     assert (f"the first 100 of {n_classes} classes" in title) == (n_classes > 100)
@@ -153,13 +154,13 @@ def test_templates_share_one_symmetric_scale(image_shape, n_classes, run_of):
         assert f"grey is 0; bright (to {limit:.2g}) speaks for the class, dark against it" in title
     else:
         size = size.reshape(*size.shape[:3], 1)
-        expected = 255 + abs(size) * (np.where(size > 0, FOR, AGAINST) - 255.0)
+        expected = 255 + abs(size) * (np.where(size > 0, figures.FOR, figures.AGAINST) - 255.0)
         assert f"white is 0; red (to {limit:.2g}) speaks for the class, blue against it" in title
     np.testing.assert_allclose([image for _, image in pictures], expected, atol=1e-3)
     images = [mark for mark in drawing_of(pictures).marks if isinstance(mark, Picture)]
     assert len(images) == shown
     nothing = dataclasses.replace(model, W=0 * model.W)
-    assert "nothing was learned" in templates(nothing)[0]
+    assert "nothing was learned" in figures.templates(nothing)[0]
 
 
 FEATURES = [
@@ -179,7 +180,7 @@ def test_the_strongest_features_have_the_largest_weights_of_either_sign(
     counts = np.random.default_rng(5).permutation(n_classes)
     strongest = strongest_features(run.model, FEATURES[:n_features], counts)
     assert [*strongest] == [f"class {c}" for c in range(n_classes) if counts[c] >= n_classes - 10]
-    charts = features(run.report | {"features": json.loads(json.dumps(strongest))})
+    charts = figures.features(run.report | {"features": json.loads(json.dumps(strongest))})
     for chart, (name, sides) in zip(charts, strongest.items(), strict=True):
         own = sorted(zip(run.model.W[:, int(name.split()[1])], FEATURES, strict=False))
         ends = [(float(w), f) for w, f in own if w > 0][:-11:-1], [p for p in own if p[0] < 0][:10]
@@ -207,10 +208,10 @@ def test_the_strongest_features_have_the_largest_weights_of_either_sign(
 def test_examples_share_one_scale_from_black_to_white(shape, dtype):
     X = (np.arange(2 * np.prod(shape)).reshape(2, *shape) * 5 + 3).astype(dtype)
     expected = (X.astype(float) - X.min()) / (X.max() - X.min()) * 255
-    for picture, values in zip(example_images(X), expected, strict=True):
+    for picture, values in zip(figures.example_images(X), expected, strict=True):
         np.testing.assert_allclose(picture, values[..., 0] if shape[2:] == (1,) else values, atol=1)
-    assert (example_images(np.full((1, 2, 2), 7.0))[0] == 0).all()
-    assert example_images(X[:0]) == []
+    assert (figures.example_images(np.full((1, 2, 2), 7.0))[0] == 0).all()
+    assert figures.example_images(X[:0]) == []
 
 
 @pytest.mark.parametrize("n_classes", [2, 12])
@@ -218,7 +219,7 @@ def test_a_place_has_the_class_that_the_model_predicts_there(n_classes, run_of):
     model = run_of(image_shape=(2,), n_classes=n_classes).model
     X = np.random.default_rng(3).normal(size=(50, 2)) * [1.0, 100.0]
     is_val = np.arange(50) < 20
-    chart = regions(model, Shown(X, np.full(50, n_classes - 1), is_val), 40)
+    chart = figures.regions(model, figures.Shown(X, np.full(50, n_classes - 1), is_val), 40)
     (picture,) = of_kind(chart, Picture)
     axes = ((chart.x, 40), (chart.y, 24))
     xs, ys = (np.linspace(axis.low, axis.high, 2 * n + 1)[1::2] for axis, n in axes)
@@ -234,7 +235,7 @@ def test_a_place_has_the_class_that_the_model_predicts_there(n_classes, run_of):
     assert [text for _, text in chart.keys[2:]] == [*model.classes] * (n_classes <= len(HUES))
     assert (chart.x.label, chart.y.label) == ("feature 1", "feature 2")
     model = dataclasses.replace(model, encoding=SimpleNamespace(names=["age", "$ = <b>"]))
-    chart = regions(model, Shown(X, np.full(50, 0), is_val), 40)
+    chart = figures.regions(model, figures.Shown(X, np.full(50, 0), is_val), 40)
     assert (chart.x.label, chart.y.label) == ("age", "$ = <b>")
 
 
@@ -276,6 +277,16 @@ def test_every_plot_can_be_drawn_again_from_the_files(kind, leave, monkeypatch):
     assert {text: written.count(text) for text in times} == times
 
 
+def test_panels_stand_in_rows_of_three_below_the_heading():
+    panels, file = [[("", np.full((1, 1, 3), 50.0 * k))] for k in range(1, 5)], io.BytesIO()
+    Plot("heading", panels).save(file)
+    pixels = np.asarray(Image.open(file))[..., 0]
+    (y, x), *others = [np.median(np.argwhere(pixels == 50 * k), axis=0) for k in range(1, 5)]
+    assert y == pytest.approx(141, abs=2)  # half an image below its name and the heading
+    assert others[:2] == [pytest.approx((y, x + step), abs=1) for step in (495, 990)]
+    assert others[2] == pytest.approx((y + 195, x), abs=1)
+
+
 def test_a_picture_that_fails_costs_no_other(leave):
     folder = leave().folder
     (folder / "confusion_matrix.png").mkdir()
@@ -297,8 +308,8 @@ def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(repor
     sentence = f"{right} of {len(y)} {seen} images right ({100 * right / len(y):.1f} %)"
     assert text.startswith(f"{sentence}\n\nmine: ")
     f1, top, off = (f"{split[key]:.4f}" for key in ("macro_f1", "top_k_accuracy", ERROR))
-    figures = f"top-3 accuracy {top}, macro F1 {f1}, expected calibration error {off}"
-    assert f"\n{reported}: {figures}\n" in text
+    words = f"top-3 accuracy {top}, macro F1 {f1}, expected calibration error {off}"
+    assert f"\n{reported}: {words}\n" in text
     for c in split["per_class"]:
         row = f"{c['precision']:10.4f}{c['recall']:10.4f}{c['f1']:10.4f}{c['support']:10}\n"
         assert f"\n{c['class']}  {row}" in text
@@ -306,9 +317,12 @@ def test_all_speak_of_the_test_split_or_where_it_is_empty_of_the_next_best(repor
     assert f"{worst['count']}  {worst['true']} taken for {worst['predicted']}" in text
     values = {"accuracy": f" {split['accuracy']:.2%}", "loss": f" {split['loss']:.4f}"}
     for figure, value in (values | {"reliability": ""}).items():
-        assert heading(report, figure) == f"mine: {reported} {figure}{value}  (lr 0.25, reg 0.0001)"
-    chart = reliability(report)
-    assert f"of the {reported} examples" in confusions(report).title.lower()
+        assert (
+            figures.heading(report, figure)
+            == f"mine: {reported} {figure}{value}  (lr 0.25, reg 0.0001)"
+        )
+    chart = figures.reliability(report)
+    assert f"of the {reported} examples" in figures.confusions(report).title.lower()
     assert chart.title == f"Reliability, {reported}"
     shown = {dot.text.split()[0] for dot in of_kind(chart, Dot)}
     assert shown == {str(n) for n in split["reliability"]["n"] if n}

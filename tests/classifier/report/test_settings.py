@@ -106,7 +106,7 @@ NOISE = {  # kind of repetitions: settings, repetitions, by how much seeds count
     "seeds that matter": ("seeds", 4, 4, 3.0, "val_loss"),
     "two seeds": ("seeds", 4, 2, 0.5, "val_loss"),
     "splits": ("splits", 4, 3, 0.3, "val_loss"),
-    "many splits": ("splits", 2, 15, 0.1, "val_loss"),
+    "many splits": ("splits", 2, 10, 0.1, "val_loss"),
     "folds of seeds": ("folds", 4, 2, 0.3, "cv_loss"),
 }
 

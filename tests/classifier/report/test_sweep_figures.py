@@ -94,8 +94,9 @@ def test_what_has_no_figure_stands_at_the_worse_edge(objective):
 @pytest.mark.parametrize("strongest", [None, 1e-2, 1e-1])
 def test_the_best_penalty_is_dashed_and_the_strongest_near_it_is_dotted(strongest):
     names = ("loss", "train_loss", "train_accuracy", "loss_error")
+    accuracy = {"accuracy": 0.25, "accuracy_error": 0.9}
     path = [
-        dict.fromkeys(names, 0.5) | {"reg": 10.0**-k, "weight_norm": 10.0**k, "accuracy": 0.25}
+        dict.fromkeys(names, 0.5) | accuracy | {"reg": 10.0**-k, "weight_norm": 10.0**k}
         for k in range(5)
     ]
     best = {"reg": 1e-2, "over": "5 folds"}
@@ -107,10 +108,14 @@ def test_the_best_penalty_is_dashed_and_the_strongest_near_it_is_dotted(stronges
         lines = of_kind(chart, Line, "reference")
         assert [(line.label, line.dash, line.points[0][0]) for line in lines] == expected
     assert [chart.y.log for chart in charts] == [False, False, True]
-    (band,) = of_kind(charts[0], Line, "band")
-    assert band.label == "one standard error over 5 folds"
-    assert {y for _, y in band.points} == {0.0, 1.0}
-    assert not of_kind(charts[2], Line, "band")
+    bands = [of_kind(chart, Line, "band") for chart in charts]
+    assert bands[0][0].label == "one standard error over 5 folds"
+    ends = [{y for _, y in band[0].points} for band in bands[:2]]
+    assert [sorted(of) for of in ends] == [
+        [0.0, 1.0],
+        [pytest.approx(-65), 100],
+    ]  # no accuracy is above 100 %
+    assert (bands[2], charts[1].y.high) == ([], 102)
     assert [{y for _, y in of_kind(c, Line, "val")[0].points} for c in charts[:2]] == [{0.5}, {25}]
     assert [len(of_kind(chart, Line, "train")) for chart in charts] == [1, 1, 0]
     assert path_charts([], {"reg": 1}, None) == path_charts(path, None, None) == path_of({}) == []

@@ -155,6 +155,8 @@ def test_a_stack_of_jobs_leaves_what_each_would_leave_alone(job_of, tmp_path):
     elapsed = time.perf_counter() - begun
     assert sum(sum(one["seconds"].values()) for one in reports) < elapsed  # each has its share
     assert reports[3]["lr"] == pytest.approx(3 * 0.2)
+    logs = [read(tmp_path / f"{i}", "train.log") for i in range(4)]
+    assert [log.count("lr 0.01,") for log in logs] == [1, 0, 0, 0]  # each has its own lines
     for i, o in enumerate(overrides):
         (alone,) = run([job_of(tmp_path / f"alone {i}", *quick, *o)])
         assert reports[i]["lr"] == pytest.approx(alone["lr"])

@@ -9,7 +9,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import urllib.parse
 from importlib.util import find_spec
@@ -17,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from PIL import Image
@@ -71,6 +71,12 @@ def composed(repository, tmp_path, database):
     return composed
 
 
+def save(config, folder):
+    (folder / ".hydra").mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, folder / ".hydra/config.yaml")
+    OmegaConf.save({"hydra": {"runtime": {"choices": {}}}}, folder / ".hydra/hydra.yaml")
+
+
 @pytest.fixture
 def train(composed, tmp_path, monkeypatch):
     """Train a run that tells a tracker of every epoch, as the command line does."""
@@ -80,9 +86,7 @@ def train(composed, tmp_path, monkeypatch):
 
     def train(tracker, *overrides, after=lambda training: None, ends=True):
         config = composed(tracker, "tracker_live=true", *overrides)
-        (folder / ".hydra").mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(config, folder / ".hydra/config.yaml")
-        OmegaConf.save({"hydra": {"runtime": {"choices": {}}}}, folder / ".hydra/hydra.yaml")
+        save(config, folder)
         tracking = Tracking(config, folder)
 
         def draw(folder, _):
@@ -221,10 +225,9 @@ def test_each_epoch_is_told_as_it_comes_and_none_twice(
     for _ in range(2):  # told live; and told once it has ended, in the place of that
         found = told(tracker, folder, database)
         report, n_epochs = check_figures(found, folder)
-        assert n_epochs == 7
         first, ended = ((folder / n).stat().st_mtime for n in (".hydra/hydra.yaml", "status.json"))
         assert all(first - 1 < time <= ended for time in found.times)
-        assert found.completed
+        assert [found.completed, n_epochs] == [True, 7]
         assert [found.params[key] for key in ("epochs", "lr")] == ["7", "auto"]
         assert not {"outputs", "tracker", "mlflow.uri", "name", "tags"} & {*found.params}
         known = [found.texts[key] for key in ("name", "tags", "status", "reason")]
@@ -234,6 +237,7 @@ def test_each_epoch_is_told_as_it_comes_and_none_twice(
             others = "model.npz report.json report.txt history.csv train.log status.json"
             assert {*found.files} == {"loss_curve.png", *others.split(), ".hydra/config.yaml"}
             assert found.files["model.npz"] == (folder / "model.npz").stat().st_size
+            assert found.info.end_time == int(1000 * ended)  # it is not that of before
         else:
             lines = (folder / "report.txt").read_text(encoding="utf-8")
             assert lines.split() == found.texts["report.txt"].split()
@@ -280,39 +284,45 @@ def test_a_tracker_holds_every_job_of_a_sweep(tracker, composed, sweeps, databas
 
 
 @pytest.mark.slow
-def test_mlflow_says_nothing_leaves_nothing_elsewhere_and_takes_odd_names(
-    repository, tmp_path, monkeypatch
-):
-    """Of two processes that begin at the same time, one makes the store; one of the runs fails."""
+def test_mlflow_says_nothing_leaves_nothing_elsewhere_and_takes_odd_names(command, tmp_path):
     if find_spec("mlflow") is None:  # the module of ours imports it where it is used
         pytest.skip("mlflow is not installed")
     place, long = tmp_path / "it's 100 % é", "x" * 7000  # a setting longer than MLflow keeps
     place.mkdir()
     X = np.random.default_rng(0).normal(size=(90, 3)) + 4 * np.eye(3).repeat(30, 0)
     np.savez(place / "odd.npz", X=X, y=np.repeat(["ä", "<b>", long], 30))
-    command = [sys.executable, repository / "train.py", "tracker=mlflow", "data=files", "epochs=3"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": place}
-    named = ["data.train=no", "hydra.run.dir=failed", "name='the lost <é>'"]
-    single = ["data.train=odd.npz", "hydra.run.dir=single", f"class_weight={{{long}: 2}}"]
-    with (
-        subprocess.Popen([*command, *named], **pipes) as failing,
-        subprocess.Popen([*command, *single], **pipes) as going,
-    ):
-        (said, wrong), (_, why) = going.communicate(), failing.communicate()
-    assert [going.returncode, wrong, said.splitlines()[-1]] == [0, "", "single"]
-    assert [failing.returncode, why.count("\n")] == [1, 1]
-    left = {path.name for path in place.iterdir()}
-    assert left == {"odd.npz", "outputs", "single", "failed"}
+    own = ["data=files", "epochs=3", "data.train=odd.npz", f"class_weight={{{long}: 2}}"]
+    done = command("train.py", "tracker=mlflow", "hydra.run.dir=single", *own, cwd=place)
+    assert [done.returncode, done.stderr, done.stdout.splitlines()[-1]] == [0, "", "single"]
+    assert {path.name for path in place.iterdir()} == {"odd.npz", "outputs", "single"}
     left = {path.name for path in (place / "outputs").iterdir()}
     assert left == {".lock", "latest", "latest.txt", "mlflow.db", "mlartifacts"}
-    database = f"sqlite:///{place}/outputs/mlflow.db"
-    found = told("mlflow", place / "single", database)
+    found = told("mlflow", place / "single", f"sqlite:///{place}/outputs/mlflow.db")
     assert found.params["class_weight"] == f"{long}: 2"[:6000]
     assert found.info.artifact_uri.startswith((place / "outputs/mlartifacts").as_uri())
-    lost = told("mlflow", place / "failed", database)
+
+
+@pytest.mark.slow
+def test_a_run_that_failed_is_told_while_no_other_one_makes_the_tables(
+    composed, database, tmp_path, monkeypatch
+):
+    client = pytest.importorskip("mlflow").MlflowClient
+    create, lock = client.create_experiment, database.removeprefix("sqlite:///") + "/../.lock"
+
+    def locked(*arguments):
+        with pytest.raises(Timeout):
+            FileLock(os.path.normpath(lock)).acquire(blocking=False)
+        return create(*arguments)
+
+    monkeypatch.setattr(client, "create_experiment", locked)
+    write_status(tmp_path, "failed", "why <é>")
+    config = composed("mlflow", "mlflow.experiment=new", "name='the lost <é>'")
+    save(config, tmp_path)
+    Tracking(config, tmp_path).end()
+    lost = told("mlflow", tmp_path, database)
     assert [lost.info.status, lost.info.run_name, lost.curves] == ["FAILED", "the lost <é>", {}]
-    assert [lost.texts["status"], lost.texts["reason"]] == ["failed", why.strip()]
-    assert lost.params["data.train"] == "no"
+    assert [lost.texts["status"], lost.texts["reason"]] == ["failed", "why <é>"]
+    assert lost.params["epochs"] == "100"
 
 
 @pytest.mark.slow

@@ -12,7 +12,8 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from data.errors import InputError
-from data.files.pickles import MAX_OPCODES, read_pickle
+from data.files import pickles
+from data.files.pickles import read_pickle
 
 TRACE = "ran"
 
@@ -56,11 +57,8 @@ def empty_folder(tmp_path, monkeypatch):
 def test_calls_are_refused(name):
     for protocol in range(6):
         for content in (CALLS[name], {"data": CALLS[name]}, {"labels": [1, [CALLS[name]]]}):
-            with pytest.raises(
-                InputError, match=r"not a CIFAR file, .*\(it asks for \w+\."
-            ) as told:
+            with pytest.raises(InputError, match=r"not a CIFAR file, .*\(it asks for \w+\."):
                 read_pickle(pickle.dumps(content, protocol), "batch")
-            assert name != "os.system" or str(told.value).endswith(("posix.system)", "nt.system)"))
 
 
 def test_every_opcode_that_no_cifar_file_needs_is_refused_by_name():
@@ -76,7 +74,7 @@ DTYPE = b"cnumpy\ndtype\nq\x00"
 ENCODE = b"c_codecs\nencode\n"
 BUFFER = b"}U\x01acnumpy.core.numeric\n_frombuffer\n(U\x01a"
 MANY = b"}(U\x06latin1q\x01" + ENCODE + b"q\x02X\x00\x00\x10\x00" + b"x" * 2**20 + b"q\x00"
-N = 30_000
+N, MOST = 10_000, 2**16
 REFUSED = [
     *((content, "") for content in RAW),
     (b"}Nq\x00" + b"h\x00\x86q\x00" * 60 + b"K\x01s.", "a key"),  # a key hashed 2 ** 60 times
@@ -93,7 +91,7 @@ REFUSED = [
     (BUFFER + b"cnumpy\ndtype\nN" + b"\x85" * N + b"R)U\x01CtRs.", "another type than numbers"),
     (BUFFER + DTYPE + b"U\x02u1\x85R(" + b"K\x01" * N + b"tU\x01CtRs.", "maximum supported dim"),
     (MANY + b"h\x02h\x00h\x01\x86R" * N + b"t.", "it has bytes that"),  # a text again and again
-    (b"N" * (MAX_OPCODES + 1) + b".", "more than 1048576 opcodes"),  # many opcodes
+    (b"N" * (MOST + 1) + b".", "more than 65536 opcodes"),  # many opcodes
     (b"}U\x01aI" + b"9" * N + b"\ns.", "for integer string conversion"),  # many digits
     (b"\x85.", "pop from empty list"),  # a stack that is empty
     (b"t.", "pop from empty list"),  # no mark
@@ -110,11 +108,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("content", "words"), REFUSED, ids=map(str, range(len(REFUSED))))
-def test_what_hangs_or_crashes_pythons_unpickler_is_refused(content, words):
-    with pytest.raises(InputError, match=rf"^meta: not a CIFAR file, .*\(.*{words}") as caught:
-        read_pickle(content, "meta")
-    assert len(str(caught.value)) < 200
+def test_what_hangs_or_crashes_pythons_unpickler_is_refused(monkeypatch):
+    monkeypatch.setattr(pickles, "MAX_OPCODES", MOST)
+    for content, words in REFUSED:
+        with pytest.raises(InputError, match=rf"^meta: not a CIFAR file, .*\(.*{words}") as caught:
+            read_pickle(content, "meta")
+        assert len(str(caught.value)) < 200
 
 
 HARMLESS = [  # little is kept of these, whatever they are called
@@ -131,12 +130,15 @@ def test_what_would_take_memory_takes_none(peak_of):
         assert peak_of(lambda content=content: read_pickle(content, "batch")) < 2**20
 
 
-TEXT = st.text() | st.binary()
+TEXT = st.text(max_size=9) | st.binary(max_size=9)
 NUMBERS = st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False)
+FEW = {"max_size": 3}
 PLAIN = st.recursive(
     st.none() | NUMBERS | TEXT,
-    lambda inner: st.lists(inner) | st.lists(inner).map(tuple) | st.dictionaries(TEXT, inner),
-    max_leaves=8,
+    lambda inner: (
+        (rows := st.lists(inner, **FEW)) | rows.map(tuple) | st.dictionaries(TEXT, inner, **FEW)
+    ),
+    max_leaves=6,
 )
 
 
@@ -148,7 +150,7 @@ def with_bytes(value):
     return value.encode() if isinstance(value, str) else value
 
 
-DICTS = st.dictionaries(TEXT, PLAIN, max_size=5)
+DICTS = st.dictionaries(TEXT, PLAIN, max_size=4)
 PROTOCOLS = st.integers(0, 5)
 
 

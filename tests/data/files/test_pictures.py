@@ -55,14 +55,14 @@ def opened(picture, tmp_path, name, **options):
     return rows[:][0, inside, inside].astype(int)
 
 
-@pytest.mark.parametrize("size", [(64, 64), (200, 64), (64, 90), (2, 2)])
+LOSSLESS = {"webp": {"lossless": True}, "jpg": {"quality": 100, "subsampling": 0}}
+
+
 @pytest.mark.parametrize("kind", ["png", "bmp", "gif", "tif", "webp", "jpg"])
-def test_every_kind_of_file_is_cut_to_its_middle(kind, size, tmp_path):
-    options = {"lossless": True} if kind == "webp" else {}
-    if kind == "jpg":
-        options = {"quality": 100, "subsampling": 0}
-    read = opened(corners(*size), tmp_path, f"1.{kind}", **options)
-    np.testing.assert_allclose(read, CORNERS, atol=9)
+def test_every_kind_of_file_is_cut_to_its_middle(kind, tmp_path):
+    for size in ((64, 64), (200, 64), (64, 90), (2, 2)):
+        read = opened(corners(*size), tmp_path, f"{size}.{kind}", **LOSSLESS.get(kind, {}))
+        np.testing.assert_allclose(read, CORNERS, atol=9)
 
 
 def test_pictures_are_turned_as_their_exif_says(tmp_path):
@@ -79,32 +79,25 @@ def test_pictures_are_turned_as_their_exif_says(tmp_path):
 
 def test_modes_become_grey_or_colour_on_white(tmp_path):
     clear = corners().convert("RGBA")
-    clear.putalpha(
-        Image.fromarray(np.repeat(np.array([[0], [255]], np.uint8), 32, 0).repeat(64, 1))
-    )
+    clear.putalpha(Image.fromarray(np.array([[0], [255]], np.uint8).repeat(32, 0).repeat(64, 1)))
     on_white = np.array([[WHITE, WHITE], [BLUE, WHITE]])
-    levels = np.array([[0, 300], [40_000, 65_535]], np.uint16)
+    levels = Image.fromarray(np.array([[0, 300], [40_000, 65_535]], np.uint16))
     grey = np.array([[0, 1], [156, 255]])[..., None]
     byte = Image.fromarray(grey[..., 0].astype(np.uint8))
-    palette = corners().quantize(4)
+    bits = np.array([[False, True]] * 2)
     cases = [
         (clear, "png", on_white),
         (clear, "webp", on_white),
-        (palette, "png", CORNERS),
+        (corners().quantize(4), "png", CORNERS),
         (corners().convert("CMYK"), "tif", CORNERS),
-        (Image.fromarray(levels), "png", grey),
-        (Image.fromarray(levels), "tif", grey),
+        (levels, "png", grey),
+        (levels, "tif", grey),
         (byte, "png", grey),
         (Image.merge("LA", (byte, Image.new("L", (2, 2), 255))), "png", grey),
-        (
-            Image.fromarray(np.array([[False, True]] * 2)),
-            "png",
-            np.array([[0, 255]] * 2)[..., None],
-        ),
+        (Image.fromarray(bits), "png", 255 * bits[..., None]),
     ]
     for i, (picture, kind, expected) in enumerate(cases):
-        options = {"lossless": True} if kind == "webp" else {}
-        read = opened(picture, tmp_path, f"{i}.{kind}", **options)
+        read = opened(picture, tmp_path, f"{i}.{kind}", **LOSSLESS.get(kind, {}))
         np.testing.assert_allclose(read, expected, atol=1)
     both = [tmp_path / "6.png", tmp_path / "2.png"]  # one has colours
     for channels, shape in ((None, (2, 2, 2, 3)), (1, (2, 2, 2, 1))):
@@ -141,18 +134,20 @@ def test_broken_pictures_are_left_out_and_named(tmp_path, monkeypatch, caplog, p
     for i, path in enumerate(paths):
         Image.fromarray(np.full((4, 4, 3), i, np.uint8)).save(path)
     paths[3].write_bytes(paths[3].read_bytes()[:45])
-    paths[7].write_bytes(
-        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"
-    )  # Pillow would start Ghostscript
+    # Of which Pillow would start Ghostscript.
+    paths[7].write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n")
     paths[11].write_bytes(png(50_000, 50_000))
     paths[12].write_bytes(png(11_000, 11_000))  # of which Pillow only warns
     paths.pop(13).unlink()
     broken = [3, 7, 11, 12]
-    for _ in range(2):  # the second time from the cache
+    written = set[int]()  # when the cache was: the second time nothing is
+    for _ in range(2):
         caplog.clear()
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             rows, is_read = open_pictures(paths, 4, tmp_path / "cache")
+        written |= {path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+        assert len(written) == 1
         assert np.flatnonzero(~is_read).tolist() == broken
         expected = [i for i in range(20) if i not in (*broken, 13)]
         assert rows[:][:, 0, 0, 0].tolist() == expected
@@ -161,14 +156,14 @@ def test_broken_pictures_are_left_out_and_named(tmp_path, monkeypatch, caplog, p
         assert line.startswith("4 of 19 pictures cannot be read (")
         assert line.endswith("and are left out")
         assert line.count(".png: ") == 3
-    with pytest.raises(
-        InputError, match=r"3 of 4 pictures cannot be read \(.*07.png: cannot ident"
+    for numbers, words in (
+        ((3, 7, 8, 12), r"3 of 4 pictures cannot be read \(.*07.png: cannot ident"),
+        ((11,), "2500000000 pixels"),
+        ((12,), "declares 11000 x 11000"),
     ):
-        open_pictures([paths[i] for i in (3, 7, 8, 12)], 4, tmp_path / "cache")
-    for path, words in ((paths[11], "2500000000 pixels"), (paths[12], "declares 11000 x 11000")):
 
-        def refused(path=path, words=words):
+        def refused(numbers=numbers, words=words):
             with pytest.raises(InputError, match=words):
-                open_pictures([path], 4, tmp_path / "cache")
+                open_pictures([paths[i] for i in numbers], 4, tmp_path / "cache")
 
         assert peak_of(refused) < 2**21
