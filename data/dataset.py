@@ -9,16 +9,13 @@ import functools
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from data.errors import InputError
 from data.labels import listed
 from data.machine import in_order, row_parts
-
-if TYPE_CHECKING:  # of which most runs have none: its import costs start-up
-    from data.encoding import Encoding
 
 HASHED = 2048  # rows of a file that its fingerprint looks at
 HASH_BLOCK = 2**20  # bytes that are hashed by themselves, so that several threads can
@@ -238,7 +235,8 @@ class Dataset:
     classes : (C,) integers or strings, the name of each class index.
     image_shape : (height, width) or (height, width, channels) where examples are images.
     origin : where the examples came from, in words.
-    encoding : what made features of the columns of a table, where examples were that.
+    encoding : the `Encoding` of `data/encoding.py` that made features of the columns of a table;
+        None of other examples.
     notes : what a reader chose on behalf of the user, in words.
 
     Raises
@@ -255,7 +253,7 @@ class Dataset:
     classes: np.ndarray
     image_shape: tuple[int, ...] | None
     origin: str
-    encoding: "Encoding | None" = None
+    encoding: Any = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -19,15 +19,30 @@ from data.labels import Labels, class_indices, find_classes, listed, places_of
 from data.machine import ASKED_FROM, room
 from data.splits import HELD, choose_rows, make_dataset
 
-if TYPE_CHECKING:
-    from data.sources.files import Source
-
 IN_MEMORY = 2**28  # bytes of a table's features from which they are streamed from a cache
 LARGE = 2**20  # rows of a table from which few are held out, as of a file that is streamed
 # Names that do not say what the examples are of.
 PLAIN = {*"part shard train test val valid validation data dataset x features".split(), ""}
 
 Files = Mapping[str, Mapping[str, Sequence[Path]]]  # of each split, by the keys that name them
+
+
+class Keys(Protocol):
+    """What is asked of a source of files: see `data/sources/files.py`."""
+
+    label: Any
+    features: Any
+    weight: Any
+    kinds: Any
+    classes: Any
+    image_size: int
+    cache: str
+
+    def files(self) -> dict[str, dict[str, Any]]:
+        """Return what is given for each split that has any, by the keys that name it."""
+
+    def fractions(self) -> dict[str, float]:
+        """Return the shares of the examples that are split off, by the name of the split."""
 
 
 class _Part(NamedTuple):
@@ -38,7 +53,7 @@ class _Part(NamedTuple):
     y: np.ndarray
 
 
-def load_files(source: "Source", rng: np.random.Generator) -> Dataset:
+def load_files(source: Keys, rng: np.random.Generator) -> Dataset:
     """Read the files of a source, number the classes, and split off what has no file of its own.
 
     Raises
@@ -84,9 +99,7 @@ def load_files(source: "Source", rng: np.random.Generator) -> Dataset:
     )
 
 
-def _open_parts(
-    source: "Source", files: Files, wanted: Wanted
-) -> tuple[dict[str, _Part], np.ndarray]:
+def _open_parts(source: Keys, files: Files, wanted: Wanted) -> tuple[dict[str, _Part], np.ndarray]:
     """Open the files of each split; return also the classes, which are those of the first."""
     parts = dict[str, _Part]()
     unknown = "is in no example of data.train" if source.classes is None else None
@@ -122,7 +135,7 @@ def _find_classes(y: Labels, names: Sequence[Any] | None, where: str) -> np.ndar
 
 
 def _fit_encoding(
-    source: "Source", parts: Mapping[str, _Part], rng: np.random.Generator
+    source: Keys, parts: Mapping[str, _Part], rng: np.random.Generator
 ) -> tuple[dict[str, np.ndarray] | None, Encoding | None]:
     """Return which rows of a table are held out, and the encoding that the others fit."""
     found, rows, y = parts["train"]
@@ -149,7 +162,7 @@ def _features(part: _Part, encoding: Encoding | None, cache: Path, split: str) -
 
 
 def _notes(
-    source: "Source", files: Files, parts: Mapping[str, _Part], encoding: Encoding | None
+    source: Keys, files: Files, parts: Mapping[str, _Part], encoding: Encoding | None
 ) -> tuple[str, ...]:
     """Return what there is to say of what was read: what was chosen, and what is left out."""
     notes = [
