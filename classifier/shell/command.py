@@ -238,9 +238,8 @@ def _claim_folder(config: DictConfig, kind: Kind) -> None:
             folder = named.with_name(f"{named.name}-{number}")
     claim(folder, kind)
     launcher = hydra.runtime.choices["hydra/launcher"]
-    if (
-        kind == "run" and (folder / "status.json").exists()
-    ):  # also that of a process that was faster
+    # Also that of a process that was faster.
+    if kind == "run" and (folder / "status.json").exists():
         raise InputError(f"{key}={folder}: holds a run already; name another folder")
     if kind == "sweep" and launcher != STACKED and any(p.is_dir() for p in folder.iterdir()):
         raise InputError(

@@ -167,9 +167,7 @@ class MlflowStore:
             os.environ.setdefault(name, value)
         uri = place.uri
         with contextlib.ExitStack() as alone:
-            if uri.startswith(
-                SQLITE
-            ):  # for mlflow makes its tables, no other run opens it meanwhile
+            if uri.startswith(SQLITE):  # mlflow makes its tables: no other run opens it meanwhile
                 file = Path(uri.removeprefix(SQLITE)).resolve()
                 file.parent.mkdir(parents=True, exist_ok=True)
                 alone.enter_context(locked(file.parent, wait=True))
